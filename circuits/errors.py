@@ -1,0 +1,33 @@
+"""The exceptions that this package raises for what a user can get wrong.
+
+Each message is one readable line that says what, where, got, expected and what to do; the command line prints it
+as it is.
+"""
+
+
+class CircuitsError(Exception):
+    """Any error that this package raises on purpose."""
+
+
+class ModelError(CircuitsError):
+    """A model cannot be loaded, or a part of it is not represented."""
+
+
+class PromptError(CircuitsError):
+    """A prompt or a clean/corrupt pair cannot be used."""
+
+
+class GraphError(CircuitsError):
+    """A node or edge name is malformed, is not in the graph, or a selection does not fit its graph."""
+
+
+class FileFormatError(CircuitsError):
+    """A circuit or prompt file cannot be read or written."""
+
+
+class NonFiniteError(CircuitsError):
+    """A NaN or an infinity stands where a finite number is needed."""
+
+
+class MemoryBudgetError(CircuitsError):
+    """A computation would need more memory than its budget; refused before anything is allocated."""

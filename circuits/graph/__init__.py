@@ -1,0 +1,7 @@
+"""What a circuit is: names, which node may feed which, scored subgraphs, and files. No model and no forward pass."""
+
+from circuits.graph.circuit import Circuit
+from circuits.graph.graph import Graph
+from circuits.graph.nodes import Edge, Node, Reader
+
+__all__ = ["Circuit", "Edge", "Graph", "Node", "Reader"]

@@ -1,0 +1,302 @@
+"""The computational graph of a transformer of a given shape: which node may feed which, by arithmetic, nothing stored.
+
+In the order of computation the nodes that a reader reads are always a prefix of the nodes that write, so the graph is a
+staircase: an edge exists exactly where `writer_index(writer) < writers_before(reader)`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from circuits.errors import GraphError
+from circuits.graph.nodes import Edge, Node, NodeKind, Reader, Slot, shown
+
+_LIMITS = {"n_layers": (0, 10_000), "n_heads": (1, 10_000), "n_key_value_heads": (1, 10_000), "d_mlp": (0, 10_000_000)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Graph:
+    """Every node and edge of a transformer of one shape.
+
+    Each head reads in three slots (q, k, v); with grouped keys the k and v readers are the `n_key_value_heads` groups
+    of a layer, numbered by group. `d_mlp=0` (or None) means attention only. With `parallel` blocks an MLP does not read
+    the heads of its own layer. With `neurons` every MLP is replaced by its neurons, as writers and as readers. Two
+    graphs are equal when they have the same nodes and edges (the width of whole MLPs makes no difference).
+    Conventions: MIB (Mueller et al. 2025) and EAP-IG (Hanna et al. 2024). Raises GraphError for an impossible shape.
+    """
+
+    n_layers: int
+    n_heads: int
+    n_key_value_heads: int
+    d_mlp: int | None
+    parallel: bool = False
+    neurons: bool = False
+
+    def __post_init__(self) -> None:
+        if self.d_mlp is None:
+            object.__setattr__(self, "d_mlp", 0)
+        for name, (lowest, highest) in _LIMITS.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+                raise GraphError(f"a graph's {name} is a whole number from {lowest} to {highest}, got {shown(value)}")
+        if self.n_heads % self.n_key_value_heads:
+            raise GraphError(f"{self.n_heads} heads cannot share {self.n_key_value_heads} key-value heads; expected a divisor")
+
+    @property
+    def _structure(self) -> tuple[int, ...]:
+        width = self.mlp_writers
+        kinds = (self.parallel, self.neurons) if width else (False, False)
+        return (self.n_layers, self.n_heads, self.n_key_value_heads, width, *kinds) if self.n_layers else (0,)
+
+    def __eq__(self, other: object) -> bool:
+        return self._structure == other._structure if isinstance(other, Graph) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._structure)
+
+    # Sizes
+
+    @property
+    def mlp_writers(self) -> int:
+        """Nodes that a layer's MLP counts as: none, one whole, or one a neuron."""
+        width = self.d_mlp or 0
+        return width if self.neurons else min(width, 1)
+
+    @property
+    def head_readers(self) -> int:
+        """Inputs of a layer's attention: a query a head, and a key and a value a key-value head."""
+        return self.n_heads + 2 * self.n_key_value_heads
+
+    @property
+    def grouped(self) -> bool:
+        """Whether several heads share one key-value head."""
+        return self.n_key_value_heads < self.n_heads
+
+    @property
+    def writer_count(self) -> int:
+        """Nodes that write to the residual stream: all but the logits."""
+        return 1 + self.n_layers * (self.n_heads + self.mlp_writers)
+
+    @property
+    def reader_count(self) -> int:
+        """Inputs that read the residual stream."""
+        return self.n_layers * (self.head_readers + self.mlp_writers) + 1
+
+    @property
+    def node_count(self) -> int:
+        """All nodes, the input and the logits among them."""
+        return self.writer_count + 1
+
+    @property
+    def edge_count(self) -> int:
+        """All edges, in closed form."""
+        return sum(self.edge_counts().values())
+
+    def edge_counts(self) -> dict[tuple[NodeKind, NodeKind], int]:
+        """Count the edges by (kind of writer, kind of reader), in closed form, without those that are none."""
+        layers, heads, inputs, width = self.n_layers, self.n_heads, self.head_readers, self.mlp_writers
+        mlp: NodeKind = "neuron" if self.neurons else "mlp"
+        pairs = layers * (layers - 1) // 2
+        counts: dict[tuple[NodeKind, NodeKind], int] = {
+            ("input", "head"): layers * inputs,
+            ("input", mlp): layers * width,
+            ("input", "logits"): 1,
+            ("head", "head"): pairs * heads * inputs,
+            ("head", mlp): (pairs + (0 if self.parallel else layers)) * heads * width,
+            ("head", "logits"): layers * heads,
+            (mlp, "head"): pairs * width * inputs,
+            (mlp, mlp): pairs * width * width,
+            (mlp, "logits"): layers * width,
+        }
+        return {kinds: count for kinds, count in counts.items() if count}
+
+    def count(self, writer: NodeKind, reader: NodeKind) -> int:
+        """Count the edges from one kind of node to another, such as `count("neuron", "neuron")`."""
+        return self.edge_counts().get((writer, reader), 0)
+
+    def describe(self) -> str:
+        """Say the shape and the counts in a few lines."""
+        mlps = f"{self.d_mlp:,} neurons a layer" if self.neurons else "whole MLPs"
+        shape = f"{self.n_layers} layers of {self.n_heads} heads"
+        shape += f" ({self.n_key_value_heads} key-value heads)" if self.grouped else ""
+        shape += f", {mlps if self.d_mlp else 'no MLPs'}" + (", parallel blocks" if self.parallel else "")
+        lines = [shape, f"{self.node_count:,} nodes, {self.edge_count:,} edges"]
+        lines += [f"  {writer} -> {reader}: {count:,}" for (writer, reader), count in self.edge_counts().items()]
+        return "\n".join(lines)
+
+    # Names checked against this graph
+
+    def node(self, name: Node | str) -> Node:
+        """Return the node of that name; raises GraphError when this graph has none, and says which it has."""
+        node = Node.parse(name) if isinstance(name, str) else name
+        problem = self._problem(node, self.n_heads)
+        if problem:
+            raise GraphError(f"no node {node}: {problem}")
+        return node
+
+    def reader(self, name: Reader | str) -> Reader:
+        """Return the reader of that name (`a2.h0<k>`, `m3`, `logits`); raises GraphError when this graph has none."""
+        reader = Reader.parse(name) if isinstance(name, str) else name
+        grouped = reader.slot in ("k", "v") and self.grouped
+        problem = self._problem(reader.node, self.n_key_value_heads if grouped else self.n_heads)
+        if problem:
+            hint = "; with grouped keys, k and v readers are numbered by group" if grouped else ""
+            raise GraphError(f"no reader {reader}: {problem}{hint}")
+        return reader
+
+    def edge(self, name: Edge | str) -> Edge:
+        """Return the edge of that name; raises GraphError when this graph has none, and says why."""
+        edge = Edge.parse(name) if isinstance(name, str) else name
+        try:
+            writer, reader = self.node(edge.writer), self.reader(edge.target)
+        except GraphError as error:
+            raise GraphError(f"no edge {edge}: {error}") from None
+        if self.writer_index(writer) >= self.writers_before(reader):
+            raise GraphError(f"no edge {edge}: with parallel blocks an MLP does not read the heads of its own layer")
+        return edge
+
+    def has_edge(self, edge: Edge | str) -> bool:
+        """Whether this is an edge of the graph; a malformed name is not."""
+        try:
+            self.edge(edge)
+        except GraphError:
+            return False
+        return True
+
+    def __contains__(self, item: object) -> bool:
+        """Whether a node, reader or edge (or a name of one) belongs to the graph."""
+        try:
+            if isinstance(item, Edge) or (isinstance(item, str) and "->" in item):
+                self.edge(item)
+            elif isinstance(item, Reader) or (isinstance(item, str) and "<" in item):
+                self.reader(item)
+            elif isinstance(item, (Node, str)):
+                self.node(item)
+            else:
+                return False
+        except GraphError:
+            return False
+        return True
+
+    def _problem(self, node: Node, heads: int) -> str:
+        """Say why this graph lacks a node, or nothing where it has it."""
+        layer, index = node.layer, node.index
+        if layer is None:
+            return ""
+        if layer >= self.n_layers:
+            return f"the graph has {self.n_layers} layers, numbered from 0"
+        if node.kind == "head":
+            return "" if index is not None and index < heads else f"layer {layer} has {heads} of them, numbered from 0"
+        if not self.d_mlp:
+            return "the graph has attention only"
+        if node.kind == "mlp":
+            return "the graph has single neurons; name one, such as m0.n0" if self.neurons else ""
+        if not self.neurons:
+            return f"the graph has whole MLPs; use m{layer}, or a graph with neurons=True"
+        inside = index is not None and index < self.d_mlp
+        return "" if inside else f"layer {layer} has {self.d_mlp} neurons, numbered from 0"
+
+    # Order of computation
+
+    def writer_index(self, node: Node | str) -> int:
+        """Place of a node among those that write, from 0 (the input); raises GraphError for the logits and others."""
+        node = self.node(node)
+        if node.kind == "logits":
+            raise GraphError("logits write nothing, so they have no place among the writers")
+        if node.layer is None:
+            return 0
+        start = 1 + node.layer * (self.n_heads + self.mlp_writers)
+        return start + (node.index or 0) + (0 if node.kind == "head" else self.n_heads)
+
+    def reader_index(self, reader: Reader | str) -> int:
+        """Place of a reader among the readers, from 0: a layer's q, k and v inputs, then its MLP; last the logits."""
+        reader = self.reader(reader)
+        node = reader.node
+        if node.layer is None:
+            return self.reader_count - 1
+        start = node.layer * (self.head_readers + self.mlp_writers) + (node.index or 0)
+        offsets = {"q": 0, "k": self.n_heads, "v": self.n_heads + self.n_key_value_heads, None: self.head_readers}
+        return start + offsets[reader.slot]
+
+    def writers_before(self, reader: Reader | str) -> int:
+        """How many nodes a reader reads; they are the first so many in the order of computation."""
+        reader = self.reader(reader)
+        if reader.node.layer is None:
+            return self.writer_count
+        own_heads = 0 if reader.slot is not None or self.parallel else self.n_heads
+        return 1 + reader.node.layer * (self.n_heads + self.mlp_writers) + own_heads
+
+    def layer_writers(self, layer: int) -> Iterator[Node]:
+        """Yield the nodes of one layer in the order of computation."""
+        yield from (Node("head", layer, head) for head in range(self.n_heads))
+        yield from self._mlps(layer)
+
+    def reader_slots(self, layer: int) -> Iterator[Reader]:
+        """Yield the readers of one layer in order: queries, keys, values, then the MLP or its neurons."""
+        yield from (Reader(Node("head", layer, head), "q") for head in range(self.n_heads))
+        yield from (Reader(Node("head", layer, group), "k") for group in range(self.n_key_value_heads))
+        yield from (Reader(Node("head", layer, group), "v") for group in range(self.n_key_value_heads))
+        yield from (Reader(node) for node in self._mlps(layer))
+
+    def _mlps(self, layer: int) -> Iterator[Node]:
+        if self.neurons:
+            yield from (Node("neuron", layer, neuron) for neuron in range(self.mlp_writers))
+        elif self.d_mlp:
+            yield Node("mlp", layer)
+
+    def nodes(self) -> Iterator[Node]:
+        """Yield every node in the order of computation."""
+        yield Node("input")
+        for layer in range(self.n_layers):
+            yield from self.layer_writers(layer)
+        yield Node("logits")
+
+    def edges(self) -> Iterator[Edge]:
+        """Yield every edge, by writer and then by reader; nothing is stored, so stop when you have enough."""
+        for node in self.nodes():
+            if node.kind != "logits":
+                yield from (Edge(node, reader.node, reader.slot) for reader in self._readers(node))
+
+    def _readers(self, node: Node) -> Iterator[Reader]:
+        layer = node.layer
+        if layer is not None and node.kind == "head" and not self.parallel:
+            yield from (Reader(reader) for reader in self._mlps(layer))
+        for later in range(0 if layer is None else layer + 1, self.n_layers):
+            yield from self.reader_slots(later)
+        yield Reader(Node("logits"))
+
+    def readers(self, node: Node | str) -> tuple[Reader, ...]:
+        """List the inputs that read a node, in order; raises GraphError for the logits and for strangers."""
+        node = self.node(node)
+        if node.kind == "logits":
+            raise GraphError("logits write nothing, so nothing reads them")
+        return tuple(self._readers(node))
+
+    def writers(self, reader: Reader | str) -> tuple[Node, ...]:
+        """List the nodes that an input (`a2.h0<k>`, `m3`, `logits`) reads, in order; raises GraphError for others."""
+        reader = self.reader(reader)
+        layer = self.n_layers if reader.node.layer is None else reader.node.layer
+        found = [Node("input")]
+        for earlier in range(layer):
+            found.extend(self.layer_writers(earlier))
+        if reader.node.kind in ("mlp", "neuron") and not self.parallel:
+            found.extend(Node("head", layer, head) for head in range(self.n_heads))
+        return tuple(found)
+
+    def reader_of(self, head: Node | str, slot: Slot) -> Reader:
+        """Return the input by which a head gets its queries, keys or values: with grouped keys, its group's."""
+        head = self.node(head)
+        if head.kind != "head" or head.index is None:
+            raise GraphError(f"{head} has no slots, only heads do")
+        size = 1 if slot == "q" else self.n_heads // self.n_key_value_heads
+        return Reader(Node("head", head.layer, head.index // size), slot)
+
+    def targets(self, reader: Reader | Edge | str) -> tuple[Node, ...]:
+        """List the nodes that compute with an input (or an edge's): one, or every head of a group that shares it."""
+        if isinstance(reader, Edge) or (isinstance(reader, str) and "->" in reader):
+            reader = self.edge(reader).target
+        reader = self.reader(reader)
+        if reader.slot not in ("k", "v") or not self.grouped:
+            return (reader.node,)
+        size = self.n_heads // self.n_key_value_heads
+        first = (reader.node.index or 0) * size
+        return tuple(Node("head", reader.node.layer, head) for head in range(first, first + size))

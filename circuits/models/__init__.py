@@ -1,0 +1,20 @@
+"""What a model computes: loading, weights, and the forward pass."""
+
+from circuits.models.edits import Edit
+from circuits.models.load import bundled_models, from_bridge, load_model
+from circuits.models.model import Model
+from circuits.models.outputs import attention_bias, node_output
+from circuits.models.run import Run
+from circuits.models.tokens import TokenBatch
+
+__all__ = [
+    "Edit",
+    "Model",
+    "Run",
+    "TokenBatch",
+    "attention_bias",
+    "bundled_models",
+    "from_bridge",
+    "load_model",
+    "node_output",
+]

@@ -1,0 +1,111 @@
+"""Interventions on single nodes of a running model: set or change a head, a neuron, an MLP or the input."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from circuits.errors import GraphError, PromptError
+from circuits.graph import Graph, Node
+
+Value = float | int | Tensor | Callable[[Tensor], Tensor]
+Site = tuple[str, int]
+"""What is edited where in the forward: ("input" | "head" | "neuron" | "mlp", layer)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    """Replace a node's value while the model runs.
+
+    The value is what the node contributes: for a head its mixed values z `[prompt position d_head]` (before `W_O`), for a
+    neuron its activation `[prompt position]`, for an MLP all it adds to the residual stream `[prompt position d_model]`,
+    for `input` the embedded tokens `[prompt position d_model]`.
+
+    `value` is a number or a tensor that broadcasts to the value at the edited positions, or a function from the node's
+    current value (all positions) to its new one. `positions`: None for all, columns of the token batch (negative ones
+    count from the end), or a Boolean mask `[prompt position]` (then a tensor must broadcast to all positions).
+    """
+
+    node: str | Node
+    value: Value
+    positions: Sequence[int] | Bool[Tensor, "prompt position"] | None = None
+
+
+Compiled = dict[Site, list[tuple[int | None, Edit]]]
+
+
+def compile_edits(edits: Sequence[Edit], graph: Graph) -> Compiled:
+    """Group edits by the place in the forward where they act. Raises GraphError for a node the model does not have."""
+    compiled: Compiled = {}
+    for edit in edits:
+        node = Node.parse(edit.node) if isinstance(edit.node, str) else edit.node
+        if node.kind == "logits":
+            raise GraphError("logits cannot be edited: edit a node that feeds them (input, a0.h0, m0, m0.n0)")
+        dataclasses.replace(graph, neurons=node.kind == "neuron").node(node)
+        layer = 0 if node.layer is None else node.layer
+        compiled.setdefault((node.kind, layer), []).append((node.index, edit))
+    return compiled
+
+
+def apply_edits(compiled: Compiled, site: Site, value: Tensor) -> Tensor:
+    """The value at a site after its edits, in the order given. `value` is `[prompt position …]`; a head or a neuron is
+    one entry of its third axis. The given tensor is left as it was."""
+    edits = compiled.get(site)
+    if not edits:
+        return value
+    value = value.clone()
+    for index, edit in edits:
+        if index is None:
+            value = _edited(edit, value)
+        else:
+            value[:, :, index] = _edited(edit, value[:, :, index])
+    return value
+
+
+def _edited(edit: Edit, current: Tensor) -> Tensor:
+    if callable(edit.value):
+        new = edit.value(current.clone())
+        if not isinstance(new, Tensor) or new.shape != current.shape:
+            got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
+            raise GraphError(f"edit of {edit.node}: its function returned {got}, expected shape {tuple(current.shape)}")
+        return _at_positions(edit, current, new)
+    new = torch.as_tensor(edit.value, dtype=current.dtype, device=current.device)
+    if isinstance(edit.positions, Sequence):
+        columns = _columns(edit, current.shape[1])
+        chosen = current.clone()
+        chosen[:, columns] = _broadcast(edit, new, current[:, columns])
+        return chosen
+    return _at_positions(edit, current, _broadcast(edit, new, current))
+
+
+def _broadcast(edit: Edit, new: Tensor, like: Tensor) -> Tensor:
+    try:
+        return new.expand_as(like)
+    except RuntimeError:
+        message = f"edit of {edit.node}: a value of shape {tuple(new.shape)} does not fit {tuple(like.shape)}"
+        raise GraphError(message) from None
+
+
+def _at_positions(edit: Edit, current: Tensor, new: Tensor) -> Tensor:
+    if edit.positions is None:
+        return new
+    if isinstance(edit.positions, Tensor):
+        mask = edit.positions
+        if mask.shape != current.shape[:2]:
+            raise PromptError(
+                f"edit of {edit.node}: the position mask has shape {tuple(mask.shape)}, the prompts {tuple(current.shape[:2])}"
+            )
+    else:
+        mask = torch.zeros(current.shape[:2], dtype=torch.bool, device=current.device)
+        mask[:, _columns(edit, current.shape[1])] = True
+    return torch.where(mask.reshape(*mask.shape, *[1] * (current.ndim - 2)), new, current)
+
+
+def _columns(edit: Edit, width: int) -> list[int]:
+    columns = [int(p) for p in edit.positions or ()]
+    for column in columns:
+        if not -width <= column < width:
+            raise PromptError(f"edit of {edit.node}: position {column} is outside the {width} columns of the prompts")
+    return columns

@@ -1,0 +1,178 @@
+"""Model families as data: one record says how a family differs, in the switches of `weights.py`.
+
+To add a family, add a record. Everything that a record does not say (shapes, biases, which norms exist) is read from
+the checkpoint itself; a tensor that no part of the record claims stops loading by name.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+from circuits.errors import ModelError
+from circuits.models.weights import Activation
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "solu": "solu",
+}
+"""Names of activation functions in configurations; gelu, relu and silu as in the papers of that name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How one architecture computes. Functions take the Hugging Face configuration."""
+
+    norm: Literal["layer", "rms"]
+    positions: Literal["learned", "rotary", "alibi"]
+    norm_gain_offset: float = 0.0
+    """Added to every stored norm gain (Gemma stores gain - 1)."""
+    position_offset: int = 0
+    """First row of the position table that is used (OPT: 2)."""
+    adjacent_pairs: bool = False
+    parallel: Callable[[Any], bool] = lambda config: False
+    activation: Callable[[Any], str] = lambda config: config.hidden_act
+    embedding_scale: Callable[[Any], float] = lambda config: 1.0
+    score_scale: Callable[[Any, int, int], float] = lambda config, d_head, layer: d_head**-0.5
+    """From configuration, d_head and layer."""
+    window: Callable[[Any, int], int | None] = lambda config, layer: None
+    score_soft_cap: Callable[[Any], float | None] = lambda config: None
+    logit_soft_cap: Callable[[Any], float | None] = lambda config: None
+    norm_over_heads: bool = False
+    only: tuple[tuple[str, tuple[Any, ...], str], ...] = ()
+    """(configuration attribute, values that are represented, name of the part otherwise)."""
+
+
+def _typed_window(config: Any, layer: int) -> int | None:
+    """Sliding windows named layer by layer (Gemma 2, Qwen), or for all layers (Mistral)."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return config.sliding_window if kinds[layer] == "sliding_attention" else None
+    return getattr(config, "sliding_window", None)
+
+
+def _gpt2_scale(config: Any, d_head: int, layer: int) -> float:
+    scale = d_head**-0.5 if config.scale_attn_weights else 1.0
+    return scale / (layer + 1) if config.scale_attn_by_inverse_layer_idx else scale
+
+
+_LLAMA = Family(norm="rms", positions="rotary")
+_GEMMA = Family(
+    norm="rms",
+    positions="rotary",
+    norm_gain_offset=1.0,
+    activation=lambda config: getattr(config, "hidden_activation", None) or config.hidden_act,
+    embedding_scale=lambda config: config.hidden_size**0.5,
+    only=(("use_bidirectional_attention", (None, False), "bidirectional attention in Gemma"),),
+)
+_OLMO_CLIP = (("clip_qkv", (None,), "clipped queries, keys and values (clip_qkv)"),)
+
+FAMILIES: dict[str, Family] = {
+    "GPT2LMHeadModel": Family(
+        norm="layer",
+        positions="learned",
+        activation=lambda config: config.activation_function,
+        score_scale=_gpt2_scale,
+        only=(("add_cross_attention", (False,), "cross-attention"),),
+    ),
+    "GPTNeoForCausalLM": Family(
+        norm="layer",
+        positions="learned",
+        activation=lambda config: config.activation_function,
+        score_scale=lambda config, d_head, layer: 1.0,
+        window=lambda config, layer: config.window_size if config.attention_layers[layer] == "local" else None,
+    ),
+    "GPTJForCausalLM": Family(
+        norm="layer",
+        positions="rotary",
+        adjacent_pairs=True,
+        parallel=lambda config: True,
+        activation=lambda config: config.activation_function,
+    ),
+    "GPTNeoXForCausalLM": Family(
+        norm="layer", positions="rotary", parallel=lambda config: bool(config.use_parallel_residual)
+    ),
+    "OPTForCausalLM": Family(
+        norm="layer",
+        positions="learned",
+        position_offset=2,
+        activation=lambda config: config.activation_function,
+        only=(
+            ("do_layer_norm_before", (True,), "norms after each sublayer (do_layer_norm_before=False)"),
+            ("_remove_final_layer_norm", (False,), "the missing final norm"),
+        ),
+    ),
+    "BloomForCausalLM": Family(
+        norm="layer",
+        positions="alibi",
+        activation=lambda config: "gelu_new",
+        only=(("apply_residual_connection_post_layernorm", (False,), "residuals taken after the norm"),),
+    ),
+    "LlamaForCausalLM": _LLAMA,
+    "MistralForCausalLM": dataclasses.replace(_LLAMA, window=_typed_window),
+    "Qwen2ForCausalLM": dataclasses.replace(_LLAMA, window=_typed_window),
+    "Qwen3ForCausalLM": dataclasses.replace(_LLAMA, window=_typed_window),
+    "GemmaForCausalLM": _GEMMA,
+    "Gemma2ForCausalLM": dataclasses.replace(
+        _GEMMA,
+        score_scale=lambda config, d_head, layer: config.query_pre_attn_scalar**-0.5,
+        window=_typed_window,
+        score_soft_cap=lambda config: config.attn_logit_softcapping,
+        logit_soft_cap=lambda config: config.final_logit_softcapping,
+    ),
+    "PhiForCausalLM": Family(norm="layer", positions="rotary", parallel=lambda config: True),
+    "OlmoForCausalLM": Family(norm="layer", positions="rotary", only=_OLMO_CLIP),
+    "Olmo2ForCausalLM": dataclasses.replace(_LLAMA, norm_over_heads=True),
+}
+"""By the class name that a Hugging Face configuration gives under `architectures`."""
+
+NATIVE = "TransformerLensNative"
+
+_MISSING_PARTS = (
+    (("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"), "a mixture of experts"),
+    (("state_size", "ssm_state_size", "mamba_d_state", "time_step_rank"), "a state-space mixer"),
+    (("attention_hidden_size", "rwkv_version"), "a recurrent mixer"),
+    (("vision_config",), "a vision encoder"),
+)
+
+
+def find_family(architecture: str, config: Any) -> Family:
+    """The record of an architecture, with the configuration checked. Raises ModelError that names the part which this
+    toolkit does not represent."""
+    family = FAMILIES.get(architecture)
+    if family is None:
+        raise ModelError(
+            f"{architecture} cannot be run as a graph: {_missing_part(architecture, config)} is not represented. "
+            f"Represented: {', '.join(FAMILIES)} and models native to TransformerLens."
+        )
+    for attribute, allowed, part in family.only:
+        value = getattr(config, attribute, allowed[0])
+        if value not in allowed:
+            raise ModelError(f"{architecture}: {part} is not represented ({attribute}={value!r})")
+    if getattr(config, "quantization_config", None):
+        raise ModelError(f"{architecture}: quantised weights are not represented; load the full-precision checkpoint")
+    return family
+
+
+def _missing_part(architecture: str, config: Any) -> str:
+    if getattr(config, "is_encoder_decoder", False) or architecture.endswith("ForConditionalGeneration"):
+        return "an encoder with cross-attention"
+    for attributes, part in _MISSING_PARTS:
+        if any(getattr(config, attribute, None) for attribute in attributes):
+            return part
+    if "CausalLM" not in architecture and "LMHead" not in architecture:
+        return f"the head and encoder of {architecture} (it is no causal language model)"
+    return f"its layer layout ({getattr(config, 'model_type', 'unknown type')})"
+
+
+def activation_of(name: Any, where: str) -> Activation:
+    """The activation function of that name. Raises ModelError if it is not represented."""
+    if name not in ACTIVATIONS:
+        raise ModelError(f"{where}: the activation {name!r} is not represented; represented: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]

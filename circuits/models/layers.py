@@ -1,0 +1,231 @@
+"""The pieces of a forward pass: norms, embedding, attention, MLPs, unembedding, each a plain function on weights."""
+
+import dataclasses
+import functools
+from typing import Literal
+
+import einops
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.models.tokens import TokenBatch
+from circuits.models.weights import MLP, Activation, Attention, Norm, Rotary, Weights
+
+
+def normalise(x: Float[Tensor, "... width"], norm: Norm | None) -> Float[Tensor, "... width"]:
+    """LayerNorm or RMSNorm over the last axis; RMSNorm computes in at least float32 as the originals do."""
+    if norm is None:
+        return x
+    if norm.kind == "layer":
+        return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
+    wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    wide = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + norm.eps)
+    return (wide if norm.weight is None else wide * norm.weight).to(x.dtype)
+
+
+def norm_scale(x: Float[Tensor, "... width"], norm: Norm | None) -> Float[Tensor, "... 1"]:
+    """The number a norm divides by: sqrt(variance + eps) for LayerNorm, sqrt(mean square + eps) for RMSNorm, else 1."""
+    if norm is None:
+        return torch.ones_like(x[..., :1])
+    centred = x - x.mean(dim=-1, keepdim=True) if norm.kind == "layer" else x
+    return (centred.square().mean(dim=-1, keepdim=True) + norm.eps).sqrt()
+
+
+def activate(x: Float[Tensor, "... d_mlp"], kind: Activation) -> Float[Tensor, "... d_mlp"]:
+    """The nonlinearity of an MLP."""
+    match kind:
+        case "gelu":
+            return F.gelu(x)
+        case "gelu_tanh":
+            return F.gelu(x, approximate="tanh")
+        case "relu":
+            return F.relu(x)
+        case "silu":
+            return F.silu(x)
+        case "quick_gelu":
+            return x * torch.sigmoid(1.702 * x)
+        case "solu":
+            return x * x.softmax(dim=-1)
+
+
+def linear(
+    x: Float[Tensor, "prompt position d_in"], W: Tensor, b: Tensor | None
+) -> Float[Tensor, "prompt position d_out"]:
+    """`x @ W + b` as one matrix product."""
+    if b is None:
+        return x @ W
+    flat = torch.addmm(b, einops.rearrange(x, "prompt position d_in -> (prompt position) d_in"), W)
+    return flat.unflatten(0, x.shape[:2])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Geometry:
+    """What attention needs to know about where tokens stand: rotary tables and masks, made once a run."""
+
+    weights: Weights
+    tokens: TokenBatch
+    dtype: torch.dtype
+    _biases: dict[int | None, Tensor | None] = dataclasses.field(default_factory=dict, repr=False)
+
+    @functools.cached_property
+    def rotation(self) -> tuple[Tensor, Tensor]:
+        """cos and sin of the rotary angles, `[prompt position 1 rotary]` (the prompt axis is 1 without pads)."""
+        rotary = self.weights.rotary
+        if rotary is None:
+            raise AssertionError("a model without rotary positions asked for their table")
+        positions = self.tokens.positions if self.tokens.padded else self.tokens.positions[:1]
+        angles = (positions.float() / rotary.position_scale)[:, :, None] * rotary.inverse_frequencies.float()
+        angles = angles.repeat_interleave(2, dim=-1) if rotary.adjacent else torch.cat([angles, angles], dim=-1)
+        cos, sin = angles.cos() * rotary.scaling, angles.sin() * rotary.scaling
+        return cos.to(self.dtype)[:, :, None], sin.to(self.dtype)[:, :, None]
+
+    def bias(self, window: int | None) -> Tensor | None:
+        """What is added to scores, `[prompt|1 head|1 query key]`: -inf where a query may not look; None if nothing is
+        needed beyond plain causal masking. A pad sees only itself."""
+        if window not in self._biases:
+            self._biases[window] = self._make_bias(window)
+        return self._biases[window]
+
+    def _make_bias(self, window: int | None) -> Tensor | None:
+        width = self.tokens.ids.shape[1]
+        plain = not self.tokens.padded and self.weights.alibi_slopes is None and (window is None or window >= width)
+        if plain and self.weights.causal:
+            return None
+        column = torch.arange(width, device=self.tokens.ids.device)
+        ahead = column[:, None] - column[None, :]
+        allowed = torch.ones_like(ahead, dtype=torch.bool) if not self.weights.causal else ahead >= 0
+        if window is not None:
+            allowed = allowed & (ahead.abs() < window)
+        allowed = (
+            allowed[None, None] & self.tokens.mask[:, None, None, :] if self.tokens.padded else allowed[None, None]
+        )
+        allowed = allowed | (ahead == 0)
+        bias = torch.zeros(allowed.shape, dtype=self.dtype, device=column.device).masked_fill(~allowed, -torch.inf)
+        if self.weights.alibi_slopes is not None:
+            slopes, positions = self.weights.alibi_slopes, self.tokens.positions
+            alibi = slopes[None, :, None, None] * positions.float()[:, None, None, :]
+            bias = bias + alibi.to(self.dtype)
+        return bias
+
+
+def rotate(x: Float[Tensor, "prompt position head d_head"], rotary: Rotary, geometry: Geometry) -> Tensor:
+    """Apply rotary positions to queries or keys."""
+    cos, sin = geometry.rotation
+    width = cos.shape[-1]
+    turned, passed = x[..., :width], x[..., width:]
+    if rotary.adjacent:
+        partner = torch.stack([-turned[..., 1::2], turned[..., 0::2]], dim=-1).flatten(-2)
+    else:
+        first, second = turned.chunk(2, dim=-1)
+        partner = torch.cat([-second, first], dim=-1)
+    turned = turned * cos + partner * sin
+    return torch.cat([turned, passed], dim=-1) if passed.shape[-1] else turned
+
+
+def project(
+    x: Float[Tensor, "prompt position d_model"], attention: Attention, geometry: Geometry, slot: Literal["q", "k", "v"]
+) -> Float[Tensor, "prompt position head d_head"]:
+    """Queries, keys or values from the normed residual, with q/k norms and rotary positions applied; keys and values
+    have one head a key-value group."""
+    W, b = getattr(attention, f"W_{slot.upper()}"), getattr(attention, f"b_{slot.upper()}")
+    heads = attention.n_heads if slot == "q" else attention.n_key_value_heads
+    out = linear(x, W, b)
+    norm = {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot]
+    if attention.norm_over_heads:
+        out = normalise(out, norm)
+    out = einops.rearrange(out, "prompt position (head d_head) -> prompt position head d_head", head=heads)
+    if not attention.norm_over_heads:
+        out = normalise(out, norm)
+    rotary = geometry.weights.rotary
+    return rotate(out, rotary, geometry) if rotary is not None and slot != "v" else out
+
+
+def attention_pattern(
+    q: Float[Tensor, "prompt query head d_head"],
+    k: Float[Tensor, "prompt key group d_head"],
+    attention: Attention,
+    geometry: Geometry,
+) -> Float[Tensor, "prompt head query key"]:
+    """Softmax of the scaled, capped and masked scores; rows sum to 1."""
+    k = k.repeat_interleave(attention.n_heads // attention.n_key_value_heads, dim=2)
+    scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * attention.scale
+    if attention.soft_cap is not None:
+        scores = attention.soft_cap * torch.tanh(scores / attention.soft_cap)
+    bias = geometry.bias(attention.window)
+    if bias is None:
+        width = scores.shape[-1]
+        future = torch.ones(width, width, dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(future, -torch.inf)
+    else:
+        scores = scores + bias
+    half = scores.dtype in (torch.bfloat16, torch.float16)
+    return scores.softmax(dim=-1, dtype=torch.float32).to(scores.dtype) if half else scores.softmax(dim=-1)
+
+
+def mix(
+    pattern: Float[Tensor, "prompt head query key"], v: Float[Tensor, "prompt key group d_head"], attention: Attention
+) -> Float[Tensor, "prompt query head d_head"]:
+    """z: values averaged by the pattern."""
+    v = v.repeat_interleave(attention.n_heads // attention.n_key_value_heads, dim=2)
+    return torch.einsum("bhqk,bkhd->bqhd", pattern, v)
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, attention: Attention, geometry: Geometry
+) -> Float[Tensor, "prompt query head d_head"]:
+    """z without holding the pattern (fused where the scores have no soft cap)."""
+    if attention.soft_cap is not None:
+        return mix(attention_pattern(q, k, attention, geometry), v, attention)
+    groups = attention.n_heads // attention.n_key_value_heads
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, dim=2), v.repeat_interleave(groups, dim=2)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    bias = geometry.bias(attention.window)
+    z = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=bias is None, scale=attention.scale)
+    return z.transpose(1, 2)
+
+
+def attention_output(
+    z: Float[Tensor, "prompt position head d_head"], attention: Attention, post: Norm | None
+) -> Tensor:
+    """What attention adds to the residual stream, `[prompt position d_model]`."""
+    joined = einops.rearrange(z, "prompt position head d_head -> prompt position (head d_head)")
+    return normalise(linear(joined, attention.W_O, attention.b_O), post)
+
+
+def neuron_activations(x: Float[Tensor, "prompt position d_model"], mlp: MLP) -> Float[Tensor, "prompt position d_mlp"]:
+    """Each neuron's activation from the normed residual."""
+    linear_part = linear(x, mlp.W_in, mlp.b_in)
+    if mlp.W_gate is None:
+        return activate(linear_part, mlp.activation)
+    return activate(linear(x, mlp.W_gate, mlp.b_gate), mlp.activation) * linear_part
+
+
+def mlp_output(neurons: Float[Tensor, "prompt position d_mlp"], mlp: MLP, post: Norm | None) -> Tensor:
+    """What an MLP adds to the residual stream, `[prompt position d_model]`."""
+    return normalise(linear(neurons, mlp.W_out, mlp.b_out), post)
+
+
+def embed(weights: Weights, tokens: TokenBatch) -> Float[Tensor, "prompt position d_model"]:
+    """The residual stream before layer 0: scaled token embeddings, their norm, learned positions."""
+    x = F.embedding(tokens.ids, weights.W_E)
+    if weights.embedding_scale != 1.0:
+        x = x * torch.tensor(weights.embedding_scale, dtype=x.dtype, device=x.device)
+    x = normalise(x, weights.embedding_norm)
+    if weights.W_pos is None:
+        return x
+    if tokens.padded:
+        return x + weights.W_pos[tokens.positions]
+    return x + weights.W_pos[: tokens.ids.shape[1]]
+
+
+def unembed(weights: Weights, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab_out"]:
+    """Logits from the final residual stream."""
+    x = normalise(x, weights.final_norm)
+    flat = x.reshape(-1, x.shape[-1])
+    logits = flat @ weights.W_U if weights.b_U is None else torch.addmm(weights.b_U, flat, weights.W_U)
+    if weights.logit_soft_cap is not None:
+        logits = weights.logit_soft_cap * torch.tanh(logits / weights.logit_soft_cap)
+    return logits.unflatten(0, x.shape[:-1])

@@ -1,0 +1,210 @@
+"""`Model`: a language model as a graph that runs."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.errors import ModelError, PromptError
+from circuits.graph import Graph
+from circuits.models.edits import Edit, compile_edits
+from circuits.models.forward import Keep, forward
+from circuits.models.run import Run
+from circuits.models.tokens import TokenBatch
+from circuits.models.weights import Weights
+
+Prompts = str | list[str] | Int[Tensor, "prompt position"] | Int[Tensor, " position"] | TokenBatch
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """Weights, tokenizer and name. `run` runs it, `graph` describes it, `bridge` gives the TransformerBridge."""
+
+    name: str
+    architecture: str
+    weights: Weights = dataclasses.field(repr=False)
+    tokenizer: Any = dataclasses.field(repr=False)
+    """A Hugging Face tokenizer, or None for models that have none (planted, native)."""
+    prepend_bos: bool = True
+    """Whether text gets a beginning-of-sequence token unless asked otherwise."""
+    make_bridge: Callable[[], Any] | None = dataclasses.field(default=None, repr=False)
+
+    @classmethod
+    def from_bridge(cls, bridge: Any, *, name: str | None = None) -> "Model":
+        """A checked model from a TransformerBridge, raw or in compatibility mode; the bridge is kept, its weights
+        are shared where its layout allows. Raises ModelError for parts that are not represented."""
+        from circuits.models.load import from_bridge
+
+        return from_bridge(bridge, name=name)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.weights.blocks)
+
+    @property
+    def n_heads(self) -> int:
+        """Attention heads a layer."""
+        return self.weights.blocks[0].attention.n_heads
+
+    @property
+    def n_key_value_heads(self) -> int:
+        """Groups of heads a layer that share keys and values (n_heads where nothing is shared)."""
+        return self.weights.blocks[0].attention.n_key_value_heads
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.weights.W_E.shape[1]
+
+    @property
+    def d_head(self) -> int:
+        """Width of a head."""
+        return self.weights.blocks[0].attention.d_head
+
+    @property
+    def d_mlp(self) -> int:
+        """Neurons a layer; 0 for attention-only models."""
+        mlp = self.weights.blocks[0].mlp
+        return 0 if mlp is None else mlp.W_in.shape[1]
+
+    @property
+    def d_vocab(self) -> int:
+        """Size of the input vocabulary."""
+        return self.weights.W_E.shape[0]
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest prompt, or None where positions set no limit."""
+        return self.weights.max_positions
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.weights.W_E.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self.weights.W_E.dtype
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights, saved with every result."""
+        return self.weights.fingerprint()
+
+    @property
+    def bridge(self) -> Any:
+        """The TransformerBridge, for hooks. A loaded model builds it anew at every access (one copy of the weights is
+        held otherwise): keep the result while you need it."""
+        if self.make_bridge is None:
+            raise ModelError(f"{self.name} was built from plain weights and has no TransformerBridge")
+        return self.make_bridge()
+
+    def graph(self, *, neurons: bool = False) -> Graph:
+        """The model's graph: heads and MLPs, or heads and single neurons."""
+        return Graph(
+            n_layers=self.n_layers,
+            n_heads=self.n_heads,
+            n_key_value_heads=self.n_key_value_heads,
+            d_mlp=self.d_mlp,
+            parallel=self.weights.parallel,
+            neurons=neurons,
+        )
+
+    def to_tokens(self, text: str | list[str], *, prepend_bos: bool | None = None) -> TokenBatch:
+        """Tokenize; prompts of unequal length are padded on the right. BOS is prepended once, as `prepend_bos` says
+        (default: the model's own). Raises PromptError for text without tokens, ModelError without a tokenizer."""
+        if self.tokenizer is None:
+            raise ModelError(f"{self.name} has no tokenizer: pass token ids")
+        texts = [text] if isinstance(text, str) else list(text)
+        bos = self.tokenizer.bos_token_id if (self.prepend_bos if prepend_bos is None else prepend_bos) else None
+        rows = [([] if bos is None else [int(bos)]) + self._encode(t) for t in texts]
+        for t, row in zip(texts, rows, strict=True):
+            if not row:
+                raise PromptError(f"prompt {t!r} has no tokens")
+        return TokenBatch.from_rows(rows, pad_id=self._pad_id).to(self.device)
+
+    @property
+    def _pad_id(self) -> int:
+        ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, self.tokenizer.bos_token_id)
+        return next((int(i) for i in ids if i is not None), 0)
+
+    def _encode(self, text: str) -> list[int]:
+        return [int(i) for i in self.tokenizer.encode(text, add_special_tokens=False)]
+
+    def to_string(self, tokens: Sequence[int] | Tensor) -> str:
+        """Text of token ids."""
+        return self.tokenizer.decode([int(t) for t in tokens])
+
+    def to_token_strings(self, tokens: Sequence[int] | Tensor) -> list[str]:
+        """Text of each token id by itself; the id as digits where there is no tokenizer."""
+        if self.tokenizer is None:
+            return [str(int(t)) for t in tokens]
+        return [self.tokenizer.decode([int(t)]) for t in tokens]
+
+    def single_token(self, text: str) -> int:
+        """The id of a text that is exactly one token. Raises PromptError naming it and its tokens otherwise."""
+        ids = self._encode(text)
+        if len(ids) != 1:
+            raise PromptError(f"{text!r} is {len(ids)} tokens ({self.to_token_strings(ids)}), expected exactly one")
+        return ids[0]
+
+    def prepare(self, prompts: Prompts) -> TokenBatch:
+        """Token batch of text, ids or a batch, on the model's device. Raises PromptError for ids outside the vocabulary
+        and prompts longer than the model takes."""
+        if isinstance(prompts, str | list):
+            batch = self.to_tokens(prompts)
+        elif isinstance(prompts, TokenBatch):
+            batch = prompts.to(self.device)
+        else:
+            ids = prompts[None] if prompts.ndim == 1 else prompts
+            batch = TokenBatch.unpadded(ids.to(self.device).long())
+        low, high = int(batch.ids.min()), int(batch.ids.max())
+        if low < 0 or high >= self.d_vocab:
+            raise PromptError(
+                f"token id {low if low < 0 else high} is outside {self.name}'s vocabulary of {self.d_vocab}"
+            )
+        width = batch.ids.shape[1]
+        if self.max_positions is not None and width > self.max_positions:
+            raise PromptError(
+                f"a prompt of {width} tokens is longer than the {self.max_positions} that {self.name} takes"
+            )
+        return batch
+
+    def run(
+        self,
+        prompts: Prompts,
+        *,
+        edits: Sequence[Edit] = (),
+        patterns: Sequence[Float[Tensor, "prompt head query key"]] | None = None,
+        keep: Keep = "factors",
+    ) -> Run:
+        """Run the model on prompts and keep what a graph search needs.
+
+        `edits` change nodes on the way (`Edit`); `patterns` (one a layer) replace the model's attention patterns;
+        `keep`: "logits" alone, "factors" (default), or "patterns" too. Differentiable where gradients are enabled and
+        something asks for them. Raises PromptError and GraphError for prompts and edits that do not fit the model.
+        """
+        batch = self.prepare(prompts)
+        compiled = compile_edits(edits, self.graph())
+        if patterns is not None:
+            self._check_patterns(patterns, batch)
+        return forward(self.weights, batch, edits=compiled, patterns=patterns, keep=keep)
+
+    def _check_patterns(self, patterns: Sequence[Tensor], batch: TokenBatch) -> None:
+        prompts, width = batch.ids.shape
+        expected, got = (prompts, self.n_heads, width, width), [tuple(pattern.shape) for pattern in patterns]
+        if got != [expected] * self.n_layers:
+            raise PromptError(f"patterns have shapes {got}, expected {self.n_layers} (one a layer) of shape {expected}")
+
+    def node_output(self, run: Run, node: str) -> Float[Tensor, "prompt position d_model"]:
+        """What a node added to the residual stream in a run; post-norms enter with the scale of that run. Head outputs
+        leave out the attention's shared bias."""
+        from circuits.models.outputs import node_output
+
+        return node_output(run, node)

@@ -1,0 +1,70 @@
+"""What each node of the graph wrote to the residual stream in a run; with the biases, it sums to the final residual."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.errors import GraphError
+from circuits.graph import Node
+from circuits.models.layers import attention_output, linear, mlp_output, norm_scale
+from circuits.models.run import Run
+from circuits.models.weights import Norm
+
+
+def node_output(run: Run, node: str | Node) -> Float[Tensor, "prompt position d_model"]:
+    """What `input`, a head, an MLP or a neuron wrote in a run; `logits` gives the final residual stream. A head's
+    output leaves out the attention's shared bias, a neuron's the MLP's; an MLP's holds its bias. Where the block has a
+    norm after the sublayer, its scale is the run's own. Raises GraphError for a node the run's model lacks."""
+    run.require_factors()
+    parsed = Node.parse(node) if isinstance(node, str) else node
+    layer, index = parsed.layer or 0, parsed.index
+    if layer >= len(run.weights.blocks):
+        raise GraphError(f"the model has no node {parsed}: it has {len(run.weights.blocks)} layers")
+    block = run.weights.blocks[layer]
+    if parsed.kind == "input":
+        return run.residuals[0]
+    if parsed.kind == "logits":
+        return run.residuals[-1]
+    if parsed.kind == "head":
+        if index is None or index >= block.attention.n_heads:
+            raise GraphError(f"the model has no node {parsed}: it has {block.attention.n_heads} heads a layer")
+        output = run.z[layer][:, :, index] @ block.attention.per_head("W_O")[index]
+        whole = _before_post_norm(run, layer, "attention")
+        return _through_post_norm(output, whole, block.attention_post_norm)
+    if block.mlp is None or (index is not None and index >= block.mlp.W_in.shape[1]):
+        raise GraphError(f"the model has no node {parsed}")
+    if parsed.kind == "mlp" and layer in run.edited_mlps:
+        return run.edited_mlps[layer]
+    if parsed.kind == "mlp":
+        return mlp_output(run.neurons[layer], block.mlp, block.mlp_post_norm)
+    output = run.neurons[layer][:, :, index, None] * block.mlp.W_out[index]
+    return _through_post_norm(output, _before_post_norm(run, layer, "mlp"), block.mlp_post_norm)
+
+
+def attention_bias(run: Run, layer: int) -> Float[Tensor, "prompt position d_model"]:
+    """What a layer's attention writes beyond its heads: the output bias, through the post-norm where there is one."""
+    block = run.weights.blocks[layer]
+    bias = torch.zeros_like(run.residuals[0])
+    if block.attention.b_O is not None:
+        bias = bias + block.attention.b_O
+    post = block.attention_post_norm
+    bias = _through_post_norm(bias, _before_post_norm(run, layer, "attention"), post)
+    return bias if post is None or post.bias is None else bias + post.bias
+
+
+def _before_post_norm(run: Run, layer: int, part: str) -> Tensor:
+    block = run.weights.blocks[layer]
+    if part == "attention":
+        return attention_output(run.z[layer], block.attention, None)
+    assert block.mlp is not None
+    return linear(run.neurons[layer], block.mlp.W_out, block.mlp.b_out)
+
+
+def _through_post_norm(part: Tensor, whole: Tensor, norm: Norm | None) -> Tensor:
+    """The share of a summand in a norm's output, the norm's scale taken from the whole sum (without its bias)."""
+    if norm is None:
+        return part
+    if norm.kind == "layer":
+        part = part - part.mean(dim=-1, keepdim=True)
+    part = part / norm_scale(whole, norm)
+    return part if norm.weight is None else part * norm.weight

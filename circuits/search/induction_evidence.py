@@ -1,0 +1,116 @@
+"""What happens to repeated tokens when heads are taken out: the evidence behind an induction circuit."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.graph import Node
+from circuits.models import Edit, Model, Run, TokenBatch, node_output
+from circuits.models.layers import Geometry, attention_pattern, normalise, project
+
+Ablation = Literal["zero", "mean", "zero_frozen", "mean_frozen"]
+ABLATIONS: tuple[Ablation, ...] = ("zero", "mean", "zero_frozen", "mean_frozen")
+"""A head's mixed values z set to zero or to their mean over sequences (at each position); `frozen`: every attention
+pattern stays as it was, so that only what the heads write changes and not where later heads look."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Repeats:
+    """A random segment of tokens said twice, after BOS where the model has one."""
+
+    tokens: TokenBatch
+    start: int
+    """Column of the first token of the first copy."""
+    length: int
+
+    @property
+    def second(self) -> Tensor:
+        """Columns of the second copy whose next token the first copy tells: all but its last."""
+        return torch.arange(self.start + self.length, self.start + 2 * self.length - 1, device=self.tokens.ids.device)
+
+
+def chunks(count: int, size: int) -> list[slice]:
+    """Slices of at most `size` rows."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def rows_at_once(model: Model, width: int, *, budget: int = 2**28) -> int:
+    """How many prompts of this width fit the budget (bytes), counting logits in double precision twice."""
+    return max(1, budget // (width * model.d_vocab * 16))
+
+
+def copy_losses(logits: Tensor, repeats: Repeats, rows: slice) -> Float[Tensor, "sequence copy"]:
+    """Cross-entropy in nats of the tokens after the first one, in the first and the second copy, a sequence each."""
+    ids = repeats.tokens.ids[rows]
+    losses = []
+    for columns in (repeats.second - repeats.length, repeats.second):
+        log_probabilities = logits[:, columns].log_softmax(dim=-1)
+        losses.append(-log_probabilities.gather(-1, ids[:, columns + 1, None])[..., 0].mean(dim=1))
+    return torch.stack(losses, dim=1).double().cpu()
+
+
+def prefix_matching(pattern: Float[Tensor, "sequence query key"], repeats: Repeats) -> Float[Tensor, " sequence"]:
+    """Mean attention from the second copy to the token after the same token's first copy."""
+    queries = repeats.second
+    return pattern[:, queries, queries - repeats.length + 1].mean(dim=1).double().cpu()
+
+
+class Ablations:
+    """Losses of one model on one set of repeats with heads taken out. Clean runs are made once and kept: their mixed
+    values and patterns serve every ablation."""
+
+    def __init__(self, model: Model, repeats: Repeats) -> None:
+        self.model, self.repeats = model, repeats
+        tokens = repeats.tokens
+        self.rows = chunks(len(tokens), rows_at_once(model, tokens.ids.shape[1]))
+        self.runs: list[Run] = []
+        losses = []
+        for rows in self.rows:
+            run = model.run(tokens[rows], keep="patterns")
+            losses.append(copy_losses(run.logits, repeats, rows))
+            self.runs.append(dataclasses.replace(run, logits=run.logits[:, :0]))
+        self.clean = torch.cat(losses)
+        counts = [run.z[0].shape[0] for run in self.runs]
+        self.means = [
+            sum(run.z[layer].mean(dim=0) * n for run, n in zip(self.runs, counts, strict=True)) / sum(counts)
+            for layer in range(model.n_layers)
+        ]
+
+    def rise(self, heads: Sequence[Node], kind: Ablation) -> Float[Tensor, " sequence"]:
+        """How much the loss on the second copy rises, in nats a sequence, when these heads are ablated."""
+        edits = [Edit(head, self._value(head, kind)) for head in heads]
+        losses = []
+        for rows, run in zip(self.rows, self.runs, strict=True):
+            patterns = run.patterns if kind.endswith("_frozen") else None
+            ablated = self.model.run(self.repeats.tokens[rows], edits=edits, patterns=patterns, keep="logits")
+            losses.append(copy_losses(ablated.logits, self.repeats, rows))
+        return (torch.cat(losses) - self.clean)[:, 1]
+
+    def _value(self, head: Node, kind: Ablation) -> float | Tensor:
+        return 0.0 if kind.startswith("zero") else self.means[head.layer or 0][:, head.index]
+
+    def prefix_matching(self, head: Node) -> Float[Tensor, " sequence"]:
+        """The clean prefix-matching score of a head, a sequence each."""
+        return torch.cat(
+            [prefix_matching(run.patterns[head.layer or 0][:, head.index], self.repeats) for run in self.runs]
+        )
+
+    def prefix_matching_without(self, head: Node, writer: Node) -> Float[Tensor, " sequence"]:
+        """The score of a head when an earlier head is taken out of what its keys read, and out of nothing else: the
+        writer's output is replaced by its mean, the norm recomputed, queries and all other nodes stay."""
+        layer = head.layer or 0
+        outputs = [node_output(run, writer) for run in self.runs]
+        mean = torch.cat(outputs).mean(dim=(0, 1))
+        scores = []
+        for run, output in zip(self.runs, outputs, strict=True):
+            block = self.model.weights.blocks[layer]
+            geometry = Geometry(self.model.weights, run.tokens, self.model.dtype)
+            normed = normalise(run.residuals[layer] - output + mean, block.attention_norm)
+            keys = project(normed, block.attention, geometry, "k")
+            pattern = attention_pattern(run.q[layer], keys, block.attention, geometry)
+            scores.append(prefix_matching(pattern[:, head.index], self.repeats))
+        return torch.cat(scores)

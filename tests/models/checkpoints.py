@@ -1,0 +1,151 @@
+"""Tiny randomly initialised Hugging Face checkpoints, one for each family and each of its switches."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
+
+VOCABULARY = 300
+_IDS = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+_SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
+_WIDE = {**_SHAPE, **_IDS, "intermediate_size": 48}
+_GROUPED = {**_WIDE, "num_key_value_heads": 2}
+_GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, **_IDS}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+_CAPS = {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0}
+_GEMMA2 = {"sliding_window": 4, "query_pre_attn_scalar": 24, **_CAPS}
+_NEO = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48, "max_position_embeddings": 64}
+
+
+def _rope(kind: str, **values: float) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **values}}
+
+
+RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("GPT2", _GPT2),
+    "gpt2 scaled by layer": ("GPT2", {**_GPT2, "scale_attn_by_inverse_layer_idx": True, "activation_function": "relu"}),
+    "gpt-neo": ("GPTNeo", {**_NEO, **_IDS, "attention_types": [[["global", "local"], 1]], "window_size": 4}),
+    "gpt-j": ("GPTJ", {**_GPT2, "rotary_dim": 4}),
+    "gpt-neox": ("GPTNeoX", _WIDE),
+    "gpt-neox sequential": ("GPTNeoX", {**_WIDE, "use_parallel_residual": False}),
+    "opt": ("OPT", {**_SHAPE, **_IDS, "ffn_dim": 48, "word_embed_proj_dim": 32, "pad_token_id": 1}),
+    "bloom": ("Bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4, **_IDS}),
+    "bloom 6 heads": ("Bloom", {"hidden_size": 48, "n_layer": 2, "n_head": 6, **_IDS}),
+    "llama": ("Llama", _GROUPED),
+    "llama single key": ("Llama", {**_WIDE, "num_key_value_heads": 1, "head_dim": 12, "rms_norm_eps": 1e-3}),
+    "llama biases": ("Llama", {**_GROUPED, "attention_bias": True, "mlp_bias": True}),
+    "llama rope llama3": ("Llama", {**_GROUPED, "rope_parameters": _LLAMA3}),
+    "llama rope linear": ("Llama", {**_GROUPED, **_rope("linear", factor=4.0)}),
+    "llama rope yarn": ("Llama", {**_GROUPED, **_rope("yarn", factor=4.0, original_max_position_embeddings=16)}),
+    "mistral sliding": ("Mistral", {**_GROUPED, "sliding_window": 4, "head_dim": 8}),
+    "qwen2": ("Qwen2", _GROUPED),
+    "qwen2 sliding": (
+        "Qwen2",
+        {**_GROUPED, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+    ),
+    "qwen3": ("Qwen3", {**_GROUPED, "head_dim": 16}),
+    "gemma": ("Gemma", {**_GROUPED, "head_dim": 16}),
+    "gemma2": ("Gemma2", {**_GROUPED, **_GEMMA2, "head_dim": 16}),
+    "phi": ("Phi", _WIDE),
+    "phi grouped": ("Phi", {**_GROUPED, "partial_rotary_factor": 0.25}),
+    "olmo": ("Olmo", _GROUPED),
+    "olmo2": ("Olmo2", _GROUPED),
+}
+"""Name → (prefix of the Hugging Face classes, configuration)."""
+
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "mixtral": ("Mixtral", {**_GROUPED, "num_local_experts": 2}, "mixture of experts"),
+    "mamba": ("Mamba", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, **_IDS}, "state-space"),
+    "bert": ("Bert", _WIDE, "encoder"),
+    "t5": ("T5", {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4, **_IDS}, "encoder"),
+    "opt post-norm": (
+        "OPT",
+        {**RECIPES["opt"][1], "do_layer_norm_before": False},
+        "norms after each sublayer",
+    ),
+    "opt projected": ("OPT", {**RECIPES["opt"][1], "word_embed_proj_dim": 16}, "projection between embedding"),
+    "olmo clipped": ("Olmo", {**_GROUPED, "clip_qkv": 1.0}, "clip_qkv"),
+    "llama rope dynamic": ("Llama", {**_GROUPED, **_rope("dynamic", factor=4.0)}, "dynamic"),
+    "phi qk norm": ("Phi", {**_WIDE, "qk_layernorm": True}, "q_layernorm"),
+    "bloom post residual": (
+        "Bloom",
+        {**RECIPES["bloom"][1], "apply_residual_connection_post_layernorm": True},
+        "residual",
+    ),
+}
+"""Name → (class prefix, configuration, what the refusal must name)."""
+
+_HEADS = {"GPT2": "LMHeadModel", "Bert": "ForMaskedLM", "T5": "ForConditionalGeneration"}
+
+
+def build(prefix: str, config: dict[str, Any], seed: int = 0) -> Any:
+    """A model of that class in float32 with every parameter away from zero and one."""
+    made = getattr(transformers, f"{prefix}Config")(**config)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = getattr(transformers, f"{prefix}{_HEADS.get(prefix, 'ForCausalLM')}")(made)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def save(model: Any, directory: Path) -> Path:
+    """Write a model with its tokenizer as a Hugging Face directory."""
+    model.save_pretrained(directory)
+    byte_tokenizer().save_pretrained(directory)
+    return directory
+
+
+def byte_tokenizer() -> transformers.PreTrainedTokenizerFast:
+    """One token a byte, and a beginning-of-sequence token with id 0."""
+    alphabet = ["<|bos|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|bos|>", eos_token="<|bos|>")
+
+
+def original(directory: Path, dtype: torch.dtype = torch.float64) -> Any:
+    """The Hugging Face model of a directory, with its attention written out (eager)."""
+    auto = transformers.AutoModelForCausalLM
+    return auto.from_pretrained(directory, dtype=dtype, attn_implementation="eager", local_files_only=True).eval()
+
+
+@contextlib.contextmanager
+def without_downcasts() -> Iterator[None]:
+    """Inside, what is float64 stays so where the originals compute norms, scores and softmax in float32, and BLOOM's
+    GELU uses sqrt(2 / pi) in place of its first eight digits."""
+    bloom = transformers.models.bloom.modeling_bloom
+    gelu = bloom.bloom_gelu_forward
+    to, shorten, softmax = torch.Tensor.to, torch.Tensor.float, torch.nn.functional.softmax
+
+    def kept_to(self: Tensor, *args: Any, **options: Any) -> Tensor:
+        single = torch.float32 in args or options.get("dtype") is torch.float32
+        return self if single and self.dtype is torch.float64 else to(self, *args, **options)
+
+    def kept_float(self: Tensor) -> Tensor:
+        return self if self.dtype is torch.float64 else shorten(self)
+
+    def kept_softmax(x: Tensor, dim: int = -1, dtype: torch.dtype | None = None) -> Tensor:
+        return softmax(x, dim=dim, dtype=None if x.dtype is torch.float64 else dtype)
+
+    torch.Tensor.to, torch.Tensor.float, torch.nn.functional.softmax = kept_to, kept_float, kept_softmax
+    bloom.bloom_gelu_forward = lambda x: torch.nn.functional.gelu(x, approximate="tanh")
+    try:
+        yield
+    finally:
+        bloom.bloom_gelu_forward = gelu
+        torch.Tensor.to, torch.Tensor.float, torch.nn.functional.softmax = to, shorten, softmax

@@ -1,0 +1,162 @@
+"""A room imports only rooms above it, and no file uses what this package has sworn off."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "circuits"
+ROOMS = (
+    "errors",
+    "graph",
+    "models",
+    "tasks",
+    "heads",
+    "lenses",
+    "patching",
+    "attribution",
+    "search",
+    "plots",
+    "report",
+    "cli",
+)
+"""From the top down: a room imports those before it, and its own files."""
+
+FRONT = ("__init__", "__main__")
+"""Files of the package itself, which may import every room."""
+
+FILES = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+
+BANNED_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "xml", "lxml", "defusedxml"}
+BANNED_CALLS = {"eval", "exec", "compile", "__import__"}
+BANNED_ATTRIBUTES = {
+    ("torch", "load"),
+    ("np", "load"),
+    ("numpy", "load"),
+    ("os", "system"),
+    ("os", "popen"),
+    ("pd", "read_pickle"),
+    ("pd", "read_xml"),
+    ("nx", "read_graphml"),
+    ("nx", "read_gexf"),
+    ("nx", "parse_graphml"),
+}
+BANNED_OPTIONS = {"trust_remote_code", "shell", "allow_pickle"}
+
+
+def room_of(file: str) -> str:
+    """The room of a file, by its first folder or its own name."""
+    return Path(file).parts[0].removesuffix(".py")
+
+
+def modules(tree: ast.AST, package: tuple[str, ...] = ("circuits",)) -> list[str]:
+    """Every module that a file imports, wherever in it, with relative imports resolved."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            found += [f"{origin}.{alias.name}" if origin == "circuits" else origin for alias in node.names]
+    return found
+
+
+def imports_of(file: str) -> list[str]:
+    """The modules that a file of the package imports."""
+    return modules(FILES[file], ("circuits", *Path(file).parts[:-1]))
+
+
+def upward(file: str, imported: list[str]) -> list[str]:
+    """Those imports that go to a room below, or to the package's front."""
+    own, wrong = room_of(file), []
+    for name in imported:
+        parts = name.split(".")
+        if parts[0] != "circuits" or own in FRONT:
+            continue
+        target = parts[1] if len(parts) > 1 else "__init__"
+        if target not in ROOMS or ROOMS.index(target) > ROOMS.index(own):
+            wrong.append(name)
+    return wrong
+
+
+def sworn_off(tree: ast.AST) -> list[str]:
+    """The uses of what is banned, as they are written."""
+    found = [name for name in modules(tree) if name.split(".")[0] in BANNED_MODULES]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in BANNED_CALLS:
+            found.append(ast.unparse(node))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found += [ast.unparse(node)] if (node.value.id, node.attr) in BANNED_ATTRIBUTES else []
+        if isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{a.name}" for a in node.names if (node.module, a.name) in BANNED_ATTRIBUTES]
+        if isinstance(node, ast.keyword) and node.arg in BANNED_OPTIONS:
+            off = isinstance(node.value, ast.Constant) and node.value.value is False
+            found += [] if off else [ast.unparse(node)]
+    return found
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_room_imports_only_rooms_above_it(file: str) -> None:
+    assert room_of(file) in (*ROOMS, *FRONT), f"{file} is in no room"
+    assert not upward(file, imports_of(file))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_only_models_imports_transformer_lens(file: str) -> None:
+    assert room_of(file) == "models" or not any(name.split(".")[0] == "transformer_lens" for name in imports_of(file))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_file_uses_what_is_banned(file: str) -> None:
+    assert not sworn_off(FILES[file])
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_file_postpones_its_annotations(file: str) -> None:
+    assert "__future__" not in imports_of(file), "shapes are checked at run time"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from circuits.models import Model",
+        "import circuits.models.load",
+        "from circuits import models",
+        "from ..models import Model",
+        "from .. import models",
+        "import circuits",
+        "from circuits import load_model",
+        "def f():\n    from circuits.search.induction import find",
+    ],
+)
+def test_this_test_sees_an_upward_import(code: str) -> None:
+    assert upward("graph/storage.py", modules(ast.parse(code), ("circuits", "graph")))
+
+
+@pytest.mark.parametrize("code", ["from circuits.errors import GraphError", "from .nodes import Node", "import torch"])
+def test_this_test_lets_a_downward_import_pass(code: str) -> None:
+    assert not upward("graph/storage.py", modules(ast.parse(code), ("circuits", "graph")))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from xml.etree import ElementTree",
+        "torch.load(path)",
+        "from torch import load",
+        "eval(text)",
+        "exec(text)",
+        "subprocess.run(command, shell=True)",
+        "AutoConfig.from_pretrained(name, trust_remote_code=True)",
+        "AutoConfig.from_pretrained(name, trust_remote_code=flag)",
+        "nx.read_graphml(path)",
+    ],
+)
+def test_this_test_sees_what_is_banned(code: str) -> None:
+    assert sworn_off(ast.parse(code))
+
+
+def test_turning_remote_code_off_is_allowed() -> None:
+    assert not sworn_off(ast.parse("from_pretrained(name, trust_remote_code=False)\nmodel.eval()\nre.compile(text)"))
