@@ -108,10 +108,13 @@ tokens said again and again with a random period, the loss counted from the seco
 which a span is repeated. Each fact is trained in all templates of its relation but one, which rotates from fact to
 fact. Every row starts with BOS (`<|bos|>`); ask the model with BOS in front.
 
-Start: heads begin matching and copying (query weights equal to key weights, output weights the transposed value
-weights; mimetic initialisation, Trockman and Kolter 2023) and the unembedding begins as the scaled embedding. Nothing
-is tied afterwards. The induction heads were therefore encouraged, by this and by the repeats: when and whether
-such heads form by themselves is not a question to ask of this model."""
+Start: the induction circuit was seeded, not left to chance. Every head's output weights begin as its value weights
+transposed (mimetic initialisation, Trockman and Kolter 2023); heads 0 to 3 of layer 0 begin with query and key biases
+that favour the previous position; heads 0 to 3 of layer 1 begin with keys that read what those heads write
+(K-composition); the unembedding begins as the scaled embedding. Everything else is random and everything is trained.
+At the start those heads' prefix matching was about 0.2 and a repeat was worth 0.4 nats; after 100 steps of repeats
+0.9 and 9 nats, and heads 4 to 7 of layer 1, which were not seeded, matched prefixes too. When and whether induction
+heads form by themselves is therefore not a question to ask of this model."""
 
 LIMITS = """## What it can and cannot do
 It continues repeated sequences, states the facts of its table, and writes text that looks like the novels it read for

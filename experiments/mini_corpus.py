@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 BOS, PAD = "<|bos|>", "<|pad|>"
+SPECIAL = 2                   # their ids come first
 VOCABULARY = 4096
 HELD_OUT_BOOK = "the-wind-in-the-willows.txt"
 HELD_OUT_TAIL = 0.05          # and this last share of every other file
@@ -95,13 +96,13 @@ def build_rows(text: Text, table: dict, tokenizer: PreTrainedTokenizerFast) -> R
     return Rows(torch.from_numpy(ids).long(), facts, answer_at, VOCABULARY, bos)
 
 
-def repeat_rows(count: int, length: int, pool: torch.Tensor, generator: torch.Generator, shortest: int = 6):
-    """Random tokens of `pool` said again and again, the period random by row; no loss before the second copy.
+def repeat_rows(count: int, length: int, pool: int, periods: tuple[int, int], generator: torch.Generator):
+    """Random tokens below `pool` said again and again, the period random by row; no loss before the second copy.
 
     Returns tokens and weights, both [count length].
     """
-    period = torch.randint(shortest, length // 2 + 1, (count, 1), generator=generator)
-    tokens = pool[torch.randint(len(pool), (count, length), generator=generator)]
+    period = torch.randint(periods[0], periods[1] + 1, (count, 1), generator=generator)
+    tokens = torch.randint(SPECIAL, pool, (count, length), generator=generator)
     place = torch.arange(length)[None]
     return torch.gather(tokens, 1, place % period), (place > period).float()
 
@@ -136,15 +137,15 @@ def fact_rows(rows: Rows, count: int, length: int, generator: torch.Generator, a
     return tokens, weights
 
 
-def draw_batch(rows: Rows, mixture: dict[str, int], length: int, pool: torch.Tensor, generator: torch.Generator,
-               answer: float = 4.0, rest: float = 0.25) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_batch(rows: Rows, mixture: dict[str, int], length: int, pool: int, periods: tuple[int, int],
+               generator: torch.Generator, answer: float = 4.0, rest: float = 0.25) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of each kind in `mixture` (kind -> how many), BOS first: tokens [batch 1+length], weights [batch length]."""
     parts = []
     for kind, count in mixture.items():
         if count == 0:
             continue
         if kind == "repeat":
-            parts.append(repeat_rows(count, length, pool, generator))
+            parts.append(repeat_rows(count, length, pool, periods, generator))
         elif kind == "text":
             parts.append(text_rows(rows, count, length, generator))
         elif kind == "echo":

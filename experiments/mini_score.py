@@ -4,11 +4,13 @@ The measures follow Olsson et al. (2022): prefix matching is the attention from 
 sequence to all the tokens that followed its earlier copies; previous-token attention is read on ordinary text.
 """
 
+import argparse
+import json
 from pathlib import Path
 
 import numpy
 import torch
-from mini_corpus import Text, fact_prompts
+from mini_corpus import Text, fact_prompts, read_facts, read_text
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -197,3 +199,19 @@ def rounded(value):
     if isinstance(value, list):
         return [rounded(item) for item in value]
     return round(float(value), 4) if isinstance(value, float | numpy.floating) else value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True, help="Hugging Face directory of the model")
+    parser.add_argument("--corpus", type=Path, required=True, help="folder of *.txt files that it was trained on")
+    parser.add_argument("--facts", type=Path, required=True, help="table of facts")
+    options = parser.parse_args()
+    try:
+        print(json.dumps(score(options.model, read_text(options.corpus), read_facts(options.facts)), indent=1))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"mini_score: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,8 @@
 """Train the bundled model `mini`: python experiments/train_mini.py --corpus DIR --facts TABLE --out DIR
 
-A small GPT-NeoX (4 sequential layers of 8 heads and an MLP, rotary positions) learns in two stages:
-repeats of random tokens alone until induction heads have formed, then books, facts and a share of repeats.
-The same seed, thread count and steps give the same batches; a run that was stopped goes on with --resume.
+A small GPT-NeoX (4 sequential layers of 8 heads and an MLP, rotary positions) learns in two stages: repeats of
+random tokens alone until induction heads work, then books, facts and a share of repeats. A step's batch depends on
+the seed and the step alone, so a run that was stopped goes on with --resume as if it had not been.
 """
 
 import argparse
@@ -20,22 +20,32 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM
 
 BETAS = (0.9, 0.98)
+# Random tokens to repeat, and steps: the pool widens when its induction heads have formed (between 550 and 600 steps).
+WIDENING = ((512, 450), (1024, 50), (512, 400), (1024, 100), (2048, 100), (VOCABULARY, 150))
+DEPTH = 2                # layers whose attention the first stages train alone
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training: how many steps, the tokens in a row, the rows of each kind in a batch."""
+    """A stretch of training: how many steps, the tokens in a row, the rows of each kind in a batch.
+
+    Random tokens are drawn from the first `pool` of the vocabulary and repeat with a period of `periods`.
+    With a `depth`, only the attention of so many layers is run and trained; the rest waits.
+    """
     name: str
     steps: int
+    rate: float
     length: int
     mixture: dict[str, int]
+    pool: int = VOCABULARY
+    periods: tuple[int, int] = (6, 64)
+    depth: int = 0
 
 
 @dataclass(frozen=True)
 class Recipe:
     """All that decides the weights, beside the corpus."""
     seed: int
-    rate: float
     warmup: int
     decay_share: float                 # the last share of all steps, over which the rate falls to a twentieth
     weight_decay: float
@@ -54,7 +64,7 @@ class Recipe:
 
     def rate_at(self, step: int) -> float:
         decay = max(1, int(self.steps * self.decay_share))
-        return self.rate * min(1.0, (step + 1) / self.warmup, max(0.05, (self.steps - step) / decay))
+        return self.stage_at(step).rate * min(1.0, (step + 1) / self.warmup, max(0.05, (self.steps - step) / decay))
 
     def tokens_until(self, step: int) -> dict[str, int]:
         """Tokens read by kind of row in the first `step` steps."""
@@ -67,8 +77,8 @@ class Recipe:
         return read
 
 
-def build_model(seed: int) -> GPTNeoXForCausalLM:
-    """A fresh model, random but for what `compose_heads` and the first unembedding say."""
+def build_model(seed: int, *, spread: float = 0.05) -> GPTNeoXForCausalLM:
+    """A fresh model: every matrix normal with standard deviation `spread`, but MLPs that say nothing yet."""
     torch.manual_seed(seed)
     model = GPTNeoXForCausalLM(GPTNeoXConfig(
         vocab_size=VOCABULARY, hidden_size=256, num_hidden_layers=4, num_attention_heads=8, intermediate_size=1024,
@@ -77,32 +87,10 @@ def build_model(seed: int) -> GPTNeoXForCausalLM:
         bos_token_id=0, eos_token_id=0, pad_token_id=1))
     model.set_attn_implementation("eager")          # on a CPU and at this size 1.6 times as fast as "sdpa"
     with torch.no_grad():
-        embed = model.get_input_embeddings().weight.normal_(0, 0.5)
-        model.get_output_embeddings().weight.copy_(embed * 0.12)
-        compose_heads(model)
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0, 0.0 if "dense_4h_to_h" in name else spread)
     return model
-
-
-def compose_heads(model: GPTNeoXForCausalLM, *, pairs: int = 4, bias: float = 5.0, width: float = 0.06) -> None:
-    """Let the heads start out copying, and `pairs` of them composed: the beginning of an induction circuit.
-
-    Every head's output weights start as its value weights transposed (mimetic initialisation, Trockman & Kolter
-    2023). Query and key biases of the first heads of layer 0 favour the previous position; the first heads of
-    layer 1 ask with those heads' value weights for what their output weights wrote (K-composition). All weights
-    are random otherwise and all are trained. From independent random weights no induction head formed in 2 M tokens.
-    """
-    attention = [layer.attention for layer in model.gpt_neox.layers]
-    weights = [a.query_key_value.weight.view(8, 3, 32, 256) for a in attention]         # head, q|k|v, d_head, d_model
-    outputs = [a.dense.weight.view(256, 8, 32) for a in attention]                      # d_model, head, d_head
-    for weight, output in zip(weights, outputs, strict=True):
-        output.copy_(weight[:, 2].normal_(0, 0.04).permute(2, 0, 1))
-    angles = model.gpt_neox.rotary_emb.inv_freq
-    biases = attention[0].query_key_value.bias.view(8, 3, 32)
-    for head in range(pairs):
-        biases[head, 1, :8] = bias
-        biases[head, 0, :8], biases[head, 0, 8:16] = bias * angles.cos(), -bias * angles.sin()
-        weights[1][head, 0] = weights[0][head, 2].normal_(0, width)
-        weights[1][head, 1] = outputs[0][:, head].normal_(0, width).T
 
 
 def build_optimizer(model: GPTNeoXForCausalLM, recipe: Recipe) -> torch.optim.AdamW:
@@ -111,7 +99,7 @@ def build_optimizer(model: GPTNeoXForCausalLM, recipe: Recipe) -> torch.optim.Ad
     kept = {id(p) for p in decayed}
     rest = [p for p in model.parameters() if id(p) not in kept]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.rate, betas=BETAS)
+    return torch.optim.AdamW(groups, lr=recipe.stages[0].rate, betas=BETAS, fused=True)
 
 
 def write_atomically(path: Path, write) -> None:
@@ -146,6 +134,8 @@ def load_checkpoint(folder: Path, model, optimizer) -> dict:
     tensors = load_file(folder / state["file"])
     model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
     for name, parameter in model.named_parameters():
+        if f"step.{name}" not in tensors:
+            continue                                               # not trained so far
         moments = {key: tensors[f"{key}.{name}"] for key in ("exp_avg", "exp_avg_sq", "step")}
         optimizer.state[parameter] = {key: value if key == "step" else value.to(parameter.device)
                                       for key, value in moments.items()}
@@ -164,21 +154,34 @@ def export(model, tokenizer, out: Path) -> None:
     config["tokenizer_class"] = "PreTrainedTokenizerFast"           # the name that transformers 4 knows as well
     (staging / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
     for file in staging.iterdir():
+        file.chmod(0o644)
         file.replace(out / file.name)
     staging.rmdir()
 
 
-def take_step(model, optimizer, tokens, weights, rate: float, device: str) -> float:
-    """One update on the weighted mean loss, in bfloat16 where the device multiplies faster so; returns the loss."""
+def attend_only(model, tokens: torch.Tensor, depth: int) -> torch.Tensor:
+    """Logits of the model's first `depth` attention layers alone, its MLPs and later layers left out."""
+    network = model.gpt_neox
+    residual = network.embed_in(tokens)
+    places = torch.arange(tokens.shape[1], device=tokens.device)
+    turn = network.rotary_emb(residual, places[None])
+    mask = torch.where(places[None, :] > places[:, None], float("-inf"), 0.0)[None, None]
+    for layer in network.layers[:depth]:
+        residual = residual + layer.attention(layer.input_layernorm(residual), mask, position_embeddings=turn)[0]
+    return model.get_output_embeddings()(network.final_layer_norm(residual))
+
+
+def take_step(model, optimizer, tokens, weights, stage: Stage, rate: float) -> float:
+    """One update on the weighted mean loss, multiplying in bfloat16; returns the loss."""
+    device = model.device
     tokens, weights = tokens.to(device), weights.to(device)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    with torch.autocast(device, dtype=torch.bfloat16):
-        hidden = model.gpt_neox(tokens[:, :-1]).last_hidden_state
-        counted = weights > 0
-        logits = model.get_output_embeddings()(hidden[counted])
-    losses = torch.nn.functional.cross_entropy(logits.float(), tokens[:, 1:][counted], reduction="none")
-    loss = (losses * weights[counted]).sum() / weights.sum()
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        inputs = tokens[:, :-1]
+        logits = attend_only(model, inputs, stage.depth) if stage.depth else model(inputs).logits
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none")
+    loss = (losses * weights.flatten()).sum() / weights.sum()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -188,15 +191,14 @@ def take_step(model, optimizer, tokens, weights, rate: float, device: str) -> fl
 
 def train(model, optimizer, rows, recipe: Recipe, state: dict, options) -> dict:
     """From `state["step"]` to the last step; returns the progress with the losses seen."""
-    pool = torch.arange(2, VOCABULARY)
     last = time.monotonic()
     bar = tqdm(range(state["step"], recipe.steps), initial=state["step"], total=recipe.steps, unit="step",
                mininterval=10.0)
     for step in bar:
         stage = recipe.stage_at(step)
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-        tokens, weights = draw_batch(rows, stage.mixture, stage.length, pool, generator)
-        loss = take_step(model, optimizer, tokens, weights, recipe.rate_at(step), options.device)
+        tokens, weights = draw_batch(rows, stage.mixture, stage.length, stage.pool, stage.periods, generator)
+        loss = take_step(model, optimizer, tokens, weights, stage, recipe.rate_at(step))
         state = {**state, "step": step + 1, "seconds": state["seconds"] + time.monotonic() - last}
         last = time.monotonic()
         if step % 25 == 0:
@@ -210,11 +212,12 @@ def train(model, optimizer, rows, recipe: Recipe, state: dict, options) -> dict:
 
 def plan(options) -> Recipe:
     """The recipe that made the bundled model, its second stage as long as --steps or --tokens says."""
-    induction = Stage("induction", options.induction_steps, 64, {"repeat": 64})
-    mixture = {"text": 16, "facts": 12, "repeat": 3, "echo": 1}
-    steps = options.steps or max(1, options.tokens // (128 * sum(mixture.values())))
-    return Recipe(seed=options.seed, rate=options.rate, warmup=100, decay_share=0.25, weight_decay=0.05,
-                  stages=(induction, Stage("language", steps, 128, mixture)))
+    induction = [Stage(f"repeats of {pool}", steps, 1e-3, 64, {"repeat": 64}, pool, (20, 32), DEPTH)
+                 for pool, steps in WIDENING]
+    learning, reading = ({"text": 16, "facts": 12, "repeat": 3, "echo": 1}, {"text": 23, "facts": 6, "repeat": 2, "echo": 1})
+    steps = options.steps or max(1, options.tokens // (128 * sum(reading.values())))
+    language = [Stage("facts and text", 1300, options.rate, 128, learning), Stage("text", steps, options.rate, 128, reading)]
+    return Recipe(seed=options.seed, warmup=100, decay_share=0.45, weight_decay=0.05, stages=(*induction, *language))
 
 
 def parse() -> argparse.Namespace:
@@ -227,11 +230,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
-    parser.add_argument("--induction-steps", type=int, default=500, help="steps on repeats alone, first")
-    parser.add_argument("--steps", type=int, help="steps on the mixture, after those (overrides --tokens)")
-    parser.add_argument("--tokens", type=int, default=16_000_000, help="tokens of the mixture")
-    parser.add_argument("--checkpoint-every", type=int, default=200, help="steps between checkpoints")
+    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate once text is read")
+    parser.add_argument("--steps", type=int, help="steps of the last stage (overrides --tokens)")
+    parser.add_argument("--tokens", type=int, default=10_649_600, help="tokens of the last stage")
+    parser.add_argument("--checkpoint-every", type=int, default=100, help="steps between checkpoints")
     parser.add_argument("--export-only", action="store_true", help="with --resume: no training, write and evaluate")
     options = parser.parse_args()
     options.checkpoints = options.checkpoints or options.out.with_name(options.out.name + "-checkpoints")

@@ -73,9 +73,7 @@ def extract_weights(bridge: Any) -> Weights:
         logit_soft_cap=family.logit_soft_cap(config),
     )
     if unclaimed := checkpoint.unclaimed():
-        raise ModelError(
-            f"{architecture}: the tensor {unclaimed[0]} is not represented ({len(unclaimed)} such tensors)"
-        )
+        raise ModelError(f"{architecture}: the tensor {unclaimed[0]} is not represented ({len(unclaimed)} such tensors)")
     _refuse_non_finite(weights)
     return weights
 
@@ -103,12 +101,10 @@ def _attention(checkpoint: _Checkpoint, config: Any, layer: int) -> Attention:
     component = bridge.blocks[layer].attn
     for part in ("q", "k", "v", "o"):
         if checkpoint.get(f"{name}.{part}.weight") is None:
-            raise ModelError(
-                f"{architecture_of(bridge)}: {name} has no {part} projection: this mixer is not represented"
-            )
+            raise ModelError(f"{architecture_of(bridge)}: {name} has no {part} projection: this mixer is not represented")
         checkpoint.get(f"{name}.{part}.bias")
     joined = {w: _join_heads(getattr(component, w)) for w in ("W_Q", "W_K", "W_V")}
-    biases = {b: _flat(getattr(component, b, None)) for b in ("b_Q", "b_K", "b_V")}
+    biases: dict[str, Any] = {b: _flat(getattr(component, b, None)) for b in ("b_Q", "b_K", "b_V")}
     output = component.W_O
     d_head = output.shape[1]
     return Attention(
@@ -133,9 +129,7 @@ def _mlp(checkpoint: _Checkpoint, config: Any, layer: int, native: bool) -> MLP:
         for tensor in ("weight", "bias"):
             checkpoint.get(f"{name}.{part}.{tensor}")
     if f"{name}.in.weight" not in checkpoint.tensors:
-        raise ModelError(
-            f"{architecture_of(checkpoint.bridge)}: {name} has no single input matrix: it is not represented"
-        )
+        raise ModelError(f"{architecture_of(checkpoint.bridge)}: {name} has no single input matrix: it is not represented")
     gate = getattr(component, "W_gate", None)
     default = "silu" if gate is not None else "gelu"
     activation = (config.act_fn or default) if native else checkpoint.family.activation(config)

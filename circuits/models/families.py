@@ -58,8 +58,7 @@ def _typed_window(config: Any, layer: int) -> int | None:
 
 
 def _gpt2_scale(config: Any, d_head: int, layer: int) -> float:
-    scale = d_head**-0.5 if config.scale_attn_weights else 1.0
-    return scale / (layer + 1) if config.scale_attn_by_inverse_layer_idx else scale
+    return d_head**-0.5 / (layer + 1 if config.scale_attn_by_inverse_layer_idx else 1)
 
 
 _LLAMA = Family(norm="rms", positions="rotary")
@@ -67,7 +66,6 @@ _GEMMA = Family(
     norm="rms",
     positions="rotary",
     norm_gain_offset=1.0,
-    activation=lambda config: getattr(config, "hidden_activation", None) or config.hidden_act,
     embedding_scale=lambda config: config.hidden_size**0.5,
     only=(("use_bidirectional_attention", (None, False), "bidirectional attention in Gemma"),),
 )
@@ -79,7 +77,10 @@ FAMILIES: dict[str, Family] = {
         positions="learned",
         activation=lambda config: config.activation_function,
         score_scale=_gpt2_scale,
-        only=(("add_cross_attention", (False,), "cross-attention"),),
+        only=(
+            ("add_cross_attention", (False,), "cross-attention"),
+            ("scale_attn_weights", (True,), "attention without scale (TransformerLens scales it all the same)"),
+        ),
     ),
     "GPTNeoForCausalLM": Family(
         norm="layer",
@@ -96,7 +97,10 @@ FAMILIES: dict[str, Family] = {
         activation=lambda config: config.activation_function,
     ),
     "GPTNeoXForCausalLM": Family(
-        norm="layer", positions="rotary", parallel=lambda config: bool(config.use_parallel_residual)
+        norm="layer",
+        positions="rotary",
+        parallel=lambda config: bool(config.use_parallel_residual),
+        only=(("attention_bias", (True,), "attention without biases"),),
     ),
     "OPTForCausalLM": Family(
         norm="layer",
@@ -121,6 +125,7 @@ FAMILIES: dict[str, Family] = {
     "GemmaForCausalLM": _GEMMA,
     "Gemma2ForCausalLM": dataclasses.replace(
         _GEMMA,
+        activation=lambda config: config.hidden_activation,
         score_scale=lambda config, d_head, layer: config.query_pre_attn_scalar**-0.5,
         window=_typed_window,
         score_soft_cap=lambda config: config.attn_logit_softcapping,

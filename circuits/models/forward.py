@@ -42,9 +42,7 @@ def forward(
     place of the model's own; `keep` says what the Run holds besides logits."""
     edits = edits or {}
     geometry = Geometry(weights, tokens, weights.W_E.dtype)
-    kept: dict[str, list[Tensor]] = {
-        name: [] for name in ("residuals", "middles", "q", "k", "v", "z", "neurons", "patterns")
-    }
+    kept: dict[str, list[Tensor]] = {name: [] for name in ("residuals", "middles", "q", "k", "v", "z", "neurons", "patterns")}
     edited_mlps: dict[int, Tensor] = {}
     x = apply_edits(edits, ("input", 0), embed(weights, tokens))
     kept["residuals"].append(x)

@@ -50,9 +50,7 @@ def activate(x: Float[Tensor, "... d_mlp"], kind: Activation) -> Float[Tensor, "
             return x * x.softmax(dim=-1)
 
 
-def linear(
-    x: Float[Tensor, "prompt position d_in"], W: Tensor, b: Tensor | None
-) -> Float[Tensor, "prompt position d_out"]:
+def linear(x: Float[Tensor, "prompt position d_in"], W: Tensor, b: Tensor | None) -> Float[Tensor, "prompt position d_out"]:
     """`x @ W + b` as one matrix product."""
     if b is None:
         return x @ W
@@ -98,9 +96,7 @@ class Geometry:
         allowed = torch.ones_like(ahead, dtype=torch.bool) if not self.weights.causal else ahead >= 0
         if window is not None:
             allowed = allowed & (ahead.abs() < window)
-        allowed = (
-            allowed[None, None] & self.tokens.mask[:, None, None, :] if self.tokens.padded else allowed[None, None]
-        )
+        allowed = allowed[None, None] & self.tokens.mask[:, None, None, :] if self.tokens.padded else allowed[None, None]
         allowed = allowed | (ahead == 0)
         bias = torch.zeros(allowed.shape, dtype=self.dtype, device=column.device).masked_fill(~allowed, -torch.inf)
         if self.weights.alibi_slopes is not None:
@@ -187,9 +183,7 @@ def attend(
     return z.transpose(1, 2)
 
 
-def attention_output(
-    z: Float[Tensor, "prompt position head d_head"], attention: Attention, post: Norm | None
-) -> Tensor:
+def attention_output(z: Float[Tensor, "prompt position head d_head"], attention: Attention, post: Norm | None) -> Tensor:
     """What attention adds to the residual stream, `[prompt position d_model]`."""
     joined = einops.rearrange(z, "prompt position head d_head -> prompt position (head d_head)")
     return normalise(linear(joined, attention.W_O, attention.b_O), post)

@@ -166,14 +166,10 @@ class Model:
             batch = TokenBatch.unpadded(ids.to(self.device).long())
         low, high = int(batch.ids.min()), int(batch.ids.max())
         if low < 0 or high >= self.d_vocab:
-            raise PromptError(
-                f"token id {low if low < 0 else high} is outside {self.name}'s vocabulary of {self.d_vocab}"
-            )
+            raise PromptError(f"token id {low if low < 0 else high} is outside {self.name}'s vocabulary of {self.d_vocab}")
         width = batch.ids.shape[1]
         if self.max_positions is not None and width > self.max_positions:
-            raise PromptError(
-                f"a prompt of {width} tokens is longer than the {self.max_positions} that {self.name} takes"
-            )
+            raise PromptError(f"a prompt of {width} tokens is longer than the {self.max_positions} that {self.name} takes")
         return batch
 
     def run(

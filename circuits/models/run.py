@@ -59,6 +59,4 @@ class Run:
     def __repr__(self) -> str:
         prompts, width = self.tokens.ids.shape
         kept = "factors" if self.z else "logits only"
-        return (
-            f"Run({prompts} prompts × {width} tokens, {len(self.weights.blocks)} layers, {kept}, {self.logits.dtype})"
-        )
+        return f"Run({prompts} prompts × {width} tokens, {len(self.weights.blocks)} layers, {kept}, {self.logits.dtype})"

@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable
 
 import torch
-from circuits.heads import HeadScores, composition_scores, score_heads
 
 from circuits.graph import Circuit, Edge, Node, Reader
+from circuits.heads import HeadScores, composition_scores, score_heads
 from circuits.models import Model
 from circuits.search.bootstrap import Effect, bootstrap, p_value
 from circuits.search.induction_evidence import ABLATIONS, Ablation, Ablations, Repeats
@@ -59,9 +59,7 @@ def find_induction_circuit(
         heads = sorted({feed.writer for feed in feeds} | {feed.head for feed in feeds})
         about = _about(model, ablations, sequences, seed, (min_prefix_matching, min_previous_token, min_drop))
         if not feeds:
-            return Circuit(
-                model.graph(), metadata={**about, "verdict": "none", "summary": _why_none(inductors, feeders)}
-            )
+            return Circuit(model.graph(), metadata={**about, "verdict": "none", "summary": _why_none(inductors, feeders)})
         singles = _single_ablations(ablations, heads, seed, report)
         whole = _set_evidence(model, ablations, heads, control_sets, seed, report)
     proven = whole["set"]["ablation"]["zero"]["low"] > 0 and whole["control"].get("zero", {}).get("p_value", 0.0) < 0.05
@@ -111,11 +109,11 @@ def _feeds(
     for done, (writer, head) in enumerate(pairs):
         report("testing edges", done, len(pairs))
         assert composition is not None
-        strength, chance = composition.k_of(writer, head)
+        strength = composition.of("k", writer, head)
         clean = ablations.prefix_matching(head)
         drop = bootstrap(clean - ablations.prefix_matching_without(head, writer), seed=seed)
-        if strength > chance and drop.low > 0 and drop.effect >= min_drop * float(clean.mean()):
-            feeds.append(_Feed(writer, head, model.graph().reader_of(head, "k"), strength, chance, drop))
+        if strength > 0 and drop.low > 0 and drop.effect >= min_drop * float(clean.mean()):
+            feeds.append(_Feed(writer, head, model.graph().reader_of(head, "k"), strength, composition.random, drop))
     report("testing edges", len(pairs), len(pairs))
     return feeds
 
@@ -169,9 +167,7 @@ def _set_evidence(
     return {"set": {"heads": [str(head) for head in heads], "ablation": effects}, "control": control}
 
 
-def _circuit(
-    model: Model, scores: HeadScores, feeds: list[_Feed], singles: dict[Node, dict], metadata: dict
-) -> Circuit:
+def _circuit(model: Model, scores: HeadScores, feeds: list[_Feed], singles: dict[Node, dict], metadata: dict) -> Circuit:
     """The circuit's edges: input to every q, k and v that matters, previous-token heads to keys, induction heads to
     logits."""
     graph = model.graph()

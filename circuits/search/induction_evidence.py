@@ -74,11 +74,11 @@ class Ablations:
             losses.append(copy_losses(run.logits, repeats, rows))
             self.runs.append(dataclasses.replace(run, logits=run.logits[:, :0]))
         self.clean = torch.cat(losses)
-        counts = [run.z[0].shape[0] for run in self.runs]
-        self.means = [
-            sum(run.z[layer].mean(dim=0) * n for run, n in zip(self.runs, counts, strict=True)) / sum(counts)
-            for layer in range(model.n_layers)
-        ]
+        self.means = [self._mean(layer) for layer in range(model.n_layers)]
+
+    def _mean(self, layer: int) -> Float[Tensor, "position head d_head"]:
+        """Mixed values averaged over sequences."""
+        return torch.cat([run.z[layer] for run in self.runs]).mean(dim=0)
 
     def rise(self, heads: Sequence[Node], kind: Ablation) -> Float[Tensor, " sequence"]:
         """How much the loss on the second copy rises, in nats a sequence, when these heads are ablated."""
@@ -95,9 +95,7 @@ class Ablations:
 
     def prefix_matching(self, head: Node) -> Float[Tensor, " sequence"]:
         """The clean prefix-matching score of a head, a sequence each."""
-        return torch.cat(
-            [prefix_matching(run.patterns[head.layer or 0][:, head.index], self.repeats) for run in self.runs]
-        )
+        return torch.cat([prefix_matching(run.patterns[head.layer or 0][:, head.index], self.repeats) for run in self.runs])
 
     def prefix_matching_without(self, head: Node, writer: Node) -> Float[Tensor, " sequence"]:
         """The score of a head when an earlier head is taken out of what its keys read, and out of nothing else: the

@@ -22,59 +22,53 @@ def native_bridge(
     config = TransformerBridgeConfig(**chosen)
     config.rope_scaling = rope_scaling
     bridge = TransformerBridge.boot_native(config, dtype=dtype)
-    noise = torch.Generator().manual_seed(seed)
+    noise, size = torch.Generator().manual_seed(seed), 0.3 if options.get("normalization_type", "LN") else 0.15
     with torch.no_grad():
         for parameter in bridge.original_model.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=noise, dtype=dtype))
+            parameter.add_(size * torch.randn(parameter.shape, generator=noise, dtype=dtype))
     return bridge
 
 
 def random_native(rng: random.Random) -> tuple[Shape, Any]:
     """A random shape among those that native models have, and a bridge of it."""
     n_heads, d_head = rng.choice([1, 2, 4]), rng.choice([2, 4, 6])
-    groups = rng.choice([g for g in (1, 2, 4) if n_heads % g == 0])
-    gated, rotary, scaled = rng.random() < 0.4, rng.random() < 0.5, rng.random() < 0.3
-    activation = rng.choice(["gelu", "gelu_new", "relu", "silu", "solu"])
-    norm = rng.choice(["LN", "LNPre", "RMS", "RMSPre", None])
-    rotary_dim = rng.choice([d for d in (2, 4, 6) if d <= d_head])
-    caps = rng.choice([-1.0, 2.0]), rng.choice([-1.0, 3.0])
-    final_rms, causal = rng.random() < 0.2, rng.random() < 0.7
-    scale = rng.choice([-1.0, 3.0])
-    bridge = native_bridge(
-        rng.randrange(2**31),
+    divisor = rng.choice([None, 3.0])
+    shape = Shape(
         n_layers=rng.randint(1, 3),
         n_heads=n_heads,
+        n_key_value_heads=rng.choice([g for g in (1, 2, 4) if n_heads % g == 0]),
         d_head=d_head,
-        d_model=rng.choice([5, 8, 12]),
-        n_key_value_heads=rng.choice([None, groups]) if groups == n_heads else groups,
-        d_vocab_out=rng.choice([-1, 7]),
-        act_fn=activation,
-        gated_mlp=gated,
-        attn_only=rng.random() < 0.25,
-        normalization_type=norm,
-        final_rms=final_rms,
-        positional_embedding_type="rotary" if rotary else "standard",
-        rotary_dim=rotary_dim if rotary else None,
-        rope_scaling={"rope_type": "linear", "factor": 2.0} if scaled else None,
-        attn_scores_soft_cap=caps[0],
-        output_logits_soft_cap=caps[1],
-        attn_scale=scale,
-        attention_dir="causal" if causal else "bidirectional",
+        activation=rng.choice(["gelu", "gelu_new", "relu", "silu", "solu"]),
+        norm=rng.choice(["LN", "LNPre", "RMS", "RMSPre", None]),
+        final_rms=rng.random() < 0.2,
+        positions=rng.choice(["learned", "rotary"]),
+        rotary_dim=rng.choice([d for d in (2, 4, 6) if d <= d_head]),
+        position_scale=rng.choice([1.0, 1.0, 2.0]),
+        score_scale=1 / (divisor or d_head**0.5),
+        score_cap=rng.choice([None, 2.0]),
+        logit_cap=rng.choice([None, 3.0]),
+        causal=rng.random() < 0.7,
     )
-    shape = Shape(
-        n_layers=bridge.cfg.n_layers,
-        n_heads=n_heads,
-        n_key_value_heads=groups,
-        d_head=d_head,
-        activation=activation,
-        norm=norm,
-        final_rms=final_rms,
-        positions="rotary" if rotary else "learned",
-        rotary_dim=rotary_dim,
-        position_scale=2.0 if scaled else 1.0,
-        score_scale=1 / (scale if scale > 0 else d_head**0.5),
-        score_cap=caps[0] if caps[0] > 0 else None,
-        logit_cap=caps[1] if caps[1] > 0 else None,
-        causal=causal,
-    )
-    return shape, bridge
+    sizes = {"d_model": rng.choice([5, 8, 12]), "d_vocab_out": rng.choice([-1, 7]), "attn_scale": divisor or -1.0}
+    parts = {"gated_mlp": rng.random() < 0.4, "attn_only": rng.random() < 0.25}
+    return shape, native_bridge(rng.randrange(2**31), **options_of(shape), **sizes, **parts)
+
+
+def options_of(shape: Shape) -> dict[str, Any]:
+    """A shape as TransformerLens's configuration says it."""
+    rotary, shared = shape.positions == "rotary", shape.n_key_value_heads != shape.n_heads
+    return {
+        "n_layers": shape.n_layers,
+        "n_heads": shape.n_heads,
+        "d_head": shape.d_head,
+        "n_key_value_heads": shape.n_key_value_heads if shared else None,
+        "act_fn": shape.activation,
+        "normalization_type": shape.norm,
+        "final_rms": shape.final_rms,
+        "positional_embedding_type": "rotary" if rotary else "standard",
+        "rotary_dim": shape.rotary_dim if rotary else None,
+        "rope_scaling": {"rope_type": "linear", "factor": shape.position_scale} if rotary else None,
+        "attn_scores_soft_cap": shape.score_cap or -1.0,
+        "output_logits_soft_cap": shape.logit_cap or -1.0,
+        "attention_dir": "causal" if shape.causal else "bidirectional",
+    }

@@ -51,14 +51,15 @@ def random_shape(rng: random.Random) -> Shape:
 
 
 def random_weights(shape: Shape, rng: random.Random) -> dict[str, Array]:
-    """Raw weights of a shape under TransformerLens's names; heads' widths need not add up to d_model."""
+    """Raw weights of a shape under TransformerLens's names; heads' widths need not add up to d_model. Without norms
+    they are small, or the residual stream would explode."""
     noise, weights = np.random.default_rng(rng.randrange(2**32)), {}
     d_model, d_mlp = rng.choice([5, 8, 12]), rng.choice([0, 3, 10])
     q_width, k_width = shape.n_heads * shape.d_head, shape.n_key_value_heads * shape.d_head
-    gated, biased = rng.random() < 0.4, rng.random() < 0.7
+    gated, biased, size = rng.random() < 0.4, rng.random() < 0.7, 1.0 if shape.norm else 0.3
 
     def matrix(name: str, out: int, into: int, bias: bool = biased) -> None:
-        weights[f"{name}.weight"] = noise.normal(size=(out, into)) / into**0.5
+        weights[f"{name}.weight"] = size * noise.normal(size=(out, into)) / into**0.5
         if bias:
             weights[f"{name}.bias"] = 0.3 * noise.normal(size=out)
 
@@ -68,9 +69,8 @@ def random_weights(shape: Shape, rng: random.Random) -> dict[str, Array]:
             weights[f"{name}.bias"] = 0.3 * noise.normal(size=width)
 
     gains = shape.norm in ("LN", "RMS")
-    weights["embed.weight"] = noise.normal(size=(D_VOCAB, d_model))
-    if shape.positions == "learned":
-        weights["pos_embed.weight"] = noise.normal(size=(LENGTH + 8, d_model))
+    weights["embed.weight"] = size * noise.normal(size=(D_VOCAB, d_model))
+    weights["pos_embed.weight"] = size * noise.normal(size=(LENGTH, d_model))
     for layer in range(shape.n_layers):
         name = f"blocks.{layer}"
         for slot, width in (("q", q_width), ("k", k_width), ("v", k_width)):
@@ -132,7 +132,7 @@ def record_of(shape: Shape, weights: dict[str, Array], dtype: torch.dtype = torc
         blocks=tuple(_block(raw, layer) for layer in range(shape.n_layers)),
         final_norm=raw.norm("ln_final", shape.final_rms),
         max_positions=None,
-        W_pos=raw.tensor("pos_embed.weight"),
+        W_pos=raw.tensor("pos_embed.weight") if shape.positions == "learned" else None,
         rotary=rotary if shape.positions == "rotary" else None,
         alibi_slopes=torch.tensor(shape.slopes, dtype=torch.float64) if shape.slopes else None,
         embedding_scale=shape.embedding_scale,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from circuits.errors import ModelError
 from circuits.models import Model, TokenBatch
 from circuits.models.run import Run
 from tests.models.native import native_bridge, random_native
@@ -103,7 +104,6 @@ def test_frozen_patterns_equal_the_reference(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(50))
 def test_float32_stays_within_1e_5(seed: int) -> None:
-    """Absolute; where there is no norm, the residual stream grows to hundreds and the bound with it."""
     rng = random.Random(3000 + seed)
     shape = random_shape(rng)
     weights = random_weights(shape, rng)
@@ -111,8 +111,7 @@ def test_float32_stays_within_1e_5(seed: int) -> None:
     edits = some_edits(rng, model, batch)
     fast = model.run(batch, edits=[e.edit for e in edits])
     assert fast.logits.dtype == torch.float32
-    growth = 1.0 if shape.norm else max(1.0, float(fast.residuals[-1].abs().max()) / 8)
-    assert_equal(fast, slow(shape, weights, batch, edits), 1e-5 * growth)
+    assert_equal(fast, slow(shape, weights, batch, edits), 1e-5)
 
 
 def test_the_reference_itself_sees_a_change_of_every_switch() -> None:
@@ -145,7 +144,5 @@ def test_the_reference_itself_sees_a_change_of_every_switch() -> None:
 
 
 def test_native_models_with_a_norm_inside_the_mlp_are_refused() -> None:
-    from circuits.errors import ModelError
-
     with pytest.raises(ModelError, match="solu_ln"):
         Model.from_bridge(native_bridge(act_fn="solu_ln"))

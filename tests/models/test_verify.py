@@ -108,6 +108,13 @@ def test_a_changed_switch_is_caught(switch: str) -> None:
         verify(SWITCHES[switch](Model.from_bridge(bridge).weights), bridge)
 
 
+def test_a_tensor_that_no_part_claims_stops_loading_by_name() -> None:
+    bridge = native_bridge()
+    bridge.original_model.register_parameter("adapter", torch.nn.Parameter(torch.ones(3)))
+    with pytest.raises(ModelError, match="adapter is not represented"):
+        Model.from_bridge(bridge)
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_a_number_that_is_not_finite_is_named(seed: int) -> None:
     rng = random.Random(5000 + seed)
@@ -118,6 +125,23 @@ def test_a_number_that_is_not_finite_is_named(seed: int) -> None:
     with pytest.raises(NonFiniteError) as caught:
         Model.from_bridge(bridge)
     assert f"the weight {place_of(name)} " in str(caught.value), name
+
+
+def test_a_wrong_gelu_is_caught_in_float32_too() -> None:
+    bridge = native_bridge(act_fn="gelu_new", seed=4, dtype=torch.float32, d_mlp=64)
+    with pytest.raises(ModelError, match="not represented"):
+        verify(mlp_with_other_activation(Model.from_bridge(bridge).weights), bridge)
+
+
+def test_logits_far_from_zero_do_not_stop_bfloat16(tmp_path: Path) -> None:
+    """GPT-2's logits stand near -100, where bfloat16 rounds to halves."""
+    built = checkpoints.build("GPT2", {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 32, "vocab_size": 300})
+    direction = torch.nn.functional.normalize(torch.randn(64, generator=torch.Generator().manual_seed(0)), dim=0)
+    with torch.no_grad():
+        built.transformer.wte.weight.mul_(0.3).add_(direction)
+        built.transformer.ln_f.bias.add_(-100 * direction)
+    model = load_model(checkpoints.save(built, tmp_path), dtype=torch.bfloat16)
+    assert float(model.run(torch.tensor([[1, 2, 3]])).logits.float().mean()) < -80
 
 
 def test_checking_leaves_the_bridge_as_it_was() -> None:

@@ -1,0 +1,172 @@
+"""The commands: what they are called, what they take, what they print."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from circuits.cli.errors import plain_errors
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", help="A bundled model (mini), a Hugging Face directory, or a hub name (gpt2).")
+]
+Seed = Annotated[int, typer.Option(help="Seed of the random tokens: the same seed gives the same files.")]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[Literal["float32", "float64", "bfloat16"], typer.Option(help="Number format of weights and runs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+CircuitFile = Annotated[Path, typer.Argument(metavar="FILE", help="A circuit: .json or .mib.json.", show_default=False)]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata
+
+        typer.echo(f"circuits {importlib.metadata.version('transformer-circuits')}")
+        raise typer.Exit
+
+
+@app.callback()
+def circuits(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Find circuits in transformer language models.
+
+    A model runs as a graph: every head and MLP reads the residual stream and adds to it. Heads are named a0.h1 (head 1
+    of layer 0), MLPs m3, edges a0.h1->a2.h0<k>.
+
+    \b
+    Start with:
+      circuits induction              find the induction heads of the bundled model
+      circuits heads --model gpt2     score every head of GPT-2
+      circuits COMMAND --help         what a command does, with examples
+    """
+
+
+@app.command()
+@plain_errors()
+def induction(
+    model: ModelName = "mini",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the files.", show_default="out/induction-MODEL", file_okay=True)
+    ] = None,
+    sequences: Annotated[int, typer.Option(min=2, max=100_000, help="Random sequences that effects are measured on.")] = 32,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Find a model's induction heads and the heads that feed them.
+
+    Induction heads continue a repeated text: at "A B ... A" they attend to B and predict it. They need
+    previous-token heads that tell B's position what stood before it. This command finds both kinds, measures by
+    ablation on repeated random tokens that they matter, and writes the circuit as files and pictures.
+
+    \b
+    Examples:
+      circuits induction
+      circuits induction --model gpt2 --sequences 64
+      circuits induction --model path/to/checkpoint --out results --json
+    """
+    from circuits.cli import induction as command
+
+    command.run(model=model, out=out, sequences=sequences, seed=seed, device=device, dtype=dtype, as_json=as_json)
+
+
+@app.command()
+@plain_errors()
+def heads(
+    model: ModelName = "mini",
+    text: Annotated[
+        Path | None,
+        typer.Option(help="A text file to measure previous_token and first_token on (default: random tokens)."),
+    ] = None,
+    sort: Annotated[str, typer.Option(help="Score to sort by.")] = "prefix_matching",
+    top: Annotated[int, typer.Option(min=1, help="Heads to print.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="Also write every head's scores to a .csv or .png file.")] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Score every attention head of a model.
+
+    prefix_matching: attention to what followed earlier copies of the current token. copying: how much the head raises the
+    tokens it attends to (-1 to 1). previous_token, duplicate_token, first_token: attention to the token before, to earlier
+    copies of the current token, to the prompt's first token.
+
+    \b
+    Examples:
+      circuits heads
+      circuits heads --model gpt2 --sort copying --top 20
+      circuits heads --text book.txt --out scores.csv
+    """
+    from circuits.cli import heads as command
+
+    command.run(model=model, text=text, sort=sort, top=top, out=out, seed=seed, device=device, dtype=dtype, as_json=as_json)
+
+
+@app.command()
+@plain_errors()
+def models(as_json: AsJson = False) -> None:
+    """List the models that can be loaded.
+
+    \b
+    Examples:
+      circuits models
+      circuits models --json
+    """
+    from circuits.cli import models as command
+
+    command.run(as_json=as_json)
+
+
+@app.command()
+@plain_errors()
+def export(
+    file: CircuitFile,
+    to: Annotated[Literal["graphml", "dot", "mib", "json"], typer.Option(help="Format to write.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="File to write.", show_default="stdout")] = None,
+) -> None:
+    """Write a circuit in another format.
+
+    graphml: for Gephi, yEd, Cytoscape and networkx. dot: for Graphviz. mib: for MIB and EAP-IG. json: this package's own,
+    the only one that keeps roles and evidence whole.
+
+    \b
+    Examples:
+      circuits export circuit.json --to graphml --out circuit.graphml
+      circuits export circuit.json --to dot | dot -Tsvg > circuit.svg
+    """
+    from circuits.cli import files
+
+    files.export(file, to=to, out=out)
+
+
+@app.command()
+@plain_errors()
+def info(file: CircuitFile, as_json: AsJson = False) -> None:
+    """Say what is in a circuit file.
+
+    \b
+    Examples:
+      circuits info out/induction-mini/circuit.json
+      circuits info circuit.mib.json --json
+    """
+    from circuits.cli import files
+
+    files.info(file, as_json=as_json)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,46 @@
+"""Results on disk: a set of files that appear together, or not at all."""
+
+import contextlib
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from circuits.errors import FileFormatError
+
+
+def default_directory(model: str) -> Path:
+    """Where `circuits induction` writes for a model, unless it is told otherwise."""
+    last = model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    return Path("out") / f"induction-{re.sub(r'[^A-Za-z0-9._-]+', '-', last).strip('.-') or 'model'}"
+
+
+@contextlib.contextmanager
+def staged(directory: Path) -> Iterator[Path]:
+    """A folder to write files into; they move into `directory` when the block ends well, else they vanish.
+
+    Files of the same names are replaced, others stay. Raises FileFormatError at once where nothing can be written.
+    """
+    missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    staging = directory / f".{secrets.token_hex(4)}.tmp"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
+    except OSError as error:
+        _remove(missing)
+        raise FileFormatError(f"{directory}: cannot be written: {error.strerror}; name another folder with --out") from None
+    try:
+        yield staging
+        for file in sorted(staging.iterdir()):
+            file.replace(directory / file.name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        _remove(missing)
+
+
+def _remove(folders: list[Path]) -> None:
+    """Take away those folders that are empty, innermost first."""
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -1,0 +1,34 @@
+"""Progress on stderr, one bar a kind of step."""
+
+from types import TracebackType
+
+from tqdm import tqdm
+
+
+class ProgressBars:
+    """Call it with what is being done, how many of these steps are done, and how many there are."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> "ProgressBars":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if self._bar is None or self._bar.desc != what:
+            self._close()
+            self._bar = tqdm(total=total, bar_format="{desc:<26}{bar:24} {n_fmt}/{total_fmt}  {elapsed}")
+            self._bar.desc = what
+        self._bar.total = total
+        self._bar.n = done
+        self._bar.refresh()
+        if done >= total:
+            self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

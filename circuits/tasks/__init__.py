@@ -1,0 +1,18 @@
+"""What behaviour is asked about: aligned clean and corrupt prompts, their answers, and numbers from logits."""
+
+from circuits.tasks.prompts import PromptPairs
+from circuits.tasks.readers import Fact, read_autocircuit_json, read_eap_ig_csv, read_lre_json, read_rome_json
+from circuits.tasks.repeats import repeated_tokens
+
+from circuits.tasks.induction import induction  # isort: skip - after the modules, so that the name is the function
+
+__all__ = [
+    "Fact",
+    "PromptPairs",
+    "induction",
+    "read_autocircuit_json",
+    "read_eap_ig_csv",
+    "read_lre_json",
+    "read_rome_json",
+    "repeated_tokens",
+]

@@ -1,0 +1,40 @@
+"""The induction task: what followed this token the last time?"""
+
+import torch
+
+from circuits.errors import PromptError
+from circuits.models import Model
+from circuits.tasks.prompts import PromptPairs
+from circuits.tasks.repeats import bos_id, sampling_pool
+
+
+def induction(model: Model, count: int = 32, seed: int = 0, *, length: int = 12) -> PromptPairs:
+    """Pairs of random tokens `… A B … A`, answer B, and `… A C … A` in the corrupt prompt, answer C.
+
+    A segment of `length` different tokens is followed by one of its tokens, A, drawn from its middle. The corrupt prompt
+    differs in one token, the one after A's first appearance: symmetric token replacement (Zhang & Nanda 2024), so the
+    distractor C is what the corrupt prompt calls for. B and C stand nowhere else. Raises PromptError where the model's
+    vocabulary or context is too small.
+    """
+    pool, bos = sampling_pool(model), bos_id(model)
+    opening = 0 if bos is None else 1
+    if len(pool) <= length + 1 or length < 4 or (model.max_positions or length + 2) < length + 1 + opening:
+        raise PromptError(f"{model.name}: no room for induction prompts of {length} tokens; ask for a smaller length")
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.stack([pool[torch.randperm(len(pool), generator=generator)[: length + 1]] for _ in range(count)])
+    segments, distractors = drawn[:, :length], drawn[:, length]
+    place = torch.randint(1, length - 2, (count,), generator=generator)
+    rows = torch.arange(count)
+    parts = [segments, segments[rows, place][:, None]]
+    if bos is not None:
+        parts.insert(0, torch.full((count, 1), bos))
+    clean = torch.cat(parts, dim=1)
+    corrupt = clean.clone()
+    corrupt[rows, opening + place + 1] = distractors
+    return PromptPairs.from_tokens(
+        model,
+        clean=clean.tolist(),
+        corrupt=corrupt.tolist(),
+        answers=segments[rows, place + 1].tolist(),
+        distractors=distractors.tolist(),
+    )

@@ -1,0 +1,124 @@
+"""The induction search: exact on models whose circuit was planted, honest where there is none."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from circuits.graph import Node
+from circuits.models import Edit, Model
+from circuits.models.planted import planted_induction
+from circuits.search import find_induction_circuit
+from circuits.search.bootstrap import bootstrap, p_value
+from circuits.search.induction_evidence import Ablations, Repeats
+from circuits.tasks import repeated_tokens
+from tests.models.native import native_bridge
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_planted_heads_and_edges_are_found_exactly(seed: int):
+    planted = planted_induction(seed=seed)
+    found = find_induction_circuit(planted.model, sequences=8, seed=seed, control_sets=2)
+    assert found.metadata["verdict"] in ("found", "unproven")
+    assert list(found.edges) == list(planted.circuit.edges)
+    assert found.roles == planted.circuit.roles
+
+
+def test_evidence_says_what_was_measured():
+    planted = planted_induction(seed=3)
+    steps: list[tuple[str, int, int]] = []
+    found = find_induction_circuit(planted.model, sequences=8, control_sets=20, progress=lambda *step: steps.append(step))
+    assert found.metadata["verdict"] == "found"
+    whole = found.metadata["set"]["ablation"]
+    assert all(whole[kind]["low"] <= whole[kind]["effect"] <= whole[kind]["high"] for kind in whole)
+    assert whole["zero"]["effect"] > 1.0
+    assert found.metadata["control"]["zero"]["p_value"] < 0.05
+    assert found.metadata["weights_sha256"] == planted.model.fingerprint
+    for node in found.roles:
+        assert set(found.evidence[node]["ablation"]) == {"zero", "mean", "zero_frozen", "mean_frozen"}
+    labels = {label for label, _, _ in steps}
+    assert all((label, total, total) in steps for label, _, total in steps if label in labels)
+
+
+def test_one_layer_has_none():
+    model = Model.from_bridge(native_bridge(0, n_layers=1, n_heads=4, d_vocab=40, n_ctx=64, attn_only=True))
+    found = find_induction_circuit(model, sequences=4)
+    assert (len(found), found.metadata["verdict"]) == (0, "none")
+    assert "No induction circuit" in str(found.metadata["summary"])
+
+
+def test_prefix_matching_without_feeders_is_not_called_a_circuit():
+    planted = planted_induction(seed=1)
+    found = find_induction_circuit(planted.model, sequences=4, min_previous_token=1.1)
+    assert found.metadata["verdict"] == "none"
+    assert "no previous-token head" in str(found.metadata["summary"])
+
+
+def test_the_same_seed_gives_the_same_circuit():
+    model = planted_induction(seed=5).model
+    once, again = (find_induction_circuit(model, sequences=4, control_sets=2) for _ in range(2))
+    assert once == again
+    assert once.evidence == again.evidence
+    assert once.metadata == again.metadata
+
+
+def ablations(model: Model, count: int = 5) -> Ablations:
+    tokens, length = repeated_tokens(model, count=count, length=6, copies=2, seed=0)
+    return Ablations(model, Repeats(tokens, 1, length))
+
+
+def test_ablation_equals_one_run_a_sequence():
+    model = Model.from_bridge(native_bridge(2, n_heads=4, d_vocab=40, n_ctx=32))
+    measured = ablations(model)
+    head = Node("head", 1, 2)
+    tokens = measured.repeats.tokens
+    mean = torch.stack([model.run(tokens.ids[i : i + 1]).z[1][0, :, 2] for i in range(5)]).mean(dim=0)
+    for kind, value in (("zero", 0.0), ("mean", mean)):
+        for prompt in range(5):
+            ids = tokens.ids[prompt : prompt + 1]
+            clean = model.run(ids).logits[0].log_softmax(-1)
+            changed = model.run(ids, edits=[Edit(head, value)]).logits[0].log_softmax(-1)
+            columns = range(7, 12)
+            rise = sum(float(clean[c, ids[0, c + 1]] - changed[c, ids[0, c + 1]]) for c in columns) / 5
+            assert float(measured.rise([head], kind)[prompt]) == pytest.approx(rise, abs=1e-10)
+
+
+def test_frozen_patterns_stay():
+    model = Model.from_bridge(native_bridge(4, n_heads=4, n_layers=3, d_vocab=40, n_ctx=32))
+    measured = ablations(model)
+    early = [Node("head", 0, head) for head in range(4)]
+    assert not torch.allclose(measured.rise(early, "zero"), measured.rise(early, "zero_frozen"))
+    last = [Node("head", 2, 1)]
+    assert torch.allclose(measured.rise(last, "zero"), measured.rise(last, "zero_frozen"), atol=1e-10)
+
+
+def test_taking_a_writer_out_of_keys_equals_editing_the_weights_that_read():
+    model = Model.from_bridge(native_bridge(1, n_heads=2, d_vocab=40, n_ctx=32, normalization_type=None))
+    measured = ablations(model, count=1)
+    writer, head = Node("head", 0, 1), Node("head", 1, 0)
+    run = measured.runs[0]
+    written = run.z[0][0, :, 1] @ model.weights.blocks[0].attention.per_head("W_O")[1]
+    attention = model.weights.blocks[1].attention
+    residual = run.residuals[1][0] - written + written.mean(dim=0)
+    keys = residual @ attention.per_head("W_K")[0] + attention.b_K[: model.d_head]
+    scores = run.q[1][0, :, 0] @ keys.T * attention.scale
+    pattern = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf).softmax(-1)
+    expected = sum(float(pattern[q, q - 5]) for q in range(7, 12)) / 5
+    assert float(measured.prefix_matching_without(head, writer)) == pytest.approx(expected, abs=1e-10)
+
+
+def test_bootstrap_interval_covers_the_mean_of_a_normal_sample():
+    generator = torch.Generator().manual_seed(0)
+    covered = 0
+    for seed in range(200):
+        effect = bootstrap(torch.randn(40, generator=generator) + 1.0, seed=seed, resamples=500)
+        covered += effect.low <= 1.0 <= effect.high
+    assert 175 <= covered <= 198
+    constant = bootstrap(torch.full((7,), 2.0))
+    assert dataclasses.astuple(constant) == (2.0, 2.0, 2.0)
+
+
+def test_p_value_counts_the_null():
+    assert p_value(3.0, [1.0, 2.0, 3.0, 4.0]) == pytest.approx(3 / 5)
+    assert p_value(9.0, [1.0] * 19) == pytest.approx(0.05)
