@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from circuits.cli.text import nats, one_line, table
+from circuits.cli.text import filled, nats, one_line, table
 from circuits.graph import Circuit
 from circuits.graph.contents import Element
 from circuits.graph.document import SHAPE
@@ -22,7 +22,7 @@ INDUCTION_FILES = {
 }
 """What `circuits induction` writes, and what for."""
 
-_MOST_EDGES = 8
+_MOST_ROWS = 12
 _KINDS = {
     "zero": "set to zero",
     "mean": "set to their mean",
@@ -71,7 +71,7 @@ def circuit_report(circuit: Circuit, file: Path) -> str:
     scored = [(edge, score) for edge, score in circuit.edges.items() if score is not None]
     scored.sort(key=lambda pair: -abs(pair[1]))
     if scored:
-        rows = [(str(edge), f"{score:+.4g}") for edge, score in scored[:_MOST_EDGES]]
+        rows = [(str(edge), f"{score:+.4g}") for edge, score in scored[:_MOST_ROWS]]
         lines += ["", table((f"strongest of {len(scored):,} scored edges", "score"), rows, indent=0)]
     return "\n".join(lines)
 
@@ -88,7 +88,7 @@ def _listed(names: Sequence[str], most: int = 24) -> str:
 
 def induction_report(found: Mapping[str, Any], folder: Path, files: Sequence[str]) -> str:
     """What `circuits induction` found, how sure it is, where the files are, and what to try next."""
-    parts = [f"Induction circuit of {one_line(found['model'])}: {found['verdict']}", one_line(found["summary"])]
+    parts = [f"Induction circuit of {one_line(found['model'])}: {found['verdict']}", filled(found["summary"])]
     if found["verdict"] != "none":
         parts += [_heads(found, "induction", "prefix_matching"), _heads(found, "previous token", "previous_token")]
         parts.append(_composition(found))
@@ -105,38 +105,42 @@ def _heads(found: Mapping[str, Any], role: str, score: str) -> str:
         (name, f"{about[score]:.2f}", f"{about['copying']:+.2f}", nats(about["ablation"]["zero"]))
         for name, about in sorted(known.items(), key=lambda item: -item[1][score])
     ]
-    header = (f"{role} heads", score.replace("_", " "), "copying", "rise of the loss without it")
-    return table(header, rows, indent=0)
+    header = (f"{role.replace(' ', '-')} heads", score.replace("_", " "), "copying", "rise of loss without it (nats)")
+    return _first(header, rows)
 
 
 def _composition(found: Mapping[str, Any]) -> str:
     known = {edge["name"]: edge["evidence"] for edge in found["edges"] if "k_composition" in edge.get("evidence", {})}
-    ordered = sorted(known.items(), key=lambda item: -item[1]["prefix_matching_drop"]["effect"])
     rows = [
-        (name, f"{about['k_composition']:.3f}", nats(about["prefix_matching_drop"])) for name, about in ordered[:_MOST_EDGES]
+        (name, f"{about['k_composition']:.3f}", nats(about["prefix_matching_drop"]))
+        for name, about in sorted(known.items(), key=lambda item: -item[1]["prefix_matching_drop"]["effect"])
     ]
-    more = f"\n... and {len(ordered) - _MOST_EDGES} more in circuit.json" if len(ordered) > _MOST_EDGES else ""
-    return table(("keys that read them", "K-composition", "drop of prefix matching"), rows, indent=0) + more
+    return _first(("keys that read them", "K-composition", "drop of prefix matching without it"), rows)
+
+
+def _first(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The first rows of a table, and how many more there are."""
+    more = f"\n... and {len(rows) - _MOST_ROWS} more in circuit.json" if len(rows) > _MOST_ROWS else ""
+    return table(header, rows[:_MOST_ROWS], indent=0) + more
 
 
 def _certainty(found: Mapping[str, Any]) -> str:
     loss = found["loss"]
     lines = [
-        f"How sure: {found['sequences']} sequences of {found['length']} random tokens said twice; 95 % intervals in brackets",
+        f"How sure: {found['sequences']} sequences of {found['length']} random tokens said twice; in brackets, 95 % intervals",
         f"  loss on the first copy {loss['first_copy']:.2f} nats, on the second {loss['second_copy']:.2f}",
     ]
     if "set" in found:
-        heads = len(found["set"]["heads"])
-        for kind, effect in found["set"]["ablation"].items():
-            lines.append(f"  without all {heads} heads ({_KINDS.get(kind, kind)}): {nats(effect)} nats")
+        lines.append(f"  rise of the loss on the second copy without all {len(found['set']['heads'])} heads:")
+        effects = found["set"]["ablation"]
+        lines += [f"    {words.ljust(22)} {nats(effects[kind])}" for kind, words in _KINDS.items() if kind in effects]
         control = found["control"]
-        for kind in ("zero", "mean"):
-            if kind in control:
-                null = control[kind]
-                lines.append(
-                    f"  without {control['size']} random other heads ({_KINDS[kind]}), {control['sets']} draws: "
-                    f"{null['mean']:+.2f} nats on average, {null['max']:+.2f} at most; p = {null['p_value']:.3f}"
-                )
+        null = {kind: control[kind] for kind in ("zero", "mean") if kind in control}
+        if null:
+            lines.append(f"  without as many other heads ({control['sets']} random sets of {control['size']}):")
+        for kind, drawn in null.items():
+            words = f"{drawn['mean']:+.2f} on average, {drawn['max']:+.2f} at most; p = {drawn['p_value']:.3f}"
+            lines.append(f"    {_KINDS[kind].ljust(22)} {words}")
     return "\n".join(lines)
 
 

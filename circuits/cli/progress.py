@@ -1,5 +1,6 @@
 """Progress on stderr, one bar a kind of step."""
 
+import sys
 from types import TracebackType
 
 from tqdm import tqdm
@@ -20,11 +21,11 @@ class ProgressBars:
     def __call__(self, what: str, done: int, total: int) -> None:
         if self._bar is None or self._bar.desc != what:
             self._close()
-            self._bar = tqdm(total=total, bar_format="{desc:<26}{bar:24} {n_fmt}/{total_fmt}  {elapsed}")
-            self._bar.desc = what
+            pause = 0.1 if sys.stderr.isatty() else 10.0
+            layout = "{desc:<26}{bar:24} {n_fmt}/{total_fmt}  {elapsed}"
+            self._bar = tqdm(desc=what, total=total, mininterval=pause, bar_format=layout)
         self._bar.total = total
-        self._bar.n = done
-        self._bar.refresh()
+        self._bar.update(done - self._bar.n)
         if done >= total:
             self._close()
 

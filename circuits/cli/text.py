@@ -1,6 +1,7 @@
 """Plain text for a terminal: tables, numbers, and nothing in them that a terminal would obey."""
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import typer
@@ -14,6 +15,11 @@ def printable(text: object) -> str:
 def one_line(text: object) -> str:
     """A value as printable text on one line."""
     return printable(" ".join(str(text).split()))
+
+
+def filled(text: object, *, width: int = 100) -> str:
+    """A value as printable text, broken into lines at spaces."""
+    return textwrap.fill(one_line(text), width, break_on_hyphens=False, break_long_words=False)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, indent: int = 2) -> str:

@@ -25,9 +25,11 @@ from circuits.models.layers import (
 )
 from circuits.models.run import Run
 from circuits.models.tokens import TokenBatch
-from circuits.models.weights import Weights
+from circuits.models.weights import Block, Weights
 
 Keep = Literal["logits", "factors", "patterns"]
+FACTORS = ("middles", "q", "k", "v", "z", "neurons", "patterns")
+SLOTS: tuple[Literal["q", "k", "v"], ...] = ("q", "k", "v")
 
 
 def forward(
@@ -42,36 +44,51 @@ def forward(
     place of the model's own; `keep` says what the Run holds besides logits."""
     edits = edits or {}
     geometry = Geometry(weights, tokens, weights.W_E.dtype)
-    kept: dict[str, list[Tensor]] = {name: [] for name in ("residuals", "middles", "q", "k", "v", "z", "neurons", "patterns")}
+    kept: dict[str, list[Tensor]] = {name: [] for name in FACTORS}
     edited_mlps: dict[int, Tensor] = {}
     x = apply_edits(edits, ("input", 0), embed(weights, tokens))
-    kept["residuals"].append(x)
+    residuals = [x]
     for layer, block in enumerate(weights.blocks):
-        attention = block.attention
-        normed = normalise(x, block.attention_norm)
-        q, k, v = (project(normed, attention, geometry, slot) for slot in ("q", "k", "v"))
-        if patterns is not None or keep == "patterns":
-            pattern = attention_pattern(q, k, attention, geometry) if patterns is None else patterns[layer]
-            z = mix(pattern, v, attention)
-            kept["patterns"].append(pattern)
-        else:
-            z = attend(q, k, v, attention, geometry)
-        z = apply_edits(edits, ("head", layer), z)
-        middle = x + attention_output(z, attention, block.attention_post_norm)
-        read = x if weights.parallel else middle
-        x = middle
+        given = None if patterns is None else patterns[layer]
+        factors = _attention(block, x, geometry, edits, layer, given, keep == "patterns")
+        middle = x + attention_output(factors["z"], block.attention, block.attention_post_norm)
+        factors["middles"], x = middle, middle
         if block.mlp is not None:
-            shared = weights.parallel and block.mlp_norm is block.attention_norm
-            neurons = neuron_activations(normed if shared else normalise(read, block.mlp_norm), block.mlp)
-            neurons = apply_edits(edits, ("neuron", layer), neurons)
-            written = apply_edits(edits, ("mlp", layer), mlp_output(neurons, block.mlp, block.mlp_post_norm))
+            reads = residuals[-1] if weights.parallel else middle
+            neurons = neuron_activations(normalise(reads, block.mlp_norm), block.mlp)
+            factors["neurons"] = apply_edits(edits, ("neuron", layer), neurons)
+            written = mlp_output(factors["neurons"], block.mlp, block.mlp_post_norm)
             if ("mlp", layer) in edits:
-                edited_mlps[layer] = written
+                written = edited_mlps[layer] = apply_edits(edits, ("mlp", layer), written)
             x = middle + written
-            kept["neurons"].append(neurons)
-        for name, value in (("q", q), ("k", k), ("v", v), ("z", z), ("middles", middle), ("residuals", x)):
+        residuals = [*residuals, x] if keep != "logits" else [x]
+        for name, value in factors.items() if keep != "logits" else ():
             kept[name].append(value)
-        if keep == "logits":
-            kept, edited_mlps = {name: [] for name in kept}, {}
-    factors = {name: tuple(values) for name, values in kept.items()}
-    return Run(weights=weights, tokens=tokens, logits=unembed(weights, x), edited_mlps=edited_mlps, **factors)
+    logits = unembed(weights, x)
+    held = {name: tuple(values) for name, values in kept.items()}
+    if keep == "logits":
+        return Run(weights=weights, tokens=tokens, logits=logits, residuals=(), edited_mlps={}, **held)
+    return Run(weights=weights, tokens=tokens, logits=logits, residuals=tuple(residuals), edited_mlps=edited_mlps, **held)
+
+
+def _attention(
+    block: Block,
+    x: Tensor,
+    geometry: Geometry,
+    edits: Compiled,
+    layer: int,
+    given: Tensor | None,
+    keep_pattern: bool,
+) -> dict[str, Tensor]:
+    """q, k, v, z (edited) and, where one is given or asked for, the pattern of one layer."""
+    attention = block.attention
+    normed = normalise(x, block.attention_norm)
+    q, k, v = (project(normed, attention, geometry, slot) for slot in SLOTS)
+    factors = {"q": q, "k": k, "v": v}
+    if given is None and not keep_pattern:
+        z = attend(q, k, v, attention, geometry)
+    else:
+        factors["patterns"] = attention_pattern(q, k, attention, geometry) if given is None else given
+        z = mix(factors["patterns"], v, attention)
+    factors["z"] = apply_edits(edits, ("head", layer), z)
+    return factors

@@ -58,7 +58,7 @@ def _heatmap(axes: Axes, name: str, values: np.ndarray) -> None:
     signed = name == "copying" or bool(values.min() < 0)
     largest = max(1.0, float(np.abs(values).max()))
     colours = {"cmap": "RdBu_r", "vmin": -largest} if signed else {"cmap": "viridis", "vmin": 0.0}
-    image = axes.imshow(values, origin="lower", aspect="equal", interpolation="nearest", vmax=largest, **colours)
+    image = axes.imshow(values, origin="lower", aspect="auto", interpolation="nearest", vmax=largest, **colours)
     axes.set_title(name.replace("_", " "), fontsize=10, parse_math=False)
     axes.set_xlabel("head")
     axes.set_ylabel("layer")

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from circuits.errors import GraphError, NonFiniteError
 from circuits.graph import Node
@@ -37,25 +37,35 @@ def patterns_figure(
         raise GraphError("no heads to draw patterns of: name at least one, such as a0.h1")
     patterns = [(node, _pattern(run, node, prompt)) for node in map(_head, heads)]
     labels = [shown_token(token) for token in tokens]
-    side = min(max(1.3 + 0.12 * width, 2.6), 5.0)
     columns = min(_COLUMNS, len(patterns))
-    rows = -(-len(patterns) // columns)
-    figure = Figure(figsize=(max(columns * side + 0.9, 4.5), rows * (side + 0.3) + 0.7), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
+    figure, grid, side = _panels(len(patterns), columns, width)
     image = None
-    for place, axes in enumerate(grid.flat):
-        if place >= len(patterns):
-            axes.set_axis_off()
-            continue
-        node, pattern = patterns[place]
+    for place, (node, pattern) in enumerate(patterns):
+        axes = grid[place // columns][place % columns]
         image = axes.imshow(pattern, vmin=0, vmax=1, cmap="Blues", interpolation="nearest")
         role = (roles or {}).get(str(node))
         axes.set_title(shortened(f"{node} · {role}" if role else str(node), 34), fontsize=9, parse_math=False)
         _label(axes, labels, copies, side)
+        if place % columns == 0:
+            axes.set_ylabel("query token (looks)", fontsize=8)
+        if place + columns >= len(patterns):
+            axes.set_xlabel("key token (looked at)", fontsize=8)
     assert image is not None
-    figure.colorbar(image, ax=grid, shrink=min(1.0, 3.0 / (rows * side) + 0.2), label="attention", aspect=25)
+    figure.colorbar(image, ax=grid, shrink=min(1.0, 3.0 / (len(grid) * side) + 0.2), label="attention", aspect=25)
     figure.suptitle(wrapped(title, 34 * columns), fontsize=11, parse_math=False)
     return figure
+
+
+def _panels(count: int, columns: int, tokens: int) -> tuple[Figure, np.ndarray, float]:
+    """A figure with `count` square panels, those panels row by row, and their side in inches."""
+    side = min(max(1.3 + 0.12 * tokens, 2.6), 5.0)
+    rows = -(-count // columns)
+    size = (max(columns * side + 0.9, 4.5), rows * (side - 0.05) + 0.7)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
+    return figure, grid, side
 
 
 def _head(name: Node | str) -> Node:
@@ -65,26 +75,24 @@ def _head(name: Node | str) -> Node:
     return node
 
 
-def _pattern(run: Run, node: Node, prompt: int) -> Tensor:
+def _pattern(run: Run, node: Node, prompt: int) -> np.ndarray:
     layers, heads = len(run.weights.blocks), run.weights.blocks[0].attention.n_heads
     layer, index = node.layer or 0, node.index or 0
     if layer >= layers or index >= heads:
         raise GraphError(f"no head {node}: the run has {layers} layers of {heads} heads, numbered from 0")
-    pattern = run.pattern(layer)[prompt, index].detach().float().cpu()
-    if not bool(pattern.isfinite().all()):
+    pattern = run.pattern(layer)[prompt, index].detach().float().cpu().numpy()
+    if not np.isfinite(pattern).all():
         raise NonFiniteError(f"the attention pattern of {node} holds NaN or infinity")
     return pattern
 
 
 def _label(axes: Axes, labels: list[str], copies: Sequence[int], side: float) -> None:
-    """Name the axes and as many tokens as fit beside each other."""
+    """Name as many tokens as fit beside each other, and draw the lines before copies."""
     step = -(-len(labels) * 7 // int(72 * (side - 0.9)))
     places = range(0, len(labels), step)
     axes.set_xticks(places, [labels[place] for place in places], rotation=90, fontsize=6, parse_math=False)
     axes.set_yticks(places, [labels[place] for place in places], fontsize=6, parse_math=False)
     axes.tick_params(length=1.5, pad=1)
-    axes.set_xlabel("key token (looked at)", fontsize=7)
-    axes.set_ylabel("query token (looks)", fontsize=7)
     for copy in copies:
         axes.axhline(copy - 0.5, color="#d55e00", linewidth=0.6)
         axes.axvline(copy - 0.5, color="#d55e00", linewidth=0.6)
