@@ -75,7 +75,7 @@ def train_tokenizer(text: Text, table: dict) -> PreTrainedTokenizerFast:
     stream = text.train + [" " + word for word in objects] * OBJECT_REPEATS + [" " + name for name in subjects] * 20
     tokenizer.train_from_iterator(stream, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=BOS, pad_token=PAD,
-                                   model_max_length=128, clean_up_tokenization_spaces=False)
+                                   model_max_length=128, add_bos_token=True, clean_up_tokenization_spaces=False)
 
 
 def split_answers(tokenizer: PreTrainedTokenizerFast, table: dict) -> list[str]:

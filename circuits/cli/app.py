@@ -1,7 +1,7 @@
 """The commands: what they are called, what they take, what they print."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -20,7 +20,9 @@ ModelName = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the random tokens: the same seed gives the same files.")]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[Literal["float32", "float64", "bfloat16"], typer.Option(help="Number format of weights and runs.")]
+Dtype = Annotated[
+    str, typer.Option(metavar="float32|float64|bfloat16", help="Number format of weights and of all that is computed.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 CircuitFile = Annotated[Path, typer.Argument(metavar="FILE", help="A circuit: .json or .mib.json.", show_default=False)]
 
@@ -134,7 +136,7 @@ def models(as_json: AsJson = False) -> None:
 @plain_errors()
 def export(
     file: CircuitFile,
-    to: Annotated[Literal["graphml", "dot", "mib", "json"], typer.Option(help="Format to write.", show_default=False)],
+    to: Annotated[str, typer.Option(metavar="graphml|dot|mib|json", help="Format to write.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="File to write.", show_default="stdout")] = None,
 ) -> None:
     """Write a circuit in another format.

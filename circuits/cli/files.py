@@ -13,6 +13,8 @@ from circuits.graph.plain import thaw
 
 def export(file: Path, *, to: str, out: Path | None) -> None:
     """Write a circuit in another format, to a file or to stdout."""
+    if to not in storage.FORMATS:
+        raise FileFormatError(f"unknown format {one_line(to)!r}: expected {', '.join(storage.FORMATS)}")
     circuit = Circuit.load(file)
     if out is not None:
         storage.export(circuit, out, to)

@@ -127,7 +127,8 @@ def _first(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _certainty(found: Mapping[str, Any]) -> str:
     loss = found["loss"]
     lines = [
-        f"How sure: {found['sequences']} sequences of {found['length']} random tokens said twice; in brackets, 95 % intervals",
+        f"{'How sure' if 'set' in found else 'Measured'}: {found['sequences']} sequences of {found['length']} random tokens "
+        "said twice; in brackets, 95 % intervals",
         f"  loss on the first copy {loss['first_copy']:.2f} nats, on the second {loss['second_copy']:.2f}",
     ]
     if "set" in found:

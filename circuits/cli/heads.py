@@ -7,6 +7,7 @@ import typer
 
 from circuits.cli.loading import load
 from circuits.cli.output import staged
+from circuits.cli.progress import ProgressBars
 from circuits.cli.text import one_line, print_json, table
 from circuits.errors import CircuitsError, FileFormatError, PromptError
 from circuits.heads import HeadScores, score_heads
@@ -36,8 +37,13 @@ def run(
     if out is not None and out.suffix.lower() not in (".csv", ".png"):
         raise FileFormatError(f"{out}: unknown kind of file; expected a name that ends in .csv or .png")
     words = None if text is None else _read(text)
-    loaded = load(model, device=device, dtype=dtype)
-    scores = score_heads(loaded, seed=seed, text=None if words is None else _prompts(loaded, words))
+    with ProgressBars() as progress:
+        progress("loading the model", 0, 1)
+        loaded = load(model, device=device, dtype=dtype)
+        progress("loading the model", 1, 1)
+        progress("scoring heads", 0, 1)
+        scores = score_heads(loaded, seed=seed, text=None if words is None else _prompts(loaded, words))
+        progress("scoring heads", 1, 1)
     if out is not None:
         _write(scores, out)
     rows = scores.to_dataframe().sort_values(sort, ascending=False, kind="stable").head(top)
@@ -61,11 +67,12 @@ def _read(path: Path) -> str:
 
 
 def _prompts(model: Model, text: str) -> TokenBatch:
-    """The beginning of a text, cut into prompts of equal length, each after BOS where the model has one."""
+    """The beginning of a text, cut into two prompts or more of equal length, each after BOS where the model has one."""
     ids = model.to_tokens(text, prepend_bos=False).ids[0].tolist()
+    if len(ids) < 4:
+        raise PromptError(f"a text of {len(ids)} tokens is too short to measure attention on: give a longer one")
     bos = [int(model.tokenizer.bos_token_id)] if model.prepend_bos else []
-    width = min(_WIDTH, model.max_positions or _WIDTH) - len(bos)
-    width = min(width, len(ids))
+    width = min(_WIDTH, (model.max_positions or _WIDTH) - len(bos), len(ids) // 2)
     rows = [bos + ids[start : start + width] for start in range(0, len(ids) - width + 1, width)][:_PROMPTS]
     return TokenBatch.unpadded(torch.tensor(rows)).to(model.device)
 

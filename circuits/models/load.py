@@ -75,8 +75,10 @@ def _model_from(bridge: Any, *, name: str, make_bridge: Callable[[], Any]) -> Mo
     tokenizer = getattr(bridge, "tokenizer", None)
     if tokenizer is not None and tokenizer.vocab_size == 0:  # made up by the libraries where its files are missing
         tokenizer = None
-    has_bos = tokenizer is not None and tokenizer.bos_token_id is not None
-    prepend = has_bos and bool(bridge.cfg.default_prepend_bos)
+    prepend = False
+    if tokenizer is not None and tokenizer.bos_token_id is not None:
+        asked_for = tokenizer.init_kwargs.get("add_bos_token") is True  # said in tokenizer_config.json
+        prepend = asked_for or bool(bridge.cfg.default_prepend_bos)
     return Model(name, architecture_of(bridge), weights, tokenizer, prepend, make_bridge)
 
 
