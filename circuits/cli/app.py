@@ -27,12 +27,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 CircuitFile = Annotated[Path, typer.Argument(metavar="FILE", help="A circuit: .json or .mib.json.", show_default=False)]
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         import importlib.metadata
 
         typer.echo(f"circuits {importlib.metadata.version('transformer-circuits')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -1,0 +1,81 @@
+"""Running the command line, in this process and in one of its own, without a network."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from circuits.cli import app
+from circuits.graph import Circuit, Graph
+from tests.models import checkpoints
+
+
+class Answer:
+    """Exit status, stdout and stderr of one command."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuses every connection."""
+
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError("no network in the tests")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture
+def command() -> Command:
+    """`command("heads", "--top", 3)` in this process."""
+
+    def run(*arguments: object) -> Answer:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Answer(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture
+def process() -> Command:
+    """The same in a process of its own, as a shell starts it."""
+
+    def run(*arguments: object) -> Answer:
+        line = [sys.executable, "-m", "circuits", *map(str, arguments)]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a GPT-2 of two layers with random weights."""
+    directory = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    return checkpoints.save(checkpoints.build(*checkpoints.RECIPES["gpt2"]), directory)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Iterator[Path]:
+    """A small circuit file, with text in it that a terminal or a markup language would obey."""
+    circuit = Circuit(
+        Graph(n_layers=2, n_heads=2, n_key_value_heads=2, d_mlp=8),
+        {"a0.h1->a1.h0<k>": 0.5, "a1.h0->logits": -1.5, "input->a0.h1<v>": None},
+        roles={"a0.h1": "previous token", "a1.h0": "[bold]induction[/bold] \x1b[31m"},
+        metadata={"task": "induction", "model": "m", "summary": "two\nlines"},
+    )
+    path = tmp_path / "circuit.json"
+    circuit.save(path)
+    yield path

@@ -1,0 +1,43 @@
+"""The public names, and that importing them is cheap."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import circuits
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_every_public_name_is_there() -> None:
+    for name in circuits.__all__:
+        assert getattr(circuits, name) is not None
+    assert set(circuits.__all__) <= set(dir(circuits))
+    for name in ("Graph", "Circuit", "Model", "load_model", "tasks", "metrics", "find_induction_circuit", "score_heads"):
+        assert name in circuits.__all__
+    with pytest.raises(AttributeError, match="nothing_like_this"):
+        circuits.nothing_like_this  # noqa: B018
+
+
+def test_names_are_those_of_their_rooms() -> None:
+    from circuits.graph import Graph
+    from circuits.models import load_model
+    from circuits.tasks import metrics
+
+    assert circuits.Graph is Graph and circuits.load_model is load_model and circuits.metrics is metrics
+
+
+def test_the_version_is_the_distributions() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert circuits.__version__ == project["version"]
+    assert f"## [{project['version']}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize("code", ["import circuits", "import circuits.cli", "import circuits; circuits.Graph"])
+def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
+    heavy = "{'torch', 'transformers', 'transformer_lens', 'matplotlib', 'pandas', 'networkx'}"
+    check = f"{code}; import sys; loaded = {heavy} & set(sys.modules); assert not loaded, loaded"
+    subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
