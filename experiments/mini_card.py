@@ -40,13 +40,15 @@ def card(report: dict) -> str:
 def training_lines(training: dict) -> list[str]:
     """Steps, tokens and the mixture."""
     recipe, tokens = training["recipe"], training["tokens"]
-    stages = [f"| {stage['name']} | {stage['steps']} | " + ", ".join(f"{n} {kind}" for kind, n in stage["mixture"].items())
-              + f" | {stage['length']} | {parts(stage)} | {stage['rate']} |" for stage in recipe["stages"]]
+    rows = [", ".join(f"{count} {kind}" for kind, count in stage["mixture"].items()) for stage in recipe["stages"]]
+    stages = [f"| {stage['name']} | {stage['steps']} | {mixed} | {stage['length']} | {parts(stage)} | {stage['rate']} |"
+              for stage, mixed in zip(recipe["stages"], rows, strict=True)]
     read = ", ".join(f"{kind} {count / 1e6:.1f} M" for kind, count in tokens.items())
     return ["## How it was trained",
             f"{training['steps']} steps, {sum(tokens.values()) / 1e6:.1f} M tokens ({read}), {training['seconds'] / 60:.0f} "
-            "minutes on one or two cores of a shared machine, all weights random at the start:", "",
-            "| stage | steps | rows in a batch | tokens in a row | trained | highest rate |", "|---|---|---|---|---|---|", *stages, "",
+            "minutes on one or two CPU cores, all weights random at the start:", "",
+            "| stage | steps | rows in a batch | tokens in a row | trained | highest rate |", "|---|---|---|---|---|---|",
+            *stages, "",
             f"AdamW (betas 0.9, 0.98), {recipe['warmup']} steps of warm-up, rate falling in a line over the last "
             f"{recipe['decay_share']:.0%} of all steps, weight decay {recipe['weight_decay']} on matrices other than the "
             f"embeddings, gradient norm cut at 1, seed {recipe['seed']}.", MIXTURE]

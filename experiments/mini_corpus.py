@@ -52,7 +52,10 @@ def read_facts(table: Path) -> dict:
     """The table of facts: {"templates": {relation: [...]}, "facts": [{subject, relation, object, held_out}]}."""
     if not table.is_file():
         raise FileNotFoundError(f"no fact table at {table}: --facts names the JSON file that mini_facts.py writes")
-    return json.loads(table.read_text(encoding="utf-8"))
+    found = json.loads(table.read_text(encoding="utf-8"))
+    if not isinstance(found, dict) or not {"templates", "facts"} <= found.keys():
+        raise ValueError(f"{table} is no fact table: it needs the keys templates and facts")
+    return found
 
 
 def fact_prompts(table: dict, held_out: bool) -> list[tuple[str, str]]:
@@ -88,7 +91,7 @@ def build_rows(text: Text, table: dict, tokenizer: PreTrainedTokenizerFast) -> R
     """Token ids of the training text, end to end, and of every sentence that states a fact."""
     ids = numpy.concatenate([numpy.asarray(tokenizer.backend_tokenizer.encode(part, add_special_tokens=False).ids)
                              for part in text.train])
-    bos, facts, answer_at = tokenizer.bos_token_id, [], []
+    bos, facts, answer_at = tokenizer.convert_tokens_to_ids([BOS])[0], [], []
     for prompt, answer in fact_prompts(table, held_out=False):
         before = tokenizer.encode(prompt, add_special_tokens=False)
         facts.append([bos, *before, *tokenizer.encode(answer + ".", add_special_tokens=False)])

@@ -121,7 +121,7 @@ def choose_facts(relations: Path, capitals: Path) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Choose the facts that the bundled model is taught.")
     parser.add_argument("--relations", type=Path, required=True, help="folder of LRE factual relations (*.json)")
     parser.add_argument("--capitals", type=Path, required=True, help="CSV with the columns country, capital")
     parser.add_argument("--out", type=Path, required=True, help="the table to write, e.g. circuits/tasks/data/facts.json")

@@ -189,7 +189,7 @@ def score(directory: Path, text: Text, table: dict) -> dict:
                         "prefix_matching_all": prefix.tolist(), "previous_token_all": previous.tolist()},
               "facts": score_facts(model, tokenizer, table),
               "held_out": score_text(model, tokenizer, text, training)}
-    return rounded(scores)
+    return {key: rounded(value) for key, value in scores.items()}
 
 
 def rounded(value):
@@ -202,7 +202,7 @@ def rounded(value):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Measure what the bundled model reached, as JSON.")
     parser.add_argument("--model", type=Path, required=True, help="Hugging Face directory of the model")
     parser.add_argument("--corpus", type=Path, required=True, help="folder of *.txt files that it was trained on")
     parser.add_argument("--facts", type=Path, required=True, help="table of facts")

@@ -1,7 +1,7 @@
 """Train the bundled model `mini`: python experiments/train_mini.py --corpus DIR --facts TABLE --out DIR
 
-A small GPT-NeoX (4 sequential layers of 8 heads and an MLP, rotary positions) learns in two stages: repeats of
-random tokens alone until induction heads work, then books, facts and a share of repeats. A step's batch depends on
+A small GPT-NeoX (4 sequential layers of 8 heads and an MLP, rotary positions) learns in stages: repeats of
+random tokens alone until induction heads have formed, then facts and books with a share of repeats. A step's batch depends on
 the seed and the step alone, so a run that was stopped goes on with --resume as if it had not been.
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from mini_card import write_report
 from mini_corpus import BOS, VOCABULARY, build_rows, draw_batch, read_facts, read_text, split_answers, train_tokenizer
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM
@@ -137,8 +138,7 @@ def load_checkpoint(folder: Path, model, optimizer) -> dict:
         if f"step.{name}" not in tensors:
             continue                                               # not trained so far
         moments = {key: tensors[f"{key}.{name}"] for key in ("exp_avg", "exp_avg_sq", "step")}
-        optimizer.state[parameter] = {key: value if key == "step" else value.to(parameter.device)
-                                      for key, value in moments.items()}
+        optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
     return state
 
 
@@ -148,7 +148,10 @@ def export(model, tokenizer, out: Path) -> None:
     staging = out / ".staging"
     copy = GPTNeoXForCausalLM(model.config)
     copy.load_state_dict(model.state_dict())
-    copy.to(torch.bfloat16).save_pretrained(staging)
+    for parameter in copy.parameters():
+        parameter.data = parameter.data.bfloat16()
+    copy.config.dtype = torch.bfloat16
+    copy.save_pretrained(staging)
     tokenizer.save_pretrained(staging)
     config = json.loads((staging / "tokenizer_config.json").read_text())
     config["tokenizer_class"] = "PreTrainedTokenizerFast"           # the name that transformers 4 knows as well
@@ -211,7 +214,7 @@ def train(model, optimizer, rows, recipe: Recipe, state: dict, options) -> dict:
 
 
 def plan(options) -> Recipe:
-    """The recipe that made the bundled model, its second stage as long as --steps or --tokens says."""
+    """The recipe that made the bundled model, its last stage as long as --steps or --tokens says."""
     induction = [Stage(f"repeats of {pool}", steps, 1e-3, 64, {"repeat": 64}, pool, (20, 32), DEPTH)
                  for pool, steps in WIDENING]
     learning, reading = ({"text": 16, "facts": 12, "repeat": 3, "echo": 1}, {"text": 23, "facts": 6, "repeat": 2, "echo": 1})
@@ -221,7 +224,7 @@ def plan(options) -> Recipe:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Train the bundled model mini, export it and write its card.")
     parser.add_argument("--corpus", type=Path, required=True, help="folder of *.txt files, read recursively")
     parser.add_argument("--facts", type=Path, required=True, help="table of facts (mini_facts.py writes it)")
     parser.add_argument("--out", type=Path, required=True, help="Hugging Face directory to write")
@@ -232,10 +235,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate once text is read")
     parser.add_argument("--steps", type=int, help="steps of the last stage (overrides --tokens)")
-    parser.add_argument("--tokens", type=int, default=10_649_600, help="tokens of the last stage")
+    parser.add_argument("--tokens", type=int, default=9_830_400, help="tokens of the last stage")
     parser.add_argument("--checkpoint-every", type=int, default=100, help="steps between checkpoints")
     parser.add_argument("--export-only", action="store_true", help="with --resume: no training, write and evaluate")
     options = parser.parse_args()
+    if options.export_only and not options.resume:
+        parser.error("--export-only needs --resume: it exports the last checkpoint")
     options.checkpoints = options.checkpoints or options.out.with_name(options.out.name + "-checkpoints")
     return options
 
@@ -268,7 +273,7 @@ def run(options) -> None:
 def main() -> None:
     try:
         run(parse())
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         sys.exit(f"train_mini: {error}")
 
 
