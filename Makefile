@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) > /dev/null || { \
 		echo "$(PYTHON) was not found: install Python 3.11 or newer, or name one: make setup PYTHON=python3.12"; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "$$($(PYTHON) --version) is too old: circuits needs 3.11 or newer; name one: make setup PYTHON=python3.12"; exit 2; }
+		echo "$$($(PYTHON) --version 2>&1 | head -n 1) is too old: circuits needs 3.11 or newer; name one: make setup PYTHON=python3.12"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 		rm -rf $(VENV); echo "the virtual environment could not be made: install Python's venv module (python3-venv)"; exit 2; }
 	@echo "installing into $(VENV) (a few minutes the first time) ..."
