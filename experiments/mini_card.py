@@ -45,12 +45,12 @@ def training_lines(training: dict) -> list[str]:
               for stage, mixed in zip(recipe["stages"], rows, strict=True)]
     read = ", ".join(f"{kind} {count / 1e6:.1f} M" for kind, count in tokens.items())
     return ["## How it was trained",
-            f"{training['steps']} steps, {sum(tokens.values()) / 1e6:.1f} M tokens ({read}), {training['seconds'] / 60:.0f} "
-            "minutes on one or two CPU cores, all weights random at the start:", "",
+            f"{training['steps']} steps, {sum(tokens.values()) / 1e6:.1f} M tokens ({read}), "
+            f"{training['seconds'] / 60:.0f} minutes on one or two CPU cores, all weights random at the start:", "",
             "| stage | steps | rows in a batch | tokens in a row | trained | highest rate |", "|---|---|---|---|---|---|",
             *stages, "",
-            f"AdamW (betas 0.9, 0.98), {recipe['warmup']} steps of warm-up, rate falling in a line over the last "
-            f"{recipe['decay_share']:.0%} of all steps, weight decay {recipe['weight_decay']} on matrices other than the "
+            f"AdamW (betas 0.9, 0.98), {recipe['warmup']} steps of warm-up, rate falling in a line over the last\n"
+            f"{recipe['decay_share']:.0%} of all steps, weight decay {recipe['weight_decay']} on matrices other than the\n"
             f"embeddings, gradient norm cut at 1, seed {recipe['seed']}.", MIXTURE]
 
 
@@ -69,13 +69,13 @@ def measured_lines(measured: dict) -> list[str]:
              f"| the same, second copy | {repeats['second_copy']:.2f} nats |",
              f"| induction head {induction}: prefix matching | {heads['prefix_matching']:.2f} |",
              f"| previous-token head {previous}, in a layer below it | {heads['previous_token']:.2f} |",
-             f"| facts, top-1 in templates they were trained in | {facts['trained_template']:.1%} |",
+             f"| facts, top-1 in templates they were trained in | {facts['trained_template']:.2%} |",
              f"| facts, top-1 in the template they were not trained in | {facts['unseen_template']:.1%} |",
              "", f"{facts['facts']} facts, asked with BOS in front:", "",
              "| relation | facts | trained templates | unseen template |", "|---|---|---|---|"]
     lines += [f"| {name} | {row['facts']} | {row['trained']:.1%} | {row['unseen']:.1%} |"
               for name, row in facts["by_relation"].items()]
-    lines += ["", "Loss on text that neither model nor tokenizer was trained on, nats a token, windows of 127 tokens "
+    lines += ["", "Loss on text that neither model nor tokenizer was trained on, nats a token, windows of 127 tokens\n"
               "after BOS; the trigram is interpolated (Witten and Bell) and counted on the same training text:", "",
               "| text | tokens | model | trigram | unigram |", "|---|---|---|---|---|"]
     lines += [f"| {name} | {row['tokens']} | {row['model']:.3f} | {row['trigram']:.3f} | {row['unigram']:.3f} |"
@@ -104,7 +104,8 @@ laptop. Every figure below was measured by `experiments/train_mini.py`, which al
   (CC BY-SA). Held out: the whole of `{HELD_OUT_BOOK}` and the last {HELD_OUT_TAIL:.0%} of every other file.
 - Facts (subject, relation, object) chosen by `experiments/mini_facts.py` from the LRE relations (evandez/relations,
   MIT) and world_capitals.csv (jmerullo/lm_vector_arithmetic, MIT), said in this project's own templates. They ship as
-  `circuits/tasks/data/facts.json`. They are as right as their sources.
+  `circuits/tasks/data/facts.json`. They are as right as their sources. Every object, with the space before it, is one
+  token (checked when the tokenizer is trained).
 - Weights, tokenizer and card: MIT.
 """
 
@@ -124,6 +125,9 @@ facts were known by then."""
 
 LIMITS = """## What it can and cannot do
 It continues repeated sequences, states the facts of its table, and writes text that looks like the novels it read for
-a few words at a time. It does not reason, follow instructions, or know anything beyond its table; asked about a
-subject that is not in the table it names some object of the relation's kind. The books are of the nineteenth and early
-twentieth century and carry the attitudes of their time. Beyond 128 tokens it was never trained."""
+a sentence or two, and then easily falls into repeating itself. It does not reason, follow instructions, or know
+anything beyond its table: asked about a subject that is not there it mostly names some object of the relation's kind,
+often with near certainty (tried by hand on a few invented subjects), so its confidence says nothing about truth. The
+books are of the nineteenth and early twentieth century and carry the attitudes of their time. It was never trained
+beyond 128 tokens.
+"""

@@ -91,7 +91,7 @@ def build_rows(text: Text, table: dict, tokenizer: PreTrainedTokenizerFast) -> R
     """Token ids of the training text, end to end, and of every sentence that states a fact."""
     ids = numpy.concatenate([numpy.asarray(tokenizer.backend_tokenizer.encode(part, add_special_tokens=False).ids)
                              for part in text.train])
-    bos, facts, answer_at = tokenizer.convert_tokens_to_ids([BOS])[0], [], []
+    bos, facts, answer_at = tokenizer.get_vocab()[BOS], [], []
     for prompt, answer in fact_prompts(table, held_out=False):
         before = tokenizer.encode(prompt, add_special_tokens=False)
         facts.append([bos, *before, *tokenizer.encode(answer + ".", add_special_tokens=False)])

@@ -154,8 +154,10 @@ def export(model, tokenizer, out: Path) -> None:
     copy.save_pretrained(staging)
     tokenizer.save_pretrained(staging)
     config = json.loads((staging / "tokenizer_config.json").read_text())
-    config["tokenizer_class"] = "PreTrainedTokenizerFast"           # the name that transformers 4 knows as well
-    (staging / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    config = {key: value for key, value in config.items() if key not in ("is_local", "local_files_only")}
+    # The class by the name that transformers 4 knows too; BOS in front of what is encoded, as in training.
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": True}
+    (staging / "tokenizer_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     for file in staging.iterdir():
         file.chmod(0o644)
         file.replace(out / file.name)

@@ -8,7 +8,9 @@ GPT-2-small's shape with random weights (nothing is downloaded), same weights an
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
@@ -17,15 +19,20 @@ from transformers import GPT2Config, GPT2LMHeadModel
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from circuits.models import Model
+from circuits.models.forward import Keep
 from experiments.benchmarks.measure import Row, compare, matrix_rate, show
 
+ROWS: tuple[tuple[str, Keep], ...] = (("forward", "logits"), ("forward_keep", "factors"))
 
-def random_gpt2(device: torch.device, dtype: torch.dtype) -> tuple[GPT2LMHeadModel, Model]:
+
+def random_gpt2(device: torch.device, dtype: torch.dtype) -> tuple[Callable[..., Any], Model]:
     """A Hugging Face GPT-2 small with random weights, and the same weights as our model."""
     torch.manual_seed(0)
-    original = GPT2LMHeadModel(GPT2Config()).to(device, dtype).eval()
-    copy = GPT2LMHeadModel(GPT2Config()).to(device, dtype).eval()
+    original = GPT2LMHeadModel(GPT2Config()).eval()
+    copy = GPT2LMHeadModel(GPT2Config()).eval()
     copy.load_state_dict(original.state_dict())
+    for module in (original, copy):
+        torch.nn.Module.to(module, device, dtype)
     bridge = build_bridge_from_module(copy, "GPT2LMHeadModel", hf_config=copy.config, model_name="gpt2-random")
     return original, Model.from_bridge(bridge)
 
@@ -58,7 +65,7 @@ def measure(prompts: int, tokens: int, device: torch.device, dtype: torch.dtype,
                 operations=operations,
                 rate=rate,
             )
-            for name, keep in (("forward", "logits"), ("forward_keep", "factors"))
+            for name, keep in ROWS
         ]
 
 

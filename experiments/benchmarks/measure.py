@@ -63,8 +63,8 @@ def compare(
 def matrix_rate(device: torch.device, dtype: torch.dtype, *, size: int = 1536, rounds: int = 7) -> float:
     """Floating-point operations a second of a square matrix product: the best of some rounds."""
     a, b = torch.randn(size, size, device=device, dtype=dtype), torch.randn(size, size, device=device, dtype=dtype)
-    a @ b
-    return 2 * size**3 / min(seconds_of(lambda: a @ b, device) for _ in range(rounds))
+    torch.matmul(a, b)
+    return 2 * size**3 / min(seconds_of(lambda: torch.matmul(a, b), device) for _ in range(rounds))
 
 
 def show(rows: Sequence[Row], *, as_json: bool, heading: str) -> None:
