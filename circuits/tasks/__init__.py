@@ -1,5 +1,6 @@
 """What behaviour is asked about: aligned clean and corrupt prompts, their answers, and numbers from logits."""
 
+from circuits.tasks.facts import mini_facts
 from circuits.tasks.prompts import PromptPairs
 from circuits.tasks.readers import Fact, read_autocircuit_json, read_eap_ig_csv, read_lre_json, read_rome_json
 from circuits.tasks.repeats import repeated_tokens
@@ -10,6 +11,7 @@ __all__ = [
     "Fact",
     "PromptPairs",
     "induction",
+    "mini_facts",
     "read_autocircuit_json",
     "read_eap_ig_csv",
     "read_lre_json",
