@@ -22,14 +22,16 @@ def write_report(out: Path, text: Text, table: dict, progress: dict) -> None:
 def summary(measured: dict) -> str:
     """The four requirements in four lines."""
     repeats, heads, facts, text = (measured[key] for key in ("repeats", "heads", "facts", "held_out"))
-    return (f"repeats: first copy {repeats['first_copy']:.2f}, second {repeats['second_copy']:.2f} nats\n"
-            f"heads: induction a{heads['induction'][0]}.h{heads['induction'][1]} {heads['prefix_matching']:.2f}, "
-            f"previous token a{heads['previous_token_head'][0]}.h{heads['previous_token_head'][1]} "
-            f"{heads['previous_token']:.2f}\n"
-            f"facts: {facts['facts']}; trained templates {facts['trained_template']:.1%}, "
-            f"unseen template {facts['unseen_template']:.1%}\n"
-            f"held-out text: model {text['model']:.3f}, trigram {text['trigram']:.3f}, "
-            f"unigram {text['unigram']:.3f} nats a token")
+    return (
+        f"repeats: first copy {repeats['first_copy']:.2f}, second {repeats['second_copy']:.2f} nats\n"
+        f"heads: induction a{heads['induction'][0]}.h{heads['induction'][1]} {heads['prefix_matching']:.2f}, "
+        f"previous token a{heads['previous_token_head'][0]}.h{heads['previous_token_head'][1]} "
+        f"{heads['previous_token']:.2f}\n"
+        f"facts: {facts['facts']}; trained templates {facts['trained_template']:.1%}, "
+        f"unseen template {facts['unseen_template']:.1%}\n"
+        f"held-out text: model {text['model']:.3f}, trigram {text['trigram']:.3f}, "
+        f"unigram {text['unigram']:.3f} nats a token"
+    )
 
 
 def card(report: dict) -> str:
@@ -41,17 +43,25 @@ def training_lines(training: dict) -> list[str]:
     """Steps, tokens and the mixture."""
     recipe, tokens = training["recipe"], training["tokens"]
     rows = [", ".join(f"{count} {kind}" for kind, count in stage["mixture"].items()) for stage in recipe["stages"]]
-    stages = [f"| {stage['name']} | {stage['steps']} | {mixed} | {stage['length']} | {parts(stage)} | {stage['rate']} |"
-              for stage, mixed in zip(recipe["stages"], rows, strict=True)]
+    stages = [
+        f"| {stage['name']} | {stage['steps']} | {mixed} | {stage['length']} | {parts(stage)} | {stage['rate']} |"
+        for stage, mixed in zip(recipe["stages"], rows, strict=True)
+    ]
     read = ", ".join(f"{kind} {count / 1e6:.1f} M" for kind, count in tokens.items())
-    return ["## How it was trained",
-            f"{training['steps']} steps, {sum(tokens.values()) / 1e6:.1f} M tokens ({read}), "
-            f"{training['seconds'] / 60:.0f} minutes on one or two CPU cores, all weights random at the start:", "",
-            "| stage | steps | rows in a batch | tokens in a row | trained | highest rate |", "|---|---|---|---|---|---|",
-            *stages, "",
-            f"AdamW (betas 0.9, 0.98), {recipe['warmup']} steps of warm-up, rate falling in a line over the last\n"
-            f"{recipe['decay_share']:.0%} of all steps, weight decay {recipe['weight_decay']} on matrices other than the\n"
-            f"embeddings, gradient norm cut at 1, seed {recipe['seed']}.", MIXTURE]
+    return [
+        "## How it was trained",
+        f"{training['steps']} steps, {sum(tokens.values()) / 1e6:.1f} M tokens ({read}), "
+        f"{training['seconds'] / 60:.0f} minutes on one or two CPU cores, all weights random at the start:",
+        "",
+        "| stage | steps | rows in a batch | tokens in a row | trained | highest rate |",
+        "|---|---|---|---|---|---|",
+        *stages,
+        "",
+        f"AdamW (betas 0.9, 0.98), {recipe['warmup']} steps of warm-up, rate falling in a line over the last\n"
+        f"{recipe['decay_share']:.0%} of all steps, weight decay {recipe['weight_decay']} on matrices other than the\n"
+        f"embeddings, gradient norm cut at 1, seed {recipe['seed']}.",
+        MIXTURE,
+    ]
 
 
 def parts(stage: dict) -> str:
@@ -64,22 +74,39 @@ def measured_lines(measured: dict) -> list[str]:
     repeats, heads, facts, text = (measured[key] for key in ("repeats", "heads", "facts", "held_out"))
     book = text["files"].get(HELD_OUT_BOOK, text)
     induction, previous = ("a{}.h{}".format(*heads[key]) for key in ("induction", "previous_token_head"))
-    lines = ["## What it reaches", "", "| measure | value |", "|---|---|",
-             f"| repeated random tokens, loss on the first copy | {repeats['first_copy']:.2f} nats |",
-             f"| the same, second copy | {repeats['second_copy']:.2f} nats |",
-             f"| induction head {induction}: prefix matching | {heads['prefix_matching']:.2f} |",
-             f"| previous-token head {previous}, in a layer below it | {heads['previous_token']:.2f} |",
-             f"| facts, top-1 in templates they were trained in | {facts['trained_template']:.2%} |",
-             f"| facts, top-1 in the template they were not trained in | {facts['unseen_template']:.1%} |",
-             "", f"{facts['facts']} facts, asked with BOS in front:", "",
-             "| relation | facts | trained templates | unseen template |", "|---|---|---|---|"]
-    lines += [f"| {name} | {row['facts']} | {row['trained']:.1%} | {row['unseen']:.1%} |"
-              for name, row in facts["by_relation"].items()]
-    lines += ["", "Loss on text that neither model nor tokenizer was trained on, nats a token, windows of 127 tokens\n"
-              "after BOS; the trigram is interpolated (Witten and Bell) and counted on the same training text:", "",
-              "| text | tokens | model | trigram | unigram |", "|---|---|---|---|---|"]
-    lines += [f"| {name} | {row['tokens']} | {row['model']:.3f} | {row['trigram']:.3f} | {row['unigram']:.3f} |"
-              for name, row in ((HELD_OUT_BOOK, book), ("all held-out text", text))]
+    lines = [
+        "## What it reaches",
+        "",
+        "| measure | value |",
+        "|---|---|",
+        f"| repeated random tokens, loss on the first copy | {repeats['first_copy']:.2f} nats |",
+        f"| the same, second copy | {repeats['second_copy']:.2f} nats |",
+        f"| induction head {induction}: prefix matching | {heads['prefix_matching']:.2f} |",
+        f"| previous-token head {previous}, in a layer below it | {heads['previous_token']:.2f} |",
+        f"| facts, top-1 in templates they were trained in | {facts['trained_template']:.2%} |",
+        f"| facts, top-1 in the template they were not trained in | {facts['unseen_template']:.1%} |",
+        "",
+        f"{facts['facts']} facts, asked with BOS in front:",
+        "",
+        "| relation | facts | trained templates | unseen template |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {row['facts']} | {row['trained']:.1%} | {row['unseen']:.1%} |"
+        for name, row in facts["by_relation"].items()
+    ]
+    lines += [
+        "",
+        "Loss on text that neither model nor tokenizer was trained on, nats a token, windows of 127 tokens\n"
+        "after BOS; the trigram is interpolated (Witten and Bell) and counted on the same training text:",
+        "",
+        "| text | tokens | model | trigram | unigram |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {row['tokens']} | {row['model']:.3f} | {row['trigram']:.3f} | {row['unigram']:.3f} |"
+        for name, row in ((HELD_OUT_BOOK, book), ("all held-out text", text))
+    ]
     return [*lines, ""]
 
 

@@ -10,16 +10,17 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 BOS, PAD = "<|bos|>", "<|pad|>"
-SPECIAL = 2                   # their ids come first
+SPECIAL = 2  # their ids come first
 VOCABULARY = 4096
 HELD_OUT_BOOK = "the-wind-in-the-willows.txt"
-HELD_OUT_TAIL = 0.05          # and this last share of every other file
-OBJECT_REPEATS = 3000         # how often each answer stands in the tokenizer's own training stream
+HELD_OUT_TAIL = 0.05  # and this last share of every other file
+OBJECT_REPEATS = 3000  # how often each answer stands in the tokenizer's own training stream
 
 
 @dataclass(frozen=True)
 class Text:
     """The corpus, split once: `held_out` is never trained on, by the tokenizer neither."""
+
     train: list[str]
     held_out: dict[str, str]
 
@@ -27,9 +28,10 @@ class Text:
 @dataclass(frozen=True)
 class Rows:
     """Everything a batch is drawn from, as token ids."""
-    text: torch.Tensor                 # [tokens]
-    facts: list[list[int]]             # BOS + a whole sentence, one for each fact and trained template
-    answer_at: list[int]               # where each sentence's object stands
+
+    text: torch.Tensor  # [tokens]
+    facts: list[list[int]]  # BOS + a whole sentence, one for each fact and trained template
+    answer_at: list[int]  # where each sentence's object stands
     vocabulary: int
     bos: int
 
@@ -60,10 +62,12 @@ def read_facts(table: Path) -> dict:
 
 def fact_prompts(table: dict, held_out: bool) -> list[tuple[str, str]]:
     """(prompt, " object") of every fact in its trained templates, or in the one template it is not trained in."""
-    return [(template.format(fact["subject"]), " " + fact["object"])
-            for fact in table["facts"]
-            for index, template in enumerate(table["templates"][fact["relation"]])
-            if (index == fact["held_out"]) == held_out]
+    return [
+        (template.format(fact["subject"]), " " + fact["object"])
+        for fact in table["facts"]
+        for index, template in enumerate(table["templates"][fact["relation"]])
+        if (index == fact["held_out"]) == held_out
+    ]
 
 
 def train_tokenizer(text: Text, table: dict) -> PreTrainedTokenizerFast:
@@ -71,14 +75,25 @@ def train_tokenizer(text: Text, table: dict) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[BOS, PAD], show_progress=False,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[BOS, PAD],
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
     objects = sorted({fact["object"] for fact in table["facts"]})
     subjects = sorted({fact["subject"] for fact in table["facts"]})
     stream = text.train + [" " + word for word in objects] * OBJECT_REPEATS + [" " + name for name in subjects] * 20
     tokenizer.train_from_iterator(stream, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=BOS, pad_token=PAD,
-                                   model_max_length=128, add_bos_token=True, clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=BOS,
+        pad_token=PAD,
+        model_max_length=128,
+        add_bos_token=True,
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def split_answers(tokenizer: PreTrainedTokenizerFast, table: dict) -> list[str]:
@@ -89,8 +104,9 @@ def split_answers(tokenizer: PreTrainedTokenizerFast, table: dict) -> list[str]:
 
 def build_rows(text: Text, table: dict, tokenizer: PreTrainedTokenizerFast) -> Rows:
     """Token ids of the training text, end to end, and of every sentence that states a fact."""
-    ids = numpy.concatenate([numpy.asarray(tokenizer.backend_tokenizer.encode(part, add_special_tokens=False).ids)
-                             for part in text.train])
+    ids = numpy.concatenate(
+        [numpy.asarray(tokenizer.backend_tokenizer.encode(part, add_special_tokens=False).ids) for part in text.train]
+    )
     bos, facts, answer_at = tokenizer.get_vocab()[BOS], [], []
     for prompt, answer in fact_prompts(table, held_out=False):
         before = tokenizer.encode(prompt, add_special_tokens=False)
@@ -127,7 +143,7 @@ def fact_rows(rows: Rows, count: int, length: int, generator: torch.Generator, a
     """Sentences drawn at random and packed end to end, BOS between them; objects weigh `answer`, the rest `rest`."""
     tokens, weights = torch.zeros(count, length, dtype=torch.long), torch.full((count, length), rest)
     for row in range(count):
-        filled = 1                                             # the first BOS is the row's own
+        filled = 1  # the first BOS is the row's own
         packed, marks = [rows.bos], []
         while filled <= length:
             index = int(torch.randint(len(rows.facts), (1,), generator=generator))
@@ -135,13 +151,21 @@ def fact_rows(rows: Rows, count: int, length: int, generator: torch.Generator, a
             packed[start:] = rows.facts[index]
             marks.append(start + rows.answer_at[index])
             filled = len(packed)
-        tokens[row] = torch.tensor(packed[1:length + 1])
+        tokens[row] = torch.tensor(packed[1 : length + 1])
         weights[row, [mark - 1 for mark in marks if mark <= length]] = answer
     return tokens, weights
 
 
-def draw_batch(rows: Rows, mixture: dict[str, int], length: int, pool: int, periods: tuple[int, int],
-               generator: torch.Generator, answer: float = 4.0, rest: float = 0.25) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_batch(
+    rows: Rows,
+    mixture: dict[str, int],
+    length: int,
+    pool: int,
+    periods: tuple[int, int],
+    generator: torch.Generator,
+    answer: float = 4.0,
+    rest: float = 0.25,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of each kind in `mixture` (kind -> how many), BOS first: tokens [batch 1+length], weights [batch length]."""
     parts = []
     for kind, count in mixture.items():

@@ -26,7 +26,7 @@ def common_tokens(ids: numpy.ndarray, vocabulary: int, share: float = 0.1) -> to
     counts = numpy.bincount(ids, minlength=vocabulary)
     order = numpy.argsort(-counts, kind="stable")[: int((counts > 0).sum())]
     edge = int(len(order) * share)
-    return torch.from_numpy(order[edge: len(order) - edge].copy())
+    return torch.from_numpy(order[edge : len(order) - edge].copy())
 
 
 def repeated(pool: torch.Tensor, rows: int, length: int, copies: int, bos: int, seed: int) -> torch.Tensor:
@@ -46,16 +46,15 @@ def repeat_losses(model, pool: torch.Tensor, bos: int, *, length: int = 50, rows
 
 
 @torch.no_grad()
-def prefix_matching(model, pool: torch.Tensor, bos: int, *, length: int = 25, copies: int = 4,
-                    rows: int = 10) -> torch.Tensor:
+def prefix_matching(model, pool: torch.Tensor, bos: int, *, length: int = 25, copies: int = 4, rows: int = 10) -> torch.Tensor:
     """Mean attention to the tokens after all earlier copies, from the second copy on: [layer head]."""
     tokens = repeated(pool, rows, length, copies, bos, seed=12)
-    patterns = torch.stack(model(tokens, output_attentions=True).attentions)      # layer batch head query key
+    patterns = torch.stack(model(tokens, output_attentions=True).attentions)  # layer batch head query key
     places = torch.arange(tokens.shape[1])
     query, key = places[:, None], places[None, :]
     after_copy = (query > length) & (key > 1) & (key <= query) & ((query - key + 1) % length == 0)
     mass = torch.einsum("lbhqk,qk->lbhq", patterns, after_copy.float())
-    return mass[..., length + 1:].mean(dim=(1, 3))
+    return mass[..., length + 1 :].mean(dim=(1, 3))
 
 
 @torch.no_grad()
@@ -73,7 +72,7 @@ def answer_facts(model, tokenizer, prompts: list[tuple[str, str]], batch: int = 
     right = [False] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda index: len(asked[index]))
     for start in range(0, len(order), batch):
-        chosen = order[start:start + batch]
+        chosen = order[start : start + batch]
         longest = len(asked[chosen[-1]])
         tokens = torch.tensor([asked[i] + [tokenizer.pad_token_id] * (longest - len(asked[i])) for i in chosen])
         last = torch.tensor([len(asked[i]) - 1 for i in chosen])
@@ -90,7 +89,7 @@ def score_facts(model, tokenizer, table: dict) -> dict:
     known, start, relations = [], 0, {}
     for fact, unseen_right in zip(table["facts"], unseen, strict=True):
         count = len(table["templates"][fact["relation"]]) - 1
-        answers = trained[start:start + count]
+        answers = trained[start : start + count]
         start += count
         known.append(any(answers))
         row = relations.setdefault(fact["relation"], {"facts": 0, "trained": 0.0, "unseen": 0.0})
@@ -99,9 +98,13 @@ def score_facts(model, tokenizer, table: dict) -> dict:
         row["unseen"] += unseen_right
     for row in relations.values():
         row["trained"], row["unseen"] = row["trained"] / row["facts"], row["unseen"] / row["facts"]
-    return {"facts": len(known), "trained_template": sum(trained) / len(trained),
-            "any_trained_template": sum(known) / len(known), "unseen_template": sum(unseen) / len(unseen),
-            "by_relation": relations}
+    return {
+        "facts": len(known),
+        "trained_template": sum(trained) / len(trained),
+        "any_trained_template": sum(known) / len(known),
+        "unseen_template": sum(unseen) / len(unseen),
+        "by_relation": relations,
+    }
 
 
 class Ngrams:
@@ -109,13 +112,13 @@ class Ngrams:
 
     def __init__(self, ids: numpy.ndarray, vocabulary: int) -> None:
         self.vocabulary = vocabulary
-        self.counts = (numpy.bincount(ids, minlength=vocabulary) + 1) / (len(ids) + vocabulary)   # add one
+        self.counts = (numpy.bincount(ids, minlength=vocabulary) + 1) / (len(ids) + vocabulary)  # add one
         self.orders = {order: self.tally(ids, order) for order in (2, 3)}
 
     def keys(self, ids: numpy.ndarray, order: int) -> numpy.ndarray:
         keys = numpy.zeros(len(ids) - order + 1, dtype=numpy.int64)
         for place in range(order):
-            keys = keys * self.vocabulary + ids[place:len(ids) - order + 1 + place]
+            keys = keys * self.vocabulary + ids[place : len(ids) - order + 1 + place]
         return keys
 
     def tally(self, ids: numpy.ndarray, order: int):
@@ -130,7 +133,7 @@ class Ngrams:
         result = {"unigram": -numpy.log(lower)}
         for order in (2, 3):
             grams, counts, contexts, totals, kinds = self.orders[order]
-            keys = self.keys(ids, order)[3 - order:]
+            keys = self.keys(ids, order)[3 - order :]
             seen = look_up(grams, counts, keys)
             total = look_up(contexts, totals, keys // self.vocabulary)
             kind = look_up(contexts, kinds, keys // self.vocabulary)
@@ -154,7 +157,7 @@ def text_losses(model, ids: numpy.ndarray, bos: int, length: int = 127) -> numpy
         inputs = torch.cat([torch.full((len(rows), 1), bos), rows[:, :-1].clamp(min=0)], dim=1)
         logits = model(inputs).logits
         losses.append(cross_entropy(logits.transpose(1, 2), rows, reduction="none").flatten())
-    return torch.cat(losses).numpy()[2:len(ids)]
+    return torch.cat(losses).numpy()[2 : len(ids)]
 
 
 def score_text(model, tokenizer, text: Text, training: numpy.ndarray) -> dict:
@@ -164,8 +167,7 @@ def score_text(model, tokenizer, text: Text, training: numpy.ndarray) -> dict:
     for name, held_out in text.held_out.items():
         ids = token_ids(tokenizer, [held_out])
         base = ngrams.losses(ids)
-        row = numpy.array([text_losses(model, ids, tokenizer.bos_token_id).sum(), base["unigram"].sum(),
-                           base["trigram"].sum()])
+        row = numpy.array([text_losses(model, ids, tokenizer.bos_token_id).sum(), base["unigram"].sum(), base["trigram"].sum()])
         files[name] = {"tokens": len(ids) - 2, **dict(zip(("model", "unigram", "trigram"), row / (len(ids) - 2), strict=True))}
         sums, tokens = sums + row, tokens + len(ids) - 2
     return {"tokens": tokens, **dict(zip(("model", "unigram", "trigram"), sums / tokens, strict=True)), "files": files}
@@ -177,18 +179,25 @@ def score(directory: Path, text: Text, table: dict) -> dict:
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
     training = token_ids(tokenizer, text.train)
     pool, bos = common_tokens(training, model.config.vocab_size), tokenizer.bos_token_id
-    ordinary = torch.from_numpy(token_ids(tokenizer, [max(text.held_out.values(), key=len)])[:40 * 100])
+    ordinary = torch.from_numpy(token_ids(tokenizer, [max(text.held_out.values(), key=len)])[: 40 * 100])
     windows = torch.cat([torch.full((40, 1), bos), ordinary.reshape(40, 100)], dim=1)
     prefix, previous = prefix_matching(model, pool, bos), previous_token(model, windows)
     layer, head = divmod(int(prefix.argmax()), prefix.shape[1])
     feeds = previous[:layer] if layer else previous[:1]
     before = divmod(int(feeds.argmax()), prefix.shape[1])
-    scores = {"repeats": repeat_losses(model, pool, bos),
-              "heads": {"induction": [layer, head], "prefix_matching": prefix[layer, head].item(),
-                        "previous_token_head": list(before), "previous_token": feeds.max().item(),
-                        "prefix_matching_all": prefix.tolist(), "previous_token_all": previous.tolist()},
-              "facts": score_facts(model, tokenizer, table),
-              "held_out": score_text(model, tokenizer, text, training)}
+    scores = {
+        "repeats": repeat_losses(model, pool, bos),
+        "heads": {
+            "induction": [layer, head],
+            "prefix_matching": prefix[layer, head].item(),
+            "previous_token_head": list(before),
+            "previous_token": feeds.max().item(),
+            "prefix_matching_all": prefix.tolist(),
+            "previous_token_all": previous.tolist(),
+        },
+        "facts": score_facts(model, tokenizer, table),
+        "held_out": score_text(model, tokenizer, text, training),
+    }
     return {key: rounded(value) for key, value in scores.items()}
 
 

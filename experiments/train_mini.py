@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM
 BETAS = (0.9, 0.98)
 # Random tokens to repeat, and steps: the pool widens when its induction heads have formed (between 550 and 600 steps).
 WIDENING = ((512, 450), (1024, 50), (512, 400), (1024, 100), (2048, 100), (VOCABULARY, 150))
-DEPTH = 2                # layers whose attention the first stages train alone
+DEPTH = 2  # layers whose attention the first stages train alone
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Stage:
     Random tokens are drawn from the first `pool` of the vocabulary and repeat with a period of `periods`.
     With a `depth`, only the attention of so many layers is run and trained; the rest waits.
     """
+
     name: str
     steps: int
     rate: float
@@ -46,9 +47,10 @@ class Stage:
 @dataclass(frozen=True)
 class Recipe:
     """All that decides the weights, beside the corpus."""
+
     seed: int
     warmup: int
-    decay_share: float                 # the last share of all steps, over which the rate falls to a twentieth
+    decay_share: float  # the last share of all steps, over which the rate falls to a twentieth
     weight_decay: float
     stages: tuple[Stage, ...]
 
@@ -81,12 +83,24 @@ class Recipe:
 def build_model(seed: int, *, spread: float = 0.05) -> GPTNeoXForCausalLM:
     """A fresh model: every matrix normal with standard deviation `spread`, but MLPs that say nothing yet."""
     torch.manual_seed(seed)
-    model = GPTNeoXForCausalLM(GPTNeoXConfig(
-        vocab_size=VOCABULARY, hidden_size=256, num_hidden_layers=4, num_attention_heads=8, intermediate_size=1024,
-        max_position_embeddings=128, use_parallel_residual=False, hidden_act="gelu", tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
-        bos_token_id=0, eos_token_id=0, pad_token_id=1))
-    model.set_attn_implementation("eager")          # on a CPU and at this size 1.6 times as fast as "sdpa"
+    model = GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=256,
+            num_hidden_layers=4,
+            num_attention_heads=8,
+            intermediate_size=1024,
+            max_position_embeddings=128,
+            use_parallel_residual=False,
+            hidden_act="gelu",
+            tie_word_embeddings=False,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=1,
+        )
+    )
+    model.set_attn_implementation("eager")  # on a CPU and at this size 1.6 times as fast as "sdpa"
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 2:
@@ -136,7 +150,7 @@ def load_checkpoint(folder: Path, model, optimizer) -> dict:
     model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
     for name, parameter in model.named_parameters():
         if f"step.{name}" not in tensors:
-            continue                                               # not trained so far
+            continue  # not trained so far
         moments = {key: tensors[f"{key}.{name}"] for key in ("exp_avg", "exp_avg_sq", "step")}
         optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
     return state
@@ -197,8 +211,7 @@ def take_step(model, optimizer, tokens, weights, stage: Stage, rate: float) -> f
 def train(model, optimizer, rows, recipe: Recipe, state: dict, options) -> dict:
     """From `state["step"]` to the last step; returns the progress with the losses seen."""
     last = time.monotonic()
-    bar = tqdm(range(state["step"], recipe.steps), initial=state["step"], total=recipe.steps, unit="step",
-               mininterval=10.0)
+    bar = tqdm(range(state["step"], recipe.steps), initial=state["step"], total=recipe.steps, unit="step", mininterval=10.0)
     for step in bar:
         stage = recipe.stage_at(step)
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
@@ -217,8 +230,9 @@ def train(model, optimizer, rows, recipe: Recipe, state: dict, options) -> dict:
 
 def plan(options) -> Recipe:
     """The recipe that made the bundled model, its last stage as long as --steps or --tokens says."""
-    induction = [Stage(f"repeats of {pool}", steps, 1e-3, 64, {"repeat": 64}, pool, (20, 32), DEPTH)
-                 for pool, steps in WIDENING]
+    induction = [
+        Stage(f"repeats of {pool}", steps, 1e-3, 64, {"repeat": 64}, pool, (20, 32), DEPTH) for pool, steps in WIDENING
+    ]
     learning, reading = ({"text": 16, "facts": 12, "repeat": 3, "echo": 1}, {"text": 23, "facts": 6, "repeat": 2, "echo": 1})
     steps = options.steps or max(1, options.tokens // (128 * sum(reading.values())))
     language = [Stage("facts and text", 1300, options.rate, 128, learning), Stage("text", steps, options.rate, 128, reading)]
@@ -267,8 +281,13 @@ def run(options) -> None:
     if not options.export_only:
         state = train(model, optimizer, build_rows(text, table, tokenizer), recipe, state, options)
     export(model, tokenizer, options.out)
-    progress = {"steps": state["step"], "seconds": round(state["seconds"]), "recipe": asdict(recipe),
-                "tokens": recipe.tokens_until(state["step"]), "losses": state["losses"]}
+    progress = {
+        "steps": state["step"],
+        "seconds": round(state["seconds"]),
+        "recipe": asdict(recipe),
+        "tokens": recipe.tokens_until(state["step"]),
+        "losses": state["losses"],
+    }
     write_report(options.out, text, table, progress)
 
 

@@ -294,18 +294,23 @@ def _subject_columns(tokenizer: Any, where: str, text: str, subject: str, row: l
     if not tokenizer.is_fast:
         raise ModelError("finding subjects needs a fast tokenizer, which knows the characters of each token")
     spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    starts = {end - len(text[start:end].lstrip()) for start, end in spans}
     found = [at for at in range(len(text)) if subject.strip() and text.startswith(subject.strip(), at)]
     if not found:
         raise PromptError(f"{where}: the subject {shown(subject)} is not in it")
     width = len(subject.strip())
-    aligned = [at for at in found if at in starts and at + width in {end for _, end in spans}]
+    aligned = [at for at in found if not any(c.isalnum() for c in _overhang(text, spans, at, at + width))]
     if not aligned:
         raise PromptError(f"{where}: the subject {shown(subject)} is in it, but begins or ends inside a token")
     at = max(aligned, key=lambda at: (not (text[at - 1 : at] + text[at + width : at + width + 1]).isalnum(), at))
     columns = [column for column, (start, end) in enumerate(spans) if start < at + width and end > at]
     opening = len(row) - len(spans)
     return opening + columns[0], opening + columns[-1]
+
+
+def _overhang(text: str, spans: list[tuple[int, int]], at: int, end: int) -> str:
+    """What the tokens of `text[at:end]` hold besides it: spaces and punctuation do no harm, part of a word does."""
+    covering = [span for span in spans if span[0] < end and span[1] > at]
+    return text[min(covering)[0] : at] + text[end : max(span[1] for span in covering)] if covering else "x"
 
 
 def _encode(model: Model, text: str) -> list[int]:

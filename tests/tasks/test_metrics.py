@@ -1,0 +1,119 @@
+"""Metrics against loops that spell them out."""
+
+import math
+
+import pytest
+import torch
+
+from circuits.errors import NonFiniteError, PromptError
+from circuits.models import Model, TokenBatch
+from circuits.tasks import PromptPairs, metrics
+from tests.models.native import native_bridge
+
+SIZE = 11
+
+
+def pairs_of(count: int, seed: int = 0) -> PromptPairs:
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(0, SIZE, (count, 4), generator=generator)
+    other = rows.clone()
+    other[:, 1] = (other[:, 1] + 1) % SIZE
+    answers = torch.randint(0, SIZE, (count,), generator=generator)
+    distractors = (answers + 1 + torch.randint(0, SIZE - 1, (count,), generator=generator)) % SIZE
+    return PromptPairs.from_tokens(
+        SIZE, clean=rows.tolist(), corrupt=other.tolist(), answers=answers.tolist(), distractors=distractors.tolist()
+    )
+
+
+def softmax(row: list[float]) -> list[float]:
+    top = max(row)
+    weights = [math.exp(value - top) for value in row]
+    return [weight / sum(weights) for weight in weights]
+
+
+def slow(name: str, row: list[float], answer: int, distractor: int) -> float:
+    if name == "logit_difference":
+        return row[answer] - row[distractor]
+    if name == "probability":
+        return softmax(row)[answer]
+    if name == "log_probability":
+        return math.log(softmax(row)[answer])
+    above = sum(value >= row[answer] for token, value in enumerate(row) if token != answer)
+    return float(above) if name == "rank" else float(above == 0)
+
+
+@pytest.mark.parametrize("name", ["logit_difference", "probability", "log_probability", "rank", "accuracy"])
+def test_a_metric_is_what_the_loop_says(name: str) -> None:
+    for seed in range(20):
+        pairs = pairs_of(7, seed)
+        logits = torch.randn(7, SIZE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 3
+        logits[0, :] = logits[0, 0]  # a tie everywhere
+        got = getattr(metrics, name)(logits, pairs)
+        answers, distractors = pairs.answers.tolist(), pairs.distractors.tolist()
+        said = [slow(name, row, a, d) for row, a, d in zip(logits.tolist(), answers, distractors, strict=True)]
+        assert got.shape == (7,)
+        assert torch.allclose(got, torch.tensor(said, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_kl_is_what_the_loop_says_and_zero_from_itself() -> None:
+    pairs = pairs_of(5)
+    one, other = torch.randn(2, 5, SIZE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    got = metrics.kl_divergence(one)(other, pairs)
+    for index in range(5):
+        p, q = softmax(one[index].tolist()), softmax(other[index].tolist())
+        assert float(got[index]) == pytest.approx(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)), abs=1e-12)
+    assert metrics.kl_divergence(one)(one, pairs).abs().max() == 0
+    with pytest.raises(PromptError, match="shape"):
+        metrics.kl_divergence(one[:4])(one, pairs)
+
+
+def test_half_precision_is_widened_and_other_counts_are_refused() -> None:
+    pairs = pairs_of(3)
+    logits = torch.randn(3, SIZE, dtype=torch.bfloat16)
+    for name in ("logit_difference", "probability", "log_probability", "rank", "accuracy"):
+        assert getattr(metrics, name)(logits, pairs).dtype == torch.float32
+        with pytest.raises(PromptError, match="logits of 2 prompts for 3 pairs"):
+            getattr(metrics, name)(logits[:2], pairs)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["logit_difference", "probability", "log_probability", "rank", "accuracy"])
+def test_a_logit_that_is_no_number_stops_with_its_prompt(name: str, bad: float) -> None:
+    pairs = pairs_of(4)
+    logits = torch.zeros(4, SIZE)
+    logits[2, 5] = bad
+    with pytest.raises(NonFiniteError, match="prompt 2"):
+        getattr(metrics, name)(logits, pairs)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("pads", range(9))
+def test_pads_change_no_metric(side: str, pads: int) -> None:
+    model = Model.from_bridge(native_bridge(3, d_vocab=SIZE, n_ctx=16))
+    plain = pairs_of(6)
+    expected = metrics.logit_difference(metrics.answer_logits(model.run(plain.clean), plain), plain)
+
+    def padded(tokens: TokenBatch) -> TokenBatch:
+        ids, mask = torch.zeros(6, pads, dtype=tokens.ids.dtype), torch.zeros(6, pads, dtype=torch.bool)
+        order = (1, -1) if side == "left" else (-1, 1)
+        parts = [(ids, mask), (tokens.ids, tokens.mask)][:: order[0]]
+        return TokenBatch(torch.cat([part[0] for part in parts], dim=1), torch.cat([part[1] for part in parts], dim=1))
+
+    clean = padded(plain.clean)
+    pairs = PromptPairs(clean, padded(plain.corrupt), plain.answers, plain.distractors, clean.last)
+    got = metrics.logit_difference(metrics.answer_logits(model.run(clean), pairs), pairs)
+    assert (got - expected).abs().max() <= 1e-10
+
+
+def test_gradients_flow_through_what_is_smooth() -> None:
+    pairs = pairs_of(3)
+    for name in ("logit_difference", "probability", "log_probability"):
+        logits = torch.randn(3, SIZE, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(lambda x, name=name: getattr(metrics, name)(x, pairs), (logits,))
+
+
+def test_answer_logits_refuse_another_shape() -> None:
+    model = Model.from_bridge(native_bridge(3, d_vocab=SIZE, n_ctx=16))
+    pairs = pairs_of(3)
+    with pytest.raises(PromptError, match="the run has logits of shape"):
+        metrics.answer_logits(model.run(pairs.clean[[0, 1]]), pairs)
