@@ -16,6 +16,8 @@ class ProgressBars:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.leave = error is None
         self._close()
 
     def __call__(self, what: str, done: int, total: int) -> None:
@@ -23,7 +25,7 @@ class ProgressBars:
             self._close()
             pause = 0.1 if sys.stderr.isatty() else 10.0
             layout = "{desc:<26}{bar:24} {n_fmt}/{total_fmt}  {elapsed}"
-            self._bar = tqdm(desc=what, total=total, mininterval=pause, bar_format=layout)
+            self._bar = tqdm(desc=what, total=total, mininterval=pause, delay=0.3, bar_format=layout)
         self._bar.total = total
         self._bar.update(done - self._bar.n)
         if done >= total:

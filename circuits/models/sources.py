@@ -35,7 +35,7 @@ def resolve(name: str) -> str:
     if name in bundled:
         return str(bundled[name])
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name.strip() and path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{name} is a directory without config.json: expected a Hugging Face model directory")
         if not list(path.glob("*.safetensors")):
@@ -85,7 +85,7 @@ class _Strict:
         from transformers import AutoModelForCausalLM
 
         loader: Any = AutoModelForCausalLM
-        model, report = loader.from_pretrained(source, output_loading_info=True, **options)
+        model, report = loader.from_pretrained(source, output_loading_info=True, use_safetensors=True, **options)
         if missing := sorted(report["missing_keys"]):
             raise ModelError(f"{source}: the checkpoint lacks the tensor {missing[0]} ({len(missing)} such tensors)")
         if unknown := sorted(key for key in report["unexpected_keys"] if not _BUFFER.search(key)):
