@@ -23,9 +23,9 @@ class ProgressBars:
     def __call__(self, what: str, done: int, total: int) -> None:
         if self._bar is None or self._bar.desc != what:
             self._close()
-            pause = 0.1 if sys.stderr.isatty() else 10.0
+            pause, wait = (0.1, 0.0) if sys.stderr.isatty() else (1.0, 0.3)  # a log needs no bars of quick steps
             layout = "{desc:<26}{bar:24} {n_fmt}/{total_fmt}  {elapsed}"
-            self._bar = tqdm(desc=what, total=total, mininterval=pause, delay=0.3, bar_format=layout)
+            self._bar = tqdm(desc=what, total=total, mininterval=pause, delay=wait, bar_format=layout)
         self._bar.total = total
         self._bar.update(done - self._bar.n)
         if done >= total:

@@ -12,6 +12,7 @@ from torch import Tensor
 from circuits.models.edits import Compiled, apply_edits
 from circuits.models.layers import (
     Geometry,
+    Slot,
     attend,
     attention_output,
     attention_pattern,
@@ -20,6 +21,7 @@ from circuits.models.layers import (
     mlp_output,
     neuron_activations,
     normalise,
+    placed,
     project,
     unembed,
 )
@@ -29,7 +31,7 @@ from circuits.models.weights import Block, Weights
 
 Keep = Literal["logits", "factors", "patterns"]
 FACTORS = ("middles", "q", "k", "v", "z", "neurons", "patterns")
-SLOTS: tuple[Literal["q", "k", "v"], ...] = ("q", "k", "v")
+SLOTS: tuple[Slot, ...] = ("q", "k", "v")
 
 
 def forward(
@@ -83,12 +85,14 @@ def _attention(
     """q, k, v, z (edited) and, where one is given or asked for, the pattern of one layer."""
     attention = block.attention
     normed = normalise(x, block.attention_norm)
-    q, k, v = (project(normed, attention, geometry, slot) for slot in SLOTS)
+    weights, rotation = geometry.weights, geometry.rotation
+    q, k, v = (placed(project(normed, attention, slot), slot, weights, rotation) for slot in SLOTS)
+    bias = geometry.bias(attention.window)
     factors = {"q": q, "k": k, "v": v}
     if given is None and not keep_pattern:
-        z = attend(q, k, v, attention, geometry)
+        z = attend(q, k, v, attention, bias)
     else:
-        factors["patterns"] = attention_pattern(q, k, attention, geometry) if given is None else given
+        factors["patterns"] = attention_pattern(q, k, attention, bias) if given is None else given
         z = mix(factors["patterns"], v, attention)
     factors["z"] = apply_edits(edits, ("head", layer), z)
     return factors

@@ -4,14 +4,15 @@ import dataclasses
 import functools
 from typing import Literal
 
-import einops
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.models.tokens import TokenBatch
 from circuits.models.weights import MLP, Activation, Attention, Norm, Rotary, Weights
+
+Slot = Literal["q", "k", "v"]
 
 
 def normalise(x: Float[Tensor, "... width"], norm: Norm | None) -> Float[Tensor, "... width"]:
@@ -50,12 +51,11 @@ def activate(x: Float[Tensor, "... d_mlp"], kind: Activation) -> Float[Tensor, "
             return x * x.softmax(dim=-1)
 
 
-def linear(x: Float[Tensor, "prompt position d_in"], W: Tensor, b: Tensor | None) -> Float[Tensor, "prompt position d_out"]:
+def linear(x: Float[Tensor, "... d_in"], W: Tensor, b: Tensor | None) -> Float[Tensor, "... d_out"]:
     """`x @ W + b` as one matrix product."""
     if b is None:
         return x @ W
-    flat = torch.addmm(b, einops.rearrange(x, "prompt position d_in -> (prompt position) d_in"), W)
-    return flat.unflatten(0, x.shape[:2])
+    return torch.addmm(b, x.reshape(-1, x.shape[-1]), W).unflatten(0, x.shape[:-1])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,11 +68,12 @@ class Geometry:
     _biases: dict[int | None, Tensor | None] = dataclasses.field(default_factory=dict, repr=False)
 
     @functools.cached_property
-    def rotation(self) -> tuple[Tensor, Tensor]:
-        """cos and sin of the rotary angles, `[prompt position 1 rotary]` (the prompt axis is 1 without pads)."""
+    def rotation(self) -> tuple[Tensor, Tensor] | None:
+        """cos and sin of the rotary angles, `[prompt position 1 rotary]` (the prompt axis is 1 without pads); None where
+        the model has no rotary positions."""
         rotary = self.weights.rotary
         if rotary is None:
-            raise AssertionError("a model without rotary positions asked for their table")
+            return None
         positions = self.tokens.positions if self.tokens.padded else self.tokens.positions[:1]
         angles = (positions.float() / rotary.position_scale)[:, :, None] * rotary.inverse_frequencies.float()
         angles = angles.repeat_interleave(2, dim=-1) if rotary.adjacent else torch.cat([angles, angles], dim=-1)
@@ -85,6 +86,21 @@ class Geometry:
         if window not in self._biases:
             self._biases[window] = self._make_bias(window)
         return self._biases[window]
+
+    def bias_at(self, window: int | None, columns: Int[Tensor, "prompt column"]) -> Tensor:
+        """The rows of `bias` for these query columns, `[prompt|1 head|1 column key]`, causal masking included. `columns`
+        has one row where all prompts read the same ones."""
+        bias = self.bias(window)
+        if bias is None:
+            width = self.tokens.ids.shape[1]
+            future = torch.ones(width, width, dtype=torch.bool, device=columns.device).triu(1)
+            bias = torch.zeros(width, width, dtype=self.dtype, device=columns.device).masked_fill(future, -torch.inf)[
+                None, None
+            ]
+        if columns.shape[0] == 1:
+            return bias[:, :, columns[0]]
+        rows = torch.arange(columns.shape[0], device=columns.device)[:, None]
+        return bias.expand(columns.shape[0], -1, -1, -1)[rows, :, columns].transpose(1, 2)
 
     def _make_bias(self, window: int | None) -> Tensor | None:
         width = self.tokens.ids.shape[1]
@@ -106,9 +122,11 @@ class Geometry:
         return bias
 
 
-def rotate(x: Float[Tensor, "prompt position head d_head"], rotary: Rotary, geometry: Geometry) -> Tensor:
-    """Apply rotary positions to queries or keys."""
-    cos, sin = geometry.rotation
+def rotate(
+    x: Float[Tensor, "... head d_head"], rotary: Rotary, rotation: tuple[Tensor, Tensor]
+) -> Float[Tensor, "... head d_head"]:
+    """Apply rotary positions, given as cos and sin that broadcast to x, to queries or keys."""
+    cos, sin = rotation
     width = cos.shape[-1]
     turned, passed = x[..., :width], x[..., width:]
     if rotary.adjacent:
@@ -120,36 +138,38 @@ def rotate(x: Float[Tensor, "prompt position head d_head"], rotary: Rotary, geom
     return torch.cat([turned, passed], dim=-1) if passed.shape[-1] else turned
 
 
-def project(
-    x: Float[Tensor, "prompt position d_model"], attention: Attention, geometry: Geometry, slot: Literal["q", "k", "v"]
-) -> Float[Tensor, "prompt position head d_head"]:
-    """Queries, keys or values from the normed residual, with q/k norms and rotary positions applied; keys and values
-    have one head a key-value group."""
+def project(x: Float[Tensor, "... d_model"], attention: Attention, slot: Slot) -> Float[Tensor, "... head d_head"]:
+    """Queries, keys or values from the normed residual, with q/k norms applied and rotary positions not yet; keys and
+    values have one head a key-value group."""
     W, b = getattr(attention, f"W_{slot.upper()}"), getattr(attention, f"b_{slot.upper()}")
     heads = attention.n_heads if slot == "q" else attention.n_key_value_heads
     out = linear(x, W, b)
     norm = {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot]
     if attention.norm_over_heads:
         out = normalise(out, norm)
-    out = einops.rearrange(out, "prompt position (head d_head) -> prompt position head d_head", head=heads)
-    if not attention.norm_over_heads:
-        out = normalise(out, norm)
-    rotary = geometry.weights.rotary
-    return rotate(out, rotary, geometry) if rotary is not None and slot != "v" else out
+    out = out.unflatten(-1, (heads, -1))
+    return out if attention.norm_over_heads else normalise(out, norm)
+
+
+def placed(x: Tensor, slot: Slot, weights: Weights, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Projected queries, keys or values with rotary positions applied, where the model has them."""
+    if weights.rotary is None or rotation is None or slot == "v":
+        return x
+    return rotate(x, weights.rotary, rotation)
 
 
 def attention_pattern(
     q: Float[Tensor, "prompt query head d_head"],
     k: Float[Tensor, "prompt key group d_head"],
     attention: Attention,
-    geometry: Geometry,
+    bias: Tensor | None,
 ) -> Float[Tensor, "prompt head query key"]:
-    """Softmax of the scaled, capped and masked scores; rows sum to 1."""
+    """Softmax of the scaled, capped and masked scores; rows sum to 1. `bias` is added to the scores; None masks what lies
+    ahead."""
     k = k.repeat_interleave(attention.n_heads // attention.n_key_value_heads, dim=2)
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * attention.scale
     if attention.soft_cap is not None:
         scores = attention.soft_cap * torch.tanh(scores / attention.soft_cap)
-    bias = geometry.bias(attention.window)
     if bias is None:
         width = scores.shape[-1]
         future = torch.ones(width, width, dtype=torch.bool, device=scores.device).triu(1)
@@ -169,27 +189,25 @@ def mix(
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, attention: Attention, geometry: Geometry
+    q: Tensor, k: Tensor, v: Tensor, attention: Attention, bias: Tensor | None
 ) -> Float[Tensor, "prompt query head d_head"]:
-    """z without holding the pattern (fused where the scores have no soft cap)."""
+    """z without holding the pattern (fused where the scores have no soft cap); `bias` as in `attention_pattern`."""
     if attention.soft_cap is not None:
-        return mix(attention_pattern(q, k, attention, geometry), v, attention)
+        return mix(attention_pattern(q, k, attention, bias), v, attention)
     groups = attention.n_heads // attention.n_key_value_heads
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=2), v.repeat_interleave(groups, dim=2)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    bias = geometry.bias(attention.window)
     z = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=bias is None, scale=attention.scale)
     return z.transpose(1, 2)
 
 
-def attention_output(z: Float[Tensor, "prompt position head d_head"], attention: Attention, post: Norm | None) -> Tensor:
-    """What attention adds to the residual stream, `[prompt position d_model]`."""
-    joined = einops.rearrange(z, "prompt position head d_head -> prompt position (head d_head)")
-    return normalise(linear(joined, attention.W_O, attention.b_O), post)
+def attention_output(z: Float[Tensor, "... head d_head"], attention: Attention, post: Norm | None) -> Tensor:
+    """What attention adds to the residual stream, `[... d_model]`."""
+    return normalise(linear(z.flatten(-2), attention.W_O, attention.b_O), post)
 
 
-def neuron_activations(x: Float[Tensor, "prompt position d_model"], mlp: MLP) -> Float[Tensor, "prompt position d_mlp"]:
+def neuron_activations(x: Float[Tensor, "... d_model"], mlp: MLP) -> Float[Tensor, "... d_mlp"]:
     """Each neuron's activation from the normed residual."""
     linear_part = linear(x, mlp.W_in, mlp.b_in)
     if mlp.W_gate is None:
@@ -197,8 +215,8 @@ def neuron_activations(x: Float[Tensor, "prompt position d_model"], mlp: MLP) ->
     return activate(linear(x, mlp.W_gate, mlp.b_gate), mlp.activation) * linear_part
 
 
-def mlp_output(neurons: Float[Tensor, "prompt position d_mlp"], mlp: MLP, post: Norm | None) -> Tensor:
-    """What an MLP adds to the residual stream, `[prompt position d_model]`."""
+def mlp_output(neurons: Float[Tensor, "... d_mlp"], mlp: MLP, post: Norm | None) -> Tensor:
+    """What an MLP adds to the residual stream, `[... d_model]`."""
     return normalise(linear(neurons, mlp.W_out, mlp.b_out), post)
 
 

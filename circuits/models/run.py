@@ -48,7 +48,8 @@ class Run:
             return self.patterns[layer]
         self.require_factors()
         geometry = Geometry(self.weights, self.tokens, self.logits.dtype)
-        return attention_pattern(self.q[layer], self.k[layer], self.weights.blocks[layer].attention, geometry)
+        attention = self.weights.blocks[layer].attention
+        return attention_pattern(self.q[layer], self.k[layer], attention, geometry.bias(attention.window))
 
     @property
     def final_scale(self) -> Float[Tensor, "prompt position 1"]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from circuits.graph import Node
 from circuits.models import Edit, Model, Run, TokenBatch, node_output
-from circuits.models.layers import Geometry, attention_pattern, normalise, project
+from circuits.models.layers import Geometry, attention_pattern, normalise, placed, project
 
 Ablation = Literal["zero", "mean", "zero_frozen", "mean_frozen"]
 ABLATIONS: tuple[Ablation, ...] = ("zero", "mean", "zero_frozen", "mean_frozen")
@@ -108,7 +108,7 @@ class Ablations:
             block = self.model.weights.blocks[layer]
             geometry = Geometry(self.model.weights, run.tokens, self.model.dtype)
             normed = normalise(run.residuals[layer] - output + mean, block.attention_norm)
-            keys = project(normed, block.attention, geometry, "k")
-            pattern = attention_pattern(run.q[layer], keys, block.attention, geometry)
+            keys = placed(project(normed, block.attention, "k"), "k", self.model.weights, geometry.rotation)
+            pattern = attention_pattern(run.q[layer], keys, block.attention, geometry.bias(block.attention.window))
             scores.append(prefix_matching(pattern[:, head.index], self.repeats))
         return torch.cat(scores)

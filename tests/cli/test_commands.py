@@ -10,6 +10,7 @@ import pytest
 
 from circuits.cli.findings import INDUCTION_FILES
 from circuits.cli.output import default_directory, staged
+from circuits.cli.progress import ProgressBars
 from circuits.errors import FileFormatError
 from circuits.graph import Circuit
 from tests.cli.conftest import Command
@@ -99,7 +100,19 @@ def test_json_is_all_that_stands_on_stdout(command: Command, tiny: Path, tmp_pat
     found = json.loads(answer.out)
     assert found["verdict"] == "none" and found["nodes"] == [] and found["sequences"] == 2
     assert {name: Path(path).is_file() for name, path in found["files"].items()} == dict.fromkeys(INDUCTION_FILES, True)
-    assert "scoring heads" in answer.err
+
+
+def test_a_slow_step_is_shown_and_an_error_leaves_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressBars() as progress:
+        progress("slow", 0, 2)
+        time.sleep(1.05)
+        progress("slow", 1, 2)
+        progress("slow", 2, 2)
+    assert "slow" in capsys.readouterr().err
+    with pytest.raises(ValueError), ProgressBars() as progress:
+        progress("quick", 0, 2)
+        raise ValueError
+    assert "quick" not in capsys.readouterr().err
 
 
 def test_the_same_seed_gives_the_same_files(command: Command, tiny: Path, tmp_path: Path) -> None:
