@@ -10,7 +10,7 @@ import torch
 from circuits.graph import Circuit, Edge, Node, Reader
 from circuits.heads import HeadScores, composition_scores, score_heads
 from circuits.models import Model
-from circuits.search.bootstrap import Effect, bootstrap, p_value
+from circuits.patching.bootstrap import Effect, bootstrap, p_value
 from circuits.search.induction_evidence import ABLATIONS, Ablation, Ablations, Repeats
 from circuits.tasks import repeated_tokens
 

@@ -36,6 +36,11 @@ def logit_difference(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs
     return _at(wide, pairs.answers) - _at(wide, pairs.distractors)
 
 
+def needs_answers_only(metric: Metric) -> bool:
+    """Whether a metric reads the logits of answer and distractor alone, so that no others need be computed."""
+    return metric is logit_difference
+
+
 def log_probability(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
     """Log of the answer's probability, in nats; at most 0, higher = the answer is more likely."""
     return _at(_checked(logits, pairs).log_softmax(dim=-1), pairs.answers)

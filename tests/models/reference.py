@@ -65,7 +65,10 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """A place that can be changed: ("input" | "head" | "neuron" | "mlp", layer, index or None)."""
+    """A place that can be changed: ("input" | "head" | "neuron" | "mlp", layer, index or None); and what a patch can reach
+    besides: "residual" (before a layer), "attention", "middle", each head's or group's "q", "k", "v", the row of "pattern"
+    of each query, the flags "knockout" of the keys that a query may not see, and what one reader reads of the residual
+    stream: "q_in", "k_in", "v_in", "mlp_in", "neuron_in"."""
 
     kind: str
     layer: int = 0
@@ -84,8 +87,11 @@ def run(
     stream = changed(changes, Node("input"), stream)
     result = Result(np.zeros(0), [np.stack(stream)], [], [], [])
     for layer in range(shape.n_layers):
+        stream = changed(changes, Node("residual", layer), stream)
+        result.residuals[-1] = np.stack(stream)
         stream = block(shape, weights, layer, stream, changes, None if patterns is None else patterns[layer], result)
         result.residuals.append(np.stack(stream))
+    stream = changed(changes, Node("residual", shape.n_layers), stream)
     result.logits = np.stack([logits(shape, weights, x) for x in stream])
     return result
 
@@ -101,16 +107,24 @@ def block(
 ) -> list[Array]:
     """The residual stream after one layer."""
     name = f"blocks.{layer}"
-    read = [normed(shape, weights, f"{name}.ln1", x) for x in stream]
-    added = attention(shape, weights, layer, read, changes, pattern, result)
+    added = attention(shape, weights, layer, stream, changes, pattern, result)
     if shape.post_norms:
         added = [normed(shape, weights, f"{name}.ln1_post", x) for x in added]
+    added = changed(changes, Node("attention", layer), added)
     after = [x + a for x, a in zip(stream, added, strict=True)]
+    after = changed(changes, Node("middle", layer), after)
     if f"{name}.mlp.in.weight" not in weights:
         return after
     source = stream if shape.parallel else after
     norm = f"{name}.ln1" if shape.one_norm else f"{name}.ln2"
+    source = changed(changes, Node("mlp_in", layer), source)
     neurons = [activations(shape, weights, name, normed(shape, weights, norm, x)) for x in source]
+    for index in {node.index for node, _ in changes if (node.kind, node.layer) == ("neuron_in", layer)}:
+        moved = changed(changes, Node("neuron_in", layer, index), source)
+        for position, (x, own) in enumerate(zip(moved, source, strict=True)):
+            reads = normed(shape, weights, norm, own)
+            new = activations(shape, weights, name, reads, {index: normed(shape, weights, norm, x)})[index]
+            neurons[position][index] = new
     for index in range(len(neurons[0])):
         single = changed(changes, Node("neuron", layer, index), [n[index : index + 1] for n in neurons])
         neurons = [np.concatenate([n[:index], s, n[index + 1 :]]) for n, s in zip(neurons, single, strict=True)]
@@ -126,22 +140,29 @@ def attention(
     shape: Shape,
     weights: Mapping[str, Array],
     layer: int,
-    read: list[Array],
+    stream: list[Array],
     changes: Sequence[tuple[Node, Change]],
     given: Array | None,
     result: Result,
 ) -> list[Array]:
     """What the attention of one layer writes at each position."""
-    name, length = f"blocks.{layer}.attn", len(read)
-    kept, patterns, output = [], [], [np.zeros_like(read[0]) for _ in read]
+    name, length = f"blocks.{layer}.attn", len(stream)
+    kept, patterns, output = [], [], [np.zeros_like(stream[0]) for _ in stream]
+
+    def slot(kind: str, index: int) -> list[Array]:
+        reads = changed(changes, Node(f"{kind}_in", layer, index), stream)
+        reads = [normed(shape, weights, f"blocks.{layer}.ln1", x) for x in reads]
+        vectors = [vector(shape, weights, name, kind, index, x, p) for p, x in enumerate(reads)]
+        return changed(changes, Node(kind, layer, index), vectors)
+
     for head in range(shape.n_heads):
         group = head * shape.n_key_value_heads // shape.n_heads
-        q = [vector(shape, weights, name, "q", head, x, p) for p, x in enumerate(read)]
-        k = [vector(shape, weights, name, "k", group, x, p) for p, x in enumerate(read)]
-        v = [vector(shape, weights, name, "v", group, x, p) for p, x in enumerate(read)]
-        rows = np.zeros((length, length))
-        for query in range(length):
-            rows[query] = attention_row(shape, layer, head, q[query], k, query)
+        q, k, v = slot("q", head), slot("k", group), slot("v", group)
+        blocked = [np.zeros(length, dtype=bool) for _ in range(length)]
+        for index in (None, head):
+            blocked = changed(changes, Node("knockout", layer, index), blocked)
+        rows = [attention_row(shape, layer, head, q[query], k, query, blocked[query]) for query in range(length)]
+        rows = np.stack(changed(changes, Node("pattern", layer, head), rows))
         if given is not None:
             rows = given[head]
         z = [sum((rows[query][key] * v[key] for key in range(length)), np.zeros(shape.d_head)) for query in range(length)]
@@ -189,12 +210,14 @@ def angle(shape: Shape, position: int, pair: int) -> tuple[float, float]:
     return float(torch.cos(place * frequency)), float(torch.sin(place * frequency))
 
 
-def attention_row(shape: Shape, layer: int, head: int, q: Array, k: list[Array], query: int) -> Array:
+def attention_row(shape: Shape, layer: int, head: int, q: Array, k: list[Array], query: int, blocked: Array) -> Array:
     """How much one query attends to each key."""
     window = shape.windows[layer] if shape.windows else None
     scores: dict[int, float] = {}
     for key in range(len(k)):
         if (shape.causal and key > query) or (window is not None and abs(query - key) >= window):
+            continue
+        if blocked[key]:
             continue
         score = float(q @ k[key]) * shape.score_scale
         if shape.score_cap is not None:
@@ -213,12 +236,20 @@ def embedded(shape: Shape, weights: Mapping[str, Array], token: int, position: i
     return x + weights["pos_embed.weight"][position] if shape.positions == "learned" else x
 
 
-def activations(shape: Shape, weights: Mapping[str, Array], name: str, x: Array) -> Array:
-    """The activation of every neuron of one layer at one position."""
-    linear = affine(weights, f"{name}.mlp.in", x)
+def activations(
+    shape: Shape, weights: Mapping[str, Array], name: str, x: Array, others: Mapping[int, Array] | None = None
+) -> Array:
+    """The activation of every neuron of one layer at one position; the neurons in `others` read something else."""
+
+    def inner(part: str) -> Array:
+        out = affine(weights, f"{name}.mlp.{part}", x)
+        for index, other in (others or {}).items():
+            out[index] = affine(weights, f"{name}.mlp.{part}", other)[index]
+        return out
+
     if f"{name}.mlp.gate.weight" not in weights:
-        return nonlinear(shape.activation, linear)
-    return nonlinear(shape.activation, affine(weights, f"{name}.mlp.gate", x)) * linear
+        return nonlinear(shape.activation, inner("in"))
+    return nonlinear(shape.activation, inner("gate")) * inner("in")
 
 
 def nonlinear(kind: str, x: Array) -> Array:

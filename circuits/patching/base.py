@@ -1,0 +1,62 @@
+"""The run that patches start from, and its values at every site."""
+
+import dataclasses
+import functools
+
+import torch
+from torch import Tensor
+
+from circuits.errors import NonFiniteError
+from circuits.models import Model, Run
+from circuits.models.layers import Geometry, attention_output, mlp_output
+
+_FACTORS = (("q", "q"), ("k", "k"), ("v", "v"), ("z", "z"), ("middles", "middle"), ("neurons", "neurons"))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Base:
+    """A run with its factors, all finite, and what follows from them."""
+
+    model: Model
+    run: Run
+
+    def __post_init__(self) -> None:
+        self.run.require_factors()
+        refuse_non_finite(self.run)
+
+    @functools.cached_property
+    def geometry(self) -> Geometry:
+        """Masks and rotary tables of the run's prompts."""
+        return Geometry(self.run.weights, self.run.tokens, self.model.dtype)
+
+    def attention(self, layer: int) -> Tensor:
+        """What the attention of a layer wrote, `[prompt position d_model]`."""
+        block = self.run.weights.blocks[layer]
+        return attention_output(self.run.z[layer], block.attention, block.attention_post_norm)
+
+    def mlp(self, layer: int) -> Tensor:
+        """What the MLP of a layer wrote, `[prompt position d_model]`; zero where there is none."""
+        block = self.run.weights.blocks[layer]
+        if block.mlp is None:
+            return torch.zeros_like(self.run.residuals[0])
+        if layer in self.run.edited_mlps:
+            return self.run.edited_mlps[layer]
+        return mlp_output(self.run.neurons[layer], block.mlp, block.mlp_post_norm)
+
+
+def refuse_non_finite(run: Run) -> None:
+    """Raise NonFiniteError with the first site, in the order of computation, that holds NaN or infinity in a run."""
+    for layer in range(len(run.weights.blocks) + 1):
+        _check(run.residuals[layer], run, f"the residual stream before layer {layer}")
+        for field, said in _FACTORS:
+            values = getattr(run, field)
+            if layer < len(values):
+                _check(values[layer], run, f"{said} of layer {layer}")
+    _check(run.logits, run, "the logits")
+
+
+def _check(value: Tensor, run: Run, what: str) -> None:
+    finite = value.isfinite().flatten(2).all(dim=2) | ~run.tokens.mask[:, : value.shape[1]]
+    if not bool(finite.all()):
+        prompt, position = (~finite).nonzero()[0].tolist()
+        raise NonFiniteError(f"{what} holds NaN or infinity at prompt {prompt}, position {position}")

@@ -1,0 +1,63 @@
+"""Many patched runs at once equal one slow run a patch, on random small models of every kind."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from circuits.models import Model, TokenBatch
+from circuits.patching.sweep import Reading, Sweep
+from tests.models.random_edits import random_batch
+from tests.models.random_models import D_VOCAB, LENGTH, random_shape, random_weights
+from tests.models.reference import run
+from tests.models.test_brute_force import planted
+from tests.patching.random_changes import RandomChange, random_change
+
+PATCHES = 20
+
+
+def reading(rng: random.Random, batch: TokenBatch) -> Reading:
+    """One or two random tokens of each prompt, and random weights on their logits."""
+    count = rng.choice([1, 1, 2])
+    columns = [[rng.choice(mask.nonzero()[:, 0].tolist()) for _ in range(count)] for mask in batch.mask]
+    weight = torch.randn(count, D_VOCAB, generator=torch.Generator().manual_seed(rng.randrange(2**32))).double()
+    return Reading(torch.tensor(columns), lambda logits: (logits.log_softmax(dim=-1) * weight).sum(dim=(1, 2)))
+
+
+def variants_of(rng: random.Random, model: Model, batch: TokenBatch) -> list[list[RandomChange]]:
+    """Twenty variants of one to four changes; some begin with the same change."""
+    drawn: list[list[RandomChange]] = []
+    for _ in range(PATCHES):
+        begun = list(rng.choice(drawn)) if drawn and rng.random() < 0.3 else []
+        more = [random_change(rng, model, batch) for _ in range(rng.choice([1, 1, 1, 2, 3]))]
+        drawn.append((begun + more)[:4])
+    return drawn
+
+
+def expected(shape, weights, batch: TokenBatch, how: Reading, variant: list[RandomChange]) -> torch.Tensor:
+    """The metric by the reference, each prompt by itself."""
+    rows = []
+    for prompt in range(len(batch)):
+        ids = batch.ids[prompt][batch.mask[prompt]].tolist()
+        done = run(shape, weights, ids, [change.slow[prompt] for change in variant])
+        logits = np.zeros((batch.ids.shape[1], D_VOCAB))
+        logits[batch.mask[prompt].numpy()] = done.logits
+        rows.append(torch.tensor(logits[how.columns[prompt].numpy()]))
+    return how.score(torch.stack(rows))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(500))
+def test_patched_runs_equal_brute_force(seed: int) -> None:
+    rng = random.Random(seed)
+    shape = random_shape(rng)
+    weights = random_weights(shape, rng)
+    model, batch = planted(shape, weights), random_batch(rng, D_VOCAB, LENGTH)
+    how, variants = reading(rng, batch), variants_of(rng, model, batch)
+    sweep = Sweep(model, model.run(batch), how, budget=rng.choice([2**18, 2**22]))
+    fast = sweep.evaluate([tuple(change.change for change in variant) for variant in variants])
+    for variant, scores in zip(variants, fast, strict=True):
+        slow = expected(shape, weights, batch, how, variant)
+        bound = 1e-10 * max(1.0, float(slow.abs().max()))
+        assert float((scores - slow).abs().max()) <= bound, [change.change.name for change in variant]
