@@ -162,7 +162,7 @@ def export(circuit: Circuit, path: str | Path, format: str | None = None) -> Non
         text = (_by_suffix(path) if format is None else FORMATS[format]).write(circuit)
     except GraphError as error:
         raise FileFormatError(f"{path}: {error}") from None
-    _write_whole(path, text.encode("utf-8"))
+    write_whole(path, text.encode("utf-8"))
 
 
 def load(path: str | Path, *, every_edge: bool = False, max_bytes: int = LARGEST_FILE) -> Circuit:
@@ -183,7 +183,7 @@ def load(path: str | Path, *, every_edge: bool = False, max_bytes: int = LARGEST
         raise FileFormatError(f"{path}: {error}") from None
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write to a new file beside the target, then rename it; raises FileFormatError where that fails."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:

@@ -220,9 +220,11 @@ def mlp_output(neurons: Float[Tensor, "... d_mlp"], mlp: MLP, post: Norm | None)
     return normalise(linear(neurons, mlp.W_out, mlp.b_out), post)
 
 
-def embed(weights: Weights, tokens: TokenBatch) -> Float[Tensor, "prompt position d_model"]:
-    """The residual stream before layer 0: scaled token embeddings, their norm, learned positions."""
+def embed(weights: Weights, tokens: TokenBatch, noise: Tensor | None = None) -> Float[Tensor, "prompt position d_model"]:
+    """The residual stream before layer 0: scaled token embeddings, their norm, learned positions. `noise` of that shape is
+    added to the token embeddings before all else."""
     x = F.embedding(tokens.ids, weights.W_E)
+    x = x if noise is None else x + noise
     if weights.embedding_scale != 1.0:
         x = x * torch.tensor(weights.embedding_scale, dtype=x.dtype, device=x.device)
     x = normalise(x, weights.embedding_norm)

@@ -288,6 +288,12 @@ def _starts_a_word(prompt: str, answer: str) -> bool:
     return first.isalnum() and not open_end and not (last.isdigit() and first.isdigit())
 
 
+def subject_columns(model: Model, prompt: str, subject: str, tokens: TokenBatch) -> tuple[int, int]:
+    """The columns of the first and last token of a subject (last occurrence, whole words first) in `tokens`, which is
+    `prompt` alone as the model tokenizes it. Raises PromptError where the subject is not in the prompt."""
+    return _subject_columns(model.tokenizer, f"the prompt {shown(prompt)}", prompt, subject, tokens.ids[0].tolist())
+
+
 def _subject_columns(tokenizer: Any, where: str, text: str, subject: str, row: list[int]) -> tuple[int, int]:
     """The columns of the subject's first and last token."""
     _check_text(where, "the subject", subject)
