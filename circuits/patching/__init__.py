@@ -1,6 +1,9 @@
 """What happens if: interventions, exact. Many patched runs share one base run and ride through the layers together."""
 
 from circuits.patching.causal_tracing import causal_trace, noise_level
+from circuits.patching.effects import Effects
+from circuits.patching.nodes import patch_nodes
+from circuits.patching.path_patching import patch_edges, patch_path
 from circuits.patching.traces import Trace, Traces
 
-__all__ = ["Trace", "Traces", "causal_trace", "noise_level"]
+__all__ = ["Effects", "Trace", "Traces", "causal_trace", "noise_level", "patch_edges", "patch_nodes", "patch_path"]

@@ -29,6 +29,25 @@ def bootstrap(values: Float[Tensor, " prompt"], *, seed: int = 0, resamples: int
     return Effect(float(values.mean()), low, high)
 
 
+def ratio_intervals(
+    changes: Float[Tensor, "patch prompt"], gaps: Float[Tensor, " prompt"], *, seed: int = 0, resamples: int = 2000
+) -> list[Effect]:
+    """For each patch its mean change over the mean gap, with the percentile interval over resampled prompts; the same
+    resamples serve every patch. With a single prompt nothing can be resampled: the interval is the effect itself."""
+    changes, gaps = changes.double().cpu(), gaps.double().cpu()
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(len(gaps), (resamples, len(gaps)), generator=generator)
+    weights = torch.zeros(resamples, len(gaps), dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
+    tails = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    effects: list[Effect] = []
+    for part in changes.split(4096):
+        ratios = (part @ weights.T) / (weights @ gaps)
+        bounds = ratios.quantile(tails, dim=1)
+        means = part.mean(dim=1) / gaps.mean()
+        effects += [Effect(*values) for values in zip(means.tolist(), bounds[0].tolist(), bounds[1].tolist(), strict=True)]
+    return effects
+
+
 def p_value(effect: float, null: list[float]) -> float:
     """Chance of an effect at least as large under the null: (1 + how many null effects reach it) / (1 + how many)."""
     return (1 + sum(other >= effect for other in null)) / (1 + len(null))

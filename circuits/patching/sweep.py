@@ -5,7 +5,7 @@ only what the metric reads is computed in the last layer and unembedded.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -91,6 +91,18 @@ class Sweep:
             report(what, done, len(variants))
         self._refuse_non_finite(variants, scores)
         return scores
+
+    def evaluate_parts(
+        self, parts: Iterable[Sequence[Variant]], total: int, *, progress: Progress | None = None, what: str = "patching"
+    ) -> Float[Tensor, "variant prompt"]:
+        """`evaluate` for variants that are made part by part, `total` in all, so that not all values are held at once."""
+        report = progress or (lambda what, done, total: None)
+        found: list[Tensor] = []
+        done = 0
+        for part in parts:
+            found.append(self.evaluate(part, progress=lambda _, n, __, done=done: report(what, done + n, total)))
+            done += len(part)
+        return torch.cat(found)
 
     def _store(self, block: Block, scores: Tensor) -> None:
         at_once = max(1, self.budget // (4 * self._logit_bytes()))

@@ -1,0 +1,158 @@
+"""What patches did to a metric."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.errors import CircuitsError, FileFormatError
+from circuits.graph.reading import read_json
+from circuits.graph.storage import write_whole
+from circuits.patching.bootstrap import Effect, ratio_intervals
+from circuits.tasks import PromptPairs
+from circuits.tasks.prompts import refuse_zero_gap
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Direction = Literal["denoising", "noising"]
+FORMAT = "circuits-effects"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Effects:
+    """A metric on patched runs, a row a patch.
+
+    Denoising patches clean values into corrupt runs (is it sufficient?), noising corrupt ones into clean runs (is it
+    necessary?). An effect is the share of the gap between the clean and the corrupt metric that a patch bridges, mean
+    change over mean gap: 0 = nothing, 1 = the whole way; above 1 and negative ones are kept.
+    """
+
+    names: tuple[str, ...]
+    """What was patched: a node, site, edge or path; `@position` where not all positions were."""
+    scores: Float[Tensor, "patch prompt"]
+    clean: Float[Tensor, " prompt"]
+    corrupt: Float[Tensor, " prompt"]
+    direction: Direction
+    prompts: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        shape = (len(self.names), len(self.clean))
+        if tuple(self.scores.shape) != shape or self.clean.shape != self.corrupt.shape:
+            raise CircuitsError(f"{shape[0]} names and {shape[1]} prompts, but scores of shape {tuple(self.scores.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def per_prompt(self) -> Float[Tensor, "patch prompt"]:
+        """The effect on each prompt by itself, as a share of its own gap."""
+        start, end = self._ends()
+        return (self.scores - start) / (end - start)
+
+    def effect(self) -> Float[Tensor, " patch"]:
+        """Every patch's effect, over all prompts."""
+        start, end = self._ends()
+        return (self.scores - start).mean(dim=1) / (end - start).mean()
+
+    def intervals(self) -> list[Effect]:
+        """Every patch's effect with its 95 % bootstrap interval over prompts."""
+        start, end = self._ends()
+        return ratio_intervals(self.scores - start, end - start, seed=self.seed)
+
+    def of(self, name: str) -> Effect:
+        """One patch's effect with its interval. Raises CircuitsError for a name that was not patched."""
+        if name not in self.names:
+            raise CircuitsError(f"{name!r} was not patched; there are {len(self)} patches, such as {self.names[0]}")
+        row = self.names.index(name)
+        return dataclasses.replace(self, names=(name,), scores=self.scores[row : row + 1]).intervals()[0]
+
+    def top(self, k: int) -> list[tuple[str, float]]:
+        """The k patches of largest effect, by size, either sign."""
+        order = self.effect().abs().argsort(descending=True, stable=True)[:k].tolist()
+        return [(self.names[row], float(self.effect()[row])) for row in order]
+
+    def _ends(self) -> tuple[Tensor, Tensor]:
+        return (self.corrupt, self.clean) if self.direction == "denoising" else (self.clean, self.corrupt)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a patch: name, effect, low, high (95 %), mean metric, number of prompts."""
+        found, count = self.intervals(), len(self.clean)
+        means = self.scores.mean(dim=1).tolist()
+        rows = [
+            {"patch": name, "effect": e.effect, "low": e.low, "high": e.high, "metric": score, "prompts": count}
+            for name, e, score in zip(self.names, found, means, strict=True)
+        ]
+        return pd.DataFrame(rows)
+
+    def plot(self) -> "Figure":
+        """A heatmap of heads by layer or of sites by position where the names allow one, else bars."""
+        from circuits.plots import effects_figure
+
+        return effects_figure(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write to a JSON file; `Effects.load` reads it."""
+        document = {
+            "format": FORMAT,
+            "version": 1,
+            "direction": self.direction,
+            "seed": self.seed,
+            "names": list(self.names),
+            "prompts": list(self.prompts),
+            "clean": self.clean.double().tolist(),
+            "corrupt": self.corrupt.double().tolist(),
+            "scores": self.scores.double().tolist(),
+            "metadata": dict(self.metadata),
+        }
+        write_whole(Path(path), json.dumps(document, allow_nan=False).encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Effects":
+        """Saved effects. Raises FileFormatError for anything else."""
+        data = read_json(Path(path), max_bytes=2**30)
+        if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != 1:
+            raise FileFormatError(f"{path}: not a file of format {FORMAT}, version 1")
+        try:
+            return cls._from(data)
+        except (CircuitsError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise FileFormatError(f"{path}: the effects do not fit together: {' '.join(str(error).split())[:150]}") from None
+
+    @classmethod
+    def _from(cls, data: dict[str, Any]) -> "Effects":
+        names, prompts = data["names"], data["prompts"]
+        if not all(isinstance(part, list) and all(isinstance(text, str) for text in part) for part in (names, prompts)):
+            raise CircuitsError("names and prompts must be lists of texts")
+        if data["direction"] not in ("denoising", "noising") or not isinstance(data["metadata"], dict):
+            raise CircuitsError("the direction must be denoising or noising, and metadata an object")
+        numbers = {name: torch.tensor(data[name], dtype=torch.float64) for name in ("scores", "clean", "corrupt")}
+        return cls(
+            tuple(names),
+            **numbers,
+            direction=data["direction"],
+            prompts=tuple(prompts),
+            metadata=data["metadata"],
+            seed=int(data["seed"]),
+        )
+
+
+def effects_of(
+    names: list[str],
+    scores: Tensor,
+    ends: tuple[Tensor, Tensor],
+    pairs: PromptPairs,
+    direction: Direction,
+    metadata: dict[str, Any],
+    seed: int = 0,
+) -> Effects:
+    """Effects from scores and the metric on the clean and the corrupt prompts. Raises PromptError where a pair has no gap."""
+    clean, corrupt = (end.double().cpu() for end in ends)
+    refuse_zero_gap(*ends, pairs)
+    return Effects(tuple(names), scores.double().cpu(), clean, corrupt, direction, pairs.labels, metadata, seed)

@@ -1,0 +1,97 @@
+"""Activation patching: the metric when one node, or one site of a layer, takes its value from the paired prompt."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuits.models import Model
+from circuits.patching.base import Base
+from circuits.patching.changes import Change, Variant
+from circuits.patching.effects import Direction, Effects, effects_of
+from circuits.patching.sites import Positions, Site, differing, find_sites, position_masks, value_at
+from circuits.patching.sweep import BUDGET, Progress, Reading, Sweep
+from circuits.tasks import PromptPairs
+from circuits.tasks.metrics import Metric
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pair:
+    """The run that is patched, and the one that values come from."""
+
+    sweep: Sweep
+    other: Base
+    ends: tuple[Tensor, Tensor]
+    """The metric `[prompt]` on the clean and on the corrupt prompts."""
+    mask: Tensor
+    """Tokens that can differ between the two runs."""
+
+
+def both_runs(
+    model: Model, pairs: PromptPairs, metric: Metric, direction: Direction, *, budget: int = BUDGET, **options: Any
+) -> Pair:
+    """Clean and corrupt runs with their metric. Raises NonFiniteError, with the first site, for runs that hold NaN."""
+    with torch.no_grad():
+        clean, corrupt = model.run(pairs.clean), model.run(pairs.corrupt)
+        base, other = (corrupt, clean) if direction == "denoising" else (clean, corrupt)
+        reading = Reading.of(metric, pairs)
+        sweep = Sweep(model, base, reading, budget=budget, **options)
+        own, theirs = sweep.base_scores(), Sweep(model, other, reading).base_scores()
+    ends = (theirs, own) if direction == "denoising" else (own, theirs)
+    return Pair(sweep, Base(model, other), ends, differing(pairs, causal=model.weights.causal))
+
+
+def about(model: Model, metric: Metric, **more: Any) -> dict[str, Any]:
+    """What every result says of where it came from."""
+    return {"model": model.name, "weights_sha256": model.fingerprint, "metric": metric.__name__, **more}
+
+
+def patch_nodes(
+    model: Model,
+    pairs: PromptPairs,
+    metric: Metric,
+    nodes: str | Sequence[str] | None = None,
+    *,
+    positions: Positions = None,
+    direction: Direction = "denoising",
+    budget: int = BUDGET,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Effects:
+    """Patch each node by itself and measure how far the metric moves (activation patching).
+
+    `nodes`: names or groups as in `find_sites` (default: every node): heads, MLPs, neurons, queries, keys, values,
+    patterns, residual streams. `positions`: all together (None), "each", a position of the pairs, or several. `direction`:
+    "denoising" puts clean values into the corrupt run, "noising" the reverse. `budget` bounds the bytes of a pass; `seed`
+    is that of the bootstrap. Raises GraphError and PromptError for names and pairs that do not fit, MemoryBudgetError.
+    """
+    sites, masks = find_sites(model, nodes), position_masks(pairs, positions)
+    pair = both_runs(model, pairs, metric, direction, budget=budget)
+    names = [f"{site.name}@{label}" if label else site.name for site in sites for label in masks]
+    variants = _Variants(pair, sites, masks)
+    scores = pair.sweep.evaluate_parts(variants.parts(), len(names), progress=progress, what="patching nodes")
+    details = about(model, metric, patched="nodes", positions=str(positions))
+    return effects_of(names, scores, pair.ends, pairs, direction, details, seed)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Variants:
+    """One variant a site and mask, made a layer at a time: values of all neurons are never held at once."""
+
+    pair: Pair
+    sites: list[Site]
+    masks: dict[str, Tensor]
+    at_once: int = 4096
+
+    def parts(self) -> Iterator[list[Variant]]:
+        """Lists of variants, in the order of sites."""
+        for start in range(0, len(self.sites), self.at_once):
+            part: list[Variant] = []
+            for site in self.sites[start : start + self.at_once]:
+                value = value_at(self.pair.other, site)
+                for label, mask in self.masks.items():
+                    name = f"{site.name}@{label}" if label else site.name
+                    part.append((Change(site.kind, site.layer, site.index, value, mask & self.pair.mask, label=name),))
+            yield part
