@@ -1,9 +1,27 @@
 """What happens if: interventions, exact. Many patched runs share one base run and ride through the layers together."""
 
+from circuits.patching.ablation import Ablation, ablate
 from circuits.patching.causal_tracing import causal_trace, noise_level
 from circuits.patching.effects import Effects
+from circuits.patching.knockout import Knockout, attention_knockout
 from circuits.patching.nodes import patch_nodes
 from circuits.patching.path_patching import patch_edges, patch_path
+from circuits.patching.self_repair import SelfRepair, self_repair
 from circuits.patching.traces import Trace, Traces
 
-__all__ = ["Effects", "Trace", "Traces", "causal_trace", "noise_level", "patch_edges", "patch_nodes", "patch_path"]
+__all__ = [
+    "Ablation",
+    "Effects",
+    "Knockout",
+    "SelfRepair",
+    "Trace",
+    "Traces",
+    "ablate",
+    "attention_knockout",
+    "causal_trace",
+    "noise_level",
+    "patch_edges",
+    "patch_nodes",
+    "patch_path",
+    "self_repair",
+]

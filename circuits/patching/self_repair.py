@@ -1,0 +1,111 @@
+"""Self-repair: how much of a layer's loss the layers after it make up for (McGrath et al. 2023)."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.errors import PromptError
+from circuits.models import Edit, Model, Run
+from circuits.patching import patches
+from circuits.patching.base import Base
+from circuits.patching.sweep import Progress
+from circuits.tasks import PromptPairs
+from circuits.tasks.metrics import answer_logits, logit_difference
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Part = Literal["attention", "mlp"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SelfRepair:
+    """For each layer, what it writes to the logit difference itself, what is lost without it, and what later layers add.
+
+    All in logits, over prompts: `direct` = the clean layer's contribution minus the ablated one's, through the clean final
+    norm; `total` = clean minus ablated logit difference; `compensation` = by how much later layers' contributions grow
+    when the layer is ablated. Where nothing reads the layer, total = direct.
+    """
+
+    part: Part
+    kind: str
+    direct: Float[Tensor, "layer prompt"]
+    total: Float[Tensor, "layer prompt"]
+    compensation: Float[Tensor, "layer prompt"]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a layer: means over prompts."""
+        columns = {name: getattr(self, name).mean(dim=1).tolist() for name in ("direct", "total", "compensation")}
+        return pd.DataFrame({"layer": range(len(self.direct)), **columns})
+
+    def plot(self) -> "Figure":
+        """Direct and total effect and the compensation, by layer."""
+        from circuits.plots import self_repair_figure
+
+        return self_repair_figure(self)
+
+
+def self_repair(
+    model: Model,
+    pairs: PromptPairs,
+    *,
+    part: Part = "attention",
+    kind: Literal["zero", "mean", "resample"] = "resample",
+    progress: Progress | None = None,
+) -> SelfRepair:
+    """Ablate each layer's attention or MLP by itself on the clean prompts and compare direct with total effects.
+
+    Values come from the corrupt prompts ("mean": their mean). Raises PromptError for a model without MLPs, or one whose
+    logits are capped, where contributions do not add up.
+    """
+    if part == "mlp" and not model.d_mlp:
+        raise PromptError(f"{model.name} has no MLPs to ablate")
+    if model.weights.logit_soft_cap is not None:
+        raise PromptError(f"{model.name} caps its logits: contributions of layers do not add up to them")
+    report = progress or (lambda what, done, total: None)
+    rows: dict[str, list[Tensor]] = {"direct": [], "total": [], "compensation": []}
+    with torch.no_grad():
+        clean, corrupt = model.run(pairs.clean), Base(model, model.run(pairs.corrupt))
+        own = contributions(model, clean, pairs, clean)
+        before = logit_difference(answer_logits(clean, pairs), pairs)
+        for layer in range(model.n_layers):
+            report("ablating layers", layer, model.n_layers)
+            ablated = model.run(pairs.clean, edits=_without(model, clean, corrupt, layer, part, kind))
+            theirs = contributions(model, ablated, pairs, clean)
+            here = 2 * layer + (part == "mlp")
+            rows["direct"].append(own[here] - theirs[here])
+            rows["total"].append(before - logit_difference(answer_logits(ablated, pairs), pairs))
+            rows["compensation"].append((theirs - own)[here + 1 :].sum(dim=0))
+        report("ablating layers", model.n_layers, model.n_layers)
+    return SelfRepair(part, kind, **{name: torch.stack(values).double().cpu() for name, values in rows.items()})
+
+
+def _without(model: Model, clean: Run, corrupt: Base, layer: int, part: Part, kind: str) -> list[Edit]:
+    def value(own: Tensor, other: Tensor) -> Tensor:
+        if kind == "zero":
+            return patches.zero(own)
+        return patches.mean(own, other, corrupt.run.tokens.mask) if kind == "mean" else patches.resample(own, other)
+
+    if part == "mlp":
+        return [Edit(f"m{layer}", value(corrupt.mlp(layer), corrupt.mlp(layer)))]
+    z, other = clean.z[layer], corrupt.run.z[layer]
+    return [Edit(f"a{layer}.h{head}", value(z[:, :, head], other[:, :, head])) for head in range(model.n_heads)]
+
+
+def contributions(model: Model, run: Run, pairs: PromptPairs, clean: Run) -> Float[Tensor, "part prompt"]:
+    """What attention and MLP of every layer (in turn) add to the logit difference at the answer, through the final norm
+    with the scale of the clean run."""
+    base, norm = Base(model, run), model.weights.final_norm
+    rows = torch.arange(len(pairs), device=model.device)
+    direction = model.weights.W_U.T[pairs.answers] - model.weights.W_U.T[pairs.distractors]
+    if norm is not None:
+        direction = direction if norm.weight is None else direction * norm.weight
+        if norm.kind == "layer":
+            direction = direction - direction.mean(dim=-1, keepdim=True)
+    direction = direction / clean.final_scale[rows, pairs.answer_columns]
+    parts = [part(layer) for layer in range(model.n_layers) for part in (base.attention, base.mlp)]
+    return torch.stack([(part[rows, pairs.answer_columns] * direction).sum(dim=-1) for part in parts])
