@@ -120,6 +120,73 @@ def heads(
 
 @app.command()
 @plain_errors()
+def trace(
+    model: ModelName = "mini",
+    prompt: Annotated[str | None, typer.Option(help="A prompt; the answer is what the model makes of it.")] = None,
+    subject: Annotated[str | None, typer.Option(help="The part of the prompt to corrupt.")] = None,
+    facts: Annotated[
+        Path | None, typer.Option(help="Trace the facts of a file: ROME's known_1000.json, or an LRE relation.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many facts.", show_default="all")] = None,
+    kinds: Annotated[
+        str,
+        typer.Option(
+            help="What to put back: states (after a layer), mlp, attention (windows of layers), "
+            "states_severed_mlp, states_severed_attention."
+        ),
+    ] = "states,mlp,attention",
+    severed: Annotated[bool, typer.Option("--severed", help="Add both severed kinds.")] = False,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Layers of a window.", show_default="10, or half of fewer than 20 layers")
+    ] = None,
+    noise: Annotated[
+        float | None, typer.Option(help="Standard deviation of the noise.", show_default="3 sd of the subjects' embeddings")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of noise.")] = 10,
+    replacement: Annotated[
+        str | None, typer.Option(help="Instead of noise: another subject, of as many tokens.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the noise: the same seed gives the same files.")] = 0,
+    bos: Annotated[
+        bool | None, typer.Option("--bos/--no-bos", help="Begin prompts with BOS.", show_default="as the tokenizer asks")
+    ] = None,
+    memory: Annotated[int, typer.Option(metavar="MB", min=1, help="Memory for patched runs, besides the model.")] = 256,
+    out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default="out/trace-MODEL")] = None,
+    saved: Annotated[
+        Path | None, typer.Option("--open", metavar="FILE", help="Show a saved trace.json or traces.json; nothing is traced.")
+    ] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Find where a model keeps a fact, by causal tracing.
+
+    The subject is corrupted with noise, so that the answer is lost; then, token by token and layer by layer, the clean
+    run's value is put back. Where the answer's probability returns, what the model knows passes. With --facts, averages
+    over facts by the role of the token, as in ROME (Meng et al. 2022).
+
+    \b
+    Examples:
+      circuits trace
+      circuits trace --model gpt2 --prompt "The Space Needle is in the city of" --subject "The Space Needle"
+      circuits trace --model gpt2-xl --facts known_1000.json --limit 100
+      circuits trace --severed --window 1 --noise 0.3
+      circuits trace --open out/trace-mini/trace.json
+    """
+    from circuits.cli import trace as command
+
+    if saved is not None:
+        command.reopen(saved, out=out, as_json=as_json)
+        return
+    question = command.Question(prompt, subject, facts, limit)
+    corruption = command.Corruption(
+        noise, replacement, draws, command.parse_kinds(kinds, severed), window, seed, bos, memory * 2**20
+    )
+    command.run(question, corruption, model=model, out=out, device=device, dtype=dtype, as_json=as_json)
+
+
+@app.command()
+@plain_errors()
 def models(as_json: AsJson = False) -> None:
     """List the models that can be loaded.
 

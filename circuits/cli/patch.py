@@ -1,0 +1,167 @@
+"""`circuits patch`: activation, edge and path patching, its files and its report."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from circuits.cli.measured import Setting, interval, paired, prompts_of, save_figure
+from circuits.cli.output import staged
+from circuits.cli.progress import ProgressBars
+from circuits.cli.prompts import names_of, positions_of
+from circuits.cli.text import one_line, print_json, table
+from circuits.errors import CircuitsError, GraphError
+from circuits.graph import Node
+from circuits.models import Model
+from circuits.patching import Effects, patch_edges, patch_nodes, patch_path
+from circuits.patching.effects import Direction
+from circuits.patching.sites import GROUPS, find_sites
+from circuits.plots import effects_figure, path_figure
+from circuits.tasks import PromptPairs
+from circuits.tasks.metrics import Metric
+
+FILES = {
+    "effects.json": "every prompt's numbers; circuits patch --open shows them again",
+    "effects.csv": "every effect with its interval",
+    "effects.png": "the effects as a heatmap, or the largest as bars",
+    "paths.png": "the largest ones drawn through the layers",
+}
+"""What `circuits patch` writes, and what for; paths.png for edges and paths alone."""
+
+_DIRECTIONS: dict[str, Direction] = {"denoising": "denoising", "noising": "noising"}
+_WORDS = {"denoising": "clean values into corrupt runs", "noising": "corrupt values into clean runs"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Patches:
+    """What is patched, and which way; one of nodes, edges and paths."""
+
+    nodes: str | None = None
+    edges: str | None = None
+    paths: Sequence[str] = ()
+    freeze_mlps: bool = False
+    direction: str | None = None
+
+    def check(self) -> None:
+        """Raise CircuitsError where the options contradict each other; needs no model."""
+        given = [name for name, there in (("--nodes", self.nodes), ("--edges", self.edges), ("--path", self.paths)) if there]
+        if len(given) > 1:
+            raise CircuitsError(f"{' and '.join(given)} exclude each other: patch nodes, edges or paths")
+        if self.freeze_mlps and not self.paths:
+            raise CircuitsError("--freeze-mlps says what happens on a path: it needs --path")
+        if self.direction is not None and self.direction not in _DIRECTIONS:
+            raise CircuitsError(f"unknown direction {self.direction!r}: expected denoising or noising")
+
+    def measure(self, model: Model, pairs: PromptPairs, metric: Metric, **options: Any) -> Effects:
+        """Patch them. Raises GraphError for names that the model lacks."""
+        direction = _DIRECTIONS[self.direction or ("noising" if self.paths else "denoising")]
+        if self.paths:
+            paths = [names_of(path) for path in self.paths]
+            return patch_path(model, pairs, metric, paths, freeze_mlps=self.freeze_mlps, direction=direction, **options)
+        if self.edges is not None:
+            edges = None if self.edges.strip() == "all" else names_of(self.edges)
+            if edges == []:
+                raise GraphError("there are no edges to patch: name some, such as 'm0->m1,a0.h1->logits', or all")
+            return patch_edges(model, pairs, metric, edges, direction=direction, **options)
+        nodes = names_of(self.nodes or "nodes")
+        check_names(model, nodes)
+        return patch_nodes(model, pairs, metric, nodes, direction=direction, **options)
+
+
+def check_names(model: Model, names: Sequence[str]) -> None:
+    """Raise GraphError, with the groups that there are, for names of which one is no node, site or group of the model."""
+    try:
+        find_sites(model, names)
+    except GraphError as error:
+        raise GraphError(f"{error}; or one of the groups {', '.join(GROUPS)}") from None
+
+
+def run(patches: Patches, setting: Setting, *, top: int, as_json: bool) -> None:
+    """Patch, write the files, print the report."""
+    patches.check()
+    folder, positions = setting.folder("patch"), positions_of(setting.positions)
+    with staged(folder) as staging, ProgressBars() as progress:
+        model, pairs, metric = setting.prepare(progress)
+        options = {"positions": positions, "budget": setting.budget, "seed": setting.prompts.seed, "progress": progress}
+        effects = setting.noted(patches.measure(model, pairs, metric, **options), model, pairs)
+        effects.save(staging / "effects.json")
+        files = ["effects.json", *_write(effects, staging)]
+    if as_json:
+        print_json(_contents(effects, folder, files))
+    else:
+        typer.echo("\n\n".join([_report(effects, folder, files, top), paired("Try next", _next(effects, setting, folder))]))
+
+
+def reopen(file: Path, *, out: Path | None, top: int, as_json: bool) -> None:
+    """Print saved effects again, and write their table and pictures beside them, or into `out`."""
+    effects, folder = Effects.load(file), file.parent if out is None else out
+    with staged(folder) as staging:
+        files = _write(effects, staging)
+    if as_json:
+        print_json(_contents(effects, folder, files))
+    else:
+        typer.echo(_report(effects, folder, files, top))
+
+
+def _write(effects: Effects, folder: Path) -> list[str]:
+    """Write the table and the pictures; returns their names."""
+    effects.to_dataframe().to_csv(folder / "effects.csv", index=False)
+    save_figure(effects_figure(effects), folder / "effects.png")
+    if any("->" in name for name in effects.names):
+        try:
+            save_figure(path_figure(effects), folder / "paths.png")
+        except GraphError as error:  # whole MLPs and single neurons have no picture together
+            typer.echo(f"no paths.png: {one_line(error)}", err=True)
+    return [name for name in FILES if (folder / name).is_file() and name != "effects.json"]
+
+
+def _contents(effects: Effects, folder: Path, files: Sequence[str]) -> dict[str, Any]:
+    about = {key: effects.metadata.get(key) for key in ("model", "patched", "metric", "source")}
+    ends = {"clean": float(effects.clean.mean()), "corrupt": float(effects.corrupt.mean())}
+    found = {"direction": effects.direction, "prompts": len(effects.clean), **ends}
+    rows = effects.to_dataframe().drop(columns="prompts").to_dict("records")
+    return {**about, **found, "effects": rows, "files": {name: str(folder / name) for name in files}}
+
+
+def _report(effects: Effects, folder: Path, files: Sequence[str], top: int) -> str:
+    about, count = effects.metadata, len(effects)
+    metric = one_line(about.get("metric", "metric")).replace("_", " ")
+    lines = [
+        f"{one_line(about.get('model', 'model'))}: {count:,} {one_line(about.get('patched', 'nodes'))} patched one at a time, "
+        f"{_WORDS[effects.direction]} ({effects.direction})",
+        f"{prompts_of(effects)}: mean {metric} {float(effects.clean.mean()):.4g} clean, "
+        f"{float(effects.corrupt.mean()):.4g} corrupt",
+    ]
+    found = dict(zip(effects.names, effects.intervals(), strict=True))
+    rows = [(name, interval(found[name])) for name, _ in effects.top(top)]
+    more = f"\n... and {count - len(rows):,} more in effects.csv" if count > len(rows) else ""
+    header = ("largest effects", "share of the gap bridged [95 % interval]")
+    listed = paired(f"Files in {one_line(folder)}", [(name, FILES[name]) for name in files])
+    return "\n\n".join(["\n".join(lines), table(header, rows, indent=0) + more, listed])
+
+
+def _next(effects: Effects, setting: Setting, folder: Path) -> list[tuple[str, str]]:
+    """What to try after this."""
+    patched, steps = effects.metadata["patched"], []
+    node = _best_node(effects)
+    if patched == "nodes" and setting.positions is None:
+        steps.append((setting.command("patch", "--nodes", "residual", "--positions", "each"), "which positions matter"))
+    if patched == "nodes":
+        steps.append((setting.command("patch", "--edges", "all"), "through which edges"))
+    if node is not None:
+        steps.append((setting.command("ablate", str(node)), f"what is lost without {node}"))
+    return [*steps, (f"circuits patch --open {folder / 'effects.json'}", "these effects again")]
+
+
+def _best_node(effects: Effects) -> Node | None:
+    """The head, MLP or neuron with the largest effect, as a site or as the start of an edge or path."""
+    for name, _ in effects.top(len(effects)):
+        try:
+            node = Node.parse(name.partition("@")[0].partition("->")[0].partition("<")[0])
+        except GraphError:
+            continue
+        if node.kind != "input":
+            return node
+    return None
