@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 import typer
 
-from circuits.cli.measured import Setting, interval, paired, prompts_of, save_figure
+from circuits.cli.measured import Setting, interval, naming_options, paired, prompts_of, save_figure
 from circuits.cli.output import staged
 from circuits.cli.patch import check_names
 from circuits.cli.progress import ProgressBars
-from circuits.cli.prompts import names_of, positions_of
+from circuits.cli.prompts import positions_of
 from circuits.cli.text import one_line, print_json, table
 from circuits.errors import CircuitsError
 from circuits.models import Model
@@ -48,10 +48,14 @@ class Loss:
     each: bool
     self_repair: bool
 
-    def check(self) -> None:
+    def check(self, positions: str | None) -> None:
         """Raise CircuitsError where the options contradict each other; needs no model."""
+        if self.self_repair and positions is not None:
+            raise CircuitsError("--self-repair takes out whole layers, at every position: leave out --positions")
         if not self.nodes and not self.self_repair:
             raise CircuitsError("name nodes to ablate, such as a0.h5 m2 or a group such as heads; or give --self-repair")
+        if not self.nodes and (self.each or self.freeze_patterns):
+            raise CircuitsError(f"{'--each' if self.each else '--freeze-patterns'} is about NODES: name some, such as a0.h5 m2")
         if self.kind not in _KINDS:
             raise CircuitsError(f"unknown kind of ablation {self.kind!r}: expected {', '.join(_KINDS)}")
         if self.self_repair and self.kind not in _REPAIR_KINDS:
@@ -82,9 +86,9 @@ class Loss:
 
 def run(loss: Loss, setting: Setting, *, as_json: bool) -> None:
     """Ablate, write the files, print the report."""
-    loss.check()
+    loss.check(setting.positions)
     folder, positions = setting.folder("ablate"), positions_of(setting.positions)
-    with staged(folder) as staging, ProgressBars() as progress:
+    with staged(folder) as staging, ProgressBars() as progress, naming_options():
         model, pairs, metric = setting.prepare(progress)
         options = {"positions": positions, "seed": setting.prompts.seed, "budget": setting.budget}
         found = loss.measure(model, pairs, metric, progress, **options) if loss.nodes else None
@@ -92,13 +96,18 @@ def run(loss: Loss, setting: Setting, *, as_json: bool) -> None:
         if found is not None:
             found = setting.noted(found, model, pairs)
             found.save(staging / "ablation.json")
-        files = _write(found, repair, staging)
+        files = _write(found, repair, staging, f"Self-repair by layer of {model.name}")
     if as_json:
         print_json(_contents(found, repair, folder, files))
         return
     parts = _report(found) if found is not None else []
+    if repair:
+        where = f"{len(pairs)} prompts ({one_line(setting.prompts.describe())})"
+        parts += [
+            f"{one_line(model.name)}: layers replaced ({loss.kind}) in clean runs, effect on the logit difference; {where}"
+        ]
     parts += [_repair_report(one) for one in repair]
-    steps = paired("Try next", _next(loss, setting, folder))
+    steps = paired("Try next", _next(loss, setting))
     typer.echo("\n\n".join([*parts, _listed(folder, files), steps]))
 
 
@@ -106,21 +115,21 @@ def reopen(file: Path, *, out: Path | None, as_json: bool) -> None:
     """Print a saved ablation again, and write its table and picture beside it, or into `out`."""
     found, folder = Ablation.load(file), file.parent if out is None else out
     with staged(folder) as staging:
-        files = _write(found, [], staging)
+        files = _write(found, [], staging, "")
     if as_json:
         print_json(_contents(found, [], folder, files))
     else:
         typer.echo("\n\n".join([*_report(found), _listed(folder, files)]))
 
 
-def _write(found: Ablation | None, repair: Sequence[SelfRepair], folder: Path) -> list[str]:
+def _write(found: Ablation | None, repair: Sequence[SelfRepair], folder: Path, title: str) -> list[str]:
     """Write the tables and the pictures; returns the names of all files that are there."""
     if found is not None:
         found.to_dataframe().to_csv(folder / "ablation.csv", index=False)
         save_figure(ablation_figure(found), folder / "ablation.png")
     if repair:
         pd.DataFrame(_repair_rows(repair)).to_csv(folder / "self_repair.csv", index=False)
-        save_figure(self_repair_figure(*repair), folder / "self_repair.png")
+        save_figure(self_repair_figure(*repair, title=title), folder / "self_repair.png")
     return [name for name in FILES if (folder / name).is_file()]
 
 
@@ -128,9 +137,7 @@ def _repair_rows(repair: Sequence[SelfRepair]) -> list[dict[str, Any]]:
     return [{"part": one.part, "kind": one.kind, **row} for one in repair for row in one.to_dataframe().to_dict("records")]
 
 
-def _contents(
-    found: Ablation | None, repair: Sequence[SelfRepair], folder: Path, files: Sequence[str]
-) -> dict[str, Any]:
+def _contents(found: Ablation | None, repair: Sequence[SelfRepair], folder: Path, files: Sequence[str]) -> dict[str, Any]:
     about: dict[str, Any] = {}
     if found is not None:
         names = ("model", "metric", "kind", "freeze_patterns", "source")
@@ -152,8 +159,9 @@ def _report(found: Ablation) -> list[str]:
     rows = list(zip(found.names, found.intervals(), found.scores.mean(dim=1).tolist(), strict=True))
     rows.sort(key=lambda row: -abs(row[1].effect))
     more = f"\n... and {len(rows) - _MOST_ROWS:,} more in ablation.csv" if len(rows) > _MOST_ROWS else ""
-    header = ("without", f"change of {metric} [95 % interval]", "what is left")
-    cells = [(_short(name), interval(effect), f"{left:.4g}") for name, effect, left in rows[:_MOST_ROWS]]
+    count = len(found.whole)
+    header = ("without", f"change of {metric}" + " [95 % interval]" * (count > 1), "what is left")
+    cells = [(_short(name), interval(effect, count), f"{left:.4g}") for name, effect, left in rows[:_MOST_ROWS]]
     return [heading, table(header, cells, indent=0) + more]
 
 
@@ -167,7 +175,7 @@ def _repair_report(report: SelfRepair) -> str:
         for layer, *values in report.to_dataframe().itertuples(index=False)
     ]
     what = "attention" if report.part == "attention" else "MLP"
-    header = (f"without the {what} of ({report.kind})", "direct", "total", "compensation by later layers")
+    header = (f"without the {what} of", "direct", "total", "compensation by later layers")
     return table(header, rows, indent=0)
 
 
@@ -175,7 +183,7 @@ def _listed(folder: Path, files: Sequence[str]) -> str:
     return paired(f"Files in {one_line(folder)}", [(name, FILES[name]) for name in files])
 
 
-def _next(loss: Loss, setting: Setting, folder: Path) -> list[tuple[str, str]]:
+def _next(loss: Loss, setting: Setting) -> list[tuple[str, str]]:
     """What to try after this."""
     names, steps = list(loss.nodes), []
     kind = [] if loss.kind == "mean" else ["--kind", loss.kind]
@@ -185,9 +193,10 @@ def _next(loss: Loss, setting: Setting, folder: Path) -> list[tuple[str, str]]:
     if len(names) > 1 and not loss.each:
         steps.append((setting.command("ablate", *names, *kind, "--each"), "each by itself"))
     if not loss.self_repair:
-        steps.append((setting.command("ablate", "--self-repair"), "whether later layers make up for a loss"))
+        plain = dataclasses.replace(setting, positions=None, metric="logit_difference")
+        steps.append((plain.command("ablate", "--self-repair"), "whether later layers make up for a loss"))
     if names:
-        steps.append((f"circuits ablate --open {folder / 'ablation.json'}", "this result again"))
+        steps.append(setting.opening("ablate", "ablation.json"))
     else:
         steps.append((setting.command("ablate", "heads", "--each"), "every head by itself"))
     return steps

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from circuits.cli.measured import Setting, interval, paired, prompts_of, save_figure
+from circuits.cli.measured import Setting, interval, naming_options, paired, prompts_of, save_figure
 from circuits.cli.output import staged
 from circuits.cli.progress import ProgressBars
 from circuits.cli.prompts import names_of, positions_of
@@ -19,6 +19,7 @@ from circuits.patching import Effects, patch_edges, patch_nodes, patch_path
 from circuits.patching.effects import Direction
 from circuits.patching.sites import GROUPS, find_sites
 from circuits.plots import effects_figure, path_figure
+from circuits.plots.effects import largest
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
 
@@ -75,6 +76,8 @@ def check_names(model: Model, names: Sequence[str]) -> None:
     try:
         find_sites(model, names)
     except GraphError as error:
+        if "is not a node" not in str(error):
+            raise
         raise GraphError(f"{error}; or one of the groups {', '.join(GROUPS)}") from None
 
 
@@ -82,7 +85,7 @@ def run(patches: Patches, setting: Setting, *, top: int, as_json: bool) -> None:
     """Patch, write the files, print the report."""
     patches.check()
     folder, positions = setting.folder("patch"), positions_of(setting.positions)
-    with staged(folder) as staging, ProgressBars() as progress:
+    with staged(folder) as staging, ProgressBars() as progress, naming_options():
         model, pairs, metric = setting.prepare(progress)
         options = {"positions": positions, "budget": setting.budget, "seed": setting.prompts.seed, "progress": progress}
         effects = setting.noted(patches.measure(model, pairs, metric, **options), model, pairs)
@@ -91,7 +94,7 @@ def run(patches: Patches, setting: Setting, *, top: int, as_json: bool) -> None:
     if as_json:
         print_json(_contents(effects, folder, files))
     else:
-        typer.echo("\n\n".join([_report(effects, folder, files, top), paired("Try next", _next(effects, setting, folder))]))
+        typer.echo("\n\n".join([_report(effects, folder, files, top), paired("Try next", _next(effects, setting))]))
 
 
 def reopen(file: Path, *, out: Path | None, top: int, as_json: bool) -> None:
@@ -126,38 +129,56 @@ def _contents(effects: Effects, folder: Path, files: Sequence[str]) -> dict[str,
 
 
 def _report(effects: Effects, folder: Path, files: Sequence[str], top: int) -> str:
-    about, count = effects.metadata, len(effects)
-    metric = one_line(about.get("metric", "metric")).replace("_", " ")
+    about, count, prompts = effects.metadata, len(effects), len(effects.clean)
+    metric, patched = (one_line(about.get(key, "")).replace("_", " ") for key in ("metric", "patched"))
+    how = f"{_WORDS[effects.direction]} ({effects.direction})"
     lines = [
-        f"{one_line(about.get('model', 'model'))}: {count:,} {one_line(about.get('patched', 'nodes'))} patched one at a time, "
-        f"{_WORDS[effects.direction]} ({effects.direction})",
+        f"{one_line(about.get('model', 'model'))}: {count:,} {patched if count > 1 else patched.rstrip('s')} patched one at a "
+        f"time, {how}",
         f"{prompts_of(effects)}: mean {metric} {float(effects.clean.mean()):.4g} clean, "
         f"{float(effects.corrupt.mean()):.4g} corrupt",
     ]
-    found = dict(zip(effects.names, effects.intervals(), strict=True))
-    rows = [(name, interval(found[name])) for name, _ in effects.top(top)]
+    first = largest(effects, top)
+    shown = [_labelled(name, about.get("tokens")) for name in first.names]
+    rows = [(name, interval(found, prompts)) for name, found in zip(shown, first.intervals(), strict=True)]
     more = f"\n... and {count - len(rows):,} more in effects.csv" if count > len(rows) else ""
-    header = ("largest effects", "share of the gap bridged [95 % interval]")
+    header = ("largest effects", "share of the gap bridged" + " [95 % interval]" * (prompts > 1))
     listed = paired(f"Files in {one_line(folder)}", [(name, FILES[name]) for name in files])
     return "\n\n".join(["\n".join(lines), table(header, rows, indent=0) + more, listed])
 
 
-def _next(effects: Effects, setting: Setting, folder: Path) -> list[tuple[str, str]]:
+def _labelled(name: str, tokens: object) -> str:
+    """A name, with the token that stands at its position where there is one prompt."""
+    column = name.rpartition("@")[2] if "@" in name else ""
+    if not isinstance(tokens, list) or not column.isdigit() or int(column) >= len(tokens):
+        return name
+    return f"{name} {str(tokens[int(column)]).replace(' ', '·')}"
+
+
+def _next(effects: Effects, setting: Setting) -> list[tuple[str, str]]:
     """What to try after this."""
-    patched, steps = effects.metadata["patched"], []
-    node = _best_node(effects)
+    patched, node, steps = effects.metadata["patched"], _best_node(effects), []
+    inner = next((name for name in largest(effects, len(effects)).names if _is_inner(name)), None)
     if patched == "nodes" and setting.positions is None:
         steps.append((setting.command("patch", "--nodes", "residual", "--positions", "each"), "which positions matter"))
     if patched == "nodes":
         steps.append((setting.command("patch", "--edges", "all"), "through which edges"))
+    if patched == "edges" and inner is not None:
+        path = f"{inner.partition('@')[0].replace('->', ',')},logits"
+        steps.append((setting.command("patch", "--path", path), "how much of it goes on to the logits"))
     if node is not None:
         steps.append((setting.command("ablate", str(node)), f"what is lost without {node}"))
-    return [*steps, (f"circuits patch --open {folder / 'effects.json'}", "these effects again")]
+    return [*steps, setting.opening("patch", "effects.json")]
+
+
+def _is_inner(name: str) -> bool:
+    """Whether an edge runs between two nodes of the model's inside."""
+    return "->" in name and not name.startswith("input") and "logits" not in name
 
 
 def _best_node(effects: Effects) -> Node | None:
     """The head, MLP or neuron with the largest effect, as a site or as the start of an edge or path."""
-    for name, _ in effects.top(len(effects)):
+    for name in largest(effects, len(effects)).names:
         try:
             node = Node.parse(name.partition("@")[0].partition("->")[0].partition("<")[0])
         except GraphError:

@@ -14,7 +14,7 @@ Task = Annotated[
     typer.Option(metavar="induction|facts", help="Prompts that are made for the model.", show_default="induction"),
 ]
 PromptFile = Annotated[
-    Path | None, typer.Option(help="Prompts of your own: EAP-IG CSV or AutoCircuit JSON.", show_default=False)
+    Path | None, typer.Option(metavar="FILE", help="Prompts of your own: EAP-IG CSV or AutoCircuit JSON.", show_default=False)
 ]
 Clean = Annotated[str | None, typer.Option(help="One pair of your own: the prompt.", show_default=False)]
 Corrupt = Annotated[
@@ -30,16 +30,9 @@ MetricName = Annotated[
         help="What is measured at the answer; kl: distance from the model's own answer to the clean prompt.",
     ),
 ]
-Positions = Annotated[
-    str | None,
-    typer.Option(
-        help="Where: each, last, subject_last, a column (negative from the end), or several with commas between them.",
-        show_default="all together",
-    ),
-]
 Seed = Annotated[int, typer.Option(help="Seed of the prompts and of the intervals: the same seed gives the same files.")]
 Memory = Annotated[int, typer.Option(metavar="MB", min=1, help="Memory that a pass may take, besides the model.")]
-Open = Annotated[Path | None, typer.Option("--open", help="Show a saved result again; computes nothing.", show_default=False)]
+Open = Annotated[Path | None, typer.Option("--open", metavar="FILE", help="Show a saved result again; nothing is computed.")]
 
 
 @app.command()
@@ -48,21 +41,35 @@ def patch(
     nodes: Annotated[
         str | None,
         typer.Option(
-            help="Nodes, sites or groups, with commas between them: a0.h1, m3, m3.n7, 'a0.h1<q>', resid2, heads, mlps, q, k, v, "
-            "patterns, neurons, residual, attention, middle.",
+            metavar="NAMES",
+            help="Nodes, sites or groups, with commas between them: a0.h1, m3, m3.n7, 'a0.h1<q>', resid2, heads, mlps, q, k, "
+            "v, patterns, neurons, residual, attention, middle.",
             show_default="nodes: the input, all heads and MLPs",
         ),
     ] = None,
     edges: Annotated[
-        str | None, typer.Option(help="Edges instead: all, or names such as 'm0->m3,a0.h1->a2.h0<k>'.", show_default=False)
+        str | None,
+        typer.Option(metavar="NAMES|all", help="Edges instead, such as 'm0->m3,a0.h1->a2.h0<k>'.", show_default=False),
     ] = None,
     path: Annotated[
-        list[str] | None, typer.Option(help="A path instead, such as 'a0.h3,a1.h2<k>,logits'; repeatable.", show_default=False)
+        list[str] | None,
+        typer.Option(metavar="NAMES", help="A path instead: 'a0.h3,a1.h2<k>,logits'; repeatable.", show_default=False),
     ] = None,
     freeze_mlps: Annotated[bool, typer.Option("--freeze-mlps", help="On a path, hold MLPs as they were.")] = False,
-    positions: Positions = None,
+    positions: Annotated[
+        str | None,
+        typer.Option(
+            help="Where: each, last, subject_last, a column (negative from the end), or several with commas between them.",
+            show_default="all together",
+        ),
+    ] = None,
     direction: Annotated[
-        str | None, typer.Option(metavar="denoising|noising", show_default="denoising; noising for a path")
+        str | None,
+        typer.Option(
+            metavar="denoising|noising",
+            help="Clean values into corrupt runs, or corrupt values into clean runs.",
+            show_default="denoising; noising for a path",
+        ),
     ] = None,
     task: Task = None,
     prompts: PromptFile = None,
@@ -121,7 +128,7 @@ def patch(
 def ablate(
     nodes: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NODES...", help="Nodes, sites or groups, such as a0.h5 m2 heads.", show_default=False),
+        typer.Argument(metavar="NODES", help="Nodes, sites or groups, such as a0.h5 m2 heads.", show_default=False),
     ] = None,
     kind: Annotated[
         str,
@@ -138,7 +145,9 @@ def ablate(
     self_repair: Annotated[
         bool, typer.Option("--self-repair", help="Also ablate layer by layer: do later layers make up for the loss?")
     ] = False,
-    positions: Positions = None,
+    positions: Annotated[
+        str | None, typer.Option(help="Where: last, subject_last, or a column.", show_default="everywhere")
+    ] = None,
     task: Task = None,
     prompts: PromptFile = None,
     clean: Clean = None,

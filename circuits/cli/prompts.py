@@ -68,9 +68,10 @@ class PromptOptions:
         if self.prompts is not None:
             return _read(self.prompts, model)[: self.count]
         if self.clean is not None and self.corrupt is not None:
-            texts = {"clean": [self.clean], "corrupt": [self.corrupt]}
-            targets = {"answers": [self.answer or ""], "distractors": [self.distractor or ""]}
-            return PromptPairs.from_text(model, **texts, **targets)
+            answers, distractors = [self.answer or ""], [self.distractor or ""]
+            return PromptPairs.from_text(
+                model, clean=[self.clean], corrupt=[self.corrupt], answers=answers, distractors=distractors
+            )
         if self.task == "facts":
             return fact_pairs(model, mini_facts(), count=self.count or COUNT, seed=self.seed)
         return induction(model, count=self.count or COUNT, seed=self.seed)

@@ -104,7 +104,9 @@ def run(
         if facts is not None:
             found = trace_facts(loaded, facts, limit=question.limit, **options)
             if not found.traces:
-                raise PromptError(f"{loaded.name} knows none of {len(facts)} facts; the last one: {found.skipped[-1][1]}")
+                raise PromptError(
+                    f"none of {len(facts)} facts can be traced with {loaded.name}; the last one: {found.skipped[-1][1]}"
+                )
         elif question.prompt is not None and question.subject is not None:
             found = causal_trace(loaded, question.prompt, subject=question.subject, **options)
         else:

@@ -132,7 +132,7 @@ def _traced(
         return logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=-1)[:, answer]
 
     sweep = Sweep(model, corrupted, Reading(columns, probability), budget=budget)
-    cells = _Cells(Base(model, clean), sweep.base, subject[0] if model.weights.causal else 0, window)
+    cells = Cells(Base(model, clean), sweep.base, subject[0] if model.weights.causal else 0, window)
     found = {}
     for kind in kinds:
         variants = [cells.variant(kind, token, layer) for token in range(width) for layer in range(model.n_layers)]
@@ -155,7 +155,7 @@ def _traced(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Cells:
+class Cells:
     """The changes of every cell, each made once, so that windows which begin alike are computed together."""
 
     clean: Base

@@ -1,8 +1,9 @@
 """Pictures of results, as matplotlib figures: `figure.savefig("heads.png")` writes one. No pyplot, no global state."""
 
 from circuits.plots.circuit import circuit_figure
-from circuits.plots.effects import ablation_figure, effects_figure, knockout_figure, self_repair_figure
+from circuits.plots.effects import effects_figure
 from circuits.plots.heads import head_scores_figure
+from circuits.plots.losses import ablation_figure, knockout_figure, self_repair_figure
 from circuits.plots.paths import path_figure
 from circuits.plots.patterns import patterns_figure
 from circuits.plots.traces import role_curves_figure, trace_figure

@@ -1,5 +1,6 @@
-"""Effects of patches: heads by layer, sites by position, the largest ones as bars; and what ablations cost."""
+"""Effects of patches: heads by layer, sites by position, the largest ones as bars."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from circuits.errors import CircuitsError, NonFiniteError
-from circuits.patching import Ablation, Effects, Knockout, SelfRepair
-from circuits.patching.bootstrap import Effect, bootstrap
+from circuits.patching import Effects
+from circuits.patching.bootstrap import Effect
 from circuits.plots.text import shortened, shown_token, wrapped
 
 MOST_BARS = 20
@@ -27,9 +27,6 @@ _COLOURS = LinearSegmentedColormap.from_list("effects", [NEGATIVE, "#ffffff", PO
 LEAST = 0.05
 """The least effect that is drawn in full colour, so that noise does not look like a finding."""
 _SHARE = "share of the gap bridged (0 = nothing, 1 = all of it)"
-_REPAIR = {"direct": "#0072b2", "total": "#56b4e9", "compensation": "#e69f00"}
-_CURVES = (("#0072b2", "o", 4.0), ("#56b4e9", "s", 1.5), ("#d55e00", "^", 1.5), ("#666666", "D", 1.0))
-"""Colour, marker and width: the first curve is seen behind the second, which is often the same."""
 _SLOTS = {"<q>": "queries", "<k>": "keys", "<v>": "values", "<pattern>": "patterns"}
 
 
@@ -48,90 +45,22 @@ def effects_figure(effects: Effects, *, title: str | None = None) -> Figure:
     if not np.isfinite(values).all():
         raise NonFiniteError(f"the effect of {effects.names[int((~np.isfinite(values)).argmax())]} is no finite number")
     heading = title or heading_of(effects)
-    by_head = _head_grid(effects.names)
+    sites, place = _at_one_place(effects.names)
+    by_head = _head_grid(sites)
     if by_head:
-        return _head_figure(by_head, dict(zip(effects.names, values, strict=True)), heading)
+        return _head_figure(by_head, dict(zip(sites, values, strict=True)), heading + (f", at {place}" if place else ""))
     grid = _position_grid(effects.names)
     if grid:
         return _position_figure(*grid, values, _tokens(effects, grid[1]), heading)
-    top = [name for name, _ in effects.top(MOST_BARS)]
-    found = dict(zip(effects.names, effects.intervals(), strict=True))
+    top = largest(effects, MOST_BARS)
     more = f"; {len(top)} of {len(effects):,}, the largest" if len(top) < len(effects) else ""
-    return bars([(name, found[name]) for name in top], f"{heading}{more}", _SHARE, len(effects.clean))
+    return bars(list(zip(top.names, top.intervals(), strict=True)), f"{heading}{more}", _SHARE, len(effects.clean))
 
 
-def ablation_figure(ablation: Ablation, *, title: str | None = None) -> Figure:
-    """Draw how far the metric moves without each set of nodes, as bars with 95 % intervals, in the sets' order; of more than
-    20 sets the 20 with the largest change. Negative = the nodes were helping a metric that is better when higher."""
-    rows = list(zip(ablation.names, ablation.intervals(), strict=True))
-    about, count = ablation.metadata, len(ablation.whole)
-    frozen = ", patterns frozen" if about.get("freeze_patterns") else ""
-    heading = title or f"{about.get('model', 'model')} with nodes ablated ({about.get('kind', 'ablation')}{frozen})"
-    if len(rows) > MOST_BARS:
-        heading += f"; {MOST_BARS} of {len(rows):,}, the largest"
-        rows = sorted(rows, key=lambda row: -abs(row[1].effect))[:MOST_BARS]
-    metric = str(about.get("metric", "the metric")).replace("_", " ")
-    whole = f"change of {metric} (whole model: {float(ablation.whole.mean()):.4g})"
-    return bars(rows, heading, whole, count)
-
-
-def self_repair_figure(*reports: SelfRepair, title: str | None = None) -> Figure:
-    """Draw, for each layer and a panel a report, what it writes to the logit difference itself (direct), what is lost without
-    it (total) and by how much later layers grow when it is gone (compensation), in logits, with 95 % intervals over prompts.
-
-    A total below the direct effect, with compensation above 0, is self-repair. Raises CircuitsError without a report.
-    """
-    if not reports:
-        raise CircuitsError("there is no self-repair report to draw")
-    layers = max(len(report.direct) for report in reports)
-    width = min(max(0.5 * layers + 1.2, 3.6), 9.0)
-    figure = Figure(figsize=(width * len(reports) + 0.4, 3.5), layout="constrained")
-    grid = figure.subplots(1, len(reports), squeeze=False, sharey=True)[0]
-    for axes, report in zip(grid, reports, strict=True):
-        for place, (part, colour) in enumerate(_REPAIR.items()):
-            found = [bootstrap(row) for row in getattr(report, part)]
-            means = np.array([one.effect for one in found])
-            reach = np.array([[one.effect - one.low, one.high - one.effect] for one in found]).clip(0).T
-            error = {"elinewidth": 0.8, "ecolor": "#303030"}
-            axes.bar(
-                np.arange(len(means)) + 0.27 * (place - 1), means, 0.25, color=colour, yerr=reach, error_kw=error, label=part
-            )
-        _frame(axes, f"{'attention' if report.part == 'attention' else 'MLP'} ablated ({report.kind})", "ablated layer")
-    grid[0].set_ylabel("logit difference (logits)", fontsize=9)
-    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    count = reports[0].direct.shape[1]
-    heading = title or f"Self-repair by layer, {count} prompt{'s' * (count > 1)}"
-    figure.suptitle(wrapped(heading, int(figure.get_figwidth() * 10)), fontsize=10.5, parse_math=False)
-    return figure
-
-
-def knockout_figure(knockout: Knockout, *, title: str | None = None) -> Figure:
-    """Draw the relative change of the answer's probability by layer, a curve a source of attention that was blocked:
-    −100 % = the answer needs it there, 0 = it makes no difference."""
-    figure = Figure(figsize=(6.6, 3.7), layout="constrained")
-    axes = figure.subplots()
-    for source, (colour, marker, width) in zip(knockout.blocked, _CURVES, strict=False):
-        style = {"color": colour, "marker": marker, "linewidth": width, "markersize": 3.5 + width}
-        axes.plot(100 * knockout.change(source).numpy(), label=source.replace("_", " "), **style)
-    window = min(knockout.window, max(len(values) for values in knockout.blocked.values()))
-    _frame(axes, shortened(knockout.prompt, 90), f"centre of {window} layers without this attention")
-    axes.set_ylabel(f"change of p({shortened(knockout.answer.strip(), 16)}), %", fontsize=9, parse_math=False)
-    words = {"title": "the last token may not see", "fontsize": 8, "title_fontsize": 8, "frameon": False}
-    figure.legend(loc="outside right center", **words)
-    heading = title or f"Attention knockout in {knockout.model}: p = {knockout.whole:.1%} with nothing blocked"
-    figure.suptitle(wrapped(heading, 66), fontsize=10.5, parse_math=False)
-    return figure
-
-
-def _frame(axes: Axes, title: str, below: str) -> None:
-    axes.axhline(0, color="#303030", linewidth=0.8)
-    axes.set_title(title, fontsize=9, parse_math=False)
-    axes.set_xlabel(below, fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
-    axes.tick_params(labelsize=8)
-    axes.grid(axis="y", color="#e0e0e0", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+def largest(effects: Effects, k: int) -> Effects:
+    """The k effects of largest size, from the largest on, so that intervals of others need not be drawn."""
+    rows = effects.effect().abs().argsort(descending=True, stable=True)[:k].tolist()
+    return dataclasses.replace(effects, names=tuple(effects.names[row] for row in rows), scores=effects.scores[rows])
 
 
 def bars(rows: Sequence[tuple[str, Effect]], heading: str, label: str, prompts: int) -> Figure:
@@ -150,7 +79,7 @@ def bars(rows: Sequence[tuple[str, Effect]], heading: str, label: str, prompts: 
     axes.set_yticks(places, names, fontsize=8, parse_math=False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     numbers = axes.secondary_yaxis("right")
-    numbers.set_yticks(places, [f"{value:+.3g}" for value in effects[:, 0]], fontsize=7)
+    numbers.set_yticks(places, [f"{value:+#.3g}" for value in effects[:, 0]], fontsize=7)
     numbers.tick_params(length=0)
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", color="#e0e0e0", linewidth=0.6)
@@ -159,7 +88,7 @@ def bars(rows: Sequence[tuple[str, Effect]], heading: str, label: str, prompts: 
     numbers.spines[:].set_visible(False)
     how = f"{prompts} prompts; lines: 95 % intervals" if prompts > 1 else "1 prompt, so no intervals"
     axes.set_xlabel(f"{label}\n{how}", fontsize=8.5, parse_math=False)
-    figure.suptitle(wrapped(heading, int((left + 5.6) * 10)), fontsize=10.5, parse_math=False)
+    figure.suptitle(wrapped(heading, int((left + 5.6) * 11)), fontsize=10.5, parse_math=False)
     return figure
 
 
@@ -174,7 +103,7 @@ def heading_of(effects: Effects) -> str:
     metric = str(about.get("metric", "the metric")).replace("_", " ")
     how = {"denoising": "clean values into corrupt runs", "noising": "corrupt values into clean runs"}[effects.direction]
     model, count = about.get("model"), len(effects.clean)
-    of = f" of {model}" if model else ""
+    of = f" of {shortened(str(model), 40)}" if model else ""
     return f"Patching {about.get('patched', 'nodes')}{of}: {metric}, {how}, {count} prompt{'s' if count > 1 else ''}"
 
 
@@ -187,6 +116,12 @@ def _tokens(effects: Effects, labels: list[str]) -> list[str]:
 
 
 # Heads by layer
+
+
+def _at_one_place(names: Sequence[str]) -> tuple[list[str], str]:
+    """Sites and the position that all names share; "" where they name none, or several."""
+    places = {name.partition("@")[2] for name in names}
+    return ([name.partition("@")[0] for name in names], places.pop()) if len(places) == 1 else (list(names), "")
 
 
 def _head_grid(names: Sequence[str]) -> dict[tuple[int, str], str]:
@@ -243,7 +178,7 @@ def _position_grid(names: Sequence[str]) -> tuple[list[str], list[str]] | None:
 
 def _position_figure(sites: list[str], positions: list[str], values: np.ndarray, labels: list[str], heading: str) -> Figure:
     table = values.reshape(len(sites), len(positions))
-    figure, axes = _heatmap(table, sites, labels, heading)
+    figure, axes = _heatmap(table, [shortened(site, 24) for site in sites], labels, heading)
     axes.set_xlabel("position", fontsize=9)
     axes.set_ylabel("patched site", fontsize=9)
     return figure
@@ -256,18 +191,18 @@ def _heatmap(table: np.ndarray, rows: list[str], columns: list[str], heading: st
     """A heatmap with its first row at the bottom, cells without a value in grey, colours centred at 0."""
     few = max(table.shape) <= _ANNOTATED
     cell = 0.36 if few else 0.2
-    height, width = (min(max(cell * count, 1.6), most) for count, most in zip(table.shape, (14, 12), strict=True))
+    height, width = (min(max(cell * count, 1.6), most) for count, most in zip(table.shape, (14.0, 12.0), strict=True))
     size = (width + 0.075 * max(map(len, rows)) + 1.6, height + 0.07 * max(map(len, columns)) + 1.3)
     figure = Figure(figsize=(max(size[0], 5.0), size[1]), layout="constrained")
     axes = figure.subplots()
-    largest = max(float(np.nanmax(np.abs(table))), LEAST)
-    scale = {"cmap": _COLOURS, "vmin": -largest, "vmax": largest}
+    reach = max(float(np.nanmax(np.abs(table))), LEAST)
+    scale = {"cmap": _COLOURS, "vmin": -reach, "vmax": reach}
     image = axes.imshow(table, origin="lower", aspect="auto", interpolation="nearest", **scale)
     axes.set_facecolor("#c8c8c8")
     long = max(map(len, columns)) > 3
     shown = _ticks(len(columns), width), _ticks(len(rows), height)
-    turned = {"rotation": 90} if long else {}
-    axes.set_xticks(shown[0], [columns[place] for place in shown[0]], fontsize=7.5, parse_math=False, **turned)
+    turn = 90 if long else 0
+    axes.set_xticks(shown[0], [columns[place] for place in shown[0]], fontsize=7.5, parse_math=False, rotation=turn)
     axes.set_yticks(shown[1], [rows[place] for place in shown[1]], fontsize=7.5, parse_math=False)
     bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
     bar.ax.tick_params(labelsize=7)
@@ -276,7 +211,7 @@ def _heatmap(table: np.ndarray, rows: list[str], columns: list[str], heading: st
         _annotate(axes, table, image)
     if note:
         axes.set_title(note, fontsize=8.5, color="#404040", parse_math=False)
-    figure.suptitle(wrapped(heading, int(max(size[0], 5.0) * 10)), fontsize=10.5, parse_math=False)
+    figure.suptitle(wrapped(heading, int(max(size[0], 5.0) * 11)), fontsize=10.5, parse_math=False)
     return figure, axes
 
 

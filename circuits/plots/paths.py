@@ -13,7 +13,8 @@ from matplotlib.path import Path
 from circuits.errors import GraphError
 from circuits.graph import Circuit, Edge, Graph, Node, Reader
 from circuits.patching import Effects
-from circuits.plots.effects import LEAST, NEGATIVE, POSITIVE, heading_of, without_slots
+from circuits.patching.bootstrap import Effect
+from circuits.plots.effects import LEAST, NEGATIVE, POSITIVE, heading_of, largest, without_slots
 from circuits.plots.layout import BOX_HEIGHT, BOX_WIDTH, PORTS, Layout, Point, lay_out
 from circuits.plots.text import shortened, wrapped
 
@@ -21,6 +22,7 @@ MOST_PATHS = 30
 _LISTED = 12
 _LEFT, _RIGHT, _MARGIN, _LINE = 1.1, 0.25, 0.15, 0.19
 _NARROWEST = 6.2
+_Listed = list[tuple[str, Effect]]
 
 
 def path_figure(effects: Effects, *, title: str | None = None) -> Figure:
@@ -31,21 +33,20 @@ def path_figure(effects: Effects, *, title: str | None = None) -> Figure:
     `effects.metadata["graph"]` may give the shape of the model (`n_layers`, `n_heads`, `n_key_value_heads`, `parallel`), which
     is needed where heads share keys. Raises GraphError for names that are no paths.
     """
-    chosen = [name for name, _ in effects.top(MOST_PATHS)]
-    if not chosen:
+    chosen = largest(effects, MOST_PATHS)
+    if not len(chosen):
         raise GraphError("there are no paths to draw")
-    steps = {name: [step.split("+") for step in name.partition("@")[0].split("->")] for name in chosen}
+    steps = {name: [step.split("+") for step in name.partition("@")[0].split("->")] for name in chosen.names}
     graph = _graph(steps.values(), effects.metadata.get("graph"))
-    sizes = dict(effects.top(MOST_PATHS))
+    found = dict(zip(chosen.names, chosen.intervals(), strict=True))
     shown: dict[Edge, float] = {}
-    for name in chosen:  # from the largest effect on
+    for name, effect in found.items():  # from the largest effect on
         for edge in _edges(graph, name, steps[name]):
-            shown.setdefault(edge, sizes[name])
-    layout = lay_out(Circuit(graph, shown))
-    found = dict(zip(effects.names, effects.intervals(), strict=True))
-    lines = [(name, found[name]) for name in chosen[:_LISTED]]
+            shown.setdefault(edge, effect.effect)
     heading = title or heading_of(effects)
-    return _figure(layout, shown, lines, heading, f"{len(chosen)} of {len(effects):,}" if len(chosen) < len(effects) else "")
+    if len(chosen) < len(effects):
+        heading += f"; {len(chosen)} of {len(effects):,}, the largest"
+    return _figure(lay_out(Circuit(graph, shown)), shown, list(found.items())[:_LISTED], heading)
 
 
 def _edges(graph: Graph, name: str, steps: Sequence[Sequence[str]]) -> list[Edge]:
@@ -73,21 +74,21 @@ def _graph(paths: Any, known: Mapping[str, Any] | None) -> Graph:
     return Graph(n_layers=layers, n_heads=heads, n_key_value_heads=heads, d_mlp=width, neurons=neurons)
 
 
-def _figure(layout: Layout, shown: dict[Edge, float], listed: list, heading: str, part: str) -> Figure:
+def _figure(layout: Layout, shown: dict[Edge, float], listed: _Listed, heading: str) -> Figure:
     width = max(layout.width, _NARROWEST - _LEFT - _RIGHT)
-    heading = wrapped(heading + (f"; {part}, the largest" if part else ""), int((width + _LEFT) * 10), lines=3)
+    heading = wrapped(heading, int((width + _LEFT) * 10), lines=3)
     top, bottom = _LINE * (heading.count("\n") + 1) + 2 * _MARGIN, 0.148 * len(listed) + 0.45
     size = (width + _LEFT + _RIGHT, layout.height + top + bottom)
     figure = Figure(figsize=size)
     place = (_LEFT / size[0], bottom / size[1], width / size[0], layout.height / size[1])
     axes = figure.add_axes(place, xlim=(-width / 2, width / 2), ylim=(-BOX_HEIGHT / 4, layout.height - BOX_HEIGHT / 4))
     _draw_rows(axes, layout, width)
-    largest = max(LEAST, *map(abs, shown.values()))
+    widest = max(LEAST, *map(abs, shown.values()))
     for (edge, _), points in layout.paths.items():
-        axes.add_patch(_arrow(edge, points, shown[edge], largest))
+        axes.add_patch(_arrow(edge, points, shown[edge], widest))
     _draw_boxes(axes, layout)
     figure.text(0.5, 1 - _MARGIN / size[1], heading, ha="center", va="top", fontsize=10.5, parse_math=False)
-    _list(figure, listed, largest, size)
+    _list(figure, listed, widest, size)
     return figure
 
 
@@ -100,14 +101,14 @@ def _draw_rows(axes: Axes, layout: Layout, width: float) -> None:
         axes.fill_between([-width / 2, width / 2], row.y - 0.33, row.y + 0.33, color="#f5f5f5", zorder=0, linewidth=0)
 
 
-def _arrow(edge: Edge, points: tuple[Point, ...], effect: float, largest: float) -> FancyArrowPatch:
+def _arrow(edge: Edge, points: tuple[Point, ...], effect: float, widest: float) -> FancyArrowPatch:
     """An arrow that leaves its writer and enters its reader vertically."""
     corners, codes = [points[0]], [Path.MOVETO]
     for (x0, y0), (x1, y1) in itertools.pairwise(points):
         middle = (y0 + y1) / 2
         corners += [(x0, middle), (x1, middle), (x1, y1)]
         codes += [Path.CURVE4] * 3
-    width = _width(effect, largest)
+    width = _width(effect, widest)
     arrow = FancyArrowPatch(path=Path(corners, codes), arrowstyle="-|>", mutation_scale=5 + 2 * width, linewidth=width)
     arrow.set(color=_colour(effect), alpha=0.85, capstyle="butt", zorder=2, gid=str(edge))
     return arrow
@@ -132,9 +133,9 @@ def _draw_boxes(axes: Axes, layout: Layout) -> None:
             axes.text(x + PORTS[slot], y - 0.175, slot, ha="center", va="center", fontsize=7, style="italic", zorder=4)
 
 
-def _list(figure: Figure, listed: list, largest: float, size: tuple[float, float]) -> None:
+def _list(figure: Figure, listed: _Listed, widest: float, size: tuple[float, float]) -> None:
     """The paths by name with their effects, one below the other."""
-    handles = [Line2D([], [], color=_colour(e.effect), linewidth=_width(e.effect, largest)) for _, e in listed]
+    handles = [Line2D([], [], color=_colour(e.effect), linewidth=_width(e.effect, widest)) for _, e in listed]
     room = max(20, int(size[0] * 11) - 24)
     texts = [f"{e.effect:+.3f} [{e.low:.3f}, {e.high:.3f}]  {shortened(without_slots(name), room)}" for name, e in listed]
     below = {"loc": "lower center", "ncols": 1, "fontsize": 7.5, "frameon": False, "labelspacing": 0.35}
@@ -147,5 +148,5 @@ def _colour(effect: float) -> str:
     return NEGATIVE if effect < 0 else POSITIVE
 
 
-def _width(effect: float, largest: float) -> float:
-    return 0.6 + 3.4 * abs(effect) / largest
+def _width(effect: float, widest: float) -> float:
+    return 0.6 + 3.4 * abs(effect) / widest

@@ -29,17 +29,18 @@ _TITLES = {
     "states_severed_attention": "states, later attention severed",
 }
 _ROLE_COLOURS = ("#e69f00", "#56b4e9", "#d55e00", "#009e73", "#999999", "#0072b2")
-_STEPS, _LEAST = 512, 0.005
-"""Colours of a scale, and the share of it from which on a negative effect is drawn as one."""
+_STEPS, _GREY, _MARKED = 512, 0.005, 0.02
+"""Colours of a scale, and the shares of it from which on a negative effect is grey, and has a minus."""
 
 
 def trace_figure(trace: Trace) -> Figure:
     """Draw one heatmap a kind of site: tokens downwards, the subject's with a star, layers to the right.
 
-    Colour is the indirect effect in probability, palest at 0, on a scale of its own for each kind. Grey with a minus are
-    negative effects: there the clean value makes the answer less likely.
+    Colour is the indirect effect in probability, palest at 0, on a scale of its own for each kind. Negative effects, where
+    the clean value makes the answer less likely, are grey, from 2 % of the scale on with a minus. Raises CircuitsError for
+    kinds that it does not know.
     """
-    kinds = list(trace.restored)
+    kinds = _kinds(trace)
     columns = min(_COLUMNS, len(kinds))
     rows, layers = -(-len(kinds) // columns), trace.effects(kinds[0]).shape[1]
     width = min(max(0.16 * layers, 2.3), 5.5) + 0.9
@@ -50,7 +51,7 @@ def trace_figure(trace: Trace) -> Figure:
         axes.set_axis_off()
     for place, kind in enumerate(kinds):
         axes = grid.flat[place]
-        bar = _heatmap(axes, trace.effects(kind).numpy(), _MAPS[kind], bar_aspect=9 * height)
+        bar = _heatmap(axes, kind, trace, bar_aspect=9 * height)
         if place % columns == columns - 1 or place == len(kinds) - 1:
             bar.set_label("indirect effect (probability)", fontsize=7.5)
         axes.set_title(_TITLES[kind], fontsize=9)
@@ -62,6 +63,13 @@ def trace_figure(trace: Trace) -> Figure:
     return figure
 
 
+def _kinds(trace: Trace) -> list[str]:
+    unknown = [kind for kind in trace.restored if kind not in _MAPS]
+    if unknown or not trace.restored:
+        raise CircuitsError(f"a trace of {', '.join(map(repr, unknown)) or 'nothing'}: expected some of {', '.join(_MAPS)}")
+    return list(trace.restored)
+
+
 def _texts(trace: Trace, letters: int) -> tuple[str, str]:
     """The title, and what stands below, for a picture as wide as so many letters of the title."""
     answer = shortened(" ".join(trace.answer.split()), 24) or "∅"
@@ -69,30 +77,29 @@ def _texts(trace: Trace, letters: int) -> tuple[str, str]:
     corruption = f"noise of sd {trace.noise:.3g} on *, {len(trace.corrupted)} draws" if trace.noise else "* replaced"
     caption = (
         f"{trace.model}; {corruption}. Colour: rise of p when the clean value is put back at one token (scales differ); "
-        "grey with −: it falls."
+        "grey: it falls (−: by 2 % of the scale or more)."
     )
     heading = wrapped(" ".join(trace.prompt.split()), letters, lines=2)
-    return f"{heading}\n{chances}", wrapped(caption, int(letters * 1.3), lines=4)
+    return f"{heading}\n{chances}", wrapped(caption, int(letters * 1.5), lines=4)
 
 
 def _layer_label(kind: str, trace: Trace) -> str:
-    if kind not in ("mlp", "attention"):
-        return "restored layer"
-    return f"centre of {min(trace.window, trace.effects(kind).shape[1])} restored layers"
+    window = min(trace.window, trace.effects(kind).shape[1]) if kind in ("mlp", "attention") else 1
+    return "restored layer" if window == 1 else f"centre of {window} restored layers"
 
 
-def _heatmap(axes: Axes, effects: np.ndarray, colours: str, *, bar_aspect: float) -> Colorbar:
-    """Draw the effects from their least (at most 0) to their largest, and the colour bar; returns the bar."""
-    low, high = min(0.0, float(effects.min())), max(float(effects.max()), 0.0)
-    high = high if high - low > 1e-6 else low + 1e-6
+def _heatmap(axes: Axes, kind: str, trace: Trace, *, bar_aspect: float) -> Colorbar:
+    """Draw effects from their least (at most 0) to their largest (at least 2 % of the total effect); returns the bar."""
+    effects = trace.effects(kind).numpy()
+    low = min(0.0, float(effects.min()))
+    high = max(float(effects.max()), 0.02 * abs(trace.total_effect), low + 1e-6)
     levels = low + (high - low) * (np.arange(_STEPS) + 0.5) / _STEPS
     share = np.abs(levels) / max(high, -low)
-    fall = levels < -_LEAST * max(high, -low)
-    above, below = matplotlib.colormaps[colours](share), matplotlib.colormaps["Greys"](0.15 + 0.4 * share)
+    fall = levels < -_GREY * max(high, -low)
+    above, below = matplotlib.colormaps[_MAPS[kind]](share), matplotlib.colormaps["Greys"](0.08 + 0.7 * share)
     scale = ListedColormap(np.where(fall[:, None], below, above))
     image = axes.imshow(effects, aspect="auto", interpolation="nearest", cmap=scale, vmin=low, vmax=high)
-    steps = ((effects - low) / (high - low) * _STEPS).astype(int).clip(0, _STEPS - 1)
-    tokens, layers = np.nonzero(fall[steps])
+    tokens, layers = np.nonzero(effects < -_MARKED * max(high, -low))
     axes.scatter(layers, tokens, marker="_", s=14, linewidths=0.9, color="black")
     bar = axes.figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, aspect=bar_aspect)
     ticks = _bar_ticks(low, high)
@@ -128,7 +135,7 @@ def role_curves_figure(traces: Traces) -> Figure:
     """
     if not traces.traces:
         raise CircuitsError("no fact was traced, so there is nothing to average")
-    kinds = list(traces.traces[0].restored)
+    kinds = _kinds(traces.traces[0])
     columns = min(_COLUMNS, len(kinds))
     rows = -(-len(kinds) // columns)
     figure = Figure(figsize=(max(3.1 * columns + 0.6, 6.5), 2.5 * rows + 1.5), layout="constrained")

@@ -27,7 +27,7 @@ def find_factual_recall_circuit(
     model: Model,
     prompts: PromptPairs | Sequence[Fact] | None = None,
     *,
-    min_effect: float = 0.05,
+    min_effect: float = 0.1,
     most_neurons: int = 512,
     most_nodes: int = 400,
     control_sets: int = 20,

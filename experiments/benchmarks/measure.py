@@ -73,7 +73,7 @@ def show(rows: Sequence[Row], *, as_json: bool, heading: str) -> None:
         print(json.dumps({row.name: row.as_json() for row in rows}))
         return
     print(heading)
-    print(f"{'name':<16}{'seconds':>10}{'reference':>12}{'ratio':>9}{'of floor':>10}")
+    print(f"{'name':<27}{'seconds':>10}{'reference':>12}{'ratio':>9}{'of floor':>10}")
     for row in rows:
         share = "" if row.floor_share is None else f"{row.floor_share:.0%}"
-        print(f"{row.name:<16}{row.seconds:>10.4f}{row.reference_seconds:>12.4f}{row.ratio:>8.2f}×{share:>10}")
+        print(f"{row.name:<27}{row.seconds:>10.4f}{row.reference_seconds:>12.4f}{row.ratio:>8.2f}×{share:>10}")

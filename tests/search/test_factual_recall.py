@@ -1,0 +1,57 @@
+"""The recall search: exact on models whose facts were planted, honest elsewhere."""
+
+import pytest
+
+from circuits.errors import PromptError
+from circuits.graph import Circuit
+from circuits.models import Model, load_model
+from circuits.models.planted import planted_recall
+from circuits.search import find_factual_recall_circuit
+from circuits.tasks import fact_pairs, induction, mini_facts, planted_pairs
+from tests.models.native import native_bridge
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_planted_heads_neurons_and_edges_are_found_exactly(seed: int) -> None:
+    entities = 25 if seed < 5 else 10  # times four relations: 100 facts, or 40
+    planted = planted_recall(seed=seed, entities=entities, relations=4)
+    pairs = planted_pairs(planted)
+    assert len(pairs) == 4 * entities
+    found = find_factual_recall_circuit(planted.model, pairs, control_sets=20, seed=seed)
+    assert sorted(map(str, found.edges)) == sorted(map(str, planted.circuit.edges))
+    assert found.roles == planted.circuit.roles
+    assert found.metadata["verdict"] == "found"
+
+
+@pytest.fixture(scope="module")
+def found() -> Circuit:
+    model = load_model("mini")
+    return find_factual_recall_circuit(model, fact_pairs(model, mini_facts(), count=12), min_effect=0.05, most_neurons=32)
+
+
+@pytest.mark.slow
+def test_every_claim_carries_its_effect_and_interval(found: Circuit) -> None:
+    assert len(found) > 0
+    for edge in found.edges:
+        for claim in found.evidence[edge].values():
+            assert claim["low"] > 0 and claim["effect"] >= 0.05 and claim["prompts"] > 0
+    assert set(found.metadata["sites"]) == {"subject_first", "subject_last", "last"}
+    assert found.metadata["sites"]["last"][-1]["effect"] == pytest.approx(1.0, abs=1e-4)
+    assert "nodes (" in found.metadata["summary"] and found.metadata["control"]["sets"] == 20
+
+
+@pytest.mark.slow
+def test_it_survives_a_file(found: Circuit, tmp_path) -> None:
+    found.save(tmp_path / "recall.json")
+    again = Circuit.load(tmp_path / "recall.json")
+    assert again.roles == found.roles and dict(again.edges) == dict(found.edges)
+
+
+def test_pairs_without_a_subject_are_refused_and_nothing_is_found_in_noise() -> None:
+    planted = planted_recall(seed=0, entities=6, relations=2)
+    with pytest.raises(PromptError, match="name no position subject_first"):
+        find_factual_recall_circuit(planted.model, induction(planted.model, 4))
+    model = Model.from_bridge(native_bridge(0, n_layers=2, d_vocab=60, n_ctx=8))
+    nothing = find_factual_recall_circuit(model, planted_pairs(planted)[:6], min_effect=5.0)
+    assert not nothing and nothing.metadata["verdict"] == "none" and "No recall circuit" in str(nothing.metadata["summary"])
