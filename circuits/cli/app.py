@@ -18,7 +18,7 @@ app = typer.Typer(
 ModelName = Annotated[
     str, typer.Option("--model", "-m", help="A bundled model (mini), a Hugging Face directory, or a hub name (gpt2).")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the random tokens: the same seed gives the same files.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the random tokens: the same seed gives the same files.")]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[
     str, typer.Option(metavar="float32|float64|bfloat16", help="Number format of weights and of all that is computed.")
@@ -103,9 +103,10 @@ def heads(
 ) -> None:
     """Score every attention head of a model.
 
-    prefix_matching: attention to what followed earlier copies of the current token. copying: how much the head raises the
-    tokens it attends to (-1 to 1). previous_token, duplicate_token, first_token: attention to the token before, to earlier
-    copies of the current token, to the prompt's first token.
+    prefix_matching: attention to what followed earlier copies of the current token. copying: the share of what the head
+    raises that falls on tokens it attends to, from -1 to 1; a head that copies nothing scores about -0.92.
+    previous_token, duplicate_token, first_token: attention to the token before, to earlier copies of the current token,
+    to the prompt's first token.
 
     \b
     Examples:

@@ -27,11 +27,11 @@ def plain_errors() -> Iterator[None]:
         where = f"{error.filename}: " if error.filename else ""
         _stop(f"{where}{error.strerror or error}", WRONG)
     except MemoryError:
-        _stop("not enough memory: try fewer --sequences, or a smaller model", WRONG)
+        _stop("not enough memory: try fewer prompts or sequences, or a smaller model", WRONG)
     except RuntimeError as error:
         if not any(words in str(error).lower() for words in _MEMORY):
             raise
-        _stop("not enough memory: try fewer --sequences, or a smaller model", WRONG)
+        _stop("not enough memory: try fewer prompts or sequences, or a smaller model", WRONG)
 
 
 def _stop(message: str, status: int) -> None:

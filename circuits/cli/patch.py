@@ -91,6 +91,8 @@ def run(patches: Patches, setting: Setting, *, top: int, as_json: bool) -> None:
         effects = setting.noted(patches.measure(model, pairs, metric, **options), model, pairs)
         effects.save(staging / "effects.json")
         files = ["effects.json", *_write(effects, staging)]
+    if "paths.png" not in files:  # that of an earlier run would show something else
+        (folder / "paths.png").unlink(missing_ok=True)
     if as_json:
         print_json(_contents(effects, folder, files))
     else:

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from circuits.errors import GraphError
 from circuits.graph import contents, plain, selection
 from circuits.graph.contents import Element, Known, Names, Position
 from circuits.graph.graph import Graph
+from circuits.graph.named import Named
 from circuits.graph.nodes import Edge, Node
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class Circuit:
     ) -> None:
         chosen = contents.edge_scores(graph, edges)
         object.__setattr__(self, "graph", graph)
-        object.__setattr__(self, "edges", MappingProxyType(chosen))
-        object.__setattr__(self, "nodes", MappingProxyType(contents.node_scores(graph, nodes, chosen)))
+        object.__setattr__(self, "edges", Named(chosen))
+        object.__setattr__(self, "nodes", Named(contents.node_scores(graph, nodes, chosen)))
         object.__setattr__(self, "positions", self._keyed(positions, contents.positions, "positions"))
         object.__setattr__(self, "evidence", self._keyed(evidence, contents.evidence, "evidence"))
         object.__setattr__(self, "roles", self._keyed(roles, contents.role, "a role"))
@@ -77,7 +77,7 @@ class Circuit:
                 raise GraphError(f"{what} given twice for {element}")
             found[element] = check(value, element)
         chosen: list[Element] = [*self.nodes, *self.edges]
-        return MappingProxyType({element: found[element] for element in chosen if found.get(element)})
+        return Named({element: found[element] for element in chosen if found.get(element)})
 
     def __len__(self) -> int:
         return len(self.edges)
@@ -201,7 +201,8 @@ class Circuit:
     def top(self, k: int) -> "Circuit":
         """Keep the k edges of largest |score| and the nodes at their ends; of equal scores the earlier in computation.
 
-        All edges stay where there are no more than k. Raises GraphError for a negative k or an edge without a score.
+        Edges without a score come after all that have one. All edges stay where there are no more than k. Raises GraphError
+        for a negative k.
         """
         return self.restricted(selection.largest(self.edges, k))
 

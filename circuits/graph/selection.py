@@ -29,15 +29,11 @@ def on_paths(graph: Graph, edges: Iterable[Edge]) -> tuple[list[Edge], list[Node
 
 
 def largest(scores: Mapping[Edge, float | None], k: int) -> list[Edge]:
-    """Choose the k edges of largest |score|, of equal ones the earlier in the mapping's order.
+    """Choose the k edges of largest |score|, of equal ones the earlier in the mapping's order; those without a score last.
 
-    Raises GraphError for a k that is negative or no whole number, and for an edge without a score.
+    Raises GraphError for a k that is negative or no whole number.
     """
     if not isinstance(k, int) or isinstance(k, bool) or k < 0:
         raise GraphError(f"top takes a whole number of edges from 0 on, got {shown(k)}")
-    sizes: dict[Edge, float] = {}
-    for edge, score in scores.items():
-        if score is None:
-            raise GraphError(f"the edge {edge} has no score, so the edges cannot be ranked")
-        sizes[edge] = abs(score)
+    sizes = {edge: -1.0 if score is None else abs(score) for edge, score in scores.items()}
     return sorted(sizes, key=lambda edge: -sizes[edge])[:k]

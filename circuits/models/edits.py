@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from circuits.errors import GraphError, PromptError
+from circuits.errors import GraphError, NonFiniteError, PromptError
 from circuits.graph import Graph, Node
 
 Value = float | int | Tensor | Callable[[Tensor], Tensor]
@@ -51,7 +51,8 @@ def compile_edits(edits: Sequence[Edit], graph: Graph) -> Compiled:
 
 def apply_edits(compiled: Compiled, site: Site, value: Tensor) -> Tensor:
     """The value at a site after its edits, in the order given. `value` is `[prompt position …]`; a head or a neuron is
-    one entry of its third axis. The given tensor is left as it was."""
+    one entry of its third axis. The given tensor is left as it was. Raises NonFiniteError, with the node's name, where an
+    edit puts in NaN or infinity."""
     edits = compiled.get(site)
     if not edits:
         return value
@@ -61,6 +62,9 @@ def apply_edits(compiled: Compiled, site: Site, value: Tensor) -> Tensor:
             value = _edited(edit, value)
         else:
             value[:, :, index] = _edited(edit, value[:, :, index])
+        changed = value if index is None else value[:, :, index]
+        if not bool(changed.detach().isfinite().all()):
+            raise NonFiniteError(f"the edit of {edit.node} leaves NaN or infinity there")
     return value
 
 

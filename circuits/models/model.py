@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -186,6 +186,8 @@ class Model:
         `keep`: "logits" alone, "factors" (default), or "patterns" too. Differentiable where gradients are enabled and
         something asks for them. Raises PromptError and GraphError for prompts and edits that do not fit the model.
         """
+        if keep not in get_args(Keep):
+            raise PromptError(f"keep={keep!r}: expected one of {', '.join(get_args(Keep))}")
         batch = self.prepare(prompts)
         compiled = compile_edits(edits, self.graph())
         if patterns is not None:

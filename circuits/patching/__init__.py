@@ -3,6 +3,7 @@
 from circuits.patching.ablation import Ablation, ablate
 from circuits.patching.causal_tracing import causal_trace, noise_level
 from circuits.patching.effects import Effects
+from circuits.patching.facts_tracing import trace_facts
 from circuits.patching.knockout import Knockout, attention_knockout
 from circuits.patching.nodes import patch_nodes
 from circuits.patching.path_patching import patch_edges, patch_path
@@ -24,4 +25,5 @@ __all__ = [
     "patch_nodes",
     "patch_path",
     "self_repair",
+    "trace_facts",
 ]

@@ -1,6 +1,7 @@
 """Ablation: what a set of nodes is worth, measured by taking it out; and whether later layers make up for the loss."""
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,9 +72,7 @@ class Ablation:
 
     def plot(self) -> "Figure":
         """Bars with their intervals."""
-        from circuits.plots import ablation_figure
-
-        return ablation_figure(self)
+        return importlib.import_module("circuits.plots").ablation_figure(self)
 
     def save(self, path: str | Path) -> None:
         """Write to a JSON file; `Ablation.load` reads it."""

@@ -1,6 +1,7 @@
 """What patches did to a metric."""
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,9 +95,7 @@ class Effects:
 
     def plot(self) -> "Figure":
         """A heatmap of heads by layer or of sites by position where the names allow one, else bars."""
-        from circuits.plots import effects_figure
-
-        return effects_figure(self)
+        return importlib.import_module("circuits.plots").effects_figure(self)
 
     def save(self, path: str | Path) -> None:
         """Write to a JSON file; `Effects.load` reads it."""

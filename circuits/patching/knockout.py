@@ -1,6 +1,7 @@
 """Attention knockout (Geva et al. 2023): which positions the last one must see, and in which layers."""
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,9 +58,7 @@ class Knockout:
 
     def plot(self) -> "Figure":
         """Relative change by layer, a curve a source."""
-        from circuits.plots import knockout_figure
-
-        return knockout_figure(self)
+        return importlib.import_module("circuits.plots").knockout_figure(self)
 
     def save(self, path: str | Path) -> None:
         """Write to a JSON file; `Knockout.load` reads it."""

@@ -1,6 +1,7 @@
 """Self-repair: how much of a layer's loss the layers after it make up for (McGrath et al. 2023)."""
 
 import dataclasses
+import importlib
 from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
@@ -44,9 +45,7 @@ class SelfRepair:
 
     def plot(self) -> "Figure":
         """Direct and total effect and the compensation, by layer."""
-        from circuits.plots import self_repair_figure
-
-        return self_repair_figure(self)
+        return importlib.import_module("circuits.plots").self_repair_figure(self)
 
 
 def self_repair(

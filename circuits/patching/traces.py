@@ -1,6 +1,7 @@
 """What causal tracing found: one prompt, and many."""
 
 import dataclasses
+import importlib
 import json
 import math
 from pathlib import Path
@@ -106,9 +107,7 @@ class Trace:
 
     def plot(self) -> "Figure":
         """Heatmaps of all kinds, tokens down, layers across."""
-        from circuits.plots import trace_figure
-
-        return trace_figure(self)
+        return importlib.import_module("circuits.plots").trace_figure(self)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, as they stand in files."""
@@ -198,9 +197,7 @@ class Traces:
 
     def plot(self) -> "Figure":
         """Curves by role with their intervals, a panel a kind."""
-        from circuits.plots import role_curves_figure
-
-        return role_curves_figure(self)
+        return importlib.import_module("circuits.plots").role_curves_figure(self)
 
     def save(self, path: str | Path) -> None:
         """Write to a JSON file; `Traces.load` reads it."""
@@ -213,7 +210,7 @@ class Traces:
         data = _document(path, f"{FORMAT}s")
         traces, skipped = data.get("traces"), data.get("skipped")
         pairs = isinstance(skipped, list) and all(isinstance(p, list) and [type(x) for x in p] == [str, str] for p in skipped)
-        if not isinstance(traces, list) or not pairs:
+        if not isinstance(traces, list) or not isinstance(skipped, list) or not pairs:
             raise FileFormatError(f'{path}: expected lists "traces" and "skipped"')
         try:
             return cls(tuple(map(Trace.from_json, traces)), tuple((pair[0], pair[1]) for pair in skipped))
@@ -227,7 +224,7 @@ def _interval(rows: Float[Tensor, "fact layer"]) -> tuple[Tensor, Tensor]:
 
 
 def _document(path: str | Path, kind: str) -> dict[str, Any]:
-    data = read_json(Path(path), max_bytes=2**29)
+    data = read_json(Path(path), max_bytes=2**31)
     if not isinstance(data, dict) or data.get("format") != kind or data.get("version") != 1:
         raise FileFormatError(f"{path}: not a file of format {kind}, version 1")
     return data

@@ -42,9 +42,9 @@ def find_induction_circuit(
     (positive: the model needs the heads), when single heads and the whole set are ablated, by zero and by mean, patterns
     frozen and not, with bootstrap intervals; and the same for `control_sets` random sets of as many other heads.
 
-    The result's metadata says `verdict`: "found"; "unproven", where ablating the set changes nothing for sure; or
-    "none", with an empty circuit and the reason in `summary`. Raises PromptError where the vocabulary or the context is
-    too small for repeated tokens.
+    The result's metadata says `verdict`: "found", where the interval of ablating the set by zero lies above zero and
+    at most one in twenty random sets reaches it (so 19 sets are the fewest); "unproven"; or "none", with an empty circuit
+    and the reason in `summary`. Raises PromptError where the vocabulary or the context is too small for repeated tokens.
     """
     report = progress or (lambda what, done, total: None)
     report("scoring heads", 0, 1)
@@ -62,8 +62,9 @@ def find_induction_circuit(
             return Circuit(model.graph(), metadata={**about, "verdict": "none", "summary": _why_none(inductors, feeders)})
         singles = _single_ablations(ablations, heads, seed, report)
         whole = _set_evidence(model, ablations, heads, control_sets, seed, report)
-    proven = whole["set"]["ablation"]["zero"]["low"] > 0 and whole["control"].get("zero", {}).get("p_value", 0.0) < 0.05
-    metadata = {**about, **whole, "verdict": "found" if proven else "unproven", "summary": _summary(feeds, whole)}
+    proven = whole["set"]["ablation"]["zero"]["low"] > 0 and whole["control"].get("zero", {}).get("p_value", 1.0) <= 0.05
+    summary = _summary(feeds, whole) + ("" if proven else f" Not proven: {_why_unproven(whole)}.")
+    metadata = {**about, **whole, "verdict": "found" if proven else "unproven", "summary": summary}
     return _circuit(model, scores, feeds, singles, metadata)
 
 
@@ -202,6 +203,15 @@ def _why_none(inductors: list[Node], feeders: list[Node]) -> str:
     if not feeders:
         return f"No induction circuit: {names} match prefixes, but no previous-token head was found to feed them."
     return f"No induction circuit: {names} match prefixes, but taking previous-token heads out of their keys changes little."
+
+
+def _why_unproven(whole: dict) -> str:
+    control = whole["control"]
+    if whole["set"]["ablation"]["zero"]["low"] <= 0:
+        return "the interval holds zero"
+    if control["sets"] < 19:
+        return f"{control['sets']} random sets of other heads are too few to compare with"
+    return f"random sets of as many heads reach it (p = {control['zero']['p_value']:.2f})"
 
 
 def _summary(feeds: list[_Feed], whole: dict) -> str:

@@ -14,7 +14,7 @@ from circuits.models.layers import Geometry, attention_pattern, normalise, place
 
 Ablation = Literal["zero", "mean", "zero_frozen", "mean_frozen"]
 ABLATIONS: tuple[Ablation, ...] = ("zero", "mean", "zero_frozen", "mean_frozen")
-"""A head's mixed values z set to zero or to their mean over sequences (at each position); `frozen`: every attention
+"""A head's mixed values z set to zero or to their mean over the other sequences (at each position); `frozen`: every attention
 pattern stays as it was, so that only what the heads write changes and not where later heads look."""
 
 
@@ -74,24 +74,24 @@ class Ablations:
             losses.append(copy_losses(run.logits, repeats, rows))
             self.runs.append(dataclasses.replace(run, logits=run.logits[:, :0]))
         self.clean = torch.cat(losses)
-        self.means = [self._mean(layer) for layer in range(model.n_layers)]
-
-    def _mean(self, layer: int) -> Float[Tensor, "position head d_head"]:
-        """Mixed values averaged over sequences."""
-        return torch.cat([run.z[layer] for run in self.runs]).mean(dim=0)
+        self.sums = [torch.cat([run.z[layer] for run in self.runs]).sum(dim=0) for layer in range(model.n_layers)]
 
     def rise(self, heads: Sequence[Node], kind: Ablation) -> Float[Tensor, " sequence"]:
         """How much the loss on the second copy rises, in nats a sequence, when these heads are ablated."""
-        edits = [Edit(head, self._value(head, kind)) for head in heads]
         losses = []
         for rows, run in zip(self.rows, self.runs, strict=True):
+            edits = [Edit(head, self._value(head, kind, run)) for head in heads]
             patterns = run.patterns if kind.endswith("_frozen") else None
             ablated = self.model.run(self.repeats.tokens[rows], edits=edits, patterns=patterns, keep="logits")
             losses.append(copy_losses(ablated.logits, self.repeats, rows))
         return (torch.cat(losses) - self.clean)[:, 1]
 
-    def _value(self, head: Node, kind: Ablation) -> float | Tensor:
-        return 0.0 if kind.startswith("zero") else self.means[head.layer or 0][:, head.index]
+    def _value(self, head: Node, kind: Ablation, run: Run) -> float | Tensor:
+        """Zero, or the mean over all other sequences: a sequence's own value in its mean would soften the ablation."""
+        if kind.startswith("zero"):
+            return 0.0
+        layer, index, others = head.layer or 0, head.index, len(self.repeats.tokens) - 1
+        return (self.sums[layer][:, index] - run.z[layer][:, :, index]) / max(1, others)
 
     def prefix_matching(self, head: Node) -> Float[Tensor, " sequence"]:
         """The clean prefix-matching score of a head, a sequence each."""

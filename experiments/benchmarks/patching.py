@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from circuits.models import Model
 from circuits.patching import patch_edges, patch_nodes
+from circuits.patching.causal_tracing import KINDS
 from circuits.tasks import PromptPairs, metrics
 from experiments.benchmarks.forward import random_gpt2
 from experiments.benchmarks.measure import Row, matrix_rate, seconds_of, show
@@ -70,7 +71,7 @@ def trace_rows(original: Any, model: Model, sample: int, rate: float, only: str 
     tracing = Tracing.of(model)
     loop, rows = RomeLoop(original, tracing), []
     total = tracing.ids.shape[1] * model.n_layers
-    for name, kind in zip(NAMES[:3], ("states", "mlp", "attention"), strict=True):
+    for name, kind in zip(NAMES[:3], KINDS, strict=True):
         if only in (None, name):
 
             def reference(index: int, kind: Any = kind) -> Tensor:

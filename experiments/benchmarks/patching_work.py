@@ -150,8 +150,9 @@ def random_pairs(model: Model, prompts: int, tokens: int, shared: int) -> Prompt
     corrupt = clean.clone()
     corrupt[:, shared] = (clean[:, shared] + 1) % model.d_vocab
     answers = torch.randint(0, model.d_vocab - 1, (prompts,), generator=generator).tolist()
-    lists = {"clean": clean.tolist(), "corrupt": corrupt.tolist(), "answers": answers}
-    return PromptPairs.from_tokens(model, **lists, distractors=[answer + 1 for answer in answers])
+    distractors = [answer + 1 for answer in answers]
+    rows = clean.tolist(), corrupt.tolist()
+    return PromptPairs.from_tokens(model, clean=rows[0], corrupt=rows[1], answers=answers, distractors=distractors)
 
 
 def head_by_head(model: Model, pairs: PromptPairs, other: Run, heads: Sequence[tuple[int, int]]) -> Tensor:

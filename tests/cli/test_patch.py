@@ -69,6 +69,8 @@ def test_edges_and_paths_are_patched_as_in_the_library(command: Command, tiny: P
     expected = patch_path(model, pairs, metric, paths, freeze_mlps=True)
     assert effects_in(tmp_path).names == expected.names and effects_in(tmp_path).direction == "noising"
     assert torch.allclose(effects_in(tmp_path).scores, expected.scores, atol=1e-5)
+    command("patch", *common, "--nodes", "m0")
+    assert not (tmp_path / "paths.png").exists(), "no picture of an earlier run stays beside these effects"
 
 
 def test_all_edges_are_patched(command: Command, tiny: Path, model: Model, tmp_path: Path) -> None:

@@ -229,9 +229,19 @@ def test_top_takes_the_largest_and_of_equal_ones_the_earlier(seed: int):
         assert set(circuit.top(k).edges) == set(again.top(k).edges) == set(wanted)
 
 
-def test_top_refuses_what_has_no_order():
-    with pytest.raises(GraphError, match="m0->m1 has no score"):
-        Circuit(SMALL, ["m0->m1"]).top(1)
+def test_what_is_known_can_be_asked_by_name():
+    circuit = Circuit(SMALL, {"m0->m1": 0.5}, roles={"m0": "writer"})
+    assert circuit.edges["m0->m1"] == 0.5
+    assert circuit.roles["m0"] == "writer"
+    assert "m0" in circuit.roles and "nonsense" not in circuit.roles
+    with pytest.raises(KeyError):
+        _ = circuit.roles["m1"]
+
+
+def test_top_puts_unscored_edges_last_and_refuses_what_is_no_count():
+    circuit = Circuit(SMALL, {"m0->m1": None, "input->m1": 0.0, "input->m0": -2.0})
+    assert [str(edge) for edge in circuit.top(1).edges] == ["input->m0"]
+    assert set(map(str, circuit.top(2).edges)) == {"input->m0", "input->m1"}
     for k in (-1, True):
         with pytest.raises(GraphError, match="whole number of edges"):
             Circuit(SMALL).top(k)

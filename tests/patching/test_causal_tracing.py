@@ -157,7 +157,7 @@ from circuits.tasks import induction, metrics
 model = circuits.load_model("mini")
 pairs = induction(model, 16)
 names = [f"m1.n{neuron}" for neuron in range(model.d_mlp)]
-patch_nodes(model, pairs, metrics.logit_difference, names[:8], budget=2**20 * 4)
+patch_nodes(model, pairs, metrics.logit_difference, names[:8], budget=2**20 * 8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 patch_nodes(model, pairs, metrics.logit_difference, names, budget=2**20 * 64)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -87,7 +87,7 @@ CHANGES: dict[str, tuple[Callable[[Pair], Pair], str]] = {
 def test_a_bad_pair_among_good_ones_is_named(mini: Model, good: list[Pair], kind: str) -> None:
     change, said = CHANGES[kind]
     chooser = random.Random(kind)
-    for _ in range(18):  # 17 kinds: 306 bad pairs
+    for _ in range(18):  # 18 kinds: 324 bad pairs
         pairs = chooser.sample(good, 6)
         index = chooser.randrange(6)
         pairs[index] = change(pairs[index])
