@@ -15,7 +15,7 @@ from circuits.cli.patch import check_names
 from circuits.cli.progress import ProgressBars
 from circuits.cli.prompts import positions_of
 from circuits.cli.text import one_line, print_json, table
-from circuits.errors import CircuitsError
+from circuits.errors import CircuitsError, FileFormatError
 from circuits.models import Model
 from circuits.patching import Ablation, SelfRepair, ablate, self_repair
 from circuits.patching.patches import PatchKind
@@ -114,6 +114,8 @@ def run(loss: Loss, setting: Setting, *, as_json: bool) -> None:
 def reopen(file: Path, *, out: Path | None, as_json: bool) -> None:
     """Print a saved ablation again, and write its table and picture beside it, or into `out`."""
     found, folder = Ablation.load(file), file.parent if out is None else out
+    if not len(found) or not len(found.whole):
+        raise FileFormatError(f"{file}: holds no ablation")
     with staged(folder) as staging:
         files = _write(found, [], staging, "")
     if as_json:

@@ -51,6 +51,7 @@ def circuits(
     Start with:
       circuits induction              find the induction heads of the bundled model
       circuits heads --model gpt2     score every head of GPT-2
+      circuits trace                  where the bundled model keeps a fact
       circuits COMMAND --help         what a command does, with examples
     """
 
@@ -184,6 +185,56 @@ def trace(
         noise, replacement, draws, command.parse_kinds(kinds, severed), window, seed, bos, memory * 2**20
     )
     command.run(question, corruption, model=model, out=out, device=device, dtype=dtype, as_json=as_json)
+
+
+@app.command()
+@plain_errors()
+def recall(
+    model: ModelName = "mini",
+    facts: Annotated[
+        Path | None,
+        typer.Option(help="Facts of a file: ROME's known_1000.json, or an LRE relation.", show_default="those of mini"),
+    ] = None,
+    count: Annotated[int, typer.Option(min=2, max=100_000, help="Pairs of facts that effects are measured on.")] = 32,
+    min_effect: Annotated[
+        float,
+        typer.Option(
+            help="Share of the clean-corrupt gap that an edge must cost by itself; lower finds more, and takes longer."
+        ),
+    ] = 0.03,
+    seed: Seed = 0,
+    memory: Annotated[int, typer.Option(metavar="MB", min=1, help="Memory for patched runs, besides the model.")] = 256,
+    out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default="out/recall-MODEL")] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Find the circuit behind recalled facts: positions, heads and single neurons.
+
+    Each fact is paired with another one of its relation, in the same words. The search goes backwards from the logits and
+    takes an edge where patching it alone, exactly, costs enough of the difference between the two answers; neurons are
+    screened by gradient and verified by patching. The found nodes are ablated together, beside random sets of as many.
+
+    \b
+    Examples:
+      circuits recall
+      circuits recall --model gpt2 --facts known_1000.json --count 64
+      circuits recall --min-effect 0.1 --json
+    """
+    from circuits.cli import recall as command
+
+    command.run(
+        model=model,
+        facts=facts,
+        count=count,
+        min_effect=command.check_effect(min_effect),
+        seed=seed,
+        memory=memory,
+        out=out,
+        device=device,
+        dtype=dtype,
+        as_json=as_json,
+    )
 
 
 @app.command()

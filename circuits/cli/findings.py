@@ -142,6 +142,10 @@ def _certainty(found: Mapping[str, Any]) -> str:
         for kind, drawn in null.items():
             words = f"{drawn['mean']:+.2f} on average, {drawn['max']:+.2f} at most; p = {drawn['p_value']:.3f}"
             lines.append(f"    {_KINDS[kind].ljust(22)} {words}")
+    if "edges_patched" in found:
+        patched = found["edges_patched"]
+        share = f"{patched['effect']:.0%} [{patched['low']:.0%}, {patched['high']:.0%}]"
+        lines.append(f"  share of the logit difference that goes when the edges into keys are patched, all at once: {share}")
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from circuits.cli.output import staged
 from circuits.cli.progress import ProgressBars
 from circuits.cli.prompts import names_of, positions_of
 from circuits.cli.text import one_line, print_json, table
-from circuits.errors import CircuitsError, GraphError
+from circuits.errors import CircuitsError, FileFormatError, GraphError
 from circuits.graph import Node
 from circuits.models import Model
 from circuits.patching import Effects, patch_edges, patch_nodes, patch_path
@@ -102,6 +102,8 @@ def run(patches: Patches, setting: Setting, *, top: int, as_json: bool) -> None:
 def reopen(file: Path, *, out: Path | None, top: int, as_json: bool) -> None:
     """Print saved effects again, and write their table and pictures beside them, or into `out`."""
     effects, folder = Effects.load(file), file.parent if out is None else out
+    if not len(effects) or not len(effects.clean):
+        raise FileFormatError(f"{file}: holds no effects")
     with staged(folder) as staging:
         files = _write(effects, staging)
     if as_json:

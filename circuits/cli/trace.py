@@ -93,7 +93,7 @@ def run(
     question: Question, corruption: Corruption, *, model: str, out: Path | None, device: str, dtype: str, as_json: bool
 ) -> None:
     """Trace, write the files, print the report."""
-    facts = None if question.facts is None else _read_facts(question.facts)
+    facts = None if question.facts is None else read_facts(question.facts)
     folder = Path("out") / f"trace-{default_directory(model).name.removeprefix('induction-')}" if out is None else out
     with staged(folder) as staging, staged(folder / "heatmaps") as heatmaps, ProgressBars() as progress:
         progress("loading the model", 0, 1)
@@ -130,7 +130,7 @@ def reopen(file: Path, *, out: Path | None, as_json: bool) -> None:
     _report(found, folder, files, as_json=as_json, model=model)
 
 
-def _read_facts(path: Path) -> tuple[Fact, ...]:
+def read_facts(path: Path) -> tuple[Fact, ...]:
     """Facts of a ROME file (a list) or an LRE file (an object)."""
     rows = read_json(path, max_bytes=2**26)
     return read_lre_json(path) if isinstance(rows, dict) else read_rome_json(path)

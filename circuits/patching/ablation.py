@@ -127,7 +127,7 @@ def ablate(
         base = Base(model, model.run(pairs.clean))
         sweep = Sweep(model, base.run, Reading.of(metric, pairs), budget=budget, freeze_patterns=freeze_patterns)
     if kind == "optimal":
-        values = [_optimal(model, base, pairs, one, mask, steps) for one in sites]
+        values = [_optimal(model, base, pairs, one, mask, steps, freeze_patterns) for one in sites]
     else:
         values = _values(model, base, pairs, sites, kind, reference, noise, seed)
     variants: list[Variant] = []
@@ -183,20 +183,23 @@ def _values(
     return [[value(site) for site in one] for one in sites]
 
 
-def _optimal(model: Model, base: Base, pairs: PromptPairs, sites: list[Site], mask: Tensor, steps: int) -> list[Tensor]:
+def _optimal(
+    model: Model, base: Base, pairs: PromptPairs, sites: list[Site], mask: Tensor, steps: int, freeze: bool
+) -> list[Tensor]:
     """Constants that keep the answer's distribution nearest to the whole model's, from the mean on."""
     wrong = [site.name for site in sites if site.kind not in ("head", "mlp", "neuron")]
     if wrong:
         raise CircuitsError(f"the optimal constant is found for heads, MLPs and neurons, not for {wrong[0]}")
     starts = [patches.mean(value_at(base, site), value_at(base, site), mask)[0].mean(dim=0) for site in sites]
     constants = [start.detach().clone().requires_grad_() for start in starts]
+    patterns = [base.run.pattern(layer) for layer in range(model.n_layers)] if freeze else None
     target = answer_logits(base.run, pairs).log_softmax(dim=-1).detach()
     with torch.enable_grad():
         optimiser = torch.optim.Adam(constants, lr=0.05 * max(1e-3, *(float(value_at(base, s).std()) for s in sites)))
         best, kept = float("inf"), [start.clone() for start in starts]
         for _ in range(steps):
             edits = [Edit(site.name, constant, mask) for site, constant in zip(sites, constants, strict=True)]
-            logits = answer_logits(model.run(pairs.clean, edits=edits, keep="logits"), pairs)
+            logits = answer_logits(model.run(pairs.clean, edits=edits, patterns=patterns, keep="logits"), pairs)
             loss = torch.nn.functional.kl_div(logits.log_softmax(dim=-1), target, log_target=True, reduction="batchmean")
             if loss.item() < best:
                 best, kept = loss.item(), [constant.detach().clone() for constant in constants]

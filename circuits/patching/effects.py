@@ -77,8 +77,9 @@ class Effects:
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """The k patches of largest effect, by size, either sign."""
-        order = self.effect().abs().argsort(descending=True, stable=True)[:k].tolist()
-        return [(self.names[row], float(self.effect()[row])) for row in order]
+        effects = self.effect()
+        order = effects.abs().argsort(descending=True, stable=True)[:k].tolist()
+        return [(self.names[row], float(effects[row])) for row in order]
 
     def _ends(self) -> tuple[Tensor, Tensor]:
         return (self.corrupt, self.clean) if self.direction == "denoising" else (self.clean, self.corrupt)

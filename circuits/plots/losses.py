@@ -19,6 +19,8 @@ _CURVES = (("#0072b2", "o", 4.0), ("#56b4e9", "s", 1.5), ("#d55e00", "^", 1.5), 
 def ablation_figure(ablation: Ablation, *, title: str | None = None) -> Figure:
     """Draw how far the metric moves without each set of nodes, as bars with 95 % intervals, in the sets' order; of more than
     20 sets the 20 with the largest change. Negative = the nodes were helping a metric that is better when higher."""
+    if not len(ablation):
+        raise CircuitsError("there is no ablation to draw")
     rows = list(zip(ablation.names, ablation.intervals(), strict=True))
     about, count = ablation.metadata, len(ablation.whole)
     frozen = ", patterns frozen" if about.get("freeze_patterns") else ""

@@ -22,6 +22,7 @@ MOST_PATHS = 30
 _LISTED = 12
 _LEFT, _RIGHT, _MARGIN, _LINE = 1.1, 0.25, 0.15, 0.19
 _NARROWEST = 6.2
+_SHAPE = ("n_layers", "n_heads", "n_key_value_heads")
 _Listed = list[tuple[str, Effect]]
 
 
@@ -67,8 +68,9 @@ def _graph(paths: Any, known: Mapping[str, Any] | None) -> Graph:
     nodes = [Node.parse(end) for end in ends]
     neurons = any(node.kind == "neuron" for node in nodes)
     width = 1 + max((node.index or 0 for node in nodes if node.kind == "neuron"), default=0)
-    if isinstance(known, Mapping):
-        return Graph(**{"d_mlp": width, **known, "neurons": neurons})
+    if isinstance(known, Mapping) and known.keys() >= set(_SHAPE):
+        shape = {name: known[name] for name in _SHAPE}
+        return Graph(**shape, d_mlp=known.get("d_mlp", width), parallel=bool(known.get("parallel")), neurons=neurons)
     layers = 1 + max((node.layer for node in nodes if node.layer is not None), default=0)
     heads = 1 + max((node.index or 0 for node in nodes if node.kind == "head"), default=0)
     return Graph(n_layers=layers, n_heads=heads, n_key_value_heads=heads, d_mlp=width, neurons=neurons)

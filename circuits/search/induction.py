@@ -10,9 +10,13 @@ import torch
 from circuits.graph import Circuit, Edge, Node, Reader
 from circuits.heads import HeadScores, composition_scores, score_heads
 from circuits.models import Model
-from circuits.patching.bootstrap import Effect, bootstrap, p_value
+from circuits.patching.bootstrap import Effect, bootstrap, p_value, ratio_intervals
+from circuits.patching.directions import difference, reading_change
+from circuits.patching.nodes import both_runs
 from circuits.search.induction_evidence import ABLATIONS, Ablation, Ablations, Repeats
-from circuits.tasks import repeated_tokens
+from circuits.tasks import induction, repeated_tokens
+from circuits.tasks.metrics import logit_difference
+from circuits.tasks.repeats import sampling_pool
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many of these steps are done, and how many there are."""
@@ -38,9 +42,10 @@ def find_induction_circuit(
     Induction heads are those whose prefix-matching score reaches `min_prefix_matching`, previous-token heads those that
     reach `min_previous_token`. An edge from one to the keys of the other is taken where their K-composition lies above
     that of random matrices and where taking it out lowers the prefix matching by the share `min_drop` at least (95 %
-    interval above zero). Evidence: the rise of the loss on the second copy of `sequences` random segments, in nats
-    (positive: the model needs the heads), when single heads and the whole set are ablated, by zero and by mean, patterns
-    frozen and not, with bootstrap intervals; and the same for `control_sets` random sets of as many other heads.
+    interval above zero). Evidence: path patching of each such edge, and of all together, into keys (share of the gap that
+    noising costs, on prompts without a prefix to match); the rise of the loss on the second copy of `sequences` random
+    segments, in nats (positive: the model needs the heads), when single heads and the whole set are ablated, by zero and by
+    mean, patterns frozen and not, with bootstrap intervals; the same for `control_sets` random sets of as many other heads.
 
     The result's metadata says `verdict`: "found", where the interval of ablating the set by zero lies above zero and
     at most one in twenty random sets reaches it (so 19 sets are the fewest); "unproven"; or "none", with an empty circuit
@@ -60,12 +65,13 @@ def find_induction_circuit(
         about = _about(model, ablations, sequences, seed, (min_prefix_matching, min_previous_token, min_drop))
         if not feeds:
             return Circuit(model.graph(), metadata={**about, "verdict": "none", "summary": _why_none(inductors, feeders)})
+        patched, together = _patched_edges(model, feeds, sequences, seed, report)
         singles = _single_ablations(ablations, heads, seed, report)
         whole = _set_evidence(model, ablations, heads, control_sets, seed, report)
     proven = whole["set"]["ablation"]["zero"]["low"] > 0 and whole["control"].get("zero", {}).get("p_value", 1.0) <= 0.05
     summary = _summary(feeds, whole) + ("" if proven else f" Not proven: {_why_unproven(whole)}.")
-    metadata = {**about, **whole, "verdict": "found" if proven else "unproven", "summary": summary}
-    return _circuit(model, scores, feeds, singles, metadata)
+    metadata = {**about, **whole, "edges_patched": together, "verdict": "found" if proven else "unproven", "summary": summary}
+    return _circuit(model, scores, feeds, patched, singles, metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +174,33 @@ def _set_evidence(
     return {"set": {"heads": [str(head) for head in heads], "ablation": effects}, "control": control}
 
 
-def _circuit(model: Model, scores: HeadScores, feeds: list[_Feed], singles: dict[Node, dict], metadata: dict) -> Circuit:
+def _patched_edges(
+    model: Model, feeds: list[_Feed], sequences: int, seed: int, report: Progress
+) -> tuple[dict[Edge, dict[str, float]], dict[str, float]]:
+    """Path patching of the edges into keys, on prompts whose corrupt ones have another token before the answer's first
+    appearance: the share of the logit difference's gap that noising an edge costs, one by one and all together."""
+    room = min(12, len(sampling_pool(model)) - 2, (model.max_positions or 14) - 2)
+    pairs = induction(model, sequences, seed, length=room, differ="prefix")
+    pair = both_runs(model, pairs, logit_difference, "noising")
+    graph, variants = model.graph(), []
+    for feed in feeds:
+        delta = difference(pair.sweep.base, pair.other, feed.writer)
+        variants.append((reading_change(graph, feed.reader, delta, pair.mask, str(feed.edge)),))
+    variants.append(tuple(change for variant in variants for change in variant))
+    scores = pair.sweep.evaluate(variants, progress=report, what="patching edges")
+    clean, corrupt = pair.ends
+    effects = [effect.as_json() for effect in ratio_intervals(clean - scores, clean - corrupt, seed=seed)]
+    return {feed.edge: effect for feed, effect in zip(feeds, effects[:-1], strict=True)}, effects[-1]
+
+
+def _circuit(
+    model: Model,
+    scores: HeadScores,
+    feeds: list[_Feed],
+    patched: dict[Edge, dict[str, float]],
+    singles: dict[Node, dict],
+    metadata: dict,
+) -> Circuit:
     """The circuit's edges: input to every q, k and v that matters, previous-token heads to keys, induction heads to
     logits."""
     graph = model.graph()
@@ -185,6 +217,7 @@ def _circuit(model: Model, scores: HeadScores, feeds: list[_Feed], singles: dict
             "k_composition": feed.composition,
             "k_composition_random": feed.composition_random,
             "prefix_matching_drop": feed.drop.as_json(),
+            "path_patching": patched[feed.edge],
         }
     roles = {str(head): "previous token" for head in writers} | {str(head): "induction" for head in inductors}
     nodes = {str(head): singles[head]["zero"]["effect"] for head in (*writers, *inductors)}

@@ -1,5 +1,7 @@
 """The induction task: what followed this token the last time?"""
 
+from typing import Literal
+
 import torch
 
 from circuits.errors import PromptError
@@ -8,13 +10,16 @@ from circuits.tasks.prompts import PromptPairs
 from circuits.tasks.repeats import bos_id, sampling_pool
 
 
-def induction(model: Model, count: int = 32, seed: int = 0, *, length: int = 12) -> PromptPairs:
+def induction(
+    model: Model, count: int = 32, seed: int = 0, *, length: int = 12, differ: Literal["answer", "prefix"] = "answer"
+) -> PromptPairs:
     """Pairs of random tokens `… A B … A`, answer B, and `… A C … A` in the corrupt prompt, answer C.
 
     A segment of `length` different tokens is followed by one of its tokens, A, drawn from its middle. The corrupt prompt
     differs in one token, the one after A's first appearance: symmetric token replacement (Zhang & Nanda 2024), so the
-    distractor C is what the corrupt prompt calls for. B and C stand nowhere else. Raises PromptError where the model's
-    vocabulary or context is too small.
+    distractor C is what the corrupt prompt calls for. B and C stand nowhere else. With `differ="prefix"` A's first
+    appearance is what differs, `… D B … A`: nothing is left to match, which shows what previous-token heads tell; the
+    distractor is then another token of the segment. Raises PromptError where the vocabulary or the context is too small.
     """
     pool, bos = sampling_pool(model), bos_id(model)
     opening = 0 if bos is None else 1
@@ -30,7 +35,9 @@ def induction(model: Model, count: int = 32, seed: int = 0, *, length: int = 12)
         parts.insert(0, torch.full((count, 1), bos))
     clean = torch.cat(parts, dim=1)
     corrupt = clean.clone()
-    corrupt[rows, opening + place + 1] = distractors
+    corrupt[rows, opening + place + (differ == "answer")] = distractors
+    if differ == "prefix":
+        distractors = segments[rows, (place + 3) % length]
     return PromptPairs.from_tokens(
         model,
         clean=clean.tolist(),

@@ -78,6 +78,7 @@ def kl_divergence(reference: Float[Tensor, "prompt d_vocab"]) -> Metric:
         log_q = _checked(logits, pairs).log_softmax(dim=-1)
         return torch.einsum("pv,pv->p", log_p.exp(), log_p - log_q)
 
+    divergence.__name__ = "kl_divergence"
     return divergence
 
 

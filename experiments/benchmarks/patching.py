@@ -13,6 +13,7 @@ share a prefix, a 48-layer shape, cost by starting layer and by length of the sw
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -77,7 +78,7 @@ def trace_rows(original: Any, model: Model, sample: int, rate: float, only: str 
             def reference(index: int, kind: Any = kind) -> Tensor:
                 return loop.cell(kind, index // model.n_layers, index % model.n_layers)
 
-            job = (lambda kind=kind: tracing.ours(kind), reference, spread(total, sample), total)
+            job = (functools.partial(tracing.ours, kind), reference, spread(total, sample), total)
             rows.append(timed(name, *job, model.device, tracing.floor(kind) / rate))
     return rows
 

@@ -174,6 +174,12 @@ def test_files_that_hold_something_else_are_refused(command: Command, tiny: Path
     check_one_line(command("patch", "--model", tiny, "--prompts", tmp_path / "notes.txt"), "notes.txt", "header")
     check_one_line(command("patch", "--open", tmp_path / "notes.txt"), "notes.txt", "JSON")
     check_one_line(command("patch", "--model", tmp_path), "config.json")
+    command("patch", "--model", tiny, *PAIR, "--nodes", "m0,m1", "--out", tmp_path)
+    document = json.loads((tmp_path / "effects.json").read_text())
+    for broken in ({"names": [], "scores": []}, {"clean": document["corrupt"]}, {"names": ["m0", "m0->"]}, {"direction": "up"}):
+        (tmp_path / "broken.json").write_text(json.dumps({**document, **broken}))
+        answer = command("patch", "--open", tmp_path / "broken.json", "--out", tmp_path / "new")
+        assert answer.status == 2 or "no paths.png" in answer.err
 
 
 def test_a_place_that_cannot_be_written(command: Command, tmp_path: Path) -> None:

@@ -137,6 +137,8 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         path_figure(effects_of([]))
     with pytest.raises(GraphError, match="'m1' is no path"):
         path_figure(effects_of(["m1"]))
+    with pytest.raises(CircuitsError, match="no ablation"):
+        ablation_figure(Ablation((), torch.ones(0, 3), torch.zeros(3)))
     with pytest.raises(CircuitsError, match="no self-repair"):
         self_repair_figure()
 

@@ -96,9 +96,10 @@ def test_ablation_equals_one_run_a_sequence():
     measured = ablations(model)
     head = Node("head", 1, 2)
     tokens = measured.repeats.tokens
-    mean = torch.stack([model.run(tokens.ids[i : i + 1]).z[1][0, :, 2] for i in range(5)]).mean(dim=0)
-    for kind, value in (("zero", 0.0), ("mean", mean)):
+    z = torch.stack([model.run(tokens.ids[i : i + 1]).z[1][0, :, 2] for i in range(5)])
+    for kind in ("zero", "mean"):
         for prompt in range(5):
+            value = 0.0 if kind == "zero" else torch.cat([z[:prompt], z[prompt + 1 :]]).mean(dim=0)
             ids = tokens.ids[prompt : prompt + 1]
             clean = model.run(ids).logits[0].log_softmax(-1)
             changed = model.run(ids, edits=[Edit(head, value)]).logits[0].log_softmax(-1)
