@@ -55,8 +55,8 @@ def run(
         circuit = find_factual_recall_circuit(loaded, pairs, progress=progress, **options)
         files = _write(circuit, staging)
     if as_json:
-        found = {**thaw(circuit.metadata), **contents(circuit)}
-        print_json({**found, "files": {name: str(folder / name) for name in files}})
+        metadata: Any = thaw(circuit.metadata)
+        print_json({**metadata, **contents(circuit), "files": {name: str(folder / name) for name in files}})
     else:
         typer.echo(report(circuit, folder, files))
 

@@ -118,7 +118,7 @@ def run(
 
 def reopen(file: Path, *, out: Path | None, as_json: bool) -> None:
     """Print a saved result again, and write its table and pictures beside it, or into `out`."""
-    data = read_json(file, max_bytes=2**29)
+    data = read_json(file, max_bytes=2**31)
     many = isinstance(data, dict) and data.get("format") == f"{FORMAT}s"
     found = Traces.load(file) if many else Trace.load(file)
     if isinstance(found, Traces) and not found.traces:

@@ -113,11 +113,11 @@ def ablate(
     """Take a set of nodes out of the clean runs together, or each of several sets, and measure the metric.
 
     `nodes`: names as in `find_sites`, or a list of such lists. `kind`: "zero"; "mean" over `reference` (default: the
-    corrupt prompts); "resample" (the corrupt prompt's value); "noise" of standard deviation `noise` times the value's own;
-    "optimal", the constant found by `steps` steps of Adam that keeps the KL divergence from the whole model's answer
-    lowest (Li & Janson 2024; heads, MLPs and neurons alone). `freeze_patterns` holds every attention pattern as in the
-    clean run, so that only what nodes write changes. `seed` is that of noise and bootstrap. Raises GraphError and
-    PromptError for names and prompts that do not fit.
+    corrupt prompts); "resample" (the value on the prompt of `reference` in the same place, default: the corrupt one);
+    "noise" of standard deviation `noise` times the value's own; "optimal", the constant found by `steps` steps of Adam that
+    keeps the KL divergence from the whole model's answer lowest (Li & Janson 2024; heads, MLPs and neurons alone).
+    `freeze_patterns` holds every attention pattern as in the clean run, so that only what nodes write changes. `seed` is
+    that of noise and bootstrap. Raises GraphError and PromptError for names and prompts that do not fit.
     """
     sets = _sets(nodes)
     sites, (label, mask), *more = [find_sites(model, one) for one in sets], *position_masks(pairs, positions).items()
@@ -163,13 +163,15 @@ def _values(
     """What is put in place, a value a site."""
     other = base
     if kind in ("mean", "resample"):
-        source = pairs.corrupt if kind == "resample" or reference is None else reference
+        source = pairs.corrupt if reference is None else reference
         with torch.no_grad():
             other = Base(model, model.run(source))
     generator = torch.Generator().manual_seed(seed)
 
     def value(site: Site) -> Tensor:
         own, theirs = value_at(base, site), value_at(other, site)
+        if site.kind == "pattern" and kind in ("mean", "noise"):
+            raise CircuitsError(f"{site.name} cannot be set to {kind}: a pattern must stay one; use zero or resample")
         if kind == "zero":
             return patches.zero(own)
         if kind == "resample":
@@ -177,7 +179,7 @@ def _values(
         if kind == "mean":
             return patches.mean(own, theirs, other.run.tokens.mask)
         if kind == "noise":
-            return patches.noise(own, scale * float(own.std()), generator)
+            return patches.noise(own, scale * float(own[pairs.clean.mask].std()), generator)
         raise CircuitsError(f"unknown kind of ablation {kind!r}: expected zero, mean, resample, noise or optimal")
 
     return [[value(site) for site in one] for one in sites]

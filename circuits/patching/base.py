@@ -19,6 +19,7 @@ class Base:
 
     model: Model
     run: Run
+    _patterns: dict[int, Tensor] = dataclasses.field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.run.require_factors()
@@ -28,6 +29,13 @@ class Base:
     def geometry(self) -> Geometry:
         """Masks and rotary tables of the run's prompts."""
         return Geometry(self.run.weights, self.run.tokens, self.model.dtype)
+
+    def pattern(self, layer: int) -> Tensor:
+        """The attention pattern of a layer, `[prompt head query key]`; that of the last layer asked for is kept."""
+        if layer not in self._patterns:
+            self._patterns.clear()
+            self._patterns[layer] = self.run.pattern(layer)
+        return self._patterns[layer]
 
     def attention(self, layer: int) -> Tensor:
         """What the attention of a layer wrote, `[prompt position d_model]`."""

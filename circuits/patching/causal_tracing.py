@@ -5,7 +5,6 @@ the clean run's top token; windows reach from 5 layers before their centre to 4 
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -163,6 +162,8 @@ class Cells:
     first: int
     """Tokens before it are the same in both runs."""
     window: int
+    _changes: dict[tuple, Change] = dataclasses.field(default_factory=dict, repr=False)
+    _values: dict[tuple, Tensor] = dataclasses.field(default_factory=dict, repr=False)
 
     def variant(self, kind: TraceKind, token: int, layer: int) -> Variant:
         """The changes of one cell; none where both runs agree."""
@@ -178,13 +179,17 @@ class Cells:
         module: Literal["mlp", "attention"] = "mlp" if kind == "states_severed_mlp" else "attention"
         return (state, *(self._change(module, later, token, False) for later in range(layer + 1, n_layers)))
 
-    @functools.cache  # noqa: B019 (lives as long as one trace)
     def _change(self, kind: Literal["residual", "mlp", "attention"], layer: int, token: int, clean: bool) -> Change:
-        mask = torch.zeros_like(self.clean.run.tokens.mask)
-        mask[:, token] = True
-        return Change(kind, layer, None, self._values(kind, layer, clean), mask)
+        key = (kind, layer, token, clean)
+        if key not in self._changes:
+            mask = torch.zeros_like(self.clean.run.tokens.mask)
+            mask[:, token] = True
+            self._changes[key] = Change(kind, layer, None, self._value(kind, layer, clean), mask)
+        return self._changes[key]
 
-    @functools.cache  # noqa: B019
-    def _values(self, kind: Literal["residual", "mlp", "attention"], layer: int, clean: bool) -> Float[Tensor, "..."]:
-        base = self.clean if clean else self.corrupted
-        return base.run.residuals[layer] if kind == "residual" else getattr(base, kind)(layer)
+    def _value(self, kind: Literal["residual", "mlp", "attention"], layer: int, clean: bool) -> Float[Tensor, "..."]:
+        key = (kind, layer, clean)
+        if key not in self._values:
+            base = self.clean if clean else self.corrupted
+            self._values[key] = base.run.residuals[layer] if kind == "residual" else getattr(base, kind)(layer)
+        return self._values[key]

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.errors import GraphError
 from circuits.graph import Graph, Node, Reader
 from circuits.models import node_output
 from circuits.models.layers import (
@@ -101,9 +102,7 @@ class Path:
     def parse(cls, graph: Graph, names: Sequence[str]) -> "Path":
         """A path from names such as `["a0.h3", "a1.h2<k>", "logits"]`; a head without a slot stands for all three. Raises
         GraphError for fewer than two names and for steps that are no edges of the graph."""
-        from circuits.errors import GraphError
-
-        if isinstance(names, str) or len(names) < 2:
+        if len(names) < 2:
             raise GraphError("a path needs a writer and a reader at least, such as a0.h3, a1.h2<k>, logits")
         writer = graph.node(names[0])
         before, steps = [writer], []

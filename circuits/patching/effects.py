@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.errors import CircuitsError, FileFormatError
+from circuits.errors import CircuitsError, FileFormatError, PromptError
 from circuits.graph.reading import read_json
 from circuits.graph.storage import write_whole
 from circuits.patching.bootstrap import Effect, ratio_intervals
@@ -155,4 +155,7 @@ def effects_of(
     """Effects from scores and the metric on the clean and the corrupt prompts. Raises PromptError where a pair has no gap."""
     clean, corrupt = (end.double().cpu() for end in ends)
     refuse_zero_gap(*ends, pairs)
+    gaps = clean - corrupt
+    if float(gaps.mean().abs()) <= 1e-6 * float(gaps.abs().mean()):
+        raise PromptError("the gaps between the clean and the corrupt metric cancel over prompts: nothing is left to share out")
     return Effects(tuple(names), scores.double().cpu(), clean, corrupt, direction, pairs.labels, metadata, seed)

@@ -29,8 +29,8 @@ def trace_facts(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> Traces:
-    """Trace the facts that the model knows: those whose attribute is the clean run's top token, both stripped. An attribute
-    of several tokens must begin with that token. All other facts are in `skipped`, each with the reason.
+    """Trace the facts that the model knows: those whose attribute is the clean run's top token, both stripped, as in
+    ROME's code. All other facts are in `skipped`, each with the reason.
 
     Options are those of `causal_trace` and the same for every fact, `seed` too. `noise` defaults to 3 standard deviations
     of the token embeddings of all given facts' subjects. `limit` stops after so many traced facts. Progress counts first
@@ -91,18 +91,11 @@ def _known(
         except PromptError as error:
             skipped.append((fact.prompt, str(error)))
             continue
-        expected = _beginning(model, fact.attribute)
-        if top == expected:
+        if top == fact.attribute.strip():
             known.append((fact, tokens.ids.shape[1]))
         else:
-            skipped.append((fact.prompt, f"the model answers {top!r}, the fact's {fact.attribute!r} begins with {expected!r}"))
+            skipped.append((fact.prompt, f"the model answers {top!r}, not {fact.attribute.strip()!r}"))
         if len(known) == limit:
             break
     report("asking the model", len(facts), len(facts))
     return known, skipped
-
-
-def _beginning(model: Model, attribute: str) -> str:
-    """The first token of an attribute that follows a space, stripped; tokens that are nothing but space do not count."""
-    ids = model.tokenizer.encode(f" {attribute.strip()}", add_special_tokens=False)
-    return next((text for token in ids if (text := model.to_string([token]).strip())), "")

@@ -16,6 +16,7 @@ from circuits.errors import CircuitsError, FileFormatError, PromptError
 from circuits.graph.reading import read_json
 from circuits.graph.storage import write_whole
 from circuits.models import Model
+from circuits.patching.causal_tracing import asks_for_bos
 from circuits.patching.changes import Change, Variant
 from circuits.patching.sweep import BUDGET, Progress, Reading, Sweep
 from circuits.tasks.prompts import subject_columns
@@ -103,7 +104,7 @@ def attention_knockout(
         raise PromptError(
             f"cannot block {', '.join(unknown) or 'nothing'} in windows of {window}: there are {', '.join(SOURCES)}"
         )
-    tokens = model.to_tokens(prompt, prepend_bos=prepend_bos)
+    tokens = model.to_tokens(prompt, prepend_bos=asks_for_bos(model) if prepend_bos is None else prepend_bos)
     first, last = subject_columns(model, prompt, subject, tokens)
     with torch.no_grad():
         clean = model.run(tokens)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from circuits.errors import GraphError
 from circuits.graph import Edge, Graph, Node, Reader
 from circuits.models import Model
 from circuits.patching.changes import Change, Variant
@@ -38,6 +39,8 @@ def patch_edges(
     `model.graph(neurons=neurons)`). `positions`: where the reader reads the other value. Other options as `patch_nodes`.
     Raises GraphError for an edge that the model lacks.
     """
+    if edges is not None and not edges:
+        raise GraphError("there is nothing to patch: the list of edges is empty")
     masks = position_masks(pairs, positions)
     graph = model.graph(neurons=neurons)
     total = len(masks) * (graph.edge_count if edges is None else len(edges))
@@ -62,7 +65,9 @@ def patch_edges(
         asked = [f"{edge}@{label}" if label else str(edge) for edge in edges for label in masks]
         place = {name: row for row, name in enumerate(names)}
         scores, names = scores[[place[name] for name in asked]], asked
-    return effects_of(names, scores, pair.ends, pairs, direction, about(model, metric, patched="edges"), seed)
+    return effects_of(
+        names, scores, pair.ends, pairs, direction, about(model, metric, patched="edges", positions=str(positions)), seed
+    )
 
 
 def _every_edge(graph: Graph) -> Iterator[tuple[Node, Sequence[Reader]]]:
@@ -107,7 +112,9 @@ def patch_path(
     al. 2022), MLPs on the way recompute unless `freeze_mlps=True` holds them too, which leaves the direct edges alone.
     `positions`: where the last reader reads the change. Raises GraphError for steps that are no edges.
     """
-    paths = [path] if path and isinstance(path[0], str) else path
+    if isinstance(path, str) or not path:
+        raise GraphError("a path is a list of names, such as ['a0.h3', 'a1.h2<k>', 'logits']")
+    paths = [path] if isinstance(path[0], str) else path
     wants_neurons = any(".n" in str(name) for one in paths for name in one)
     graph = model.graph(neurons=wants_neurons)
     parsed = [Path.parse(graph, [str(name) for name in one]) for one in paths]

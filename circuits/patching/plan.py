@@ -65,7 +65,8 @@ def row_bytes(weights: Weights, width: int, start: int) -> int:
     heads = attention.n_heads * attention.d_head
     neurons = 0 if mlp is None else mlp.W_in.shape[1] * (2 if mlp.W_gate is None else 4)
     token = 6 * weights.W_E.shape[1] + 6 * heads + neurons
-    return weights.W_E.element_size() * ((width - start) * token + width * 4 * heads)
+    scores = attention.n_heads * (width - start) * width
+    return weights.W_E.element_size() * ((width - start) * token + width * 4 * heads + scores)
 
 
 def passes(planned: Sequence[Planned], weights: Weights, tokens: TokenBatch, budget: int) -> list[list[Planned]]:

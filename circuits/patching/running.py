@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from circuits.errors import NonFiniteError
 from circuits.models.layers import (
     Slot,
     activate,
@@ -32,8 +33,8 @@ WHOLE: dict[int, Kind] = {0: "residual", 2: "head", 3: "attention", 4: "middle",
 class Pass:
     """Runs variants from where they leave the base run to the residual stream at the columns that are read."""
 
-    def __init__(self, base: Base, read: Tensor, *, freeze_patterns: bool = False) -> None:
-        self.base, self.read, self.freeze_patterns = base, read, freeze_patterns
+    def __init__(self, base: Base, read: Tensor, *, freeze_patterns: bool = False, watch: bool = False) -> None:
+        self.base, self.read, self.freeze_patterns, self.watch = base, read, freeze_patterns, watch
         self.weights = base.run.weights
         self.n_layers = len(self.weights.blocks)
 
@@ -49,9 +50,15 @@ class Pass:
                 place = self.read if layer == self.n_layers else block.columns
                 block.x = block.extended(block.x, self.base.run.residuals[layer], ACTIVE, place)
                 self._apply(block, block.x, ACTIVE, place)
+            self._check([block.x for block in blocks], f"the residual stream before layer {layer}")
             if layer < self.n_layers and blocks:
                 self._layer(layer, blocks)
         return list(self.blocks.values())
+
+    def _check(self, tensors: list[Tensor], what: str) -> None:
+        """Where it was asked to watch, raise NonFiniteError at the first NaN or infinity."""
+        if self.watch and not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            raise NonFiniteError(f"{what} holds NaN or infinity in a patched run")
 
     def _regroup(self, layer: int, entering: list[Planned]) -> None:
         newcomers: dict[int, dict[Variant, Stream]] = {}
@@ -85,6 +92,7 @@ class Pass:
     def _layer(self, layer: int, blocks: list[Block]) -> None:
         before = [block.read_off(block.x, self.base.run.residuals[layer]) for block in blocks]
         attention = self._attention(layer, blocks, before)
+        self._check(attention, f"the attention output of layer {layer}")
         residuals, middles = self.base.run.residuals[layer], self.base.run.middles[layer]
         for i, block in enumerate(blocks):
             before[i] = block.extended(before[i], residuals, STAGE["mlp"], block.queries)

@@ -35,9 +35,9 @@ class Site:
 
 
 def find_sites(model: Model, names: str | Sequence[str] | None) -> list[Site]:
-    """Sites by name: nodes (`input`, `a0.h1`, `m3`, `m3.n5`), a head's `a0.h1<q>`, `<k>`, `<v>` (with grouped keys, those
-    of its group) or `<pattern>`, `resid3` (the residual stream before layer 3), `attn3`, `mid3`; or a group of `GROUPS`.
-    None: every node (`input`, heads, MLPs). Raises GraphError for a name that is none."""
+    """Sites by name: nodes (`input`, `a0.h1`, `m3`, `m3.n5`), a head's `a0.h1<q>`, `<k>`, `<v>` (with grouped keys the
+    number is the group's, as on edges) or `<pattern>`, `resid3` (the residual stream before layer 3), `attn3`, `mid3`; or a
+    group of `GROUPS`. None: every node (`input`, heads, MLPs). Raises GraphError for a name that is none."""
     given = ["nodes"] if names is None else [names] if isinstance(names, str) else list(names)
     if not given:
         raise GraphError("there is nothing to patch: the list of names is empty")
@@ -49,8 +49,7 @@ def _group(model: Model, name: str) -> list[Site]:
     layers = range(model.n_layers)
     heads = [f"a{layer}.h{head}" for layer in layers for head in range(model.n_heads)]
     mlps = [f"m{layer}" for layer in layers] if model.d_mlp else []
-    firsts = range(0, model.n_heads, model.n_heads // model.n_key_value_heads)
-    groups = [f"a{layer}.h{head}" for layer in layers for head in firsts]
+    groups = [f"a{layer}.h{group}" for layer in layers for group in range(model.n_key_value_heads)]
     names = {
         "nodes": [str(node) for node in model.graph().nodes() if node.kind != "logits"],
         "heads": heads,
@@ -89,8 +88,8 @@ def _site(model: Model, name: str) -> Site:
         return Site(name, "neuron", layer, index)
     if slot is None:
         return Site(name, "head", layer, index)
-    if slot in ("k", "v"):
-        index = (index or 0) // (model.n_heads // model.n_key_value_heads)
+    if slot in ("k", "v") and (index or 0) >= model.n_key_value_heads:
+        raise GraphError(f"{model.name} has no {name}<{slot}>: a layer has {model.n_key_value_heads} groups of keys and values")
     kinds: dict[str, Kind] = {"q": "q", "k": "k", "v": "v", "pattern": "pattern"}
     return Site(f"{name}<{slot}>", kinds[slot], layer, index)
 
@@ -108,7 +107,7 @@ def value_at(base: Base, site: Site) -> Tensor:
         case "mlp":
             return base.mlp(layer)
         case "pattern":
-            return run.pattern(layer)[:, site.index]
+            return base.pattern(layer)[:, site.index]
         case "neuron":
             return run.neurons[layer][:, :, site.index]
         case "head":

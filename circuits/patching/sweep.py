@@ -133,5 +133,8 @@ class Sweep:
         bad = (~scores.isfinite()).nonzero()
         if len(bad):
             variant, prompt = bad[0].tolist()
+            found = plan([variants[variant]], self.base.run.weights, self.base.run.tokens, self.reading.columns)
+            if found:  # once more, looking at every site
+                Pass(self.base, self.reading.columns, freeze_patterns=self.freeze_patterns, watch=True).run(found)
             sites = ", ".join(change.name for change in variants[variant]) or "no change"
             raise NonFiniteError(f"the metric is {float(scores[variant, prompt])} on prompt {prompt} with {sites} patched")

@@ -56,7 +56,8 @@ def find_factual_recall_circuit(
         search = _Search(evidence, min_effect, most_nodes)
         search.measure(most_neurons)
         search.grow()
-        about = _about(model, pairs, seed, min_effect, _sites(model, pairs, seed, budget, progress))
+        about: dict[str, Any] = {"followed_all": search.complete}
+        about |= _about(model, pairs, seed, min_effect, _sites(model, pairs, seed, budget, progress))
         if not search.edges:
             return Circuit(evidence.graph, metadata={**about, "verdict": "none", "summary": _why_none(min_effect)})
         nodes = search.nodes()
@@ -84,6 +85,8 @@ class _Search:
     writers: list[Node] = dataclasses.field(default_factory=list)
     """Nodes that may write: input, heads, and the neurons that passed."""
     edges: dict[Edge, tuple[Claim, ...]] = dataclasses.field(default_factory=dict)
+    complete: bool = True
+    """False where `most_nodes` stopped the search."""
 
     def measure(self, most_neurons: int) -> None:
         """Patch every head and the screened neurons; those that move no prompt are left out."""
@@ -111,6 +114,7 @@ class _Search:
                     if writer.kind != "input" and writer not in seen:
                         seen.add(writer)
                         waiting.append(writer)
+        self.complete = not waiting
 
     def _readers(self, node: Node) -> list[Reader]:
         if node.kind != "head":
@@ -166,10 +170,10 @@ def _proof(
     lost = (-result.change()).tolist()
     interval = result.intervals()[0]
     whole = {"effect": -interval.effect, "low": -interval.high, "high": -interval.low}
-    control: dict[str, Any] = {"sets": len(sets) - 1, "size": len(nodes)}
+    control: dict[str, Any] = {"sets": len(sets) - 1, "size": len(sets[-1]) if len(sets) > 1 else 0}
     if len(sets) > 1:
         control |= {"mean": sum(lost[1:]) / (len(lost) - 1), "max": max(lost[1:]), "p_value": p_value(lost[0], lost[1:])}
-    proven = whole["low"] > 0 and control.get("p_value", 0.0) < 0.05
+    proven = whole["low"] > 0 and control.get("p_value", 1.0) <= 0.05
     return {"set": whole, "control": control, "verdict": "found" if proven else "unproven"}
 
 
@@ -190,7 +194,11 @@ def _circuit(evidence: Evidence, search: _Search, metadata: dict[str, Any]) -> C
     graph, nodes = evidence.graph, search.nodes()
     roles = {str(node): _role(evidence, search, node) for node in nodes}
     scores = {str(node): evidence.node_claim(node) for node in nodes}
-    about: dict[str, Any] = {name: {"patched": claim.as_json()} for name, claim in scores.items()}
+    about: dict[str, Any] = {
+        str(node): {"patched": scores[str(node)].as_json(), "patched_all_prompts": evidence.everywhere(node).as_json()}
+        for node in nodes
+    }
+    places = {str(node): evidence.positions_of(node, search.min_effect) for node in nodes}
     for node in nodes:
         if roles[str(node)] == "attribute fetch":
             claim = evidence.knocked_out(node, evidence.pairs.positions["subject_last"])
@@ -202,7 +210,8 @@ def _circuit(evidence: Evidence, search: _Search, metadata: dict[str, Any]) -> C
         about[str(edge)] = {claim.kind: claim.as_json() for claim in claims}
     metadata["summary"] = _summary(roles, metadata)
     numbers = {name: claim.effect.effect for name, claim in scores.items()}
-    return Circuit(graph, edges, numbers, evidence=about, roles=roles, metadata=metadata)
+    known = {name: found for name, found in places.items() if found}
+    return Circuit(graph, edges, numbers, positions=known, evidence=about, roles=roles, metadata=metadata)
 
 
 def _role(evidence: Evidence, search: _Search, node: Node) -> str:
@@ -231,8 +240,13 @@ def _why_none(min_effect: float) -> str:
 
 def _summary(roles: dict[str, str], metadata: dict[str, Any]) -> str:
     counts = [f"{sum(role == kind for role in roles.values())} {kind}" for kind in ROLES if kind in roles.values()]
-    lost = metadata["set"]
+    lost, control = metadata["set"], metadata["control"]
+    doubts = [] if metadata["followed_all"] else [" The search stopped at its largest number of nodes."]
+    if metadata["verdict"] == "unproven":
+        few = control["sets"] < 19
+        reached = "too few random sets to compare with" if few else "random sets of other nodes reach this, or zero does"
+        doubts.append(f" Not proven: {reached}.")
     return (
         f"{len(roles)} nodes ({', '.join(counts)}); without them the logit difference falls by {lost['effect']:.2f} "
-        f"(95 % interval {lost['low']:.2f} to {lost['high']:.2f})."
+        f"(95 % interval {lost['low']:.2f} to {lost['high']:.2f}).{''.join(doubts)}"
     )

@@ -14,7 +14,7 @@ from circuits.patching.bootstrap import Effect, ratio_intervals
 from circuits.patching.changes import Change, Variant
 from circuits.patching.directions import difference, reading_change
 from circuits.patching.nodes import Pair, both_runs
-from circuits.patching.sites import find_sites, value_at
+from circuits.patching.sites import find_sites, position_masks, value_at
 from circuits.patching.sweep import Progress
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import answer_logits, logit_difference
@@ -103,6 +103,20 @@ class Evidence:
         """The effect of patching one measured node."""
         rows = self.where(node)
         return self._claim(self._importance[node], rows, "resample")
+
+    def everywhere(self, node: Node) -> Claim:
+        """The effect of patching one measured node, over all prompts: free of any choice of prompts."""
+        return self._claim(self._importance[node], torch.ones(len(self.pairs), dtype=torch.bool), "resample")
+
+    def positions_of(self, node: Node, min_effect: float) -> tuple[str, ...]:
+        """Those of the pairs' positions where patching the node alone costs `min_effect`, on the prompts where it matters."""
+        site, places = find_sites(self.model, str(node))[0], (*self.pairs.positions, "last")
+        value, masks = value_at(self.pair.other, site), position_masks(self.pairs, places)
+        kept = [mask & self.pair.mask for mask in masks.values()]
+        variants = [(Change(site.kind, site.layer, site.index, value, mask, label=str(node)),) for mask in kept]
+        rows = self.where(node)
+        claims = [self._claim(moved, rows, "resample") for moved in self._moved(variants, "finding positions")]
+        return tuple(place for place, claim in zip(places, claims, strict=True) if claim.effect.effect >= min_effect)
 
     def edge_claims(self, writers: Sequence[Node], reader: Reader) -> dict[Node, list[Claim]]:
         """For each writer what its edge into a reader is worth, with its value from the paired prompt and with its mean over

@@ -1,5 +1,7 @@
 """Causal tracing and knockout against the Hugging Face model with hooks, as ROME's own code runs it."""
 
+import gc
+
 import pytest
 import torch
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
@@ -104,6 +106,14 @@ def test_the_same_seed_gives_the_same_draws(mini: Model, trace: Trace) -> None:
     other = causal_trace(mini, trace.prompt, seed=1, **options)
     assert torch.equal(again.restored["states"], trace.restored["states"])
     assert not torch.equal(other.corrupted, trace.corrupted)
+
+
+def test_nothing_of_a_trace_stays_behind(mini: Model) -> None:
+    gc.collect()
+    before = sum(type(thing) is Cells for thing in gc.get_objects())
+    causal_trace(mini, "The capital of Japan is", subject="Japan", draws=1, kinds=("states",))
+    gc.collect()
+    assert sum(type(thing) is Cells for thing in gc.get_objects()) == before
 
 
 def test_a_subject_can_be_replaced(mini: Model) -> None:

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from circuits.errors import NonFiniteError
 from circuits.models import Model, TokenBatch
+from circuits.patching.changes import Change
 from circuits.patching.sweep import Reading, Sweep
+from tests.models.native import native_bridge
 from tests.models.random_edits import random_batch
 from tests.models.random_models import D_VOCAB, LENGTH, random_shape, random_weights
 from tests.models.reference import run
@@ -61,3 +64,53 @@ def test_patched_runs_equal_brute_force(seed: int) -> None:
         slow = expected(shape, weights, batch, how, variant)
         bound = 1e-10 * max(1.0, float(slow.abs().max()))
         assert float((scores - slow).abs().max()) <= bound, [change.change.name for change in variant]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_frozen_patterns_equal_the_reference_with_the_base_run_s_patterns(seed: int) -> None:
+    rng = random.Random(5000 + seed)
+    shape = random_shape(rng)
+    weights = random_weights(shape, rng)
+    model, batch = planted(shape, weights), random_batch(rng, D_VOCAB, LENGTH)
+    how = reading(rng, batch)
+    variants = [[c for c in v if c.change.kind not in ("pattern", "knockout")] for v in variants_of(rng, model, batch)]
+    variants = [variant for variant in variants if variant]
+    sweep = Sweep(model, model.run(batch), how, freeze_patterns=True)
+    fast = sweep.evaluate([tuple(change.change for change in variant) for variant in variants])
+    for variant, scores in zip(variants, fast, strict=True):
+        rows = []
+        for prompt in range(len(batch)):
+            ids = batch.ids[prompt][batch.mask[prompt]].tolist()
+            patterns = run(shape, weights, ids).patterns
+            done = run(shape, weights, ids, [change.slow[prompt] for change in variant], patterns)
+            logits = np.zeros((batch.ids.shape[1], D_VOCAB))
+            logits[batch.mask[prompt].numpy()] = done.logits
+            rows.append(torch.tensor(logits[how.columns[prompt].numpy()]))
+        slow = how.score(torch.stack(rows))
+        assert float((scores - slow).abs().max()) <= 1e-10 * max(1.0, float(slow.abs().max()))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_reading_some_tokens_equals_reading_all(seed: int) -> None:
+    rng = random.Random(7000 + seed)
+    shape = random_shape(rng)
+    model, batch = planted(shape, random_weights(shape, rng)), random_batch(rng, D_VOCAB, LENGTH)
+    variants = [tuple(change.change for change in variant) for variant in variants_of(rng, model, batch)]
+    tokens = torch.tensor([[rng.randrange(D_VOCAB) for _ in range(2)] for _ in range(len(batch))])
+    columns = batch.last[:, None]
+    rows = torch.arange(len(batch))
+    whole = Reading(columns, lambda logits: logits[rows, 0, tokens[:, 0]] - logits[rows, 0, tokens[:, 1]])
+    few = Reading(columns, lambda logits: logits[:, 0, 0] - logits[:, 0, 1], tokens)
+    base = model.run(batch)
+    difference = Sweep(model, base, whole).evaluate(variants) - Sweep(model, base, few).evaluate(variants)
+    assert float(difference.abs().max()) <= 1e-10 * max(1.0, float(base.logits.abs().max()))
+
+
+def test_a_number_that_goes_wrong_on_the_way_is_told_with_its_layer() -> None:
+    model = Model.from_bridge(native_bridge(1, d_vocab=D_VOCAB, normalization_type=None))
+    batch = TokenBatch.unpadded(torch.tensor([[1, 2, 3]]))
+    huge = torch.full((1, 3, model.d_model), 1e200, dtype=torch.float64)
+    change = Change("residual", 0, None, huge, batch.mask)
+    how = Reading(torch.tensor([[2]]), lambda logits: logits[:, 0, 0])
+    with pytest.raises(NonFiniteError, match=r"layer \d holds NaN or infinity in a patched run"):
+        Sweep(model, model.run(batch), how).evaluate([(change,)])

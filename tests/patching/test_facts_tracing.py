@@ -42,19 +42,19 @@ def test_the_noise_comes_from_all_given_subjects_even_untraced_ones(mini: Model)
     [
         ("Kabul", True),
         (" Kabul ", True),
-        ("Kabul the Great", True),
+        ("Kabul the Great", False),
         ("Kab", False),
         ("Vienna", False),
         ("", False),
     ],
 )
-def test_a_fact_counts_only_if_the_model_answers_its_first_token(mini: Model, attribute: str, used: bool) -> None:
+def test_a_fact_counts_only_if_the_model_answers_its_attribute(mini: Model, attribute: str, used: bool) -> None:
     fact = Fact(KNOWN.prompt, KNOWN.subject, attribute, "")
     found = trace_facts(mini, [fact], draws=1, kinds=["states"])
     assert len(found.traces) == used
     if not used:
         prompt, reason = found.skipped[0]
-        assert prompt == fact.prompt and "answers 'Kabul'" in reason and repr(attribute) in reason
+        assert prompt == fact.prompt and "answers 'Kabul'" in reason and repr(attribute.strip()) in reason
 
 
 def test_what_cannot_be_traced_is_skipped_with_the_reason(mini: Model) -> None:

@@ -135,6 +135,28 @@ def test_an_edge_equals_the_reference(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(60))
+def test_edges_of_single_neurons_equal_the_reference(seed: int) -> None:
+    rng, shape, weights, model, pairs = random_case(seed, plain=True)
+    if not model.d_mlp:
+        return
+    neuron, later = rng.randrange(model.d_mlp), rng.randrange(model.d_mlp)
+    edges = {f"m0.n{neuron}->logits": Place("residual", model.n_layers)}
+    if model.n_layers > 1:
+        edges[f"m0.n{neuron}->m1.n{later}"] = Place("neuron_in", 1, later)
+        edges[f"m0.n{neuron}->a1.h0<v>"] = Place("v_in", 1, 0)
+    effects = patch_edges(model, pairs, difference_of, list(edges), direction="noising")
+    for place, scores in zip(edges.values(), effects.scores, strict=True):
+        for prompt in range(len(pairs)):
+            _, own = slow_difference(shape, weights, pairs, prompt, pairs.clean)
+            _, other = slow_difference(shape, weights, pairs, prompt, pairs.corrupt)
+            change = other.neurons[0][:, neuron] - own.neurons[0][:, neuron]
+            delta = change[:, None] * weights["blocks.0.mlp.out.weight"][:, neuron]
+            added = [(place, lambda position, x, delta=delta: x + delta[position])]
+            slow, _ = slow_difference(shape, weights, pairs, prompt, pairs.clean, added)
+            assert abs(float(scores[prompt]) - slow) <= 1e-10 * max(1, abs(slow))
+
+
+@pytest.mark.parametrize("seed", range(60))
 @pytest.mark.parametrize("freeze_mlps", [False, True])
 def test_a_path_equals_the_four_runs_of_ioi(seed: int, freeze_mlps: bool) -> None:
     rng, shape, weights, model, pairs = random_case(seed, plain=True)
@@ -228,6 +250,27 @@ def test_positions_roles_and_groups() -> None:
         patch_nodes(model, pairs, difference_of, positions="nowhere")
     with pytest.raises(GraphError, match="is not computed before it"):
         patch_path(model, pairs, difference_of, ["a1.h0", "a0.h1<q>"])
+
+
+def test_groups_of_keys_are_named_as_on_edges() -> None:
+    model = Model.from_bridge(native_bridge(1, n_heads=4, n_key_value_heads=2, d_model=8, d_head=2, d_vocab=D_VOCAB))
+    pairs = random_pairs(random.Random(0))
+    assert patch_nodes(model, pairs, difference_of, "k").names == ("a0.h0<k>", "a0.h1<k>", "a1.h0<k>", "a1.h1<k>")
+    with pytest.raises(GraphError, match="2 groups"):
+        patch_nodes(model, pairs, difference_of, ["a0.h2<v>"])
+    for wrong in ([], "a0.h0"):
+        with pytest.raises(GraphError, match="a path is a list"):
+            patch_path(model, pairs, difference_of, wrong)
+    with pytest.raises(GraphError, match="empty"):
+        patch_edges(model, pairs, difference_of, [])
+
+
+def test_gaps_that_cancel_are_refused() -> None:
+    model = Model.from_bridge(native_bridge(2, d_vocab=D_VOCAB))
+    rows = {"clean": [[1, 2, 3], [1, 2, 4]], "corrupt": [[1, 2, 4], [1, 2, 3]]}
+    pairs = PromptPairs.from_tokens(D_VOCAB, **rows, answers=[5, 5], distractors=[6, 6])
+    with pytest.raises(PromptError, match="cancel over prompts"):
+        patch_nodes(model, pairs, difference_of, "heads")
 
 
 def test_effects_are_shares_of_the_gap_and_survive_a_file(tmp_path) -> None:
