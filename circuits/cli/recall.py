@@ -99,7 +99,8 @@ def _nodes(circuit: Circuit) -> str:
     ordered = sorted((node for node in circuit.nodes if node in circuit.roles), key=lambda node: -(circuit.nodes[node] or 0.0))
     for node in ordered[:_MOST_ROWS]:
         claim: Any = circuit.evidence[node]["patched"]
-        effect = f"{claim['effect']:.2f} [{claim['low']:.2f}, {claim['high']:.2f}]"
+        sure = f"[{claim['low']:.2f}, {claim['high']:.2f}]" if claim["prompts"] > 1 else "(no interval)"
+        effect = f"{claim['effect']:.2f} {sure}"
         rows.append([str(node), circuit.roles[node], effect, str(claim["prompts"])])
     text = table(["node", "role", "effect", "prompts"], rows)
     more = len(ordered) - len(rows)
@@ -115,8 +116,8 @@ def _control(about: Mapping[str, Any]) -> list[str]:
     ]
     if "mean" in control:
         lines.append(
-            f"  without as many other heads and neurons ({control['sets']} random sets): {control['mean']:.2f} on average, "
-            f"{control['max']:.2f} at most; p = {control['p_value']:.3f}"
+            f"  without {control['size']} other heads and neurons ({control['sets']} random sets): {control['mean']:.2f} on "
+            f"average, {control['max']:.2f} at most; p = {control['p_value']:.3f}"
         )
     return lines
 
