@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
@@ -9,10 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.errors import PromptError
+from circuits.errors import CircuitsError, FileFormatError, PromptError
+from circuits.graph.reading import read_json
+from circuits.graph.storage import write_whole
 from circuits.models import Edit, Model, Run
 from circuits.patching import patches
 from circuits.patching.base import Base
+from circuits.patching.bootstrap import Effect, bootstrap
 from circuits.patching.sweep import Progress
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import answer_logits, logit_difference
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Part = Literal["attention", "mlp"]
+FORMAT = "circuits-self-repair"
+COLUMNS = ("direct", "total", "compensation")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,10 +45,40 @@ class SelfRepair:
     total: Float[Tensor, "layer prompt"]
     compensation: Float[Tensor, "layer prompt"]
 
+    def __post_init__(self) -> None:
+        shapes = {tuple(getattr(self, name).shape) for name in COLUMNS}
+        if len(shapes) > 1 or self.direct.ndim != 2:
+            raise CircuitsError(f"direct, total and compensation must have one shape [layer prompt], not {sorted(shapes)}")
+
     def to_dataframe(self) -> pd.DataFrame:
         """One row a layer: means over prompts."""
-        columns = {name: getattr(self, name).mean(dim=1).tolist() for name in ("direct", "total", "compensation")}
+        columns = {name: getattr(self, name).mean(dim=1).tolist() for name in COLUMNS}
         return pd.DataFrame({"layer": range(len(self.direct)), **columns})
+
+    def intervals(self, column: str) -> list[Effect]:
+        """Each layer's mean of a column ("direct", "total", "compensation") with its 95 % bootstrap interval over prompts."""
+        if column not in COLUMNS:
+            raise CircuitsError(f"no column {column!r}: there are {', '.join(COLUMNS)}")
+        return [bootstrap(row) for row in getattr(self, column)]
+
+    def save(self, path: str | Path) -> None:
+        """Write to a JSON file; `SelfRepair.load` reads it."""
+        arrays = {name: getattr(self, name).tolist() for name in COLUMNS}
+        document = {"format": FORMAT, "version": 1, "part": self.part, "kind": self.kind, **arrays}
+        write_whole(Path(path), json.dumps(document, allow_nan=False).encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SelfRepair":
+        """A saved report. Raises FileFormatError for anything else."""
+        data = read_json(Path(path), max_bytes=2**29)
+        if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != 1:
+            raise FileFormatError(f"{path}: not a file of format {FORMAT}, version 1")
+        try:
+            arrays = {name: torch.tensor(data[name], dtype=torch.float64) for name in COLUMNS}
+            part: Part = "mlp" if data["part"] == "mlp" else "attention"
+            return cls(part, str(data["kind"]), **arrays)
+        except (CircuitsError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise FileFormatError(f"{path}: the report does not fit together: {' '.join(str(error).split())[:150]}") from None
 
     def plot(self) -> "Figure":
         """Direct and total effect and the compensation, by layer."""

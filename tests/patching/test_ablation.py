@@ -5,9 +5,9 @@ import random
 import pytest
 import torch
 
-from circuits.errors import CircuitsError, GraphError, PromptError
+from circuits.errors import CircuitsError, FileFormatError, GraphError, PromptError
 from circuits.models import Edit, Model
-from circuits.patching import Ablation, ablate, self_repair
+from circuits.patching import Ablation, SelfRepair, ablate, self_repair
 from circuits.patching.self_repair import contributions
 from circuits.tasks import metrics
 from tests.models.native import native_bridge
@@ -89,6 +89,18 @@ def test_without_norms_total_is_direct_less_what_later_layers_make_up_for(part) 
         report = self_repair(model, pairs, part=part, kind=kind)
         assert float((report.total - (report.direct - report.compensation)).abs().max()) <= 1e-10
         assert list(report.to_dataframe().columns) == ["layer", "direct", "total", "compensation"]
+
+
+def test_a_report_survives_a_file(tmp_path) -> None:
+    report = self_repair(model_of(), random_pairs(random.Random(2)), part="mlp")
+    report.save(tmp_path / "report.json")
+    again = SelfRepair.load(tmp_path / "report.json")
+    assert torch.equal(again.total, report.total) and (again.part, again.kind) == ("mlp", "resample")
+    for found in report.intervals("total"):
+        assert found.low <= found.effect <= found.high
+    (tmp_path / "report.json").write_text((tmp_path / "report.json").read_text().replace('"direct"', '"direkt"'))
+    with pytest.raises(FileFormatError, match="does not fit together"):
+        SelfRepair.load(tmp_path / "report.json")
 
 
 def test_contributions_sum_to_the_logit_difference() -> None:
