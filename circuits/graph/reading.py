@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from circuits.errors import FileFormatError
 from circuits.graph.nodes import shown
@@ -40,6 +41,15 @@ def read_json(path: Path, *, max_bytes: int = LARGEST_FILE) -> object:
         raise FileFormatError(f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except ValueError as error:
         raise FileFormatError(f"{path}: {error}") from None
+
+
+def read_document(path: str | Path, kind: str, *, max_bytes: int = LARGEST_FILE) -> dict[str, Any]:
+    """Read a JSON object of format `kind`, version 1, without these two keys. Raises FileFormatError as `read_json`, and for
+    anything else."""
+    data = read_json(Path(path), max_bytes=max_bytes)
+    if not isinstance(data, dict) or data.pop("format", None) != kind or data.pop("version", None) != 1:
+        raise FileFormatError(f"{path}: not a file of format {kind}, version 1")
+    return data
 
 
 def _unique(pairs: list) -> dict:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, FileFormatError, PromptError
-from circuits.graph.reading import read_json
+from circuits.graph.reading import read_document
 from circuits.graph.storage import write_whole
 from circuits.models import Edit, Model, TokenBatch
 from circuits.patching import patches
@@ -83,9 +83,7 @@ class Ablation:
     @classmethod
     def load(cls, path: str | Path) -> "Ablation":
         """A saved result. Raises FileFormatError for anything else."""
-        data = read_json(Path(path), max_bytes=2**29)
-        if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != 1:
-            raise FileFormatError(f"{path}: not a file of format {FORMAT}, version 1")
+        data = read_document(path, FORMAT, max_bytes=2**29)
         try:
             scores, whole = (torch.tensor(data[name], dtype=torch.float64) for name in ("scores", "whole"))
             names, prompts = (tuple(str(text) for text in data[name]) for name in ("names", "prompts"))

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, FileFormatError, PromptError
-from circuits.graph.reading import read_json
+from circuits.graph.reading import read_document
 from circuits.graph.storage import write_whole
 from circuits.patching.bootstrap import Effect, ratio_intervals
 from circuits.tasks import PromptPairs
@@ -117,9 +117,7 @@ class Effects:
     @classmethod
     def load(cls, path: str | Path) -> "Effects":
         """Saved effects. Raises FileFormatError for anything else."""
-        data = read_json(Path(path), max_bytes=2**30)
-        if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != 1:
-            raise FileFormatError(f"{path}: not a file of format {FORMAT}, version 1")
+        data = read_document(path, FORMAT, max_bytes=2**30)
         try:
             return cls._from(data)
         except (CircuitsError, KeyError, TypeError, ValueError, RuntimeError) as error:

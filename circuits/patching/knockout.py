@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, FileFormatError, PromptError
-from circuits.graph.reading import read_json
+from circuits.graph.reading import read_document
 from circuits.graph.storage import write_whole
 from circuits.models import Model
 from circuits.patching.causal_tracing import asks_for_bos
@@ -70,9 +70,7 @@ class Knockout:
     @classmethod
     def load(cls, path: str | Path) -> "Knockout":
         """A saved result. Raises FileFormatError for anything else."""
-        data = read_json(Path(path), max_bytes=2**27)
-        if not isinstance(data, dict) or data.pop("format", None) != FORMAT or data.pop("version", None) != 1:
-            raise FileFormatError(f"{path}: not a file of format {FORMAT}, version 1")
+        data = read_document(path, FORMAT, max_bytes=2**27)
         try:
             blocked = {str(name): torch.tensor(values, dtype=torch.float64) for name, values in data.pop("blocked").items()}
             tokens, subject = tuple(map(str, data.pop("tokens"))), (int(data["subject"][0]), int(data.pop("subject")[1]))

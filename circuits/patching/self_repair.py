@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, FileFormatError, PromptError
-from circuits.graph.reading import read_json
+from circuits.graph.reading import read_document
 from circuits.graph.storage import write_whole
 from circuits.models import Edit, Model, Run
 from circuits.patching import patches
@@ -70,9 +70,7 @@ class SelfRepair:
     @classmethod
     def load(cls, path: str | Path) -> "SelfRepair":
         """A saved report. Raises FileFormatError for anything else."""
-        data = read_json(Path(path), max_bytes=2**29)
-        if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != 1:
-            raise FileFormatError(f"{path}: not a file of format {FORMAT}, version 1")
+        data = read_document(path, FORMAT, max_bytes=2**29)
         try:
             arrays = {name: torch.tensor(data[name], dtype=torch.float64) for name in COLUMNS}
             part: Part = "mlp" if data["part"] == "mlp" else "attention"

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, FileFormatError
-from circuits.graph.reading import read_json
+from circuits.graph.reading import read_document
 from circuits.graph.storage import write_whole
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Trace:
     @classmethod
     def load(cls, path: str | Path) -> "Trace":
         """A saved trace. Raises FileFormatError for anything else."""
-        data = _document(path, FORMAT)
+        data = read_document(path, FORMAT, max_bytes=2**31)
         try:
             return cls.from_json(data.get("trace"))
         except CircuitsError as error:
@@ -207,7 +207,7 @@ class Traces:
     @classmethod
     def load(cls, path: str | Path) -> "Traces":
         """Saved traces. Raises FileFormatError for anything else."""
-        data = _document(path, f"{FORMAT}s")
+        data = read_document(path, f"{FORMAT}s", max_bytes=2**31)
         traces, skipped = data.get("traces"), data.get("skipped")
         pairs = isinstance(skipped, list) and all(isinstance(p, list) and [type(x) for x in p] == [str, str] for p in skipped)
         if not isinstance(traces, list) or not isinstance(skipped, list) or not pairs:
@@ -221,13 +221,6 @@ class Traces:
 def _interval(rows: Float[Tensor, "fact layer"]) -> tuple[Tensor, Tensor]:
     spread = rows.std(dim=0) if len(rows) > 1 else torch.full_like(rows[0], 0.0)
     return rows.mean(dim=0), 1.96 * spread / math.sqrt(len(rows))
-
-
-def _document(path: str | Path, kind: str) -> dict[str, Any]:
-    data = read_json(Path(path), max_bytes=2**31)
-    if not isinstance(data, dict) or data.get("format") != kind or data.get("version") != 1:
-        raise FileFormatError(f"{path}: not a file of format {kind}, version 1")
-    return data
 
 
 def _is_number(value: object) -> bool:

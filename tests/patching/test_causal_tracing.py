@@ -156,7 +156,7 @@ def test_knockout_blocks_what_the_answer_needs(mini: Model, tmp_path) -> None:
 
 
 def test_memory_stays_within_the_budget() -> None:
-    """Every neuron of a layer, in a process of its own: the peak above what was held before is near the budget."""
+    """Every neuron of a layer, in a process of its own: the peak above what was held before stays within the budget."""
     import subprocess
     import sys
 
@@ -173,4 +173,4 @@ patch_nodes(model, pairs, metrics.logit_difference, names, budget=2**20 * 64)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
-    assert int(done.stdout) / 1024 <= 64 * 1.5
+    assert int(done.stdout) / 1024 <= 64
