@@ -7,29 +7,33 @@ z, neuron activations, residual streams, q, k, v), not products: contractions mu
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from circuits.models.edits import Compiled, apply_edits
 from circuits.models.layers import (
     Geometry,
     Slot,
+    activated,
     attend,
     attention_output,
     attention_pattern,
     embed,
+    headed,
     mix,
     mlp_output,
-    neuron_activations,
     normalise,
     placed,
-    project,
+    pre_activations,
+    projected,
     unembed,
 )
-from circuits.models.run import Run
+from circuits.models.run import Reads, Run
 from circuits.models.tokens import TokenBatch
 from circuits.models.weights import Block, Weights
 
-Keep = Literal["logits", "factors", "patterns"]
+Keep = Literal["logits", "factors", "patterns", "reads"]
 FACTORS = ("middles", "q", "k", "v", "z", "neurons", "patterns")
 SLOTS: tuple[Slot, ...] = ("q", "k", "v")
 
@@ -41,36 +45,44 @@ def forward(
     edits: Compiled | None = None,
     patterns: Sequence[Tensor] | None = None,
     keep: Keep = "factors",
+    columns: Int[Tensor, " prompt"] | None = None,
 ) -> Run:
     """Run the model. `edits` come from `compile_edits`; `patterns` (one `[prompt head query key]` a layer) are used in
-    place of the model's own; `keep` says what the Run holds besides logits."""
+    place of the model's own; `keep` says what the Run holds besides logits; with `columns` the logits are computed at
+    one column a prompt alone, `[prompt 1 d_vocab]`."""
     edits = edits or {}
     geometry = Geometry(weights, tokens, weights.W_E.dtype)
     kept: dict[str, list[Tensor]] = {name: [] for name in FACTORS}
     edited_mlps: dict[int, Tensor] = {}
+    reads: list[Reads] = []
     x = apply_edits(edits, ("input", 0), embed(weights, tokens))
     residuals = [x]
     for layer, block in enumerate(weights.blocks):
         given = None if patterns is None else patterns[layer]
-        factors = _attention(block, x, geometry, edits, layer, given, keep == "patterns")
+        factors, linear = _attention(block, x, geometry, edits, layer, given, keep == "patterns")
+        reading = Reads(*linear)
         middle = x + attention_output(factors["z"], block.attention, block.attention_post_norm)
         factors["middles"], x = middle, middle
         if block.mlp is not None:
-            reads = residuals[-1] if weights.parallel else middle
-            neurons = neuron_activations(normalise(reads, block.mlp_norm), block.mlp)
-            factors["neurons"] = apply_edits(edits, ("neuron", layer), neurons)
+            source = residuals[-1] if weights.parallel else middle
+            source = source.view_as(source) if keep == "reads" else source
+            pre = pre_activations(normalise(source, block.mlp_norm), block.mlp)
+            reading = Reads(*linear, mlp=source, pre=pre)
+            factors["neurons"] = apply_edits(edits, ("neuron", layer), activated(pre, block.mlp))
             written = mlp_output(factors["neurons"], block.mlp, block.mlp_post_norm)
             if ("mlp", layer) in edits:
                 written = edited_mlps[layer] = apply_edits(edits, ("mlp", layer), written)
             x = middle + written
         residuals = [*residuals, x] if keep != "logits" else [x]
+        reads += [reading] if keep == "reads" else []
         for name, value in factors.items() if keep != "logits" else ():
             kept[name].append(value)
-    logits = unembed(weights, x)
+    logits = unembed(weights, x if columns is None else x[torch.arange(len(tokens), device=x.device), columns][:, None])
     held = {name: tuple(values) for name, values in kept.items()}
     if keep == "logits":
         return Run(weights=weights, tokens=tokens, logits=logits, residuals=(), edited_mlps={}, **held)
-    return Run(weights=weights, tokens=tokens, logits=logits, residuals=tuple(residuals), edited_mlps=edited_mlps, **held)
+    kept_whole = {"residuals": tuple(residuals), "edited_mlps": edited_mlps, "reads": tuple(reads)}
+    return Run(weights=weights, tokens=tokens, logits=logits, **kept_whole, **held)
 
 
 def _attention(
@@ -81,12 +93,14 @@ def _attention(
     layer: int,
     given: Tensor | None,
     keep_pattern: bool,
-) -> dict[str, Tensor]:
-    """q, k, v, z (edited) and, where one is given or asked for, the pattern of one layer."""
+) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """q, k, v, z (edited) and, where one is given or asked for, the pattern of one layer; and the linear parts of q, k, v."""
     attention = block.attention
     normed = normalise(x, block.attention_norm)
     weights, rotation = geometry.weights, geometry.rotation
-    q, k, v = (placed(project(normed, attention, slot), slot, weights, rotation) for slot in SLOTS)
+    linear = [projected(normed, attention, slot) for slot in SLOTS]
+    parts = zip(linear, SLOTS, strict=True)
+    q, k, v = (placed(headed(part, attention, slot), slot, weights, rotation) for part, slot in parts)
     bias = geometry.bias(attention.window)
     factors = {"q": q, "k": k, "v": v}
     if given is None and not keep_pattern:
@@ -95,4 +109,4 @@ def _attention(
         factors["patterns"] = attention_pattern(q, k, attention, bias) if given is None else given
         z = mix(factors["patterns"], v, attention)
     factors["z"] = apply_edits(edits, ("head", layer), z)
-    return factors
+    return factors, linear

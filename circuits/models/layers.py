@@ -138,17 +138,26 @@ def rotate(
     return torch.cat([turned, passed], dim=-1) if passed.shape[-1] else turned
 
 
-def project(x: Float[Tensor, "... d_model"], attention: Attention, slot: Slot) -> Float[Tensor, "... head d_head"]:
-    """Queries, keys or values from the normed residual, with q/k norms applied and rotary positions not yet; keys and
-    values have one head a key-value group."""
-    W, b = getattr(attention, f"W_{slot.upper()}"), getattr(attention, f"b_{slot.upper()}")
+def projected(x: Float[Tensor, "... d_model"], attention: Attention, slot: Slot) -> Float[Tensor, "... head_d_head"]:
+    """The linear part of queries, keys or values: what they are before any norm of theirs and before rotary positions."""
+    return linear(x, getattr(attention, f"W_{slot.upper()}"), getattr(attention, f"b_{slot.upper()}"))
+
+
+def headed(out: Float[Tensor, "... head_d_head"], attention: Attention, slot: Slot) -> Float[Tensor, "... head d_head"]:
+    """The linear part of queries, keys or values with q/k norms applied, split into heads (for keys and values one a
+    key-value group)."""
     heads = attention.n_heads if slot == "q" else attention.n_key_value_heads
-    out = linear(x, W, b)
     norm = {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot]
     if attention.norm_over_heads:
         out = normalise(out, norm)
     out = out.unflatten(-1, (heads, -1))
     return out if attention.norm_over_heads else normalise(out, norm)
+
+
+def project(x: Float[Tensor, "... d_model"], attention: Attention, slot: Slot) -> Float[Tensor, "... head d_head"]:
+    """Queries, keys or values from the normed residual, with q/k norms applied and rotary positions not yet; keys and
+    values have one head a key-value group."""
+    return headed(projected(x, attention, slot), attention, slot)
 
 
 def placed(x: Tensor, slot: Slot, weights: Weights, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -207,12 +216,23 @@ def attention_output(z: Float[Tensor, "... head d_head"], attention: Attention, 
     return normalise(linear(z.flatten(-2), attention.W_O, attention.b_O), post)
 
 
+def pre_activations(x: Float[Tensor, "... d_model"], mlp: MLP) -> tuple[Tensor, ...]:
+    """What each neuron computes with, `[... d_mlp]`, from the normed residual: `x W_in + b_in` and, where there is one,
+    the gate's `x W_gate + b_gate`."""
+    linear_part = linear(x, mlp.W_in, mlp.b_in)
+    return (linear_part,) if mlp.W_gate is None else (linear_part, linear(x, mlp.W_gate, mlp.b_gate))
+
+
+def activated(pre: tuple[Float[Tensor, "... d_mlp"], ...], mlp: MLP) -> Float[Tensor, "... d_mlp"]:
+    """Each neuron's activation from its pre-activations."""
+    if mlp.W_gate is None:
+        return activate(pre[0], mlp.activation)
+    return activate(pre[1], mlp.activation) * pre[0]
+
+
 def neuron_activations(x: Float[Tensor, "... d_model"], mlp: MLP) -> Float[Tensor, "... d_mlp"]:
     """Each neuron's activation from the normed residual."""
-    linear_part = linear(x, mlp.W_in, mlp.b_in)
-    if mlp.W_gate is None:
-        return activate(linear_part, mlp.activation)
-    return activate(linear(x, mlp.W_gate, mlp.b_gate), mlp.activation) * linear_part
+    return activated(pre_activations(x, mlp), mlp)
 
 
 def mlp_output(neurons: Float[Tensor, "... d_mlp"], mlp: MLP, post: Norm | None) -> Tensor:

@@ -1,7 +1,20 @@
 """Models whose circuit is known because their weights were set by hand, to judge search methods on."""
 
+from circuits.models.planted_chain import planted_chain
 from circuits.models.planted_induction import planted_induction
+from circuits.models.planted_logic import planted_gate, planted_or
 from circuits.models.planted_parts import Planted, PlantedFact
 from circuits.models.planted_recall import planted_recall
+from circuits.models.planted_words import HopWords, OperandWords
 
-__all__ = ["Planted", "PlantedFact", "planted_induction", "planted_recall"]
+__all__ = [
+    "HopWords",
+    "OperandWords",
+    "Planted",
+    "PlantedFact",
+    "planted_chain",
+    "planted_gate",
+    "planted_induction",
+    "planted_or",
+    "planted_recall",
+]

@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
+import re
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.graph import Circuit
+from circuits.graph import Circuit, Node
 from circuits.models.model import Model
+from circuits.models.planted_words import HopWords, OperandWords
 from circuits.models.weights import MLP, Attention, Block, Norm, Weights
 
 POSITIONS, FREQUENCIES = 128, 16
@@ -37,6 +39,18 @@ class Planted:
     model: Model
     circuit: Circuit
     facts: tuple[PlantedFact, ...] = ()
+    words: OperandWords | HopWords | None = None
+    """What its tokens mean, for the models that compute and hop."""
+    redundant: tuple[tuple[str, ...], ...] = ()
+    """Groups of edges of `whole` that stand in for each other: cutting fewer than all of a group leaves the answer."""
+
+    @property
+    def whole(self) -> Circuit:
+        """The circuit in the graph of heads and whole MLPs."""
+        edges = {str(edge): None for edge in self.circuit.edges}
+        whole = {re.sub(r"\bm(\d+)\.n\d+", r"m\1", edge): None for edge in edges}
+        heads = {str(node): role for node, role in self.circuit.roles.items() if isinstance(node, Node) and node.kind == "head"}
+        return Circuit(self.model.graph(), list(whole), roles=heads)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,6 +123,13 @@ def distractor_head(space: Space, like: Head, generator: torch.Generator) -> Hea
     return Head(W_Q, W_K, W_V, written)
 
 
+def decoy_of(space: Space, like: Head, generator: torch.Generator) -> Head:
+    """A head that attends and reads as another does, and writes as much where nobody reads."""
+    scratch = space["scratch"]
+    written = random_matrix(like.W_O.shape[0], scratch.shape[0], float(like.W_O.norm()), generator) @ scratch
+    return Head(like.W_Q, like.W_K, like.W_V, written)
+
+
 def attention_of(heads: list[Head]) -> Attention:
     """An attention layer of these heads, scores unscaled, without biases."""
     joined = {name: torch.cat([getattr(head, name) for head in heads], dim=1) for name in ("W_Q", "W_K", "W_V")}
@@ -121,6 +142,11 @@ def block_of(space: Space, heads: list[Head], mlp: MLP) -> Block:
     """A sequential block with unit-gain LayerNorms."""
     norm = unit_norm(space)
     return Block(attention_norm=norm, attention=attention_of(heads), mlp_norm=norm, mlp=mlp)
+
+
+def bare_block(heads: list[Head], mlp: MLP | None) -> Block:
+    """A sequential block without norms."""
+    return Block(attention_norm=None, attention=attention_of(heads), mlp=mlp)
 
 
 def planted_model(name: str, weights: Weights) -> Model:

@@ -12,6 +12,20 @@ from circuits.models.weights import Weights
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Reads:
+    """What one layer computes with, each a tensor of its own, so that a gradient by it belongs to this one reading."""
+
+    q: Float[Tensor, "prompt position head_d_head"]
+    """The linear part of the queries, before their norms and rotary positions; k and v likewise."""
+    k: Float[Tensor, "prompt position group_d_head"]
+    v: Float[Tensor, "prompt position group_d_head"]
+    mlp: Float[Tensor, "prompt position d_model"] | None = None
+    """The residual stream as the MLP reads it, before its norm."""
+    pre: tuple[Float[Tensor, "prompt position d_mlp"], ...] = ()
+    """Pre-activations of the neurons: the linear part and, where there is one, the gate."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """Logits and the factors of one run, each a tuple with one tensor a layer (empty where not kept)."""
 
@@ -36,6 +50,9 @@ class Run:
     """Attention patterns `[prompt head query key]` where asked for; `pattern(layer)` gives them in any case."""
     edited_mlps: dict[int, Tensor] = dataclasses.field(default_factory=dict, repr=False)
     """What an MLP wrote `[prompt position d_model]`, by layer, where an edit set it (elsewhere its neurons tell)."""
+
+    reads: tuple[Reads, ...] = ()
+    """What each layer read, where asked for."""
 
     def require_factors(self) -> None:
         """Raise CircuitsError unless the run kept its factors."""

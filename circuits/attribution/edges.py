@@ -1,0 +1,241 @@
+"""Edge attribution patching: what every edge of heads and MLPs would do to a metric, to first order."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.attribution.gradients import Gradients, gradients, slot_reading
+from circuits.attribution.points import Point, points
+from circuits.attribution.scores import EdgeScores
+from circuits.attribution.writers import deltas
+from circuits.errors import CircuitsError, MemoryBudgetError, NonFiniteError
+from circuits.graph.places import reads_from
+from circuits.models import Model, Run
+from circuits.models.forward import SLOTS, forward
+from circuits.patching.base import refuse_non_finite
+from circuits.patching.nodes import about
+from circuits.patching.sites import Positions, differing, position_masks
+from circuits.patching.sweep import BUDGET, Progress
+from circuits.tasks import PromptPairs
+from circuits.tasks.metrics import Metric
+
+Method = Literal["eap", "eap-ig", "eap-ig-activations", "exact"]
+KEPT = 20_000
+"""Edges of the neuron graph that are kept, unless a call says how many."""
+
+
+def attribute_edges(
+    model: Model,
+    pairs: PromptPairs,
+    metric: Metric,
+    *,
+    method: Method = "eap-ig",
+    steps: int = 5,
+    neurons: bool = False,
+    positions: Positions = None,
+    keep: int = KEPT,
+    budget: int = BUDGET,
+    progress: Progress | None = None,
+) -> EdgeScores:
+    """Score every edge: an estimate of how far the metric on the clean prompts moves if this edge alone carries what its
+    writer says on the corrupt prompts, mean over prompts. Negative: the edge supports the metric.
+
+    `method`: "eap" takes the gradient on the clean run (Syed et al. 2023); "eap-ig" the mean gradient over `steps` inputs
+    between corrupt and clean, at the middles of equal steps (Hanna et al. 2024); "eap-ig-activations" interpolates the
+    outputs of one layer's attention or MLP at a time; "exact" patches every edge (noising), at the price of a run each.
+    `neurons`: every edge between single neurons, heads, input and logits, of which the `keep` largest by size are kept.
+    `positions`: where readers read (None: everywhere, summed; "each"; names or columns: a score each). `budget` bounds the
+    bytes of what is held beside the runs' own activations. Raises NonFiniteError, MemoryBudgetError, and CircuitsError for
+    options that do not exist.
+    """
+    if method not in get_args(Method):
+        raise CircuitsError(f"unknown method {method!r}: there are {', '.join(get_args(Method))}")
+    if not isinstance(steps, int) or steps < 1:
+        raise CircuitsError(f"steps is a whole number from 1 on, got {steps!r}")
+    if neurons:
+        from circuits.attribution.neurons import attribute_neuron_edges
+
+        return attribute_neuron_edges(model, pairs, metric, method=method, steps=steps, keep=keep, progress=progress)
+    if method == "exact":
+        return _exact(model, pairs, metric, positions, budget, progress)
+    masks = position_masks(pairs, positions)
+    total = _Total.empty(model, masks)
+    report = progress or (lambda what, done, total: None)
+    step = prompts_at_once(model, pairs, budget)
+    for start in range(0, len(pairs), step):
+        report("attributing edges", start, len(pairs))
+        part = pairs[start : start + step]
+        total.add(_part(model, part, metric, method, steps, masks, slice(start, start + step), budget))
+    report("attributing edges", len(pairs), len(pairs))
+    details = about(model, metric, method=method, steps=steps if "ig" in method else 1, prompts=len(pairs))
+    return total.scores(model, details)
+
+
+def prompts_at_once(model: Model, pairs: PromptPairs, budget: int) -> int:
+    """How many prompts' runs, gradients and differences fit the budget; at least one."""
+    width, layers = pairs.clean.ids.shape[1], model.n_layers
+    graph = model.graph()
+    token = layers * (24 * model.d_model + 8 * model.d_mlp + 2 * model.n_heads * width)
+    token += 2 * graph.writer_count * model.d_model
+    held = width * token + 3 * graph.writer_count * graph.reader_count
+    return max(1, budget // (held * torch.finfo(model.dtype).bits * 8 // 64))
+
+
+@dataclasses.dataclass
+class _Total:
+    """Sums over prompts of scores and of their squares, `[label writer reader]`."""
+
+    labels: tuple[str, ...]
+    sums: Tensor
+    squares: Tensor
+    prompts: int = 0
+
+    @classmethod
+    def empty(cls, model: Model, masks: dict[str, Tensor]) -> "_Total":
+        graph = model.graph()
+        size = (len(masks), graph.writer_count, graph.reader_count)
+        zeros = torch.zeros(size, dtype=torch.float64)
+        return cls(tuple(masks), zeros, zeros.clone())
+
+    def add(self, found: Float[Tensor, "label prompt writer reader"]) -> None:
+        """Take in some prompts. Raises NonFiniteError where a score is not a number."""
+        found = found.double().cpu()
+        if not bool(found.isfinite().all()):
+            raise NonFiniteError("an edge's score is NaN or infinite")
+        self.sums += found.sum(dim=1)
+        self.squares += found.square().sum(dim=1)
+        self.prompts += found.shape[1]
+
+    def scores(self, model: Model, details: dict[str, Any]) -> EdgeScores:
+        mean = self.sums / self.prompts
+        spread = (self.squares / self.prompts - mean.square()).clamp(min=0) / max(self.prompts - 1, 1)
+        errors = spread.sqrt() if self.prompts > 1 else torch.zeros_like(mean)
+        return EdgeScores.dense(model.graph(), mean, errors, labels=self.labels, metadata=details)
+
+
+def _part(
+    model: Model,
+    pairs: PromptPairs,
+    metric: Metric,
+    method: Method,
+    steps: int,
+    masks: dict[str, Tensor],
+    rows: slice,
+    budget: int,
+) -> Tensor:
+    """Scores of some prompts, `[label prompt writer reader]`."""
+    own, other = both(model, pairs)
+    graph = model.graph()
+    size = (len(masks), len(pairs), graph.writer_count, graph.reader_count)
+    scores = torch.zeros(size, dtype=model.dtype, device=model.device)
+    for point in points(model, own, other, method, steps):
+        found = gradients(model, pairs, metric, pairs.clean, point.edits)
+        _add(scores, model, pairs, own, other, found, point, [mask[rows] for mask in masks.values()], budget)
+    return scores
+
+
+def both(model: Model, pairs: PromptPairs) -> tuple[Run, Run]:
+    """Clean and corrupt runs, with logits at the answers alone. Raises NonFiniteError with the first site."""
+    with torch.no_grad():
+        runs = [
+            forward(model.weights, model.prepare(side), columns=pairs.answer_columns) for side in (pairs.clean, pairs.corrupt)
+        ]
+    for run in runs:
+        refuse_non_finite(run)
+    return runs[0], runs[1]
+
+
+def _add(
+    scores: Tensor,
+    model: Model,
+    pairs: PromptPairs,
+    own: Run,
+    other: Run,
+    found: Gradients,
+    point: Point,
+    masks: list[Tensor],
+    budget: int,
+) -> None:
+    """Add one gradient run's share to the scores, in place."""
+    whole = differing(pairs, causal=model.weights.causal)
+    for columns in _column_blocks(model, pairs, whole, budget):
+        writers = deltas(own, other, columns)
+        first, last = point.writers(writers.shape[1])
+        for label, mask in enumerate(masks):
+            kept = (mask & whole)[:, columns]
+            if not bool(kept.any()):
+                continue
+            part = writers[:, first:last] if bool(kept.all()) else writers[:, first:last] * kept[:, None, :, None]
+            for readers, block in contractions(model, found, part, columns, first):
+                scores[label, :, first : first + block.shape[1], readers] += block * point.weight
+
+
+def _column_blocks(model: Model, pairs: PromptPairs, whole: Tensor, budget: int) -> Iterator[slice]:
+    """The columns that count, in blocks whose differences fit the budget."""
+    used = whole.any(dim=0).nonzero()[:, 0]
+    if not len(used):
+        return
+    stop = int(pairs.answer_columns.max()) + 1 if model.weights.causal else pairs.clean.ids.shape[1]
+    one = len(pairs) * (2 * model.graph().writer_count + model.graph().head_readers) * model.d_model
+    one *= torch.finfo(model.dtype).bits // 8
+    if one > budget:
+        raise MemoryBudgetError(
+            f"the outputs of all nodes at one position need {one / 2**20:.0f} MiB, the budget is {budget / 2**20:.0f} MiB"
+        )
+    step = budget // one
+    for start in range(int(used[0]), stop, step):
+        yield slice(start, min(start + step, stop))
+
+
+def contractions(
+    model: Model, found: Gradients, writers: Float[Tensor, "prompt writer position d_model"], columns: slice, first: int = 0
+) -> Iterator[tuple[slice, Tensor]]:
+    """For each group of readers their places and the scores `[prompt writer reader]` of edges into them: how far `writers`
+    (those from place `first` on) move the metric through them, to first order."""
+    graph = model.graph()
+    before, place = reads_from(graph), 0
+    n_prompts, _, width, d_model = writers.shape
+    flat = writers.flatten(2)
+    for layer, block in enumerate(model.weights.blocks):
+        for slot in SLOTS:
+            reading = slot_reading(model, found, layer, slot)
+            slope = reading.slope[:, :, columns]
+            count = max(before[place] - first, 0)
+            pulled = torch.matmul(slope.flatten(1, 2), reading.W.transpose(1, 2)).unflatten(1, (n_prompts, width))
+            into = torch.einsum("pwx,prx->pwr", flat[:, :count], pulled.transpose(0, 1).flatten(2))
+            if reading.unit is not None and count:
+                unit = reading.unit[:, columns]
+                along = torch.einsum("pwcd,pcd->pwc", writers[:, :count], unit)
+                shared = torch.matmul(unit[None].flatten(1, 2), reading.W).unflatten(1, (n_prompts, width))
+                brought = (shared * slope).sum(dim=-1)
+                into = into - torch.einsum("pwc,rpc->pwr", along, brought) / d_model
+            yield slice(place, place + len(slope)), into
+            place += len(slope)
+        if block.mlp is not None:
+            yield slice(place, place + 1), _into(flat, found.mlp[layer][:, columns], before[place] - first)
+            place += 1
+    yield slice(place, place + 1), _into(flat, found.final[:, columns], before[place] - first)
+
+
+def _into(flat: Tensor, slope: Tensor, count: int) -> Tensor:
+    return torch.einsum("pwx,px->pw", flat[:, : max(count, 0)], slope.flatten(1))[:, :, None]
+
+
+def _exact(
+    model: Model, pairs: PromptPairs, metric: Metric, positions: Positions, budget: int, progress: Progress | None
+) -> EdgeScores:
+    from circuits.patching.path_patching import patch_edges
+
+    effects = patch_edges(model, pairs, metric, positions=positions, direction="noising", budget=budget, progress=progress)
+    graph = model.graph()
+    labels = tuple(position_masks(pairs, positions))
+    change = effects.scores - effects.clean
+    errors = change.std(dim=1) / len(pairs) ** 0.5 if len(pairs) > 1 else torch.zeros(len(change)).double()
+    rows = torch.arange(len(change)).reshape(graph.edge_count, len(labels)).T
+    mean = change.mean(dim=1)
+    details = about(model, metric, method="exact", steps=1, prompts=len(pairs))
+    return EdgeScores.listed(graph, mean[rows], errors[rows], labels=labels, metadata=details)

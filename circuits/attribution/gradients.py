@@ -1,0 +1,166 @@
+"""Gradients of a metric by what every reader of a run reads, each by itself."""
+
+import dataclasses
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.errors import NonFiniteError
+from circuits.models import Edit, Model, Run, TokenBatch
+from circuits.models.edits import compile_edits
+from circuits.models.forward import SLOTS, forward
+from circuits.models.layers import Geometry, Slot, activate, headed, norm_scale, placed
+from circuits.models.weights import MLP, Attention, Norm
+from circuits.tasks import PromptPairs
+from circuits.tasks.metrics import Metric
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gradients:
+    """A run (detached) and the gradients of the sum of its prompts' metric. Gradients by q, k, v and neurons are those by
+    `Run.q` and its like; `mlp` and `final` are those by the residual stream as an MLP or the logits alone read it."""
+
+    run: Run
+    scores: Float[Tensor, " prompt"]
+    q: tuple[Float[Tensor, "prompt position head d_head"], ...]
+    k: tuple[Float[Tensor, "prompt position group d_head"], ...]
+    v: tuple[Float[Tensor, "prompt position group d_head"], ...]
+    z: tuple[Float[Tensor, "prompt position head d_head"], ...]
+    mlp: tuple[Float[Tensor, "prompt position d_model"], ...]
+    neurons: tuple[Float[Tensor, "prompt position d_mlp"], ...]
+    input: Float[Tensor, "prompt position d_model"]
+    final: Float[Tensor, "prompt position d_model"]
+
+
+def gradients(model: Model, pairs: PromptPairs, metric: Metric, tokens: TokenBatch, edits: tuple[Edit, ...] = ()) -> Gradients:
+    """Run `tokens` (of the clean or of the corrupt prompts), with edits, and go back from the metric once. Raises
+    NonFiniteError where the metric or a gradient is not a number."""
+    edits = edits or (Edit("input", lambda x: x.detach().requires_grad_(True)),)
+    with torch.enable_grad():
+        run = forward(
+            model.weights, tokens, edits=compile_edits(edits, model.graph()), keep="reads", columns=pairs.answer_columns
+        )
+        scores = metric(run.logits[:, 0], pairs)
+        mlps = tuple(read.mlp for read in run.reads if read.mlp is not None)
+        wanted = (*run.q, *run.k, *run.v, *run.z, *mlps, *run.neurons, run.residuals[0], run.residuals[-1])
+        found = _slopes(scores.sum(), wanted)
+    refuse_non_finite(scores, found)
+    taken, counts = iter(found), (run.q, run.k, run.v, run.z, mlps, run.neurons)
+    parts = [tuple(next(taken) for _ in count) for count in counts]
+    return Gradients(detached(run), scores.detach(), *parts, next(taken), next(taken))
+
+
+def _slopes(total: Tensor, wanted: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Gradients by tensors; zero for those that come before the first edit."""
+    tracked = [part for part in wanted if part.requires_grad]
+    found = iter(torch.autograd.grad(total, tracked, allow_unused=True, materialize_grads=True))
+    return tuple(next(found) if part.requires_grad else torch.zeros_like(part) for part in wanted)
+
+
+def refuse_non_finite(scores: Tensor, found: tuple[Tensor, ...]) -> None:
+    """Raise NonFiniteError where a metric or a gradient holds NaN or infinity."""
+    if not bool(scores.detach().isfinite().all()):
+        raise NonFiniteError("the metric is not a finite number")
+    if not all(bool(part.isfinite().all()) for part in found):
+        raise NonFiniteError("a gradient of the metric holds NaN or infinity")
+
+
+def detached(run: Run) -> Run:
+    """The same run without the graph that leads to it."""
+    names = ("residuals", "middles", "q", "k", "v", "z", "neurons", "patterns")
+    parts = {name: tuple(part.detach() for part in getattr(run, name)) for name in names}
+    reads = tuple(
+        dataclasses.replace(
+            read,
+            **{slot: getattr(read, slot).detach() for slot in SLOTS},
+            mlp=None if read.mlp is None else read.mlp.detach(),
+            pre=tuple(part.detach() for part in read.pre),
+        )
+        for read in run.reads
+    )
+    edited = {layer: value.detach() for layer, value in run.edited_mlps.items()}
+    return dataclasses.replace(run, logits=run.logits.detach(), reads=reads, edited_mlps=edited, **parts)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reading:
+    """How some readers read the residual stream through a norm, linearised: reader r's number is moved by a change D of
+    what it reads by `sum_e slope[r, e] * ((D @ W[r])_e - (D · unit) (unit @ W[r])_e / d_model)`."""
+
+    W: Float[Tensor, "#reader d_model width"]
+    """Weights with the norm's gain folded in, centred where the norm centres; 1 in place of `reader` where shared."""
+    slope: Float[Tensor, "#reader prompt position width"]
+    """Gradient by each reader's own linear part, over the norm's scale."""
+    unit: Float[Tensor, "prompt position d_model"] | None
+    """The normalised residual without gain and bias; None where there is no norm."""
+
+
+def folded(W: Float[Tensor, "d_model width"], norm: Norm | None) -> Float[Tensor, "d_model width"]:
+    """Weights after a norm, with its gain folded in and centred where it centres."""
+    if norm is None:
+        return W
+    W = W if norm.weight is None else norm.weight[:, None] * W
+    return W - W.mean(dim=0, keepdim=True) if norm.kind == "layer" else W
+
+
+def unit_and_scale(x: Float[Tensor, "... d_model"], norm: Norm | None) -> tuple[Tensor | None, Tensor]:
+    """The normalised residual without gain and bias (None without a norm), and what the norm divided by."""
+    scale = norm_scale(x, norm)
+    if norm is None:
+        return None, scale
+    centred = x - x.mean(dim=-1, keepdim=True) if norm.kind == "layer" else x
+    return centred / scale, scale
+
+
+def slot_reading(model: Model, found: Gradients, layer: int, slot: Slot) -> Reading:
+    """The queries, keys or values of a layer, a reader a head (a group for keys and values)."""
+    block = model.weights.blocks[layer]
+    attention = block.attention
+    unit, scale = unit_and_scale(found.run.residuals[layer], block.attention_norm)
+    W = folded(getattr(attention, f"W_{slot.upper()}"), block.attention_norm)
+    slope = getattr(found, slot)[layer]
+    heads = slope.shape[2]
+    norm = {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot]
+    if attention.norm_over_heads and norm is not None:
+        return Reading(W[None], torch.stack(_through_norms(model, found, layer, slot)) / scale, unit)
+    if norm is not None or (model.weights.rotary is not None and slot != "v"):
+        slope = _through_placing(model, found, layer, slot, slope).unflatten(-1, (heads, -1))
+    return Reading(W.unflatten(1, (heads, -1)).transpose(0, 1), slope.permute(2, 0, 1, 3) / scale, unit)
+
+
+def _through_placing(model: Model, found: Gradients, layer: int, slot: Slot, slope: Tensor) -> Tensor:
+    """The gradient by a slot's linear part `[prompt position head_d_head]`, from that by its normed and rotated value."""
+    attention: Attention = model.weights.blocks[layer].attention
+    geometry = Geometry(model.weights, found.run.tokens, model.dtype)
+    with torch.enable_grad():
+        start = getattr(found.run.reads[layer], slot).detach().requires_grad_(True)
+        value = placed(headed(start, attention, slot), slot, model.weights, geometry.rotation)
+        return torch.autograd.grad(value, start, slope)[0]
+
+
+def _through_norms(model: Model, found: Gradients, layer: int, slot: Slot) -> list[Tensor]:
+    """For each head the gradient by the linear part of all heads, which a norm over heads joins."""
+    slope = getattr(found, slot)[layer]
+    parts = []
+    for head in range(slope.shape[2]):
+        alone = torch.zeros_like(slope)
+        alone[:, :, head] = slope[:, :, head]
+        parts.append(_through_placing(model, found, layer, slot, alone))
+    return parts
+
+
+def neuron_slopes(mlp: MLP, pre: tuple[Tensor, ...], slope: Tensor) -> tuple[Tensor, ...]:
+    """The gradient by each neuron's own pre-activations (linear part and gate), from that by its activation. A neuron of a
+    SoLU layer reads alone: the others' share in its softmax stays."""
+    driver = pre[-1]
+    with torch.enable_grad():
+        start = driver.detach().requires_grad_(True)
+        if mlp.activation == "solu":
+            share = driver.softmax(dim=-1)
+            rise = share + driver * share * (1 - share)
+        else:
+            rise = torch.autograd.grad(activate(start, mlp.activation).sum(), start)[0]
+    if mlp.W_gate is None:
+        return (slope * rise,)
+    return slope * activate(driver, mlp.activation), slope * pre[0] * rise

@@ -1,0 +1,57 @@
+"""Where gradients are taken: on the clean run, or at points between the corrupt and the clean one."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from circuits.models import Edit, Model, Run
+from circuits.models.layers import mlp_output
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One gradient run: the edits that lead to it, its weight in the mean, and the writers whose edges it tells about."""
+
+    edits: tuple[Edit, ...] = ()
+    weight: float = 1.0
+    first: int = 0
+    count: int | None = None
+
+    def writers(self, total: int) -> tuple[int, int]:
+        """The places of the writers, from and up to."""
+        return self.first, total if self.count is None else self.first + self.count
+
+
+def points(model: Model, own: Run, other: Run, method: str, steps: int) -> Iterator[Point]:
+    """The gradient runs of a method; `own` is the clean run. Points between lie in the middles of `steps` equal parts."""
+    if method == "eap":
+        yield Point()
+        return
+    shares = [(step + 0.5) / steps for step in range(steps)]
+    if method == "eap-ig":
+        for share in shares:
+            yield Point((_input(own, other, share),), 1 / steps)
+        return
+    yield from (Point((_input(own, other, share),), 1 / steps, 0, 1) for share in shares)
+    graph, place = model.graph(), 1
+    for layer, block in enumerate(model.weights.blocks):
+        for share in shares:
+            z = torch.lerp(other.z[layer], own.z[layer], share)
+            edits = tuple(Edit(f"a{layer}.h{head}", _held(z[:, :, head])) for head in range(model.n_heads))
+            yield Point(edits, 1 / steps, place, graph.n_heads)
+        place += graph.n_heads
+        if block.mlp is not None:
+            ends = [mlp_output(run.neurons[layer], block.mlp, block.mlp_post_norm) for run in (other, own)]
+            for share in shares:
+                yield Point((Edit(f"m{layer}", _held(torch.lerp(*ends, share))),), 1 / steps, place, 1)
+            place += 1
+
+
+def _input(own: Run, other: Run, share: float) -> Edit:
+    return Edit("input", _held(torch.lerp(other.residuals[0], own.residuals[0], share)))
+
+
+def _held(value: Tensor) -> Tensor:
+    return value.detach().requires_grad_(True)

@@ -1,0 +1,214 @@
+"""Scores of edges: all of a graph of heads and MLPs, or the largest of a graph of neurons."""
+
+import dataclasses
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuits.errors import CircuitsError, FileFormatError, GraphError, NonFiniteError
+from circuits.graph import Circuit, Edge, Graph
+from circuits.graph.places import edge_at, places, reads_from
+from circuits.graph.reading import read_document
+from circuits.graph.storage import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+By = Literal["size", "support"]
+FORMAT = "circuits-edge-scores"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EdgeScores:
+    """A score an edge: how far the metric moves, mean over prompts, if the edge alone carries its corrupt value (in the
+    metric's unit; negative: the edge supports the metric). Edges stand in the order of computation."""
+
+    graph: Graph
+    writers: Int[Tensor, " edge"]
+    """Each edge's writer, as its place in the order of computation; `readers` likewise."""
+    readers: Int[Tensor, " edge"]
+    by_label: Float[Tensor, "label edge"]
+    errors: Float[Tensor, "label edge"]
+    """Standard errors of the means over prompts; 0 for a single prompt, NaN where they were not measured."""
+    labels: tuple[str, ...] = ("",)
+    """Positions or roles at which the readers read; "" for all together."""
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.labels), len(self.writers))
+        if tuple(self.by_label.shape) != shape or tuple(self.errors.shape) != shape or len(self.readers) != shape[1]:
+            raise CircuitsError(f"{shape[1]} edges and {shape[0]} labels, but scores of shape {tuple(self.by_label.shape)}")
+        if not bool(self.by_label.isfinite().all()):
+            label, index = (~self.by_label.isfinite()).nonzero()[0].tolist()
+            raise NonFiniteError(f"the score of {self._edge(index)} is {float(self.by_label[label, index])}")
+
+    @classmethod
+    def dense(cls, graph: Graph, scores: Tensor, errors: Tensor, **more: Any) -> "EdgeScores":
+        """From matrices `[label writer reader]`; entries that are no edges are left out."""
+        writers, readers = is_edge(graph).nonzero(as_tuple=True)
+        return cls(graph, writers, readers, scores[:, writers, readers].double(), errors[:, writers, readers].double(), **more)
+
+    @classmethod
+    def listed(cls, graph: Graph, scores: Tensor, errors: Tensor, **more: Any) -> "EdgeScores":
+        """From one number an edge `[label edge]`, in the order of `graph.edges()`."""
+        writers, readers = is_edge(graph).nonzero(as_tuple=True)
+        order = torch.tensor(places(graph, graph.edges()))
+        place = torch.empty(graph.writer_count, graph.reader_count, dtype=torch.long)
+        place[order[0], order[1]] = torch.arange(order.shape[1])
+        rows = place[writers, readers]
+        return cls(graph, writers, readers, scores[:, rows].double(), errors[:, rows].double(), **more)
+
+    def __len__(self) -> int:
+        return len(self.writers)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every edge of the graph has a score."""
+        return len(self) == self.graph.edge_count
+
+    @property
+    def values(self) -> Float[Tensor, " edge"]:
+        """Every edge's score, summed over labels."""
+        return self.by_label.sum(dim=0)
+
+    def matrix(self) -> Float[Tensor, "writer reader"]:
+        """Scores by writer and reader, 0 where there is no edge or no score. Raises GraphError for a graph of neurons."""
+        if self.graph.neurons:
+            raise GraphError("a matrix of all edges between neurons is too large to hold")
+        found = torch.zeros(self.graph.writer_count, self.graph.reader_count, dtype=torch.float64)
+        found[self.writers, self.readers] = self.values
+        return found
+
+    def _edge(self, index: int) -> Edge:
+        return edge_at(self.graph, int(self.writers[index]), int(self.readers[index]))
+
+    def edges(self) -> list[Edge]:
+        """The scored edges, in order."""
+        return [self._edge(index) for index in range(len(self))]
+
+    def of(self, edge: str | Edge) -> float:
+        """One edge's score. Raises GraphError for an edge that the graph or the scores lack."""
+        checked = self.graph.edge(edge)
+        (writer,), (reader,) = places(self.graph, [checked])
+        found = ((self.writers == writer) & (self.readers == reader)).nonzero()
+        if not len(found):
+            raise GraphError(f"{checked} has no score: {len(self):,} of {self.graph.edge_count:,} edges were kept")
+        return float(self.values[int(found[0])])
+
+    def order(self, by: By = "size") -> Int[Tensor, " edge"]:
+        """Edges from the strongest down: by |score|, or by how much they support the metric (most negative first). Of equal
+        ones the earlier in computation comes first."""
+        if by not in ("size", "support"):
+            raise CircuitsError(f"edges are ordered by size or by support, not by {by!r}")
+        keys = self.values.abs() if by == "size" else -self.values
+        return keys.argsort(descending=True, stable=True)
+
+    def top(self, k: int, *, by: By = "size", connected: bool = False) -> Circuit:
+        """The k strongest edges (`order`) with their scores, as a circuit. `connected`: of the strongest edges so many that
+        k of them, or as many as there are, lie on paths from input to logits; others are left out. Raises GraphError for a
+        negative k."""
+        if not isinstance(k, int) or isinstance(k, bool) or k < 0:
+            raise GraphError(f"top takes a whole number of edges from 0 on, got {k!r}")
+        order = self.order(by)
+        if not connected:
+            return self.circuit(order[:k])
+        chosen = self.circuit(order[:0])
+        low, high = min(k, len(order)), len(order)
+        while low <= high:
+            middle = (low + high) // 2
+            trial = self.circuit(order[:middle]).connected()
+            if len(trial) <= k:
+                chosen, low = trial, middle + 1
+            else:
+                high = middle - 1
+        return chosen
+
+    def circuit(self, rows: Tensor | Sequence[int]) -> Circuit:
+        """The edges of these rows, with their scores."""
+        rows = torch.as_tensor(rows, dtype=torch.long).sort().values
+        values = self.values[rows].tolist()
+        edges = {str(self._edge(int(row))): value for row, value in zip(rows, values, strict=True)}
+        return Circuit(self.graph, edges, metadata=dict(self.metadata))
+
+    def nodes(self) -> dict[str, float]:
+        """For every writer the sum of its edges' |score|, by name, strongest first."""
+        from circuits.graph.places import writer_at
+
+        sums = torch.zeros(self.graph.writer_count, dtype=torch.float64).index_add_(0, self.writers, self.values.abs())
+        order = sums.argsort(descending=True, stable=True)
+        order = order[sums[order] > 0].tolist()
+        return {str(writer_at(self.graph, place)): float(sums[place]) for place in order}
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row an edge, strongest first: edge, writer, reader, score, error (standard error over prompts)."""
+        rows = self.order().tolist()
+        found, values, errors = (
+            [self._edge(row) for row in rows],
+            self.values[rows],
+            self.errors.square().sum(dim=0).sqrt()[rows],
+        )
+        table = {
+            "edge": [str(edge) for edge in found],
+            "writer": [str(edge.writer) for edge in found],
+            "reader": [str(edge.target) for edge in found],
+            "score": values.tolist(),
+            "error": errors.tolist(),
+        }
+        return pd.DataFrame(table)
+
+    def plot(self, *, edges: int = 40) -> "Figure":
+        """The strongest edges as a graph by layers: width = |score|, colour = sign."""
+        return importlib.import_module("circuits.plots").circuit_figure(self.top(edges))
+
+    def save(self, path: str | Path) -> None:
+        """Write to a JSON file; `EdgeScores.load` reads it."""
+        shape = {name: getattr(self.graph, name) for name in ("n_layers", "n_heads", "n_key_value_heads", "d_mlp")}
+        document = {
+            "format": FORMAT,
+            "version": 1,
+            "graph": {**shape, "parallel": self.graph.parallel, "neurons": self.graph.neurons},
+            "labels": list(self.labels),
+            "writers": self.writers.tolist(),
+            "readers": self.readers.tolist(),
+            "scores": self.by_label.tolist(),
+            "errors": [[None if value != value else value for value in row] for row in self.errors.tolist()],
+            "metadata": dict(self.metadata),
+        }
+        write_whole(Path(path), json.dumps(document, allow_nan=False).encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "EdgeScores":
+        """Saved scores. Raises FileFormatError for anything else."""
+        data = read_document(path, FORMAT, max_bytes=2**30)
+        try:
+            return cls._from(data)
+        except (CircuitsError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise FileFormatError(f"{path}: the scores do not fit together: {' '.join(str(error).split())[:150]}") from None
+
+    @classmethod
+    def _from(cls, data: dict[str, Any]) -> "EdgeScores":
+        graph = Graph(**data["graph"])
+        writers, readers = (torch.tensor(data[name], dtype=torch.long) for name in ("writers", "readers"))
+        before = torch.tensor(reads_from(graph))
+        if len(writers) and (int(writers.min()) < 0 or int(readers.min()) < 0 or int(readers.max()) >= len(before)):
+            raise CircuitsError("an edge lies outside the graph")
+        if bool((writers >= before[readers]).any()) or not all(isinstance(label, str) for label in data["labels"]):
+            raise CircuitsError("a writer does not feed its reader, or a label is no text")
+        codes = writers * graph.reader_count + readers
+        if bool((codes.diff() <= 0).any()) or not isinstance(data["metadata"], dict):
+            raise CircuitsError("edges must stand once each, in the order of computation, and metadata be an object")
+        errors = [[float("nan") if value is None else value for value in row] for row in data["errors"]]
+        numbers = [torch.tensor(part, dtype=torch.float64).reshape(-1, len(writers)) for part in (data["scores"], errors)]
+        return cls(graph, writers, readers, *numbers, labels=tuple(data["labels"]), metadata=data["metadata"])
+
+
+def is_edge(graph: Graph) -> Bool[Tensor, "writer reader"]:
+    """Where a graph of heads and MLPs has edges."""
+    return torch.arange(graph.writer_count)[:, None] < torch.tensor(reads_from(graph))[None]

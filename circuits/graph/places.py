@@ -1,0 +1,68 @@
+"""Nodes, readers and edges as numbers, both ways: places in the order of computation, by arithmetic."""
+
+from collections.abc import Iterable, Sequence
+
+from circuits.errors import GraphError
+from circuits.graph.graph import Graph
+from circuits.graph.nodes import Edge, Node, Reader, Slot
+
+
+def writer_at(graph: Graph, place: int) -> Node:
+    """The node of that place among those that write: the inverse of `graph.writer_index`. Raises GraphError outside."""
+    if not 0 <= place < graph.writer_count:
+        raise GraphError(f"no writer at place {place}: the graph has {graph.writer_count:,}")
+    if place == 0:
+        return Node("input")
+    layer, index = divmod(place - 1, graph.n_heads + graph.mlp_writers)
+    if index < graph.n_heads:
+        return Node("head", layer, index)
+    return Node("neuron", layer, index - graph.n_heads) if graph.neurons else Node("mlp", layer)
+
+
+def reader_at(graph: Graph, place: int) -> Reader:
+    """The reader of that place: the inverse of `graph.reader_index`. Raises GraphError outside."""
+    if not 0 <= place < graph.reader_count:
+        raise GraphError(f"no reader at place {place}: the graph has {graph.reader_count:,}")
+    if place == graph.reader_count - 1:
+        return Reader(Node("logits"))
+    layer, index = divmod(place, graph.head_readers + graph.mlp_writers)
+    groups = graph.n_key_value_heads
+    slots: tuple[tuple[Slot, int], ...] = (("q", graph.n_heads), ("k", groups), ("v", groups))
+    for slot, count in slots:
+        if index < count:
+            return Reader(Node("head", layer, index), slot)
+        index -= count
+    return Reader(Node("neuron", layer, index) if graph.neurons else Node("mlp", layer))
+
+
+def edge_at(graph: Graph, writer: int, reader: int) -> Edge:
+    """The edge between two places. Raises GraphError where there is none."""
+    target = reader_at(graph, reader)
+    return Edge(writer_at(graph, writer), target.node, target.slot)
+
+
+def places(graph: Graph, edges: Iterable[Edge]) -> tuple[list[int], list[int]]:
+    """The writers' and the readers' places of edges of the graph, in their order."""
+    writers: dict[Node, int] = {}
+    readers: dict[Reader, int] = {}
+    found: tuple[list[int], list[int]] = ([], [])
+    for edge in edges:
+        writer, target = edge.writer, edge.target
+        if writer not in writers:
+            writers[writer] = graph.writer_index(writer)
+        if target not in readers:
+            readers[target] = graph.reader_index(target)
+        found[0].append(writers[writer])
+        found[1].append(readers[target])
+    return found
+
+
+def reads_from(graph: Graph) -> Sequence[int]:
+    """For every reader by place, how many writers it reads: they are the first so many."""
+    before, step = 1, graph.n_heads + graph.mlp_writers
+    counts: list[int] = []
+    for _ in range(graph.n_layers):
+        counts += [before] * graph.head_readers
+        counts += [before + (0 if graph.parallel else graph.n_heads)] * graph.mlp_writers
+        before += step
+    return [*counts, before]

@@ -1,0 +1,59 @@
+"""Edge attribution against its definition, against small exact patches, and its laws."""
+
+import random
+
+import pytest
+import torch
+
+from circuits import metrics
+from circuits.attribution import EdgeScores, attribute_edges
+from circuits.errors import CircuitsError, FileFormatError, GraphError
+from circuits.graph import Reader
+from circuits.patching import patch_edges
+from circuits.patching.base import Base
+from circuits.patching.directions import difference, reading_change
+from circuits.patching.sweep import Reading, Sweep
+from tests.attribution.reference import slow_scores
+from tests.patching.test_sweeps import difference_of, random_case
+
+
+def assert_equal(found: EdgeScores, expected: dict[str, float], bound: float) -> None:
+    got = dict(zip(map(str, found.edges()), found.values.tolist(), strict=True))
+    assert got.keys() == expected.keys()
+    size = max(1.0, *map(abs, expected.values()))
+    worst = max(expected, key=lambda name: abs(got[name] - expected[name]))
+    assert abs(got[worst] - expected[worst]) <= bound * size, (worst, got[worst], expected[worst])
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_eap_equals_the_gradient_by_every_reader(seed: int) -> None:
+    rng, _, _, model, pairs = random_case(seed)
+    metric = rng.choice([metrics.logit_difference, metrics.log_probability])
+    found = attribute_edges(model, pairs, metric, method="eap", budget=rng.choice([2**28, 2**16]))
+    assert_equal(found, slow_scores(model, pairs, metric), 1e-10)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_integrated_gradients_average_the_points_between(seed: int) -> None:
+    _, _, _, model, pairs = random_case(seed)
+    steps = 1 + seed % 4
+    found = attribute_edges(model, pairs, difference_of, method="eap-ig", steps=steps)
+    shares = tuple((step + 0.5) / steps for step in range(steps))
+    assert_equal(found, slow_scores(model, pairs, difference_of, shares=shares), 1e-10)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_scores_are_the_slopes_of_exact_patches(seed: int) -> None:
+    _, _, _, model, pairs = random_case(seed)
+    found = attribute_edges(model, pairs, metrics.log_probability, method="eap")
+    clean, corrupt = model.run(pairs.clean), model.run(pairs.corrupt)
+    sweep, graph, small = Sweep(model, clean, Reading.of(metrics.log_probability, pairs)), model.graph(), 1e-4
+    base, other = Base(model, clean), Base(model, corrupt)
+    variants = []
+    for edge in found.edges():
+        delta, reader = difference(base, other, edge.writer), Reader(edge.reader, edge.slot)
+        for share in (small, -small):
+            variants.append((reading_change(graph, reader, share * delta, pairs.clean.mask),))
+    scores = sweep.evaluate(variants).mean(dim=1)
+    slopes = (scores[::2] - scores[1::2]) / (2 * small)
+    assert float((slopes - found.values).abs().max()) <= 1e-6 * max(1.0, float(slopes.abs().max()))
