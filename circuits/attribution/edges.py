@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.attribution.gradients import Gradients, gradients, slot_reading
+from circuits.attribution.gradients import Gradients, gradients, slot_readings
 from circuits.attribution.points import Point, points
 from circuits.attribution.scores import EdgeScores
 from circuits.attribution.writers import deltas
 from circuits.errors import CircuitsError, MemoryBudgetError, NonFiniteError
 from circuits.graph.places import reads_from
-from circuits.models import Model, Run
-from circuits.models.forward import SLOTS, forward
+from circuits.models import Model, Run, TokenBatch
+from circuits.models.forward import forward
 from circuits.patching.base import refuse_non_finite
 from circuits.patching.nodes import about
 from circuits.patching.sites import Positions, differing, position_masks
@@ -128,25 +128,28 @@ def _part(
     budget: int,
 ) -> Tensor:
     """Scores of some prompts, `[label prompt writer reader]`."""
-    own, other = both(model, pairs)
     graph = model.graph()
     size = (len(masks), len(pairs), graph.writer_count, graph.reader_count)
     scores = torch.zeros(size, dtype=model.dtype, device=model.device)
+    chosen = [mask[rows] for mask in masks.values()]
+    other = plain_run(model, pairs.corrupt)
+    if method == "eap":  # the gradient run is the clean run
+        found = gradients(model, pairs, metric, pairs.clean)
+        _add(scores, model, pairs, found.run, other, found, Point(), chosen, budget)
+        return scores
+    own = plain_run(model, pairs.clean)
     for point in points(model, own, other, method, steps):
         found = gradients(model, pairs, metric, pairs.clean, point.edits)
-        _add(scores, model, pairs, own, other, found, point, [mask[rows] for mask in masks.values()], budget)
+        _add(scores, model, pairs, own, other, found, point, chosen, budget)
     return scores
 
 
-def both(model: Model, pairs: PromptPairs) -> tuple[Run, Run]:
-    """Clean and corrupt runs, with logits at the answers alone. Raises NonFiniteError with the first site."""
-    with torch.no_grad():
-        runs = [
-            forward(model.weights, model.prepare(side), columns=pairs.answer_columns) for side in (pairs.clean, pairs.corrupt)
-        ]
-    for run in runs:
-        refuse_non_finite(run)
-    return runs[0], runs[1]
+@torch.no_grad()
+def plain_run(model: Model, tokens: TokenBatch) -> Run:
+    """A run with its factors and without logits. Raises NonFiniteError with the first site."""
+    run = forward(model.weights, model.prepare(tokens), logits=False)
+    refuse_non_finite(run)
+    return run
 
 
 def _add(
@@ -196,23 +199,20 @@ def contractions(
 ) -> Iterator[tuple[slice, Tensor]]:
     """For each group of readers their places and the scores `[prompt writer reader]` of edges into them: how far `writers`
     (those from place `first` on) move the metric through them, to first order."""
-    graph = model.graph()
-    before, place = reads_from(graph), 0
+    before, place = reads_from(model.graph()), 0
     n_prompts, _, width, d_model = writers.shape
     flat = writers.flatten(2)
     for layer, block in enumerate(model.weights.blocks):
-        for slot in SLOTS:
-            reading = slot_reading(model, found, layer, slot)
+        for reading in slot_readings(model, found, layer):
             slope = reading.slope[:, :, columns]
-            count = max(before[place] - first, 0)
             pulled = torch.matmul(slope.flatten(1, 2), reading.W.transpose(1, 2)).unflatten(1, (n_prompts, width))
-            into = torch.einsum("pwx,prx->pwr", flat[:, :count], pulled.transpose(0, 1).flatten(2))
-            if reading.unit is not None and count:
+            if reading.unit is not None:
                 unit = reading.unit[:, columns]
-                along = torch.einsum("pwcd,pcd->pwc", writers[:, :count], unit)
-                shared = torch.matmul(unit[None].flatten(1, 2), reading.W).unflatten(1, (n_prompts, width))
-                brought = (shared * slope).sum(dim=-1)
-                into = into - torch.einsum("pwc,rpc->pwr", along, brought) / d_model
+                shared = torch.matmul(unit.flatten(0, 1), reading.W).unflatten(1, (n_prompts, width))
+                brought = (shared * slope).sum(dim=-1, keepdim=True)
+                pulled.addcmul_(brought, unit[None], value=-1 / d_model)
+            count = max(before[place] - first, 0)
+            into = torch.bmm(flat[:, :count], pulled.flatten(2).permute(1, 2, 0))
             yield slice(place, place + len(slope)), into
             place += len(slope)
         if block.mlp is not None:

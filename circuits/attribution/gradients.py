@@ -12,6 +12,7 @@ from circuits.models.edits import compile_edits
 from circuits.models.forward import SLOTS, forward
 from circuits.models.layers import Geometry, Slot, activate, headed, norm_scale, placed
 from circuits.models.weights import MLP, Attention, Norm
+from circuits.patching.reading import Reading as MetricReading
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
 
@@ -38,10 +39,9 @@ def gradients(model: Model, pairs: PromptPairs, metric: Metric, tokens: TokenBat
     NonFiniteError where the metric or a gradient is not a number."""
     edits = edits or (Edit("input", lambda x: x.detach().requires_grad_(True)),)
     with torch.enable_grad():
-        run = forward(
-            model.weights, tokens, edits=compile_edits(edits, model.graph()), keep="reads", columns=pairs.answer_columns
-        )
-        scores = metric(run.logits[:, 0], pairs)
+        run = forward(model.weights, tokens, edits=compile_edits(edits, model.graph()), keep="reads", logits=False)
+        reading = MetricReading.of(metric, pairs)
+        scores = reading.scores(model.weights, reading.at_columns(run.residuals[-1])[None])[0]
         mlps = tuple(read.mlp for read in run.reads if read.mlp is not None)
         wanted = (*run.q, *run.k, *run.v, *run.z, *mlps, *run.neurons, run.residuals[0], run.residuals[-1])
         found = _slopes(scores.sum(), wanted)
@@ -113,11 +113,19 @@ def unit_and_scale(x: Float[Tensor, "... d_model"], norm: Norm | None) -> tuple[
     return centred / scale, scale
 
 
-def slot_reading(model: Model, found: Gradients, layer: int, slot: Slot) -> Reading:
-    """The queries, keys or values of a layer, a reader a head (a group for keys and values)."""
+def slot_readings(model: Model, found: Gradients, layer: int) -> list[Reading]:
+    """The queries, keys and values of a layer, a reader a head (a group for keys and values), in that order: one reading of
+    all three, or three where a norm joins heads."""
+    unit, scale = unit_and_scale(found.run.residuals[layer], model.weights.blocks[layer].attention_norm)
+    parts = [_slot_reading(model, found, layer, slot, unit, scale) for slot in SLOTS]
+    if any(len(part.W) != len(part.slope) for part in parts):
+        return parts
+    return [Reading(torch.cat([part.W for part in parts]), torch.cat([part.slope for part in parts]), unit)]
+
+
+def _slot_reading(model: Model, found: Gradients, layer: int, slot: Slot, unit: Tensor | None, scale: Tensor) -> Reading:
     block = model.weights.blocks[layer]
     attention = block.attention
-    unit, scale = unit_and_scale(found.run.residuals[layer], block.attention_norm)
     W = folded(getattr(attention, f"W_{slot.upper()}"), block.attention_norm)
     slope = getattr(found, slot)[layer]
     heads = slope.shape[2]

@@ -25,10 +25,7 @@ class Point:
 
 
 def points(model: Model, own: Run, other: Run, method: str, steps: int) -> Iterator[Point]:
-    """The gradient runs of a method; `own` is the clean run. Points between lie in the middles of `steps` equal parts."""
-    if method == "eap":
-        yield Point()
-        return
+    """The gradient runs of a method other than "eap"; `own` is the clean run. Points between lie in the middles of `steps` equal parts."""
     shares = [(step + 0.5) / steps for step in range(steps)]
     if method == "eap-ig":
         for share in shares:

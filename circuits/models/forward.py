@@ -7,8 +7,6 @@ z, neuron activations, residual streams, q, k, v), not products: contractions mu
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from circuits.models.edits import Compiled, apply_edits
@@ -45,11 +43,10 @@ def forward(
     edits: Compiled | None = None,
     patterns: Sequence[Tensor] | None = None,
     keep: Keep = "factors",
-    columns: Int[Tensor, " prompt"] | None = None,
+    logits: bool = True,
 ) -> Run:
     """Run the model. `edits` come from `compile_edits`; `patterns` (one `[prompt head query key]` a layer) are used in
-    place of the model's own; `keep` says what the Run holds besides logits; with `columns` the logits are computed at
-    one column a prompt alone, `[prompt 1 d_vocab]`."""
+    place of the model's own; `keep` says what the Run holds besides logits, which `logits=False` leaves out."""
     edits = edits or {}
     geometry = Geometry(weights, tokens, weights.W_E.dtype)
     kept: dict[str, list[Tensor]] = {name: [] for name in FACTORS}
@@ -77,12 +74,12 @@ def forward(
         reads += [reading] if keep == "reads" else []
         for name, value in factors.items() if keep != "logits" else ():
             kept[name].append(value)
-    logits = unembed(weights, x if columns is None else x[torch.arange(len(tokens), device=x.device), columns][:, None])
+    unembedded = unembed(weights, x if logits else x[:, :0])
     held = {name: tuple(values) for name, values in kept.items()}
     if keep == "logits":
-        return Run(weights=weights, tokens=tokens, logits=logits, residuals=(), edited_mlps={}, **held)
+        return Run(weights=weights, tokens=tokens, logits=unembedded, residuals=(), edited_mlps={}, **held)
     kept_whole = {"residuals": tuple(residuals), "edited_mlps": edited_mlps, "reads": tuple(reads)}
-    return Run(weights=weights, tokens=tokens, logits=logits, **kept_whole, **held)
+    return Run(weights=weights, tokens=tokens, logits=unembedded, **kept_whole, **held)
 
 
 def _attention(

@@ -22,8 +22,9 @@ from circuits.patching.bootstrap import Effect, bootstrap
 from circuits.patching.changes import Change, Variant
 from circuits.patching.nodes import about
 from circuits.patching.patches import PatchKind
+from circuits.patching.reading import Reading
 from circuits.patching.sites import Positions, Site, find_sites, position_masks, value_at
-from circuits.patching.sweep import BUDGET, Progress, Reading, Sweep
+from circuits.patching.sweep import BUDGET, Progress, Sweep
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, answer_logits
 

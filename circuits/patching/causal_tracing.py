@@ -17,7 +17,8 @@ from circuits.models import Edit, Model, Run, TokenBatch
 from circuits.models.layers import embed
 from circuits.patching.base import Base
 from circuits.patching.changes import Change, Variant
-from circuits.patching.sweep import BUDGET, Progress, Reading, Sweep
+from circuits.patching.reading import Reading
+from circuits.patching.sweep import BUDGET, Progress, Sweep
 from circuits.patching.traces import Trace
 from circuits.tasks.facts import mini_facts
 from circuits.tasks.prompts import subject_columns

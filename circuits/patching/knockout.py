@@ -18,7 +18,8 @@ from circuits.graph.storage import write_whole
 from circuits.models import Model
 from circuits.patching.causal_tracing import asks_for_bos
 from circuits.patching.changes import Change, Variant
-from circuits.patching.sweep import BUDGET, Progress, Reading, Sweep
+from circuits.patching.reading import Reading
+from circuits.patching.sweep import BUDGET, Progress, Sweep
 from circuits.tasks.prompts import subject_columns
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from circuits.models import Model
 from circuits.patching.base import Base
 from circuits.patching.changes import Change, Variant
 from circuits.patching.effects import Direction, Effects, effects_of
+from circuits.patching.reading import Reading
 from circuits.patching.sites import Positions, Site, differing, find_sites, position_masks, value_at
-from circuits.patching.sweep import BUDGET, Progress, Reading, Sweep
+from circuits.patching.sweep import BUDGET, Progress, Sweep
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
 

@@ -4,50 +4,26 @@ Every variant starts from the base run at its own layer and first position, ride
 only what the metric reads is computed in the last layer and unembedded.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import NonFiniteError, PromptError
 from circuits.models import Model, Run
-from circuits.models.layers import normalise, unembed
 from circuits.patching.base import Base
 from circuits.patching.changes import Variant
 from circuits.patching.plan import passes, plan
+from circuits.patching.reading import Reading
 from circuits.patching.running import Pass
 from circuits.patching.streams import Block
-from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric, needs_answers_only
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many of these steps are done, and how many there are."""
 
 BUDGET = 2**28
 """Bytes that a pass may take above the model and the base run, unless the caller says otherwise."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Reading:
-    """What is read off a run: `score` turns the logits `[prompt read d_vocab]` at `columns` `[prompt read]` into one
-    number a prompt. With `tokens` `[prompt token]` only these tokens' logits are computed, `[prompt read token]`."""
-
-    columns: Int[Tensor, "prompt read"]
-    score: Callable[[Tensor], Tensor]
-    tokens: Int[Tensor, "prompt token"] | None = None
-
-    @classmethod
-    def of(cls, metric: Metric, pairs: PromptPairs) -> "Reading":
-        """A metric at the answer columns of pairs."""
-        columns = pairs.answer_columns[:, None]
-        if not needs_answers_only(metric):
-            return cls(columns, lambda logits: metric(logits[:, 0], pairs))
-        first = torch.zeros_like(pairs.answers)
-        renamed = dataclasses.replace(pairs, answers=first, distractors=first + 1)
-        tokens = torch.stack([pairs.answers, pairs.distractors], dim=1)
-        return cls(columns, lambda logits: metric(logits[:, 0], renamed), tokens)
 
 
 class Sweep:
@@ -63,9 +39,8 @@ class Sweep:
 
     def base_scores(self) -> Float[Tensor, " prompt"]:
         """The metric on the base run itself."""
-        final = self.base.run.residuals[-1]
-        rows = torch.arange(final.shape[0], device=final.device)[:, None]
-        return self._scores(final[rows, self.reading.columns][None])[0]
+        run = self.base.run
+        return self.reading.scores(run.weights, self.reading.at_columns(run.residuals[-1])[None])[0]
 
     @torch.no_grad()
     def evaluate(
@@ -107,7 +82,7 @@ class Sweep:
     def _store(self, block: Block, scores: Tensor) -> None:
         at_once = max(1, self.budget // (4 * self._logit_bytes()))
         for start in range(0, len(block.streams), at_once):
-            found = self._scores(block.x[start : start + at_once])
+            found = self.reading.scores(self.base.run.weights, block.x[start : start + at_once])
             for stream, score in zip(block.streams[start : start + at_once], found, strict=True):
                 for variant in stream.variants:
                     scores[variant.index] = score
@@ -116,18 +91,6 @@ class Sweep:
         """Bytes of one variant's logits, in the format in which metrics read them."""
         wanted = self.base.run.weights.W_U.shape[1] if self.reading.tokens is None else self.reading.tokens.shape[1]
         return max(4, self.base.run.logits.element_size()) * self.reading.columns.numel() * wanted
-
-    def _scores(self, x: Float[Tensor, "stream prompt read d_model"]) -> Float[Tensor, "stream prompt"]:
-        weights, tokens = self.base.run.weights, self.reading.tokens
-        if tokens is None:
-            logits = unembed(weights, x)
-        else:
-            columns = weights.W_U.T[tokens]
-            logits = torch.einsum("sprd,ptd->sprt", normalise(x, weights.final_norm), columns)
-            logits = logits if weights.b_U is None else logits + weights.b_U[tokens][None, :, None]
-            if weights.logit_soft_cap is not None:
-                logits = weights.logit_soft_cap * torch.tanh(logits / weights.logit_soft_cap)
-        return torch.stack([self.reading.score(part) for part in logits])
 
     def _refuse_non_finite(self, variants: Sequence[Variant], scores: Tensor) -> None:
         bad = (~scores.isfinite()).nonzero()

@@ -11,7 +11,8 @@ from circuits.models import Edit, Model, Run, TokenBatch
 from circuits.models.layers import embed
 from circuits.patching.base import Base
 from circuits.patching.causal_tracing import Cells, TraceKind
-from circuits.patching.sweep import Reading, Sweep
+from circuits.patching.reading import Reading
+from circuits.patching.sweep import Sweep
 from circuits.tasks import PromptPairs
 
 DRAWS, TOKENS, SUBJECT, WINDOW = 10, 20, (4, 8), 10

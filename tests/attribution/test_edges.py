@@ -12,7 +12,8 @@ from circuits.graph import Reader
 from circuits.patching import patch_edges
 from circuits.patching.base import Base
 from circuits.patching.directions import difference, reading_change
-from circuits.patching.sweep import Reading, Sweep
+from circuits.patching.reading import Reading
+from circuits.patching.sweep import Sweep
 from tests.attribution.reference import slow_scores
 from tests.patching.test_sweeps import difference_of, random_case
 

@@ -9,7 +9,8 @@ import torch
 from circuits.errors import NonFiniteError
 from circuits.models import Model, TokenBatch
 from circuits.patching.changes import Change
-from circuits.patching.sweep import Reading, Sweep
+from circuits.patching.reading import Reading
+from circuits.patching.sweep import Sweep
 from tests.models.native import native_bridge
 from tests.models.random_edits import random_batch
 from tests.models.random_models import D_VOCAB, LENGTH, random_shape, random_weights

@@ -15,7 +15,8 @@ from circuits.patching.base import Base
 from circuits.patching.directions import difference, reading_change
 from circuits.patching.sites import GROUPS, differing, find_sites, value_at
 from circuits.patching.subgraph import run_subgraph
-from circuits.patching.sweep import Reading, Sweep
+from circuits.patching.reading import Reading
+from circuits.patching.sweep import Sweep
 from circuits.tasks import PromptPairs, metrics
 from tests.models.native import native_bridge
 from tests.models.random_models import D_VOCAB, random_shape, random_weights
