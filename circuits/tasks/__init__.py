@@ -1,22 +1,47 @@
 """What behaviour is asked about: aligned clean and corrupt prompts, their answers, and numbers from logits."""
 
+from circuits.tasks.docstring import docstring_metric
 from circuits.tasks.facts import fact_pairs, mini_facts, planted_pairs
+from circuits.tasks.greater_than import greater_than_metric
+from circuits.tasks.known import KnownCircuit, known_circuit, known_for, precision_recall
 from circuits.tasks.prompts import PromptPairs
 from circuits.tasks.readers import Fact, read_autocircuit_json, read_eap_ig_csv, read_lre_json, read_rome_json
+from circuits.tasks.registry import TASKS, Task, task
 from circuits.tasks.repeats import repeated_tokens
 
-from circuits.tasks.induction import induction  # isort: skip - after the modules, so that the name is the function
+# isort: split
+# After the modules, so that these names are the functions.
+from circuits.tasks.agreement import agreement
+from circuits.tasks.docstring import docstring
+from circuits.tasks.gendered_pronouns import gendered_pronouns
+from circuits.tasks.greater_than import greater_than
+from circuits.tasks.induction import induction
+from circuits.tasks.ioi import ioi
 
 __all__ = [
+    "TASKS",
     "Fact",
+    "KnownCircuit",
     "PromptPairs",
+    "Task",
+    "agreement",
+    "docstring",
+    "docstring_metric",
     "fact_pairs",
+    "gendered_pronouns",
+    "greater_than",
+    "greater_than_metric",
     "induction",
+    "ioi",
+    "known_circuit",
+    "known_for",
     "mini_facts",
     "planted_pairs",
+    "precision_recall",
     "read_autocircuit_json",
     "read_eap_ig_csv",
     "read_lre_json",
     "read_rome_json",
     "repeated_tokens",
+    "task",
 ]

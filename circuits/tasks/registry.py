@@ -1,0 +1,57 @@
+"""The tasks by the names that the command line gives them, each with its pairs and its own metric."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from circuits.errors import PromptError
+from circuits.graph.nodes import shown
+from circuits.models import Model
+from circuits.tasks.agreement import agreement
+from circuits.tasks.docstring import docstring, docstring_metric
+from circuits.tasks.facts import fact_pairs, mini_facts
+from circuits.tasks.gendered_pronouns import gendered_pronouns
+from circuits.tasks.greater_than import greater_than, greater_than_metric
+from circuits.tasks.induction import induction
+from circuits.tasks.ioi import ioi
+from circuits.tasks.metrics import Metric, logit_difference
+from circuits.tasks.prompts import PromptPairs
+
+
+def _logit_difference(model: Model, pairs: PromptPairs) -> Metric:
+    return logit_difference
+
+
+def _facts(model: Model, count: int, seed: int) -> PromptPairs:
+    return fact_pairs(model, mini_facts(), count=count, seed=seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A behaviour to ask about: `pairs(model, count, seed)` gives prompts, `metric(model, pairs)` its default metric."""
+
+    name: str
+    summary: str
+    pairs: Callable[[Model, int, int], PromptPairs]
+    metric: Callable[[Model, PromptPairs], Metric] = _logit_difference
+
+
+_ALL = (
+    Task("induction", "what followed this token the last time (Olsson et al. 2022)", induction),
+    Task("ioi", "which of two people is given something (Wang et al. 2022)", ioi),
+    Task("greater-than", "a span ends in a later year (Hanna et al. 2023)", greater_than, greater_than_metric),
+    Task("docstring", "the argument to document next (Heimersheim and Janiak 2023)", docstring, docstring_metric),
+    Task("facts", "the attribute of a subject, from the table that mini knows", _facts),
+    Task("gendered-pronoun", "the pronoun that goes with a name (Mathwin et al. 2023)", gendered_pronouns),
+    Task("agreement", "the verb that goes with a subject's number (Linzen et al. 2016)", agreement),
+)
+
+TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _ALL})
+"""Every task by its name."""
+
+
+def task(name: str) -> Task:
+    """The task of that name. Raises PromptError, with all names, for another."""
+    if name not in TASKS:
+        raise PromptError(f"no task {shown(name)}; expected one of {', '.join(TASKS)}")
+    return TASKS[name]
