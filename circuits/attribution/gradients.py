@@ -9,8 +9,8 @@ from torch import Tensor
 from circuits.errors import NonFiniteError
 from circuits.models import Edit, Model, Run, TokenBatch
 from circuits.models.edits import compile_edits
-from circuits.models.forward import SLOTS, forward
-from circuits.models.layers import Geometry, Slot, activate, headed, norm_scale, placed
+from circuits.models.forward import forward
+from circuits.models.layers import SLOTS, Geometry, Slot, activate, headed, norm_scale, placed
 from circuits.models.weights import MLP, Attention, Norm
 from circuits.patching.reading import Reading as MetricReading
 from circuits.tasks import PromptPairs

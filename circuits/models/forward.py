@@ -11,8 +11,8 @@ from torch import Tensor
 
 from circuits.models.edits import Compiled, apply_edits
 from circuits.models.layers import (
+    SLOTS,
     Geometry,
-    Slot,
     activated,
     attend,
     attention_output,
@@ -33,7 +33,7 @@ from circuits.models.weights import Block, Weights
 
 Keep = Literal["logits", "factors", "patterns", "reads"]
 FACTORS = ("middles", "q", "k", "v", "z", "neurons", "patterns")
-SLOTS: tuple[Slot, ...] = ("q", "k", "v")
+
 
 
 def forward(

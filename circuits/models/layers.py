@@ -13,6 +13,7 @@ from circuits.models.tokens import TokenBatch
 from circuits.models.weights import MLP, Activation, Attention, Norm, Rotary, Weights
 
 Slot = Literal["q", "k", "v"]
+SLOTS: tuple[Slot, ...] = ("q", "k", "v")
 
 
 def normalise(x: Float[Tensor, "... width"], norm: Norm | None) -> Float[Tensor, "... width"]:

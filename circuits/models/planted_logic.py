@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from circuits.graph import Circuit
+from circuits.models.model import Model
 from circuits.models.planted_parts import (
     Head,
     Planted,
@@ -59,7 +60,7 @@ def planted_gate(*, seed: int = 0, n_layers: int = 3, n_heads: int = 5) -> Plant
     heads = {first: _operand_head(space, words, 0, generator), second: _operand_head(space, words, 1, generator)}
     model, neurons = _model(f"planted-gate-{seed}", space, words, heads, (memory, _AND), (n_layers, n_heads), draw, generator)
     names = ["a{}.h{}".format(*place) for place in (first, second)]
-    roles = {name: "operand" for name in names} | dict.fromkeys(neurons, "gate")
+    roles = dict.fromkeys(names, "operand") | dict.fromkeys(neurons, "gate")
     circuit = Circuit(model.graph(neurons=True), _edges(names, neurons), roles=roles)
     return Planted(model, circuit, words=words)
 
@@ -103,7 +104,8 @@ def _labels(space: Space, words: OperandWords, operand: int) -> tuple[Tensor, Te
     asking = [[words.query(*((a, b) if operand == 0 else (b, a))) for b in (0, 1)] for a in (0, 1)]
     variants = range(words.variants)
     having = [[words.operand(operand, label, bit, v) for bit in (0, 1) for v in variants] for label in (0, 1)]
-    return (torch.stack([token[ids].sum(dim=0) for ids in found]) for found in (asking, having))  # type: ignore[return-value]
+    summed = [torch.stack([token[ids].sum(dim=0) for ids in found]) for found in (asking, having)]
+    return summed[0], summed[1]
 
 
 def _bit(space: Space, words: OperandWords, operand: int) -> Tensor:
@@ -123,8 +125,10 @@ def _operand_head(space: Space, words: OperandWords, operand: int, generator: to
 def _backup_head(space: Space, words: OperandWords, generator: torch.Generator) -> Head:
     asking, having = _labels(space, words, 0)
     turned_away = (space["first"], -having.sum(dim=0, keepdim=True), 2 * SHARP)
-    rest_on_bos = (asking.sum(dim=0, keepdim=True), space["token"][:1], SHARP / 2)
-    W_Q, W_K = factor([(asking, having, SHARP), turned_away, rest_on_bos], D_HEAD, random_rotation(D_HEAD, generator))
+    # It rests on BOS: half as gladly where there is a query, and everywhere else, so that it is silent there too.
+    any_query = asking.sum(dim=0, keepdim=True)
+    resting = (space["token"].sum(dim=0, keepdim=True) - any_query / 2, space["token"][:1], SHARP)
+    W_Q, W_K = factor([(asking, having, SHARP), turned_away, resting], D_HEAD, random_rotation(D_HEAD, generator))
     W_V, W_O = factor([(_bit(space, words, 0), space["backup"], 1.0)], D_HEAD, random_rotation(D_HEAD, generator))
     return Head(W_Q, W_K, W_V, W_O.T)
 
@@ -138,7 +142,7 @@ def _model(
     shape: tuple[int, int],
     draw: random.Random,
     generator: torch.Generator,
-):
+) -> tuple[Model, list[str]]:
     """The model with these heads and, in the layer `computing` names, these neurons, among distractors; the names of the
     neurons."""
     places = list(itertools.product(range(shape[0]), range(shape[1])))

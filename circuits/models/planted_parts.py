@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.graph import Circuit, Node
+from circuits.graph import Circuit
 from circuits.models.model import Model
 from circuits.models.planted_words import HopWords, OperandWords
 from circuits.models.weights import MLP, Attention, Block, Norm, Weights
@@ -47,10 +47,13 @@ class Planted:
     @property
     def whole(self) -> Circuit:
         """The circuit in the graph of heads and whole MLPs."""
-        edges = {str(edge): None for edge in self.circuit.edges}
-        whole = {re.sub(r"\bm(\d+)\.n\d+", r"m\1", edge): None for edge in edges}
-        heads = {str(node): role for node, role in self.circuit.roles.items() if isinstance(node, Node) and node.kind == "head"}
-        return Circuit(self.model.graph(), list(whole), roles=heads)
+        edges = dict.fromkeys(_with_whole_mlps(str(edge)) for edge in self.circuit.edges)
+        roles = {_with_whole_mlps(str(element)): role for element, role in self.circuit.roles.items()}
+        return Circuit(self.model.graph(), list(edges), roles=roles)
+
+
+def _with_whole_mlps(name: str) -> str:
+    return re.sub(r"\b(m\d+)\.n\d+", r"\1", name)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
