@@ -8,6 +8,7 @@ from circuits.patching.knockout import Knockout, attention_knockout
 from circuits.patching.nodes import patch_nodes
 from circuits.patching.path_patching import patch_edges, patch_path
 from circuits.patching.self_repair import SelfRepair, self_repair
+from circuits.patching.subgraph import run_circuits
 from circuits.patching.traces import Trace, Traces
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "patch_edges",
     "patch_nodes",
     "patch_path",
+    "run_circuits",
     "self_repair",
     "trace_facts",
 ]

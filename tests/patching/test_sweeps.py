@@ -13,9 +13,9 @@ from circuits.models.layers import activate
 from circuits.patching import Effects, patch_edges, patch_nodes, patch_path
 from circuits.patching.base import Base
 from circuits.patching.directions import difference, reading_change
+from circuits.patching.reading import Reading
 from circuits.patching.sites import GROUPS, differing, find_sites, value_at
 from circuits.patching.subgraph import run_subgraph
-from circuits.patching.reading import Reading
 from circuits.patching.sweep import Sweep
 from circuits.tasks import PromptPairs, metrics
 from tests.models.native import native_bridge
