@@ -5,7 +5,7 @@ z, neuron activations, residual streams, q, k, v), not products: contractions mu
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -33,7 +33,6 @@ from circuits.models.weights import Block, Weights
 
 Keep = Literal["logits", "factors", "patterns", "reads"]
 FACTORS = ("middles", "q", "k", "v", "z", "neurons", "patterns")
-
 
 
 def forward(
@@ -78,8 +77,8 @@ def forward(
     held = {name: tuple(values) for name, values in kept.items()}
     if keep == "logits":
         return Run(weights=weights, tokens=tokens, logits=unembedded, residuals=(), edited_mlps={}, **held)
-    kept_whole = {"residuals": tuple(residuals), "edited_mlps": edited_mlps, "reads": tuple(reads)}
-    return Run(weights=weights, tokens=tokens, logits=unembedded, **kept_whole, **held)
+    whole: dict[str, Any] = {"residuals": tuple(residuals), "edited_mlps": edited_mlps, "reads": tuple(reads)}
+    return Run(weights=weights, tokens=tokens, logits=unembedded, **whole, **held)
 
 
 def _attention(

@@ -64,7 +64,8 @@ class CircuitPass:
         slots = self._slots(block, rest, place, moved, running)
         attention, rows = block.attention, len(running)
         bias = self._bias(attention.window, rows)
-        z = attend(*(slots[slot].flatten(0, 1) for slot in SLOTS), attention, bias).unflatten(0, (rows, -1))
+        q, k, v = (slots[slot].flatten(0, 1) for slot in SLOTS)
+        z = attend(q, k, v, attention, bias).unflatten(0, (rows, -1))
         change = scaled_heads(z, block) - rest.heads[:, self.start :]
         W = output_weights(attention.W_O, block.attention_post_norm).unflatten(0, (attention.n_heads, -1))
         every = not self.outside.resting or block.attention_post_norm is not None
@@ -134,10 +135,9 @@ class CircuitPass:
         """A whole MLP."""
         assert block.mlp is not None and rest.mlp_reads is not None and rest.mlp is not None
         for circuits, reads in self._joined(self.moves.reads(place, place + 1, rest.mlp_reads[:, self.start :], AT_ONCE)):
-            from_reads = _neurons_from(reads, block)
-            self.moves.set_mlp(
-                layer, circuits, mlp_output(from_reads, block.mlp, block.mlp_post_norm) - rest.mlp[:, self.start :]
-            )
+            neurons = neuron_activations(normalise(reads, block.mlp_norm), block.mlp)
+            written = mlp_output(neurons, block.mlp, block.mlp_post_norm)
+            self.moves.set_mlp(layer, circuits, written - rest.mlp[:, self.start :])
         if not self.outside.resting:
             others = [circuit for circuit in range(self.moves.count) if not self.moves.moved_mlp(layer, circuit)]
             written = mlp_output(activated(rest.pre, block.mlp), block.mlp, block.mlp_post_norm)
