@@ -48,7 +48,8 @@ def gradients(model: Model, pairs: PromptPairs, metric: Metric, tokens: TokenBat
     refuse_non_finite(scores, found)
     taken, counts = iter(found), (run.q, run.k, run.v, run.z, mlps, run.neurons)
     parts = [tuple(next(taken) for _ in count) for count in counts]
-    return Gradients(detached(run), scores.detach(), *parts, next(taken), next(taken))
+    q, k, v, z, mlp, neurons = parts
+    return Gradients(detached(run), scores.detach(), q, k, v, z, mlp, neurons, next(taken), next(taken))
 
 
 def _slopes(total: Tensor, wanted: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

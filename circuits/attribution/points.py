@@ -25,7 +25,8 @@ class Point:
 
 
 def points(model: Model, own: Run, other: Run, method: str, steps: int) -> Iterator[Point]:
-    """The gradient runs of a method other than "eap"; `own` is the clean run. Points between lie in the middles of `steps` equal parts."""
+    """The gradient runs of a method other than "eap"; `own` is the clean run. Points between lie
+    in the middles of `steps` equal parts."""
     shares = [(step + 0.5) / steps for step in range(steps)]
     if method == "eap-ig":
         for share in shares:
@@ -42,7 +43,7 @@ def points(model: Model, own: Run, other: Run, method: str, steps: int) -> Itera
         if block.mlp is not None:
             ends = [mlp_output(run.neurons[layer], block.mlp, block.mlp_post_norm) for run in (other, own)]
             for share in shares:
-                yield Point((Edit(f"m{layer}", _held(torch.lerp(*ends, share))),), 1 / steps, place, 1)
+                yield Point((Edit(f"m{layer}", _held(torch.lerp(ends[0], ends[1], share))),), 1 / steps, place, 1)
             place += 1
 
 

@@ -74,7 +74,7 @@ def forward(
         for name, value in factors.items() if keep != "logits" else ():
             kept[name].append(value)
     unembedded = unembed(weights, x if logits else x[:, :0])
-    held = {name: tuple(values) for name, values in kept.items()}
+    held: dict[str, Any] = {name: tuple(values) for name, values in kept.items()}
     if keep == "logits":
         return Run(weights=weights, tokens=tokens, logits=unembedded, residuals=(), edited_mlps={}, **held)
     whole: dict[str, Any] = {"residuals": tuple(residuals), "edited_mlps": edited_mlps, "reads": tuple(reads)}
@@ -89,12 +89,12 @@ def _attention(
     layer: int,
     given: Tensor | None,
     keep_pattern: bool,
-) -> tuple[dict[str, Tensor], list[Tensor]]:
+) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor, Tensor]]:
     """q, k, v, z (edited) and, where one is given or asked for, the pattern of one layer; and the linear parts of q, k, v."""
     attention = block.attention
     normed = normalise(x, block.attention_norm)
     weights, rotation = geometry.weights, geometry.rotation
-    linear = [projected(normed, attention, slot) for slot in SLOTS]
+    linear = (projected(normed, attention, "q"), projected(normed, attention, "k"), projected(normed, attention, "v"))
     parts = zip(linear, SLOTS, strict=True)
     q, k, v = (placed(headed(part, attention, slot), slot, weights, rotation) for part, slot in parts)
     bias = geometry.bias(attention.window)

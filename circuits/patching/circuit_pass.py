@@ -20,6 +20,7 @@ from circuits.models.layers import (
     headed,
     linear,
     mlp_output,
+    neuron_activations,
     normalise,
     placed,
     projected,
