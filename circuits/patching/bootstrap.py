@@ -1,6 +1,8 @@
 """Intervals and p-values for effects measured once a prompt."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -18,6 +20,11 @@ class Effect:
     def as_json(self) -> dict[str, float]:
         """The three numbers, as they stand in circuit files."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Effect":
+        """The same read back."""
+        return cls(float(data["effect"]), float(data["low"]), float(data["high"]))
 
 
 def bootstrap(values: Float[Tensor, " prompt"], *, seed: int = 0, resamples: int = 2000) -> Effect:

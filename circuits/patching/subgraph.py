@@ -64,6 +64,13 @@ class Circuits:
             self._rest[neurons] = outside_of(self.outside, self.other, neurons=neurons)
         return self._rest[neurons]
 
+    def baseline(self, *, neurons: bool = False) -> Float[Tensor, " prompt"]:
+        """The metric of the empty circuit, from which faithfulness counts: the corrupt run's where its values are outside."""
+        if self.outside == "corrupt":
+            return self.corrupt
+        nothing = torch.zeros(0, dtype=torch.long)
+        return self.scores([Members(self.model.graph(neurons=neurons), nothing, nothing)])[0]
+
     def _scores(self, final: Tensor) -> Float[Tensor, " prompt"]:
         return self.reading.scores(self.model.weights, self.reading.at_columns(final)[None])[0]
 

@@ -23,9 +23,7 @@ from circuits.tasks.metrics import Metric
 SLOTS = ("q", "k", "v")
 
 
-def slopes(
-    model: Model, pairs: PromptPairs, metric: Metric, graph: Graph, start: Tensor | None = None
-) -> dict[Reader, Tensor]:
+def slopes(model: Model, pairs: PromptPairs, metric: Metric, graph: Graph, start: Tensor | None = None) -> dict[Reader, Tensor]:
     """The gradient of the metric's sum by a change of what each reader of a graph alone reads, on the clean prompts or with
     other embeddings to start from."""
     run = model.run(pairs.clean)
@@ -61,7 +59,10 @@ def slopes(
     logits = unembed(weights, read(Reader(Node("logits")), x))
     rows = torch.arange(len(pairs))
     found = torch.autograd.grad(
-        metric(logits[rows, pairs.answer_columns], pairs).sum(), list(leaves.values()), allow_unused=True, materialize_grads=True
+        metric(logits[rows, pairs.answer_columns], pairs).sum(),
+        list(leaves.values()),
+        allow_unused=True,
+        materialize_grads=True,
     )
     return dict(zip(leaves, found, strict=True))
 
@@ -88,5 +89,3 @@ def slow_scores(
             value = float(((change * found[edge.target]).sum(dim=-1) * real).sum()) / len(pairs) / len(shares)
             scores[str(edge)] = scores.get(str(edge), 0.0) + value
     return scores
-
-

@@ -1,0 +1,244 @@
+"""Edge attribution between single neurons, heads, input and logits: every edge is scored, the largest are kept."""
+
+import itertools
+from collections.abc import Iterator
+
+import einops
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from circuits.attribution.blocks import Readers, Scorer, Writers
+from circuits.attribution.edges import KEPT, plain_run, prompts_at_once
+from circuits.attribution.gradients import Gradients, folded, gradients, neuron_slopes, slot_readings, unit_and_scale
+from circuits.attribution.points import Point, points
+from circuits.attribution.scores import EdgeScores
+from circuits.attribution.topk import Largest
+from circuits.attribution.writers import _after, head_writing, neuron_writing
+from circuits.errors import CircuitsError, MemoryBudgetError
+from circuits.models import Model, Run
+from circuits.models.forward import SLOTS
+from circuits.models.weights import MLP, Block
+from circuits.patching.nodes import about
+from circuits.patching.sites import differing
+from circuits.patching.sweep import Progress
+from circuits.tasks import PromptPairs
+from circuits.tasks.metrics import Metric
+
+NEURON_BUDGET = 2**29
+"""Bytes that may be held above the model, unless a call says otherwise."""
+READ_AT_ONCE = 4096
+"""Coordinates of readers whose folded weights are held at a time."""
+
+Factors = dict[tuple[str, int], Tensor]
+"""By name and layer, `[step row coordinate]`: changes of writers ("input", "heads", "neurons"); slopes of readers ("slots",
+or "q", "k", "v" where a norm joins heads; "in", "gate", "final") times the steps' weights; normed residuals ("attention",
+"mlp")."""
+
+
+def attribute_neuron_edges(
+    model: Model,
+    pairs: PromptPairs,
+    metric: Metric,
+    *,
+    method: str = "eap-ig",
+    steps: int = 5,
+    keep: int = KEPT,
+    budget: int = NEURON_BUDGET,
+    progress: Progress | None = None,
+) -> EdgeScores:
+    """Score every edge of the graph of neurons and keep the `keep` of largest |score| (of equal ones the earlier in the
+    order of computation). What a score says, and `method` ("eap" or "eap-ig") and `steps`, are as in `attribute_edges`;
+    standard errors are not measured.
+
+    `budget` bounds the bytes above the model; where the slopes of all layers do not fit, gradients are taken once for each
+    group of layers that does. Raises NonFiniteError, MemoryBudgetError, and CircuitsError for options that do not exist.
+    """
+    steps = _checked(method, steps, keep)
+    graph = model.graph(neurons=True)
+    wide = torch.float32 if model.dtype in (torch.bfloat16, torch.float16) else model.dtype
+    bands = _bands(model, pairs, steps, min(keep, graph.edge_count), budget, wide)
+    largest = Largest(keep, graph)
+    scorer, report = Scorer(largest, wide, model.device), progress or (lambda what, done, total: None)
+    for band in bands:
+        factors = _gather(model, pairs, metric, method, steps, band, budget, wide)
+        for layer in [*band, model.n_layers] if band.stop == model.n_layers else band:
+            report("attributing edges between neurons", layer, model.n_layers + 1)
+            into = _into_layer if layer < model.n_layers else _into_logits
+            into(scorer, model, factors, layer, wide)
+    report("attributing edges between neurons", model.n_layers + 1, model.n_layers + 1)
+    writers, readers, values = largest.found()
+    details = about(model, metric, method=method, steps=steps, prompts=len(pairs))
+    errors = torch.full_like(values, torch.nan)[None]
+    return EdgeScores(graph, writers, readers, values[None], errors, metadata=details)
+
+
+def _checked(method: str, steps: int, keep: int) -> int:
+    """How many gradient runs there are."""
+    if method not in ("eap", "eap-ig"):
+        raise CircuitsError(f"edges between neurons are scored by eap or eap-ig, not by {method!r}")
+    for name, value, lowest in (("steps", steps, 1), ("keep", keep, 0)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+            raise CircuitsError(f"{name} is a whole number from {lowest} on, got {value!r}")
+    return steps if method == "eap-ig" else 1
+
+
+def _bands(model: Model, pairs: PromptPairs, steps: int, keep: int, budget: int, dtype: torch.dtype) -> list[range]:
+    """Groups of layers whose readers' factors fit half of the budget, beside the changes of all writers. Raises
+    MemoryBudgetError where not even one layer does."""
+    size, d_model = torch.finfo(dtype).bits // 8, model.d_model
+    rows = int(_rows(model, pairs).sum())
+    one = rows * steps * max((_read_numbers(block) for block in model.weights.blocks), default=0) * size
+    held = rows * (model.n_layers * (model.n_heads * model.d_head + model.d_mlp) + (1 + steps) * d_model) * size + 64 * keep
+    fitting = (budget // 2 - held) // max(one, 1)
+    if fitting < 1:
+        raise MemoryBudgetError(
+            f"{keep:,} edges and the factors of {rows:,} tokens at {steps} steps need {2 * (held + one) / 2**20:,.0f} MiB, the "
+            f"budget is {budget / 2**20:,.0f} MiB: give fewer prompts, fewer steps or a smaller keep"
+        )
+    count = max(1, -(-model.n_layers // fitting))
+    edges = [round(index * model.n_layers / count) for index in range(count + 1)]
+    return [range(first, last) for first, last in itertools.pairwise(edges)]
+
+
+def _read_numbers(block: Block) -> int:
+    """Slopes and normed residuals of one layer's readers at one token."""
+    attention, mlp = block.attention, block.mlp
+    slots = sum(getattr(attention, f"W_{slot.upper()}").shape[1] for slot in SLOTS)
+    neurons = 0 if mlp is None else sum(W.shape[1] for _, W in _weights(mlp))
+    return slots * (attention.n_heads if attention.norm_over_heads else 1) + neurons + 2 * attention.W_Q.shape[0]
+
+
+def _rows(model: Model, pairs: PromptPairs) -> Bool[Tensor, "prompt position"]:
+    """Tokens that can differ between clean and corrupt and can move the metric."""
+    mask = differing(pairs, causal=model.weights.causal)
+    if not model.weights.causal:
+        return mask
+    return mask & (torch.arange(mask.shape[1], device=mask.device) <= pairs.answer_columns[:, None])
+
+
+def _gather(
+    model: Model, pairs: PromptPairs, metric: Metric, method: str, steps: int, layers: range, budget: int, dtype: torch.dtype
+) -> Factors:
+    """Changes of the writers up to the last of these layers and slopes of the readers in them, over all prompts' rows."""
+    parts: dict[tuple[str, int], list[list[Tensor]]] = {}
+
+    def put(name: str, layer: int, step: int, value: Tensor, kept: Tensor) -> None:
+        lists = parts.setdefault((name, layer), [])
+        lists += [[]] if step == len(lists) else []
+        lists[step].append(value[kept].to(dtype))
+
+    at_once = prompts_at_once(model, pairs, budget // 2)
+    for start in range(0, len(pairs), at_once):
+        some = pairs[start : start + at_once]
+        kept = _rows(model, some)
+        own, other = plain_run(model, some.clean), plain_run(model, some.corrupt)
+        for name, layer, value in _changes(own, other, layers.stop):
+            put(name, layer, 0, value, kept)
+        for step, point in enumerate([Point()] if method == "eap" else points(model, own, other, method, steps)):
+            found = gradients(model, some, metric, some.clean, point.edits)
+            weight = point.weight / len(pairs)
+            put("final", 0, step, found.final * weight, kept)
+            for layer in layers:
+                for name, value in _slopes(model, found, layer, weight):
+                    put(name, layer, step, value, kept)
+    return {key: torch.stack([torch.cat(step) for step in parts.pop(key)]) for key in list(parts)}
+
+
+def _changes(own: Run, other: Run, layers: int) -> Iterator[tuple[str, int, Tensor]]:
+    yield "input", 0, other.residuals[0] - own.residuals[0]
+    for layer, block in enumerate(own.weights.blocks[:layers]):
+        yield "heads", layer, head_writing(own, other, layer).change
+        if block.mlp is not None:
+            yield "neurons", layer, neuron_writing(own, other, layer).change
+
+
+def _slopes(model: Model, found: Gradients, layer: int, weight: float) -> Iterator[tuple[str, Tensor]]:
+    """What one gradient run tells about a layer's readers, `[prompt position coordinate]`."""
+    block = model.weights.blocks[layer]
+    readings = slot_readings(model, found, layer)
+    for name, reading in zip(("slots",) if len(readings) == 1 else SLOTS, readings, strict=True):
+        yield name, einops.rearrange(reading.slope * weight, "reader prompt pos width -> prompt pos (reader width)")
+    if readings[0].unit is not None:
+        yield "attention", readings[0].unit
+    if block.mlp is not None:
+        read = found.run.reads[layer]
+        assert read.mlp is not None
+        unit, scale = unit_and_scale(read.mlp, block.mlp_norm)
+        slopes = neuron_slopes(block.mlp, read.pre, found.neurons[layer])
+        for name, slope in zip(("in", "gate"), slopes, strict=False):
+            yield name, slope / scale * weight
+        if unit is not None:
+            yield "mlp", unit
+
+
+@torch.no_grad()
+def _into_layer(scorer: Scorer, model: Model, factors: Factors, layer: int, dtype: torch.dtype) -> None:
+    """Score the edges into one layer."""
+    for readers in _slots(model, factors, layer, dtype):
+        for writers in _writers(model, factors, layer, dtype):
+            scorer.add(writers, readers)
+    for readers in _neurons(model, factors, layer, dtype):
+        for writers in _writers(model, factors, layer, dtype, heads=not model.weights.parallel):
+            scorer.add(writers, readers)
+
+
+@torch.no_grad()
+def _into_logits(scorer: Scorer, model: Model, factors: Factors, layer: int, dtype: torch.dtype) -> None:
+    """Score the edges into the logits, which read what all layers wrote."""
+    readers = Readers.logits(model.graph(neurons=True).reader_count - 1, factors["final", 0].sum(dim=0))
+    for writers in _writers(model, factors, layer, dtype):
+        scorer.add(writers, readers)
+
+
+def _writers(model: Model, factors: Factors, layer: int, dtype: torch.dtype, *, heads: bool = False) -> Iterator[Writers]:
+    """The input and the writers of the layers before one, and the heads of that layer if `heads` says so."""
+    graph = model.graph(neurons=True)
+    yield Writers(0, factors["input", 0][0], None, 1)
+    place = 1
+    for before, block in enumerate(model.weights.blocks[: layer + heads]):
+        W = _after(block.attention.W_O, block.attention_post_norm).to(dtype)
+        yield Writers(place, factors["heads", before][0], W, block.attention.d_head)
+        if block.mlp is not None and before < layer:
+            W = _after(block.mlp.W_out, block.mlp_post_norm).to(dtype)
+            yield Writers(place + graph.n_heads, factors["neurons", before][0], W, 1)
+        place += graph.n_heads + graph.mlp_writers
+
+
+def _slots(model: Model, factors: Factors, layer: int, dtype: torch.dtype) -> Iterator[Readers]:
+    """The queries, keys and values of a layer."""
+    graph, block = model.graph(neurons=True), model.weights.blocks[layer]
+    place, unit = layer * (graph.head_readers + graph.mlp_writers), factors.get(("attention", layer))
+    counts = {"q": graph.n_heads, "k": graph.n_key_value_heads, "v": graph.n_key_value_heads}
+    for slots in [SLOTS] if ("slots", layer) in factors else [(slot,) for slot in SLOTS]:
+        W = torch.cat([getattr(block.attention, f"W_{slot.upper()}") for slot in slots], dim=1)
+        W, count = folded(W, block.attention_norm).to(dtype), sum(counts[slot] for slot in slots)
+        slope = factors[slots[0] if len(slots) == 1 else "slots", layer]
+        # A norm over all heads lets each reader's slope reach the coordinates of all.
+        width = slope.shape[2] // count
+        at_once = W.shape[1] // width
+        for first in range(0, count, at_once):
+            part = slope[:, :, first * width : (first + at_once) * width]
+            yield Readers.of(place + first, (W,), (part,), unit, width)
+        place += count
+
+
+def _neurons(model: Model, factors: Factors, layer: int, dtype: torch.dtype) -> Iterator[Readers]:
+    """The neurons of a layer, so many at a time that copies of their weights stay small."""
+    graph, block = model.graph(neurons=True), model.weights.blocks[layer]
+    place, unit = layer * (graph.head_readers + graph.mlp_writers) + graph.head_readers, factors.get(("mlp", layer))
+    for first in range(0, graph.mlp_writers, READ_AT_ONCE):
+        some = slice(first, first + READ_AT_ONCE)
+        weights, slopes = [], []
+        for name, W in _weights(block.mlp):
+            weights.append(folded(W[:, some], block.mlp_norm).to(dtype))
+            slopes.append(factors[name, layer][:, :, some])
+        yield Readers.of(place + first, tuple(weights), tuple(slopes), unit, 1)
+
+
+def _weights(mlp: MLP | None) -> Iterator[tuple[str, Tensor]]:
+    """What a layer's neurons read with."""
+    if mlp is not None:
+        yield "in", mlp.W_in
+        if mlp.W_gate is not None:
+            yield "gate", mlp.W_gate

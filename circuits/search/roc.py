@@ -1,0 +1,78 @@
+"""Scores against a known circuit: receiver operating characteristic, precision and recall."""
+
+import dataclasses
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.attribution import EdgeScores
+from circuits.errors import CircuitsError
+from circuits.graph import Circuit
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Roc:
+    """How well scores tell the members of a known circuit from the rest, threshold by threshold (ties go together)."""
+
+    false_positives: Float[Tensor, " threshold"]
+    """Share of the others that score as high; `true_positives`: share of the members that do."""
+    true_positives: Float[Tensor, " threshold"]
+    auroc: float
+    """Chance that a member scores above another, ties counting half."""
+    precision: float
+    """Share of members among as many of the highest as there are members; equals the recall there."""
+    members: int
+    others: int
+
+    def plot(self) -> "Figure":
+        """The curve."""
+        return importlib.import_module("circuits.plots").roc_figure({"scores": self})
+
+
+def roc(scores: Mapping[str, float] | EdgeScores, truth: Iterable[str] | Circuit, *, excluded: Iterable[str] = ()) -> Roc:
+    """The curve of |score| against a known circuit: of edges (an EdgeScores, or a mapping by name), or of nodes (a mapping by
+    name). `excluded` names belong to neither class. Raises CircuitsError where either class is empty or a member has no
+    score."""
+    if isinstance(scores, EdgeScores):
+        scores = dict(zip(map(str, scores.edges()), scores.values.tolist(), strict=True))
+    left_out = set(excluded)
+    positive = {str(name) for name in (truth.edges if isinstance(truth, Circuit) else truth)} - left_out
+    if missing := sorted(positive - scores.keys()):
+        raise CircuitsError(f"{missing[0]} belongs to the known circuit and has no score ({len(missing)} such)")
+    names = [name for name in scores if name not in left_out]
+    values = torch.tensor([abs(scores[name]) for name in names], dtype=torch.float64)
+    labels = torch.tensor([name in positive for name in names], dtype=torch.bool)
+    members, others = int(labels.sum()), int((~labels).sum())
+    if not members or not others:
+        raise CircuitsError(f"{members} members of the known circuit and {others} others: both classes must have some")
+    levels, place = (-values).unique(return_inverse=True)
+    hits = torch.bincount(place[labels], minlength=len(levels)).double()
+    misses = torch.bincount(place[~labels], minlength=len(levels)).double()
+    zero = torch.zeros(1, dtype=torch.float64)
+    true, false = (torch.cat([zero, part.cumsum(0) / part.sum()]) for part in (hits, misses))
+    area = float(((false[1:] - false[:-1]) * (true[1:] + true[:-1]) / 2).sum())
+    return Roc(false, true, area, _precision(hits, misses, members), members, others)
+
+
+def _precision(hits: Tensor, misses: Tensor, size: int) -> float:
+    """Expected share of members among the `size` highest, ties drawn at random."""
+    counts = hits + misses
+    before = counts.cumsum(0) - counts
+    taken = (size - before).clamp(min=0).minimum(counts)
+    return float((hits * taken / counts).sum() / size)
+
+
+def node_scores(scores: EdgeScores) -> dict[str, float]:
+    """Every node's largest |score| of an edge that leaves it (of the logits: that enters them), by name."""
+    found: dict[str, float] = {}
+    for edge, value in zip(scores.edges(), scores.values.abs().tolist(), strict=True):
+        name = str(edge.writer)
+        found[name] = max(found.get(name, 0.0), value)
+    return found
