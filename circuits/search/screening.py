@@ -10,10 +10,10 @@ from torch import Tensor
 
 from circuits.attribution import EdgeScores
 from circuits.graph import Circuit, Edge, Graph, Node, Reader
-from circuits.models import Edit, Model, Run, TokenBatch
+from circuits.models import Edit, Model
 from circuits.patching.base import Base
 from circuits.patching.bootstrap import Effect, ratio_intervals
-from circuits.patching.changes import Change, Variant
+from circuits.patching.changes import Change, Kind, Variant
 from circuits.patching.directions import difference, reading_change
 from circuits.patching.nodes import about
 from circuits.patching.reading import Reading
@@ -56,8 +56,8 @@ class Screening:
 
     graph: Graph
     tested: tuple[Tested, ...]
-    backups: tuple[str, ...]
-    """Nodes that matter only after others were taken out, and were not proposed before."""
+    redundant: tuple[tuple[str, ...], ...]
+    """Smallest sets of nodes of which any one can stand in for the others: seen only when all are taken out."""
     metadata: dict
 
     @property
@@ -107,40 +107,35 @@ def screen_then_verify(
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> Screening:
-    """Patch the `edges` strongest of `scores` exactly (noising), alone and in up to `contexts` contexts.
+    """Patch the `edges` strongest of `scores` exactly (noising), alone and where others that could stand in are gone.
 
-    A context takes out, all together, nodes that can go without much loss: others stand in for them. Contexts are the
-    writers of proposed edges one by one, strongest first, and sets of them grown as long as nine tenths of the gap stay.
-    What matters then although it did not before (a backup: a head that wakes when another is gone) is found by patching
-    every node in each context; its edges are tested there too. Exact in every context. Raises GraphError for a graph of
-    neurons, PromptError where a pair has no gap.
+    Redundant sets are searched for among the writers of proposed edges and, once some of these are gone, among all nodes (so
+    that a backup is found which sleeps until then): smallest sets of nodes whose joint loss is seen while that of all but one
+    is not. For each set and each of its members the others are taken out (a context, at most `contexts`), and all edges
+    proposed so far are patched there again, with all that enter or leave the set. Raises GraphError for a graph of neurons,
+    PromptError where a pair has no gap.
     """
     tester = _Tester(model, pairs, metric, scores, budget, progress, seed)
     proposed = list(scores.top(edges).edges)
-    found = {edge: [((), effect)] for edge, effect in tester.edges((), proposed).items()}
-    at_rest = tester.nodes(())
-    backups: dict[Node, None] = {}
-    for context in tester.contexts(proposed, contexts):
-        moved = tester.nodes(context)
-        for node in moved:
-            if node not in context and _grows(at_rest[node], moved[node]):
-                backups.setdefault(node)
-        near = [edge for node in backups for edge in tester.around(node) if edge not in found]
-        found |= {edge: [((), effect)] for edge, effect in tester.edges((), near).items()}
-        for edge, effect in tester.edges(context, [edge for edge in found if edge.writer not in context]).items():
+    sets = tester.redundant_sets(proposed)
+    near = [edge for nodes in sets for node in nodes for edge in tester.around(node)]
+    tried = sorted({*proposed, *near})
+    found = {edge: [((), effect)] for edge, effect in tester.edges((), tried).items()}
+    for context in _contexts(sets)[:contexts]:
+        for edge, effect in tester.edges(context, [edge for edge in tried if edge.writer not in context]).items():
             found[edge].append((tuple(map(str, context)), effect))
     tested = []
-    for edge, effects in sorted(found.items()):
+    for edge, effects in found.items():
         context, effect = max(effects, key=lambda one: abs(one[1].effect))
         tested.append(Tested(edge, tester.estimates.get(edge), effects[0][1], effect, context))
-    known = {edge.writer for edge in proposed} | {edge.reader for edge in proposed}
     details = about(model, metric, method="screen then verify", screened_by=scores.metadata.get("method"), seed=seed)
-    return Screening(scores.graph, tuple(tested), tuple(str(node) for node in backups if node not in known), details)
+    return Screening(scores.graph, tuple(tested), tuple(tuple(map(str, nodes)) for nodes in sets), details)
 
 
-def _grows(alone: Effect, here: Effect) -> bool:
-    """Whether a node's effect rises by what is asked for, beyond both intervals."""
-    return abs(here.effect) - abs(alone.effect) >= MIN_EFFECT and (here.low > alone.high or here.high < alone.low)
+def _contexts(sets: Sequence[tuple[Node, ...]]) -> list[tuple[Node, ...]]:
+    """All of a set but one, for every set and member, without repeats."""
+    found = [tuple(other for other in nodes if other != node) for nodes in sets for node in nodes]
+    return list(dict.fromkeys(found))
 
 
 class _Tester:
@@ -158,76 +153,94 @@ class _Tester:
     ) -> None:
         self.model, self.pairs, self.graph = model, pairs, scores.graph
         scores.matrix()  # refuses a graph of neurons
-        self.budget, self.progress, self.seed = budget, progress, seed
+        self.progress, self.seed = progress, seed
         self.reading, self.mask = Reading.of(metric, pairs), differing(pairs, causal=model.weights.causal)
         with torch.no_grad():
             self.other = Base(model, model.run(pairs.corrupt))
             self.corrupt = Sweep(model, self.other.run, self.reading).base_scores()
-        self.base = self.context(())
-        self.clean = self.base.base_scores()
+            self.sweep = Sweep(model, model.run(pairs.clean), self.reading, budget=budget)
+            self.clean = self.sweep.base_scores()
         refuse_zero_gap(self.clean, self.corrupt, pairs)
         self.gap = self.clean - self.corrupt
         gap = float(self.gap.mean())
         self.estimates = {edge: -value / gap for edge, value in zip(scores.edges(), scores.values.tolist(), strict=True)}
 
-    def context(self, nodes: Sequence[Node]) -> Sweep:
+    def run(self, context: Sequence[Node]) -> Base:
         """The clean run with some nodes at their corrupt values."""
-        edits = [Edit(node, self._value(node)) for node in nodes]
-        tokens: TokenBatch = self.pairs.clean
+        edits = [Edit(node, self._value(node)) for node in context]
         with torch.no_grad():
-            run: Run = self.model.run(tokens, edits=edits)
-        return Sweep(self.model, run, self.reading, budget=self.budget)
+            return Base(self.model, self.model.run(self.pairs.clean, edits=edits))
 
     def _value(self, node: Node) -> Tensor:
         layer = node.layer or 0
         return self.other.run.z[layer][:, :, node.index] if node.kind == "head" else self.other.mlp(layer)
 
+    def _taken_out(self, node: Node) -> Change:
+        kind: Kind = "head" if node.kind == "head" else "mlp"
+        return Change(kind, node.layer or 0, node.index, self._value(node), self.mask, label=str(node))
+
     def nodes(self, context: Sequence[Node]) -> dict[Node, Effect]:
-        """What every head and MLP is worth in a context: share of the gap that its corrupt value costs."""
-        nodes = [node for node in self.graph.nodes() if node.kind in ("head", "mlp")]
-        variants: list[Variant] = []
-        for node in nodes:
-            kind = "head" if node.kind == "head" else "mlp"
-            variants.append((Change(kind, node.layer or 0, node.index, self._value(node), self.mask, label=str(node)),))
-        return dict(zip(nodes, self._effects(context, variants, "patching nodes"), strict=True))
+        """What every other head and MLP is worth in a context: share of the gap that its corrupt value costs."""
+        nodes = [node for node in self.graph.nodes() if node.kind in ("head", "mlp") and node not in context]
+        changes = [self._taken_out(node) for node in nodes]
+        return dict(zip(nodes, self._effects(context, changes, "patching nodes"), strict=True))
 
     def edges(self, context: Sequence[Node], edges: Sequence[Edge]) -> dict[Edge, Effect]:
         """What edges are worth in a context."""
         if not edges:
             return {}
-        sweep = self.base if not context else self.context(context)
-        deltas = {writer: difference(sweep.base, self.other, writer) for writer in {edge.writer for edge in edges}}
-        variants: list[Variant] = []
+        base = self.run(context)
+        deltas = {writer: difference(base, self.other, writer) for writer in {edge.writer for edge in edges}}
+        changes = []
         for edge in edges:
             reader = Reader(edge.reader, edge.slot)
-            variants.append((reading_change(self.graph, reader, deltas[edge.writer], self.mask, str(edge)),))
-        return dict(zip(edges, self._effects(context, variants, "patching edges", sweep), strict=True))
+            changes.append(reading_change(self.graph, reader, deltas[edge.writer], self.mask, str(edge)))
+        return dict(zip(edges, self._effects(context, changes, "patching edges"), strict=True))
 
-    def _effects(self, context: Sequence[Node], variants: list[Variant], what: str, sweep: Sweep | None = None) -> list[Effect]:
-        sweep = sweep or (self.base if not context else self.context(context))
+    def _effects(self, context: Sequence[Node], changes: Sequence[Change], what: str) -> list[Effect]:
+        """Effects of changes that come on top of a context: it is part of every variant, so that it stays when what comes
+        before it is recomputed."""
+        gone = tuple(self._taken_out(node) for node in context)
+        variants: list[Variant] = [gone, *((*gone, change) for change in changes)]
         named = f"{what} without {' '.join(map(str, context))}" if context else what
-        scores = sweep.evaluate(variants, progress=self.progress, what=named)
-        return ratio_intervals(sweep.base_scores() - scores, self.gap, seed=self.seed)
+        scores = self.sweep.evaluate(variants, progress=self.progress, what=named)
+        return ratio_intervals(scores[:1] - scores[1:], self.gap, seed=self.seed)
 
-    def contexts(self, proposed: Sequence[Edge], most: int) -> list[tuple[Node, ...]]:
-        """Writers of proposed edges by themselves, strongest first, and a set of them grown while little is lost."""
+    def redundant_sets(self, proposed: Sequence[Edge]) -> list[tuple[Node, ...]]:
+        """Smallest sets of nodes that can only go together with a loss; none of one node."""
         sums: dict[Node, float] = {}
         for edge in proposed:
             if edge.writer.kind != "input":
-                sums[edge.writer] = sums.get(edge.writer, 0.0) + abs(self.estimates[edge])
-        order = sorted(sums, key=lambda node: -sums[node])
-        singles = [(node,) for node in order if self._loss((node,)) <= _QUIET]
-        grown: tuple[Node, ...] = ()
+                sums[edge.writer] = max(sums.get(edge.writer, 0.0), abs(self.estimates[edge]))
+        order = sorted((node for node in sums if sums[node] >= MIN_EFFECT), key=lambda node: -sums[node])
+        order = [node for node in order if self._loss((node,)) <= _QUIET]
+        gone: tuple[Node, ...] = ()
         sets: list[tuple[Node, ...]] = []
-        for (node,) in singles:
-            if self._loss((*grown, node)) <= _QUIET:
-                grown = (*grown, node)
-                sets += [grown] if len(grown) > 1 else []
-        kept = (most + 1) // 2
-        return [*singles[:kept], *sets[-(most - len(singles[:kept])) :]][:most]
+        for node in order:
+            if self._loss((*gone, node)) <= _QUIET:
+                gone = (*gone, node)
+            else:
+                sets.append(self._smallest(gone, node))
+        if gone:
+            alone, here = self.nodes(()), self.nodes(gone)
+            for node, effect in here.items():
+                if node not in (*gone, *order) and effect.effect > _QUIET >= alone[node].effect:
+                    sets.append(self._smallest(gone, node))
+        return list(dict.fromkeys(sets))
+
+    def _smallest(self, gone: tuple[Node, ...], node: Node) -> tuple[Node, ...]:
+        """A set of as few nodes as may be, with `node`, whose loss is still seen."""
+        kept = list(gone)
+        for other in gone:
+            rest = [one for one in kept if one != other]
+            if self._loss((*rest, node)) > _QUIET:
+                kept = rest
+        return tuple(sorted((*kept, node)))
 
     def _loss(self, nodes: Sequence[Node]) -> float:
-        return float((self.clean - self.context(nodes).base_scores()).mean() / self.gap.mean())
+        """Share of the gap that is lost when nodes go together."""
+        scores = self.sweep.evaluate([tuple(self._taken_out(node) for node in nodes)])[0]
+        return float((self.clean - scores).mean() / self.gap.mean())
 
     def around(self, node: Node) -> list[Edge]:
         """Every edge that enters or leaves a node."""
