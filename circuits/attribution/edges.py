@@ -57,9 +57,12 @@ def attribute_edges(
     if not isinstance(steps, int) or steps < 1:
         raise CircuitsError(f"steps is a whole number from 1 on, got {steps!r}")
     if neurons:
-        from circuits.attribution.neurons import attribute_neuron_edges
+        from circuits.attribution.neurons import NEURON_BUDGET, attribute_neuron_edges
 
-        return attribute_neuron_edges(model, pairs, metric, method=method, steps=steps, keep=keep, progress=progress)
+        if positions is not None:
+            raise CircuitsError("edges of single neurons are scored over all positions together: leave positions out")
+        where = {"keep": keep, "budget": max(budget, NEURON_BUDGET), "progress": progress}
+        return attribute_neuron_edges(model, pairs, metric, method=method, steps=steps, **where)
     if method == "exact":
         return _exact(model, pairs, metric, positions, budget, progress)
     masks = position_masks(pairs, positions)

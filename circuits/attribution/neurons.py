@@ -14,12 +14,13 @@ from circuits.attribution.gradients import Gradients, folded, gradients, neuron_
 from circuits.attribution.points import Point, points
 from circuits.attribution.scores import EdgeScores
 from circuits.attribution.topk import Largest
-from circuits.attribution.writers import _after, head_writing, neuron_writing
+from circuits.attribution.writers import head_writing, neuron_writing
 from circuits.errors import CircuitsError, MemoryBudgetError
 from circuits.models import Model, Run
 from circuits.models.forward import SLOTS
 from circuits.models.weights import MLP, Block
 from circuits.patching.nodes import about
+from circuits.patching.outside import output_weights
 from circuits.patching.sites import differing
 from circuits.patching.sweep import Progress
 from circuits.tasks import PromptPairs
@@ -197,10 +198,10 @@ def _writers(model: Model, factors: Factors, layer: int, dtype: torch.dtype, *, 
     yield Writers(0, factors["input", 0][0], None, 1)
     place = 1
     for before, block in enumerate(model.weights.blocks[: layer + heads]):
-        W = _after(block.attention.W_O, block.attention_post_norm).to(dtype)
+        W = output_weights(block.attention.W_O, block.attention_post_norm).to(dtype)
         yield Writers(place, factors["heads", before][0], W, block.attention.d_head)
         if block.mlp is not None and before < layer:
-            W = _after(block.mlp.W_out, block.mlp_post_norm).to(dtype)
+            W = output_weights(block.mlp.W_out, block.mlp_post_norm).to(dtype)
             yield Writers(place + graph.n_heads, factors["neurons", before][0], W, 1)
         place += graph.n_heads + graph.mlp_writers
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from circuits.models import Run
 from circuits.models.layers import attention_output, linear, mlp_output, norm_scale
-from circuits.models.weights import Norm
+from circuits.patching.outside import output_weights
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Writing:
 def head_writing(own: Run, other: Run, layer: int) -> Writing:
     """The heads of a layer: the other run's minus this one's."""
     block = own.weights.blocks[layer]
-    W, post = _after(block.attention.W_O, block.attention_post_norm), block.attention_post_norm
+    W, post = output_weights(block.attention.W_O, block.attention_post_norm), block.attention_post_norm
     z = [run.z[layer].flatten(2) for run in (own, other)]
     if post is not None:
         wholes = (attention_output(run.z[layer], block.attention, None) for run in (own, other))
@@ -37,20 +37,12 @@ def neuron_writing(own: Run, other: Run, layer: int) -> Writing:
     """The neurons of a layer: the other run's minus this one's."""
     block = own.weights.blocks[layer]
     assert block.mlp is not None
-    W, post = _after(block.mlp.W_out, block.mlp_post_norm), block.mlp_post_norm
+    W, post = output_weights(block.mlp.W_out, block.mlp_post_norm), block.mlp_post_norm
     neurons = [run.neurons[layer] for run in (own, other)]
     if post is not None:
         wholes = (linear(value, block.mlp.W_out, block.mlp.b_out) for value in neurons)
         neurons = [value / norm_scale(whole, post) for value, whole in zip(neurons, wholes, strict=True)]
     return Writing(neurons[1] - neurons[0], W, 1)
-
-
-def _after(W: Tensor, norm: Norm | None) -> Tensor:
-    """Output weights before a norm whose scale is held, with what the norm does to them folded in."""
-    if norm is None:
-        return W
-    W = W - W.mean(dim=1, keepdim=True) if norm.kind == "layer" else W
-    return W if norm.weight is None else W * norm.weight
 
 
 def deltas(own: Run, other: Run, columns: slice, *, mlps: bool = True) -> Float[Tensor, "prompt writer position d_model"]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pandas as pd
 
 from circuits.errors import GraphError
@@ -86,7 +87,7 @@ def _jaccard(both: int, first: int, second: int) -> float:
 
 
 def _spearman(pairs: list[tuple[float, float]]) -> float | None:
-    frame = pd.DataFrame(pairs).rank()
-    if frame[0].nunique() < 2 or frame[1].nunique() < 2:
+    first, second = (np.asarray(pd.Series(column).rank()) for column in zip(*pairs, strict=True))
+    if first.std() == 0 or second.std() == 0:
         return None
-    return float(frame[0].corr(frame[1]))
+    return float(np.corrcoef(first, second)[0, 1])

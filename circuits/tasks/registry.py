@@ -51,7 +51,24 @@ TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _ALL})
 
 
 def task(name: str) -> Task:
-    """The task of that name. Raises PromptError, with all names, for another."""
+    """The task of that name; `facts:RELATION` (such as facts:country_capital) asks for one relation's facts. Raises
+    PromptError, with all names, for another."""
+    kind, _, relation = name.partition(":")
+    if kind == "facts" and relation:
+        return _relation(relation)
     if name not in TASKS:
         raise PromptError(f"no task {shown(name)}; expected one of {', '.join(TASKS)}")
     return TASKS[name]
+
+
+def _relation(relation: str) -> Task:
+    try:
+        facts = mini_facts(relation=relation)
+    except KeyError:
+        known = ", ".join(sorted({fact.relation for fact in mini_facts()}))
+        raise PromptError(f"no relation {shown(relation)} among {known}") from None
+
+    def pairs(model: Model, count: int, seed: int) -> PromptPairs:
+        return fact_pairs(model, facts, count=count, seed=seed)
+
+    return Task(f"facts:{relation}", f"the attribute of a subject: {relation.replace('_', ' ')}", pairs)

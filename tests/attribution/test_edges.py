@@ -1,15 +1,10 @@
 """Edge attribution against its definition, against small exact patches, and its laws."""
 
-import random
-
 import pytest
-import torch
 
 from circuits import metrics
 from circuits.attribution import EdgeScores, attribute_edges
-from circuits.errors import CircuitsError, FileFormatError, GraphError
 from circuits.graph import Reader
-from circuits.patching import patch_edges
 from circuits.patching.base import Base
 from circuits.patching.directions import difference, reading_change
 from circuits.patching.reading import Reading
