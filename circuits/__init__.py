@@ -12,7 +12,8 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from circuits import errors, graph, heads, models, patching, plots, search, tasks
+    from circuits import attribution, errors, graph, heads, models, patching, plots, search, tasks
+    from circuits.attribution import EdgeScores, attribute_edges, attribute_nodes
     from circuits.errors import CircuitsError
     from circuits.graph import Circuit, Edge, Graph, Node
     from circuits.heads import score_heads
@@ -24,20 +25,35 @@ if TYPE_CHECKING:
         patch_edges,
         patch_nodes,
         patch_path,
+        run_circuits,
         self_repair,
         trace_facts,
     )
-    from circuits.search import find_factual_recall_circuit, find_induction_circuit
+    from circuits.search import (
+        acdc,
+        acdc_thresholds,
+        compare,
+        discover,
+        evaluate,
+        faithfulness_curve,
+        find_factual_recall_circuit,
+        find_induction_circuit,
+        prune_edges,
+        roc,
+        screen_then_verify,
+        shrink,
+    )
     from circuits.tasks import PromptPairs, metrics
 
     __version__: str
 
-_ROOMS = ("errors", "graph", "heads", "models", "patching", "plots", "search", "tasks")
+_ROOMS = ("attribution", "errors", "graph", "heads", "models", "patching", "plots", "search", "tasks")
 
 _ORIGINS = {
     "Circuit": "circuits.graph",
     "CircuitsError": "circuits.errors",
     "Edge": "circuits.graph",
+    "EdgeScores": "circuits.attribution",
     "Edit": "circuits.models",
     "Graph": "circuits.graph",
     "Model": "circuits.models",
@@ -45,17 +61,30 @@ _ORIGINS = {
     "PromptPairs": "circuits.tasks",
     "Run": "circuits.models",
     "ablate": "circuits.patching",
+    "acdc": "circuits.search",
+    "acdc_thresholds": "circuits.search",
     "attention_knockout": "circuits.patching",
+    "attribute_edges": "circuits.attribution",
+    "attribute_nodes": "circuits.attribution",
     "bundled_models": "circuits.models",
     "causal_trace": "circuits.patching",
+    "compare": "circuits.search",
+    "discover": "circuits.search",
+    "evaluate": "circuits.search",
+    "faithfulness_curve": "circuits.search",
     "find_factual_recall_circuit": "circuits.search",
     "find_induction_circuit": "circuits.search",
     "load_model": "circuits.models",
     "patch_edges": "circuits.patching",
     "patch_nodes": "circuits.patching",
     "patch_path": "circuits.patching",
+    "prune_edges": "circuits.search",
+    "roc": "circuits.search",
+    "run_circuits": "circuits.patching",
     "score_heads": "circuits.heads",
+    "screen_then_verify": "circuits.search",
     "self_repair": "circuits.patching",
+    "shrink": "circuits.search",
     "trace_facts": "circuits.patching",
 }
 """Public name → module that has it."""
@@ -64,6 +93,7 @@ __all__ = [
     "Circuit",
     "CircuitsError",
     "Edge",
+    "EdgeScores",
     "Edit",
     "Graph",
     "Model",
@@ -72,10 +102,19 @@ __all__ = [
     "Run",
     "__version__",
     "ablate",
+    "acdc",
+    "acdc_thresholds",
     "attention_knockout",
+    "attribute_edges",
+    "attribute_nodes",
+    "attribution",
     "bundled_models",
     "causal_trace",
+    "compare",
+    "discover",
     "errors",
+    "evaluate",
+    "faithfulness_curve",
     "find_factual_recall_circuit",
     "find_induction_circuit",
     "graph",
@@ -88,9 +127,14 @@ __all__ = [
     "patch_path",
     "patching",
     "plots",
+    "prune_edges",
+    "roc",
+    "run_circuits",
     "score_heads",
+    "screen_then_verify",
     "search",
     "self_repair",
+    "shrink",
     "tasks",
     "trace_facts",
 ]

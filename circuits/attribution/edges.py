@@ -10,6 +10,7 @@ from torch import Tensor
 
 from circuits.attribution.gradients import Gradients, gradients, slot_readings
 from circuits.attribution.points import Point, points
+from circuits.attribution.relevance import relevance
 from circuits.attribution.scores import EdgeScores
 from circuits.attribution.writers import deltas
 from circuits.errors import CircuitsError, MemoryBudgetError, NonFiniteError
@@ -23,7 +24,7 @@ from circuits.patching.sweep import BUDGET, Progress
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
 
-Method = Literal["eap", "eap-ig", "eap-ig-activations", "exact"]
+Method = Literal["eap", "eap-ig", "eap-ig-activations", "relp", "exact"]
 KEPT = 20_000
 """Edges of the neuron graph that are kept, unless a call says how many."""
 
@@ -46,7 +47,8 @@ def attribute_edges(
 
     `method`: "eap" takes the gradient on the clean run (Syed et al. 2023); "eap-ig" the mean gradient over `steps` inputs
     between corrupt and clean, at the middles of equal steps (Hanna et al. 2024); "eap-ig-activations" interpolates the
-    outputs of one layer's attention or MLP at a time; "exact" patches every edge (noising), at the price of a run each.
+    outputs of one layer's attention or MLP at a time; "relp" goes back by relevance propagation's rules (Jafari et al. 2025;
+    nothing passes through queries and keys); "exact" patches every edge (noising), at the price of a run each.
     `neurons`: every edge between single neurons, heads, input and logits, of which the `keep` largest by size are kept.
     `positions`: where readers read (None: everywhere, summed; "each"; names or columns: a score each). `budget` bounds the
     bytes of what is held beside the runs' own activations. Raises NonFiniteError, MemoryBudgetError, and CircuitsError for
@@ -141,6 +143,9 @@ def _part(
         _add(scores, model, pairs, found.run, other, found, Point(), chosen, budget)
         return scores
     own = plain_run(model, pairs.clean)
+    if method == "relp":
+        _add(scores, model, pairs, own, other, relevance(model, pairs, metric, pairs.clean), Point(), chosen, budget)
+        return scores
     for point in points(model, own, other, method, steps):
         found = gradients(model, pairs, metric, pairs.clean, point.edits)
         _add(scores, model, pairs, own, other, found, point, chosen, budget)

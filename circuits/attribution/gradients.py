@@ -32,6 +32,8 @@ class Gradients:
     neurons: tuple[Float[Tensor, "prompt position d_mlp"], ...]
     input: Float[Tensor, "prompt position d_model"]
     final: Float[Tensor, "prompt position d_model"]
+    held_norms: bool = False
+    """Whether norms were held at their scale, so that nothing flows through it."""
 
 
 def gradients(model: Model, pairs: PromptPairs, metric: Metric, tokens: TokenBatch, edits: tuple[Edit, ...] = ()) -> Gradients:
@@ -42,14 +44,18 @@ def gradients(model: Model, pairs: PromptPairs, metric: Metric, tokens: TokenBat
         run = forward(model.weights, tokens, edits=compile_edits(edits, model.graph()), keep="reads", logits=False)
         reading = MetricReading.of(metric, pairs)
         scores = reading.scores(model.weights, reading.at_columns(run.residuals[-1])[None])[0]
-        mlps = tuple(read.mlp for read in run.reads if read.mlp is not None)
-        wanted = (*run.q, *run.k, *run.v, *run.z, *mlps, *run.neurons, run.residuals[0], run.residuals[-1])
-        found = _slopes(scores.sum(), wanted)
+        return back_from(scores, run)
+
+
+def back_from(scores: Float[Tensor, " prompt"], run: Run, *, held_norms: bool = False) -> Gradients:
+    """The gradients of a metric of a run that kept its reads."""
+    mlps = tuple(read.mlp for read in run.reads if read.mlp is not None)
+    wanted = (*run.q, *run.k, *run.v, *run.z, *mlps, *run.neurons, run.residuals[0], run.residuals[-1])
+    found = _slopes(scores.sum(), wanted)
     refuse_non_finite(scores, found)
     taken, counts = iter(found), (run.q, run.k, run.v, run.z, mlps, run.neurons)
-    parts = [tuple(next(taken) for _ in count) for count in counts]
-    q, k, v, z, mlp, neurons = parts
-    return Gradients(detached(run), scores.detach(), q, k, v, z, mlp, neurons, next(taken), next(taken))
+    q, k, v, z, mlp, neurons = (tuple(next(taken) for _ in count) for count in counts)
+    return Gradients(detached(run), scores.detach(), q, k, v, z, mlp, neurons, next(taken), next(taken), held_norms)
 
 
 def _slopes(total: Tensor, wanted: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -118,6 +124,7 @@ def slot_readings(model: Model, found: Gradients, layer: int) -> list[Reading]:
     """The queries, keys and values of a layer, a reader a head (a group for keys and values), in that order: one reading of
     all three, or three where a norm joins heads."""
     unit, scale = unit_and_scale(found.run.residuals[layer], model.weights.blocks[layer].attention_norm)
+    unit = None if found.held_norms else unit
     parts = [_slot_reading(model, found, layer, slot, unit, scale) for slot in SLOTS]
     if any(len(part.W) != len(part.slope) for part in parts):
         return parts

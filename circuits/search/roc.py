@@ -57,7 +57,7 @@ def roc(scores: Mapping[str, float] | EdgeScores, truth: Iterable[str] | Circuit
     misses = torch.bincount(place[~labels], minlength=len(levels)).double()
     zero = torch.zeros(1, dtype=torch.float64)
     true, false = (torch.cat([zero, part.cumsum(0) / part.sum()]) for part in (hits, misses))
-    area = float(((false[1:] - false[:-1]) * (true[1:] + true[:-1]) / 2).sum())
+    area = float((misses * (hits.cumsum(0) - hits / 2)).sum()) / (members * others)
     return Roc(false, true, area, _precision(hits, misses, members), members, others)
 
 

@@ -84,9 +84,6 @@ def test_interpolated_activations_give_what_single_layers_bring() -> None:
         if model.n_layers == 1 and not model.d_mlp:
             break
     found = attribute_edges(model, pairs, difference_of, method="eap-ig-activations", steps=64)
-    effects = patch_edges(
-        model, pairs, difference_of, [f"a0.h{head}->logits" for head in range(model.n_heads)], direction="noising"
-    )
     own, other = model.run(pairs.clean), model.run(pairs.corrupt)
     edits = [circuits.Edit(f"a0.h{head}", other.z[0][:, :, head]) for head in range(model.n_heads)]
     moved = metrics.logit_difference(metrics.answer_logits(model.run(pairs.clean, edits=edits), pairs), pairs)

@@ -1,0 +1,87 @@
+"""Attribution patching of nodes: what taking one node from the corrupt prompts would do, to first order."""
+
+from collections.abc import Iterator
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.attribution.edges import plain_run, prompts_at_once
+from circuits.attribution.gradients import Gradients, gradients
+from circuits.attribution.points import points
+from circuits.attribution.relevance import relevance
+from circuits.errors import CircuitsError
+from circuits.models import Model, Run
+from circuits.patching.effects import Effects, effects_of
+from circuits.patching.nodes import about
+from circuits.patching.reading import Reading
+from circuits.patching.sites import differing
+from circuits.patching.sweep import BUDGET, Progress
+from circuits.tasks import PromptPairs
+from circuits.tasks.metrics import Metric
+
+NodeMethod = Literal["eap", "eap-ig", "relp"]
+
+
+def attribute_nodes(
+    model: Model,
+    pairs: PromptPairs,
+    metric: Metric,
+    *,
+    method: NodeMethod = "eap-ig",
+    steps: int = 5,
+    neurons: bool = False,
+    seed: int = 0,
+    budget: int = BUDGET,
+    progress: Progress | None = None,
+) -> Effects:
+    """Estimate what `patch_nodes(..., direction="noising")` measures, for the input, every head and every MLP (or neuron):
+    the change of its output times the gradient by it on the clean run (Nanda 2023; "eap"), averaged between corrupt and clean
+    inputs ("eap-ig"), or by relevance propagation's rules ("relp"). Raises NonFiniteError, CircuitsError for options that do
+    not exist."""
+    if method not in get_args(NodeMethod):
+        raise CircuitsError(f"unknown method {method!r}: there are {', '.join(get_args(NodeMethod))}")
+    report = progress or (lambda what, done, total: None)
+    step, parts, ends = prompts_at_once(model, pairs, budget), [], []
+    for start in range(0, len(pairs), step):
+        report("attributing nodes", start, len(pairs))
+        part = pairs[start : start + step]
+        own, other = plain_run(model, part.clean), plain_run(model, part.corrupt)
+        mask = differing(part, causal=model.weights.causal)
+        slopes = (found for found in _gradients(model, part, metric, method, steps, own, other))
+        moved = sum((_moved(own, other, found, mask, neurons) * weight for found, weight in slopes), start=torch.zeros(()))
+        reading = Reading.of(metric, part)
+        scores = [reading.scores(model.weights, reading.at_columns(run.residuals[-1])[None])[0] for run in (own, other)]
+        parts.append(scores[0] + moved)
+        ends.append(torch.stack(scores))
+    report("attributing nodes", len(pairs), len(pairs))
+    clean, corrupt = torch.cat(ends, dim=1)
+    names = [str(node) for node in model.graph(neurons=neurons).nodes() if node.kind != "logits"]
+    details = about(model, metric, patched="nodes", method=method, estimated=True)
+    return effects_of(names, torch.cat(parts, dim=1), (clean, corrupt), pairs, "noising", details, seed)
+
+
+def _gradients(
+    model: Model, pairs: PromptPairs, metric: Metric, method: NodeMethod, steps: int, own: Run, other: Run
+) -> Iterator[tuple[Gradients, float]]:
+    if method == "relp":
+        yield relevance(model, pairs, metric, pairs.clean), 1.0
+    elif method == "eap":
+        yield gradients(model, pairs, metric, pairs.clean), 1.0
+    else:
+        for point in points(model, own, other, method, steps):
+            yield gradients(model, pairs, metric, pairs.clean, point.edits), point.weight
+
+
+def _moved(own: Run, other: Run, found: Gradients, mask: Tensor, neurons: bool) -> Float[Tensor, "node prompt"]:
+    """Change times gradient of every node, in the order of computation."""
+    rows = [torch.einsum("pcd,pcd,pc->p", other.residuals[0] - own.residuals[0], found.input, mask.to(found.input.dtype))[None]]
+    weight = mask.to(found.input.dtype)
+    for layer, block in enumerate(own.weights.blocks):
+        rows.append(torch.einsum("pchd,pchd,pc->hp", other.z[layer] - own.z[layer], found.z[layer], weight))
+        if block.mlp is not None:
+            change = (other.neurons[layer] - own.neurons[layer]) * found.neurons[layer]
+            by_neuron = torch.einsum("pcn,pc->np", change, weight)
+            rows.append(by_neuron if neurons else by_neuron.sum(dim=0, keepdim=True))
+    return torch.cat(rows)

@@ -1,0 +1,144 @@
+"""One call from prompts to a judged circuit."""
+
+import dataclasses
+import importlib
+import random
+from typing import TYPE_CHECKING, Literal, get_args
+
+from circuits.attribution import EdgeScores, attribute_edges
+from circuits.errors import CircuitsError, PromptError
+from circuits.graph import Circuit
+from circuits.models import Model
+from circuits.patching.sweep import BUDGET, Progress
+from circuits.search.acdc import acdc_thresholds
+from circuits.search.curves import Curve, faithfulness_curve
+from circuits.search.evaluate import evaluate
+from circuits.search.pruning import prune_edges
+from circuits.search.screening import Screening, screen_then_verify
+from circuits.search.shrinking import shrink
+from circuits.search.verdict import Verdict
+from circuits.tasks import PromptPairs
+from circuits.tasks.metrics import Metric
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Method = Literal["eap", "eap-ig", "eap-ig-activations", "relp", "exact", "acdc", "prune", "shrink"]
+THRESHOLDS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0001)
+"""ACDC's thresholds that are tried where a number of edges is asked for."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Discovery:
+    """A circuit and everything that was found out about it."""
+
+    circuit: Circuit
+    verdict: Verdict
+    """On held-out prompts."""
+    scores: EdgeScores | None = None
+    """Of every edge (of neurons: of the strongest), where the method gives scores."""
+    curve: Curve | None = None
+    """Faithfulness over sizes on held-out prompts, where every edge has a score."""
+    screening: Screening | None = None
+    """Exact tests of the proposed edges, where they were asked for."""
+
+    def plot(self) -> "Figure":
+        """The circuit by layers."""
+        return importlib.import_module("circuits.plots").circuit_figure(self.circuit)
+
+
+def split(pairs: PromptPairs, seed: int = 0) -> tuple[PromptPairs, PromptPairs]:
+    """Two halves of the pairs, drawn at random: one to search on, one to judge on. Raises PromptError for a single pair."""
+    if len(pairs) < 2:
+        raise PromptError("one pair cannot be split: give at least two, or held-out pairs of your own")
+    rows = list(range(len(pairs)))
+    random.Random(seed).shuffle(rows)
+    half = (len(rows) + 1) // 2
+    return pairs[sorted(rows[:half])], pairs[sorted(rows[half:])]
+
+
+def discover(
+    model: Model,
+    pairs: PromptPairs,
+    metric: Metric,
+    *,
+    method: Method = "eap-ig",
+    edges: int = 100,
+    neurons: bool = False,
+    held_out: PromptPairs | None = None,
+    steps: int = 5,
+    threshold: float | None = None,
+    verify: bool = False,
+    random_circuits: int = 128,
+    seed: int = 0,
+    budget: int = BUDGET,
+    progress: Progress | None = None,
+) -> Discovery:
+    """Search for a circuit of `edges` edges on some prompts and judge it on others.
+
+    `method`: "eap", "eap-ig", "eap-ig-activations", "relp", "exact" (`attribute_edges`; the strongest edges that lie on paths are
+    kept), "acdc" (`threshold`, or the smallest of `THRESHOLDS` that leaves at most `edges`), "prune" (learned gates), "shrink" (attribution again and again inside what is left).
+    `neurons`: single neurons in place of MLPs (attribution alone). `held_out`: pairs to judge on; by default half of `pairs`.
+    `verify`: the strongest edges are patched exactly (`screen_then_verify`) and the confirmed ones are the circuit. Raises
+    CircuitsError for options that do not go together, PromptError where there are too few pairs.
+    """
+    if method not in get_args(Method):
+        raise CircuitsError(f"unknown method {method!r}: there are {', '.join(get_args(Method))}")
+    if neurons and (verify or method not in ("eap", "eap-ig")):
+        raise CircuitsError("edges of single neurons are scored by eap and eap-ig, without exact verification")
+    if verify and method in ("acdc", "exact", "prune", "shrink"):
+        raise CircuitsError(f"{method} does not estimate single edges: verify goes with the methods that do")
+    if held_out is None:
+        pairs, held_out = split(pairs, seed)
+    scores, screening = None, None
+    if method == "acdc":
+        circuit = _acdc(model, pairs, threshold, edges, budget, progress)
+    else:
+        scores = _scores(model, pairs, metric, method, edges, neurons, steps, seed, budget, progress)
+        circuit = scores.top(edges, connected=True)
+    if verify and scores is not None:
+        screening = screen_then_verify(model, pairs, metric, scores, edges=edges, seed=seed, budget=budget, progress=progress)
+        circuit = screening.circuit
+    if not len(circuit):
+        raise CircuitsError(f"{method} kept no edge that lies on a path: ask for more edges, or a lower threshold")
+    options = {"seed": seed, "budget": budget, "progress": progress}
+    verdict = evaluate(
+        model, circuit, held_out, metric, searched_on=pairs, random_circuits=random_circuits, minimality=not neurons, **options
+    )
+    curve = None
+    if scores is not None and scores.complete and not neurons:
+        curve = faithfulness_curve(model, scores, held_out, metric, **options)
+    return Discovery(circuit, verdict, scores, curve, screening)
+
+
+def _scores(
+    model: Model,
+    pairs: PromptPairs,
+    metric: Metric,
+    method: Method,
+    edges: int,
+    neurons: bool,
+    steps: int,
+    seed: int,
+    budget: int,
+    progress: Progress | None,
+) -> EdgeScores:
+    if method == "prune":
+        return prune_edges(model, pairs, edges=edges, seed=seed, progress=progress)
+    if method == "shrink":
+        return shrink(model, pairs, metric, edges=edges, progress=progress)
+    assert method != "acdc"
+    return attribute_edges(model, pairs, metric, method=method, steps=steps, neurons=neurons, budget=budget, progress=progress)
+
+
+def _acdc(
+    model: Model, pairs: PromptPairs, threshold: float | None, edges: int, budget: int, progress: Progress | None
+) -> Circuit:
+    """ACDC at a threshold, or at the smallest one that leaves at most so many edges."""
+    thresholds = THRESHOLDS if threshold is None else (threshold,)
+    found = acdc_thresholds(model, pairs, thresholds, budget=budget, progress=progress)
+    fitting = [circuit for circuit in found if threshold is not None or 0 < len(circuit) <= edges]
+    if not fitting:
+        sizes = ", ".join(f"{len(circuit)} at {limit:g}" for limit, circuit in zip(thresholds, found, strict=True))
+        raise CircuitsError(f"no threshold leaves 1 to {edges} edges ({sizes}): give a threshold or another number")
+    return max(fitting, key=len)

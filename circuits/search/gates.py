@@ -1,0 +1,112 @@
+"""A differentiable run in which every edge has a gate: 1 carries what the writer now says, 0 what is outside the circuit."""
+
+import dataclasses
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.attribution.edges import plain_run
+from circuits.graph import Graph
+from circuits.graph.places import reads_from
+from circuits.models import Model, Run
+from circuits.models.layers import Geometry, mlp_output, neuron_activations, normalise
+from circuits.patching.outside import Ablation, LayerOutside, Outside, output_weights, outside_of, scaled_heads
+from circuits.search.acdc_state import first_column
+from circuits.search.slots import Slots
+from circuits.tasks import PromptPairs
+
+BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
+"""Temperature and stretch of a hard-concrete gate (Louizos et al. 2018)."""
+
+
+def sampled(log_alpha: Float[Tensor, " edge"], count: int, generator: torch.Generator) -> Float[Tensor, "draw edge"]:
+    """Hard-concrete gates in [0, 1], many of them exactly 0 or 1, drawn `count` times; differentiable by `log_alpha`."""
+    noise = torch.rand(count, len(log_alpha), generator=generator, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
+    noise = noise.logit().to(log_alpha.device, log_alpha.dtype)
+    return (torch.sigmoid((log_alpha + noise) / BETA) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
+
+
+def open_probability(log_alpha: Tensor) -> Tensor:
+    """The probability that a gate is not 0."""
+    return torch.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GatedRun:
+    """A graph of heads and MLPs whose readers read what is outside, plus each writer's move from that times the edge's gate:
+    `read = rest + sum over writers of gate * (now - outside)`. The last layer's queries and MLP run at the answer columns
+    alone."""
+
+    model: Model
+    graph: Graph
+    own: Run
+    rest: Outside
+    slots: Slots
+
+    @classmethod
+    def of(cls, model: Model, pairs: PromptPairs, outside: Ablation) -> "GatedRun":
+        """Both runs. Raises NonFiniteError, with the first site, where one of them is not finite."""
+        own, other = plain_run(model, pairs.clean), plain_run(model, pairs.corrupt)
+        geometry, start = Geometry(model.weights, own.tokens, model.dtype), first_column(model, pairs, outside)
+        slots = Slots(model.weights, geometry, pairs.answer_columns[:, None].to(model.device), start)
+        return cls(model, model.graph(), own, outside_of(outside, other), slots)
+
+    def gates(self, values: Float[Tensor, "prompt edge"]) -> Float[Tensor, "prompt writer reader"]:
+        """Matrices of gates from one number an edge, by writer and then by reader; 0 where there is no edge."""
+        is_edge = torch.arange(self.graph.writer_count)[:, None] < torch.tensor(reads_from(self.graph))[None]
+        gates = values.new_zeros(len(values), *is_edge.shape)
+        return gates.masked_scatter(is_edge.to(values.device), values)
+
+    def final(self, gates: Float[Tensor, "prompt writer reader"]) -> Float[Tensor, "prompt 1 d_model"]:
+        """The final residual stream at the answer columns, with gates of its own for every prompt."""
+        moves, place = (self.own.residuals[0] - self.rest.input)[None, :, self.slots.start :], 0
+        for layer, rest in enumerate(self.rest.layers):
+            last, inputs = layer == self.graph.n_layers - 1, self.graph.head_readers
+            heads = self._attention(layer, rest, gates[:, :, place : place + inputs], moves)
+            moves = torch.cat([self.slots.pick(moves) if last else moves, heads])
+            place += inputs
+            if rest.mlp is not None:
+                moves = torch.cat([moves, self._mlp(layer, rest, gates[:, :, place, None], moves, last)])
+                place += 1
+        moves = moves if self.graph.n_layers else self.slots.pick(moves)
+        return self._read(self.slots.pick(self.rest.final[:, self.slots.start :]), gates[:, :, place:], moves)[0]
+
+    def _read(self, rest: Tensor, gates: Tensor, moves: Tensor) -> Float[Tensor, "reader prompt position d_model"]:
+        return torch.einsum("pwr,wpcd->rpcd", gates[:, : len(moves)], moves) + rest
+
+    def _attention(
+        self, layer: int, rest: LayerOutside, gates: Float[Tensor, "prompt writer reader"], moves: Tensor
+    ) -> Float[Tensor, "head prompt position d_model"]:
+        """How far a layer's heads move."""
+        graph, slots, block = self.graph, self.slots, self.model.weights.blocks[layer]
+        last, size = layer == graph.n_layers - 1, graph.n_heads // graph.n_key_value_heads
+        reads, still = rest.attention_reads[:, slots.start :], rest.heads[:, slots.start :]
+        picked = (slots.pick(reads), slots.pick(moves)) if last else (reads, moves)
+        every = torch.arange(graph.head_readers)
+        q = self._slots(layer, every[: graph.n_heads], *picked, gates, last)["q"][1]
+        found = self._slots(layer, every[graph.n_heads :], reads, moves, gates, False)
+        k, v = (self._whole(rest, slot, found[slot][1]).repeat_interleave(size, dim=0) for slot in ("k", "v"))
+        z = slots.attend(layer, torch.arange(graph.n_heads), q, k, v, thin=last)[:, 0].movedim(0, 2)
+        still = slots.pick(still.flatten(2)).unflatten(2, still.shape[2:]) if last else still
+        W = output_weights(block.attention.W_O, block.attention_post_norm).unflatten(0, (graph.n_heads, -1))
+        return torch.einsum("pchd,hdm->hpcm", scaled_heads(z, block) - still, W)
+
+    def _slots(self, layer: int, indices: Tensor, rest: Tensor, moves: Tensor, gates: Tensor, thin: bool) -> dict:
+        reads = self._read(rest, gates[:, :, indices], moves)
+        return self.slots.project(layer, indices, reads[:, None], thin=thin)
+
+    def _whole(self, rest: LayerOutside, slot: str, value: Tensor) -> Float[Tensor, "group 1 prompt position d_head"]:
+        """Keys or values at all columns: those before the first that counts are as outside."""
+        before = rest.slots[slot][:, : self.slots.start].movedim(2, 0)[:, None]
+        return torch.cat([before, value], dim=3)
+
+    def _mlp(self, layer: int, rest: LayerOutside, gates: Tensor, moves: Tensor, thin: bool) -> Tensor:
+        """How far a layer's MLP moves, as the only row."""
+        block = self.model.weights.blocks[layer]
+        assert block.mlp is not None and rest.mlp_reads is not None and rest.mlp is not None
+        reads, written = rest.mlp_reads[:, self.slots.start :], rest.mlp[:, self.slots.start :]
+        reads, written = (self.slots.pick(reads), self.slots.pick(written)) if thin else (reads, written)
+        neurons = neuron_activations(normalise(self._read(reads, gates, moves), block.mlp_norm), block.mlp)
+        return mlp_output(neurons, block.mlp, block.mlp_post_norm) - written

@@ -1,0 +1,130 @@
+"""Edge pruning: a gate an edge, trained so that few edges keep what the model does."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from circuits.attribution import EdgeScores
+from circuits.attribution.scores import is_edge
+from circuits.errors import CircuitsError, NonFiniteError
+from circuits.graph import Graph
+from circuits.models import Model
+from circuits.models.layers import unembed
+from circuits.patching.nodes import about
+from circuits.patching.outside import Ablation
+from circuits.patching.reading import Reading
+from circuits.patching.sweep import Progress
+from circuits.search.gates import GatedRun, open_probability, sampled
+from circuits.tasks import PromptPairs
+from circuits.tasks.metrics import Metric, kl_divergence
+
+START = 1.0
+"""Every gate's first log alpha: not closed 93 times in 100."""
+ANNEALED = 0.6
+"""Share of the steps over which the wanted number of edges comes down from all."""
+
+
+def prune_edges(
+    model: Model,
+    pairs: PromptPairs,
+    metric: Metric | None = None,
+    *,
+    edges: int | None = None,
+    share: float | None = None,
+    steps: int = 200,
+    learning_rate: float = 0.2,
+    seed: int = 0,
+    outside: Ablation = "corrupt",
+    progress: Progress | None = None,
+) -> EdgeScores:
+    """Edge pruning (Bhaskar et al. 2024): one hard-concrete gate an edge (Louizos et al. 2018), all trained together.
+
+    Adam minimises the mean over prompts of KL to the clean run (or of |metric - its clean value|) plus a Lagrangian of how
+    far the expected number of open gates is from the wanted one, which comes down to `edges`, or to this `share` of all. Every
+    prompt draws gates of its own, so that a step sees as many draws as there are prompts.
+    An edge's score is the probability that its gate is open at the end, 0 to 1, larger = kept: `.top(edges)` is the circuit.
+    `outside`: what closed edges carry. The same seed gives the same scores. Raises CircuitsError for options that do not fit,
+    NonFiniteError.
+    """
+    wanted = _wanted(model.graph(), edges, share)
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1 or not learning_rate > 0:
+        raise CircuitsError(
+            f"edge pruning takes steps from 1 on and a positive learning rate, got {steps!r} and {learning_rate!r}"
+        )
+    training = _Training.begin(model, pairs, metric, outside, wanted, learning_rate)
+    generator, loss = torch.Generator().manual_seed(seed), 0.0
+    for step in range(steps):
+        if progress is not None:
+            progress("training gates", step, steps)
+        loss = training.step(min(1.0, (step + 1) / (ANNEALED * steps)), generator)
+    if progress is not None:
+        progress("training gates", steps, steps)
+    graph = model.graph()
+    values = open_probability(training.log_alpha.detach().double().cpu())
+    details = about(model, training.metric, method="edge-pruning", outside=outside, steps=steps, learning_rate=learning_rate)
+    details |= {"seed": seed, "target": wanted, "expected_edges": float(values.sum()), "loss": loss}
+    writers, readers = is_edge(graph).nonzero(as_tuple=True)
+    return EdgeScores(graph, writers, readers, values[None], torch.full_like(values, float("nan"))[None], metadata=details)
+
+
+def _wanted(graph: Graph, edges: int | None, share: float | None) -> int:
+    """How many edges are to stay."""
+    if (edges is None) == (share is None):
+        raise CircuitsError("say either how many edges or which share of them should stay: edges=200, or share=0.01")
+    if share is not None:
+        if not 0 < share <= 1:
+            raise CircuitsError(f"a share of edges lies above 0 and up to 1, got {share!r}")
+        return max(1, round(share * graph.edge_count))
+    if isinstance(edges, bool) or not isinstance(edges, int) or not 1 <= edges <= graph.edge_count:
+        raise CircuitsError(f"edges is a whole number from 1 to {graph.edge_count:,}, got {edges!r}")
+    return edges
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Training:
+    """Gates, multipliers and what they are trained on."""
+
+    run: GatedRun
+    reading: Reading
+    metric: Metric
+    clean: Tensor
+    wanted: int
+    log_alpha: Tensor
+    multipliers: Tensor
+    down: torch.optim.Optimizer
+    up: torch.optim.Optimizer
+
+    @classmethod
+    def begin(
+        cls, model: Model, pairs: PromptPairs, metric: Metric | None, outside: Ablation, wanted: int, learning_rate: float
+    ) -> "_Training":
+        run = GatedRun.of(model, pairs, outside)
+        final = run.slots.pick(run.own.residuals[-1][:, run.slots.start :])
+        with torch.no_grad():
+            metric = kl_divergence(unembed(model.weights, final)[:, 0]) if metric is None else metric
+            reading = Reading.of(metric, pairs)
+            clean = reading.scores(model.weights, final[None])[0]
+        options = {"dtype": model.dtype, "device": model.device}
+        log_alpha = torch.full((model.graph().edge_count,), START, requires_grad=True, **options)
+        multipliers = torch.zeros(2, requires_grad=True, **options)
+        down = torch.optim.Adam([log_alpha], lr=learning_rate)
+        up = torch.optim.Adam([multipliers], lr=learning_rate, maximize=True)
+        return cls(run, reading, metric, clean, wanted, log_alpha, multipliers, down, up)
+
+    def step(self, done: float, generator: torch.Generator) -> float:
+        """One step, `done` of the way to the wanted number of edges; gives the loss without the Lagrangian."""
+        final = self.run.final(self.run.gates(sampled(self.log_alpha, len(self.clean), generator)))
+        loss = (self.reading.scores(self.run.model.weights, final[None])[0] - self.clean).abs().mean()
+        if not bool(loss.isfinite()):
+            raise NonFiniteError(f"the loss is {float(loss.detach())} while gates are trained")
+        total = len(self.log_alpha)
+        target = done * self.wanted + (1 - done) * total
+        excess = (open_probability(self.log_alpha).sum() - target) / total
+        lagrangian = self.multipliers[0] * excess + self.multipliers[1] * excess.square()
+        self.down.zero_grad()
+        self.up.zero_grad()
+        (loss + lagrangian).backward()
+        self.down.step()
+        self.up.step()
+        return float(loss.detach())
