@@ -11,7 +11,11 @@ from circuits.cli.errors import plain_errors
 
 Task = Annotated[
     str | None,
-    typer.Option(metavar="induction|facts", help="Prompts that are made for the model.", show_default="induction"),
+    typer.Option(
+        metavar="induction|ioi|greater-than|docstring|facts|gendered-pronoun|agreement",
+        help="Prompts that are made for the model.",
+        show_default="induction",
+    ),
 ]
 PromptFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Prompts of your own: EAP-IG CSV or AutoCircuit JSON.", show_default=False)

@@ -24,7 +24,7 @@ class ProgressBars:
         if self._bar is None or self._bar.desc != what:
             self._close()
             pause, wait = (0.1, 0.0) if sys.stderr.isatty() else (1.0, 0.3)  # a log needs no bars of quick steps
-            layout = "{desc:<26}{bar:24} {n_fmt}/{total_fmt}  {elapsed}, {remaining} left"
+            layout = "{desc:<30}{bar:24} {n_fmt}/{total_fmt}  {elapsed}, {remaining} left"
             self._bar = tqdm(desc=what, total=total, mininterval=pause, delay=wait, bar_format=layout)
         self._bar.total = total
         self._bar.update(done - self._bar.n)

@@ -6,10 +6,11 @@ from pathlib import Path
 from circuits.errors import CircuitsError, FileFormatError, PromptError
 from circuits.models import Model
 from circuits.patching.sites import Positions
-from circuits.tasks import PromptPairs, fact_pairs, induction, metrics, mini_facts, read_autocircuit_json, read_eap_ig_csv
+from circuits.tasks import PromptPairs, metrics, read_autocircuit_json, read_eap_ig_csv, registry
 from circuits.tasks.metrics import Metric, answer_logits
 
-TASKS = ("induction", "facts")
+TASKS = tuple(registry.TASKS)
+"""The first one is taken where none is named."""
 METRICS = ("logit_difference", "log_probability", "probability", "rank", "accuracy", "kl")
 COUNT = 32
 """Prompts of a task, unless the command line says how many."""
@@ -72,9 +73,7 @@ class PromptOptions:
             return PromptPairs.from_text(
                 model, clean=[self.clean], corrupt=[self.corrupt], answers=answers, distractors=distractors
             )
-        if self.task == "facts":
-            return fact_pairs(model, mini_facts(), count=self.count or COUNT, seed=self.seed)
-        return induction(model, count=self.count or COUNT, seed=self.seed)
+        return registry.task(self.task or TASKS[0]).pairs(model, self.count or COUNT, self.seed)
 
 
 def _sources(options: PromptOptions, *, pair: bool) -> dict[str, bool]:

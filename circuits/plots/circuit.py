@@ -20,7 +20,9 @@ MOST_NODES = 250
 
 _ROLES = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00")
 _NO_ROLE, _OTHER_ROLES = "#d9d9d9", "#999999"
-_POSITIVE, _NEGATIVE, _UNSCORED = "#0072b2", "#d55e00", "#8c8c8c"
+_SUPPORTS, _OPPOSES, _UNSCORED = "#0072b2", "#d55e00", "#8c8c8c"
+_ATTRIBUTION = ("eap", "eap-ig", "eap-ig-activations", "exact")
+"""Methods whose scores say how far the metric moves when the edge is corrupted: negative = the edge supports it."""
 _LEFT, _RIGHT, _MARGIN = 1.15, 0.25, 0.15
 _NARROWEST = 6.0
 _LINE = 0.21
@@ -30,8 +32,10 @@ def circuit_figure(circuit: Circuit, *, title: str | None = None) -> Figure:
     """Draw a circuit with its roles, scores and slots.
 
     A box is a node with its score; letters at the foot of a head say by which slot an edge enters (q, k, v). An edge's
-    width is its |score|, relative to the largest; blue scores are positive, orange ones negative, grey edges have none.
-    Raises GraphError for more than `MOST_NODES` nodes.
+    width is its |score|, relative to the largest, grey without one. Where `metadata["method"]` says what the sign means
+    (after attribution a negative score supports the metric, after ACDC and verification a positive one), blue edges support
+    the metric and orange ones oppose it; else blue scores are positive, orange ones negative. Raises GraphError for more than
+    `MOST_NODES` nodes.
     """
     if len(circuit.nodes) > MOST_NODES:
         raise GraphError(
@@ -84,14 +88,22 @@ def _name_rows(axes: Axes, layout: Layout, width: float) -> None:
         axes.fill_between([-width / 2, width / 2], row.y - 0.33, row.y + 0.33, color="#f5f5f5", zorder=0, linewidth=0)
 
 
+def supporting_sign(circuit: Circuit) -> int:
+    """The sign of scores that support the metric: 1, -1, or 0 where that is not known."""
+    method = circuit.metadata.get("method")
+    if not isinstance(method, str) or method == "edge-pruning":  # a gate's chance to be open is neither
+        return 0
+    return -1 if method in _ATTRIBUTION else 1
+
+
 def _draw_edges(axes: Axes, circuit: Circuit, layout: Layout) -> None:
-    largest = _largest(circuit)
+    largest, supporting = _largest(circuit), supporting_sign(circuit) or 1
     for (edge, _), points in layout.paths.items():
         score = circuit.edges[edge]
         line = PathPatch(
             _curve(points),
             facecolor="none",
-            edgecolor=_UNSCORED if score is None else _NEGATIVE if score < 0 else _POSITIVE,
+            edgecolor=_UNSCORED if score is None else _OPPOSES if score * supporting < 0 else _SUPPORTS,
             linewidth=_line_width(score, largest),
             alpha=0.85 if len(circuit.edges) <= 60 else 0.6,
             capstyle="butt",
@@ -169,11 +181,12 @@ def _legend_entries(circuit: Circuit, colours: Mapping[str, str]) -> list[Patch 
     if len(colours) > len(_ROLES):
         entries.append(Patch(facecolor=_tint(_OTHER_ROLES), edgecolor=_OTHER_ROLES, label="other roles"))
     scores = [score for score in circuit.edges.values() if score is not None]
-    largest = _largest(circuit)
-    for sign, colour in ((1, _POSITIVE), (-1, _NEGATIVE)):
+    largest, supporting = _largest(circuit), supporting_sign(circuit)
+    for sign, colour, word in ((supporting or 1, _SUPPORTS, "supports"), (-supporting or -1, _OPPOSES, "opposes")):
         strongest = max((sign * score for score in scores), default=0.0)
         if strongest > 0:
-            label = f"edge score up to {sign * strongest:+.3g}"
+            reach = f"up to {sign * strongest:+.3g}"
+            label = f"{word}, score {reach}" if supporting else f"edge score {reach}"
             entries.append(Line2D([], [], color=colour, linewidth=_line_width(strongest, largest), label=label))
     if len(scores) < len(circuit.edges):
         entries.append(Line2D([], [], color=_UNSCORED, linewidth=0.8, label="edge without score"))

@@ -76,8 +76,9 @@ def discover(
 ) -> Discovery:
     """Search for a circuit of `edges` edges on some prompts and judge it on others.
 
-    `method`: "eap", "eap-ig", "eap-ig-activations", "relp", "exact" (`attribute_edges`; the strongest edges that lie on paths are
-    kept), "acdc" (`threshold`, or the smallest of `THRESHOLDS` that leaves at most `edges`), "prune" (learned gates), "shrink" (attribution again and again inside what is left).
+    `method`: "eap", "eap-ig", "eap-ig-activations", "relp", "exact" (`attribute_edges`), "prune" (`prune_edges`), "shrink"
+    (`shrink`): the strongest edges that lie on paths are kept; "acdc" (`threshold`, or the smallest of `THRESHOLDS` that
+    leaves at most `edges`).
     `neurons`: single neurons in place of MLPs (attribution alone). `held_out`: pairs to judge on; by default half of `pairs`.
     `verify`: the strongest edges are patched exactly (`screen_then_verify`) and the confirmed ones are the circuit. Raises
     CircuitsError for options that do not go together, PromptError where there are too few pairs.

@@ -1,0 +1,188 @@
+"""`circuits discover`: its files can be read again, it says what the library found, and it refuses in one line."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import circuits
+from circuits.attribution import EdgeScores
+from circuits.cli import app
+from circuits.cli.discover import FILES, _known
+from circuits.graph import Circuit, Graph
+from circuits.search.curves import Curve
+from circuits.search.discover import discover
+from circuits.search.verdict import Verdict
+from circuits.tasks import known_circuit
+from tests.cli.conftest import Answer, Command
+from tests.cli.test_errors import check_one_line
+
+PNG = b"\x89PNG\r\n\x1a\n"
+QUICK = ("--count", 4, "--edges", 12, "--random-circuits", 19)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Answer, Path]:
+    """One search in mini, for all tests that only look at what it left."""
+    folder = tmp_path_factory.mktemp("discover")
+    line = ["discover", "--count", "8", "--edges", "40", "--random-circuits", "19", "--out", str(folder)]
+    result = CliRunner().invoke(app, line)
+    assert result.exit_code == 0, result.stderr
+    return Answer(result.exit_code, result.stdout, result.stderr), folder
+
+
+def test_every_file_is_there_and_can_be_read(found: tuple[Answer, Path]) -> None:
+    answer, folder = found
+    assert {path.name for path in folder.iterdir()} == FILES.keys() - {"tested.csv"}
+    circuit, mib = (Circuit.load(folder / name) for name in ("circuit.json", "circuit.mib.json"))
+    assert len(circuit) == 40 and circuit.edges == mib.edges and circuit.connected().edges == circuit.edges
+    assert circuit.metadata["task"] == "induction" and circuit.metadata["method"] == "eap-ig"
+    verdict = Verdict.load(folder / "verdict.json")
+    assert (verdict.edges, verdict.prompts, len(verdict.null)) == (40, 4, 19) and verdict.minimality
+    assert verdict.faithfulness.effect > 0.3 and verdict.p_value == pytest.approx(1 / 20)
+    scores = EdgeScores.load(folder / "scores.json")
+    assert scores.complete and all(scores.of(edge) == score for edge, score in circuit.edges.items())
+    assert len(Curve.load(folder / "curve.json").shares) == len(rows_of(folder / "curve.csv"))
+    for name in ("circuit.png", "curve.png", "verdict.png"):
+        assert (folder / name).read_bytes().startswith(PNG)
+    assert all(f"  {path.name} " in answer.out for path in folder.iterdir())
+
+
+def test_the_report_says_what_the_files_say(found: tuple[Answer, Path]) -> None:
+    answer, folder = found
+    words, edges = " ".join(answer.out.split()), rows_of(folder / "edges.csv")
+    verdict, curve = Verdict.load(folder / "verdict.json"), Curve.load(folder / "curve.json")
+    assert "by eap-ig (5 steps); 4 prompts searched on, 4 held out; metric: logit difference" in words
+    assert " ".join(verdict.summary.split()) in words and f"p = {verdict.p_value:.2g}" in words
+    assert f"CPR {curve.cpr:.3f}" in words and f"CMD {curve.cmd:.3f}" in words
+    sizes = [abs(float(row["score"])) for row in edges]
+    assert sizes == sorted(sizes, reverse=True) and len(sizes) == 40
+    listed = [line.split()[0] for line in answer.out.splitlines() if "->" in line and not line.startswith(" ")]
+    assert listed == [row["edge"] for row in edges[:15]] and "25 more in edges.csv" in answer.out
+    assert "negative = the edge supports the metric" in answer.out and "Against the" not in answer.out
+    assert "circuits evaluate" in answer.out and "--verify" in answer.out and "circuits compare" in answer.out
+
+
+def test_what_is_said_is_what_the_library_finds(command: Command, tiny: Path, tmp_path: Path) -> None:
+    answer = command("discover", "--model", tiny, *QUICK, "--method", "eap", "--seed", 3, "--out", tmp_path, "--json")
+    said = json.loads(answer.out)
+    model = circuits.load_model(str(tiny))
+    pairs = circuits.tasks.induction(model, count=4, seed=3)
+    metric = circuits.metrics.logit_difference
+    expected = discover(model, pairs, metric, method="eap", edges=12, random_circuits=19, seed=3)
+    assert {row["edge"]: row["score"] for row in said["edges"]} == pytest.approx(
+        {str(edge): score for edge, score in expected.circuit.edges.items()}
+    )
+    assert said["verdict"]["faithfulness"] == pytest.approx(expected.verdict.faithfulness.as_json())
+    assert expected.curve is not None and said["cpr"] == pytest.approx(expected.curve.cpr)
+    assert said["known"] is None and (said["prompts_searched"], said["prompts_held_out"]) == (2, 2)
+
+
+def test_verification_adds_its_table_and_leaves_nothing_behind(command: Command, tiny: Path, tmp_path: Path) -> None:
+    answer = command("discover", "--model", tiny, *QUICK, "--verify", "--out", tmp_path)
+    assert answer.status == 0, answer.err
+    assert "exact effect [95 % interval]" in answer.out and "positive = the edge supports the metric" in answer.out
+    tested = {row["edge"]: row for row in rows_of(tmp_path / "tested.csv")}
+    circuit = Circuit.load(tmp_path / "circuit.json")
+    assert {str(edge) for edge in circuit.edges} <= {name for name, row in tested.items() if row["confirmed"] == "True"}
+    first = rows_of(tmp_path / "edges.csv")[0]
+    assert float(first["score"]) == float(first["effect"]) == pytest.approx(float(tested[first["edge"]]["effect"]))
+    command("discover", "--model", tiny, *QUICK, "--out", tmp_path)
+    assert not (tmp_path / "tested.csv").exists(), "no table of an earlier run stays beside this circuit"
+
+
+@pytest.mark.slow
+def test_neurons(command: Command, tiny: Path, tmp_path: Path) -> None:
+    answer = command("discover", "--model", tiny, *QUICK, "--level", "neurons", "--out", tmp_path)
+    assert answer.status == 0, answer.err
+    missing = {"circuit.mib.json", "scores.json", "tested.csv", "curve.json", "curve.csv", "curve.png"}
+    assert {path.name for path in tmp_path.iterdir()} == FILES.keys() - missing
+    assert Circuit.load(tmp_path / "circuit.json").graph.neurons and "heads and neurons" in answer.out
+
+
+@pytest.mark.parametrize("options", [("--method", "acdc"), ("--method", "acdc", "--threshold", 0.0001)])
+def test_acdc(command: Command, tiny: Path, tmp_path: Path, options: tuple) -> None:
+    answer = command("discover", "--model", tiny, "--count", 2, "--random-circuits", 0, *options, "--out", tmp_path, "--json")
+    assert answer.status == 0, answer.err
+    said = json.loads(answer.out)
+    assert said["method"] == "acdc" and said["cpr"] is None and said["standing"] == "unproven"
+    assert Circuit.load(tmp_path / "circuit.json").metadata["method"] == "acdc"
+    assert not {"scores.json", "curve.json", "curve.png"} & {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.slow
+def test_pruning(command: Command, tiny: Path, tmp_path: Path) -> None:
+    answer = command("discover", "--model", tiny, *QUICK, "--method", "prune", "--out", tmp_path)
+    assert answer.status == 0, answer.err
+    assert all(0 <= float(row["score"]) <= 1 for row in rows_of(tmp_path / "edges.csv"))
+
+
+def test_prompts_of_a_file(command: Command, tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    rows = [("abcab", "adcab", "c", "d"), ("efgef", "ehgef", "g", "h"), ("ijkij", "imkij", "k", "m")]
+    with path.open("w", newline="") as file:
+        labels = [(clean, corrupt, json.dumps([answer, other])) for clean, corrupt, answer, other in rows]
+        csv.writer(file).writerows([("clean", "corrupted", "label"), *labels])
+    options = ("--edges", 8, "--random-circuits", 0, "--out", tmp_path / "out", "--json")
+    said = json.loads(command("discover", "--model", tiny, "--task", path, *options).out)
+    assert (said["source"], said["task"]) == ("file pairs.csv", "pairs.csv")
+    assert (said["prompts_searched"], said["prompts_held_out"]) == (2, 1)
+
+
+def test_known_heads() -> None:
+    gpt2 = Graph(n_layers=12, n_heads=12, n_key_value_heads=12, d_mlp=3072)
+    heads = {name for names in known_circuit("ioi").heads.values() for name in names}
+    said = _known(Circuit(gpt2, [], ["a9.h9", "a10.h0", "a0.h0", "a1.h1", "m3"]), "ioi")
+    assert said is not None and said["precision"] == 0.5 and said["recall"] == pytest.approx(2 / len(heads))
+    assert "Wang" in said["reference"] and said["heads"] == len(heads)
+    neurons = Graph(n_layers=12, n_heads=12, n_key_value_heads=12, d_mlp=3072, neurons=True)
+    assert _known(Circuit(neurons, [], ["a9.h9"]), "ioi") is not None
+    assert _known(Circuit(gpt2, [], ["a9.h9"]), "induction") is None
+    assert _known(Circuit(Graph(n_layers=1, n_heads=1, n_key_value_heads=1, d_mlp=1), [], ["a0.h0"]), "ioi") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model", "./nowhere"], ["nowhere", "mini"]),
+        (["--task", "chess"], ["chess", "induction", "gendered-pronoun", "a file"]),
+        (["--task", "nowhere.csv"], ["nowhere.csv", "No such file"]),
+        (["--task", "/"], ["/", "not a file"]),
+        (["--method", "magic"], ["magic", "eap-ig"]),
+        (["--level", "atoms"], ["atoms", "neurons"]),
+        (["--count", "1"], ["--count is 1", "2 pairs"]),
+        (["--edges", "0"], ["--edges is 0"]),
+        (["--edges", "100000"], ["--edges is 100,000", "the graph has"]),
+        (["--random-circuits", "-1"], ["--random-circuits is -1"]),
+        (["--steps", "0"], ["--steps is 0"]),
+        (["--steps", "3", "--method", "exact"], ["--steps", "eap-ig", "exact"]),
+        (["--threshold", "0.1"], ["--threshold", "acdc"]),
+        (["--level", "neurons", "--method", "acdc"], ["neurons", "acdc"]),
+        (["--level", "neurons", "--verify"], ["--verify", "neurons"]),
+        (["--verify", "--method", "acdc"], ["--verify", "acdc"]),
+        (["--verify", "--method", "prune"], ["--verify", "prune"]),
+        (["--metric", "loudness"], ["loudness", "logit_difference"]),
+        (["--metric", "kl"], ["kl", "logit_difference"]),
+        (["--threshold", "1e9", "--method", "acdc", "--count", "2"], ["acdc", "no edge"]),
+        (["--device", "abacus"], ["abacus", "cpu"]),
+    ],
+)
+def test_what_cannot_be_searched_is_one_line_and_no_file(
+    command: Command, tiny: Path, tmp_path: Path, options: list[str], words: list[str]
+) -> None:
+    check_one_line(command("discover", "--model", tiny, "--out", tmp_path / "out", *options), *words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("job", ["discover", "evaluate", "compare"])
+def test_help_teaches(command: Command, job: str) -> None:
+    answer = command(job, "--help")
+    assert answer.status == 0 and "Examples:" in answer.out and f"circuits {job} " in answer.out
+    assert f"\n  {job} " in command("--help").out

@@ -1,0 +1,127 @@
+"""`circuits evaluate`: the verdict of the library on a circuit from any source, and one line for what is no such circuit."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+import circuits
+from circuits.cli.asked import standing
+from circuits.cli.evaluate import FILES
+from circuits.graph import Circuit, Graph
+from circuits.models import Model
+from circuits.patching.bootstrap import Effect
+from circuits.search.evaluate import evaluate
+from circuits.search.verdict import Verdict
+from tests.cli.conftest import Command
+from tests.cli.test_errors import check_one_line
+
+QUICK = ("--count", 3, "--random-circuits", 19)
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Path) -> Model:
+    return circuits.load_model(str(tiny))
+
+
+@pytest.fixture(scope="module")
+def files(model: Model, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A part of the tiny model's graph in this package's format, in MIB's, and as EAP-IG itself writes it."""
+    folder, names = tmp_path_factory.mktemp("circuits"), {}
+    edges = [edge for edge in model.graph().edges() if "a1.h0" not in str(edge)]
+    circuit = Circuit(model.graph(), dict.fromkeys(edges, -1.0))
+    for name in ("circuit.json", "circuit.mib.json"):
+        circuit.save(folder / name)
+        names[name] = folder / name
+    document = json.loads(names["circuit.mib.json"].read_text())
+    document["cfg"] = {key: document["cfg"][key] for key in ("n_layers", "n_heads", "parallel_attn_mlp", "d_model")}
+    names["eap-ig"] = folder / "theirs.json"
+    names["eap-ig"].write_text(json.dumps(document))
+    return names
+
+
+def test_the_verdict_is_that_of_the_library(
+    command: Command, tiny: Path, model: Model, files: dict[str, Path], tmp_path: Path
+) -> None:
+    answer = command("evaluate", files["circuit.json"], "--model", tiny, *QUICK, "--seed", 2, "--out", tmp_path)
+    assert answer.status == 0, answer.err
+    circuit, pairs = Circuit.load(files["circuit.json"]), circuits.tasks.induction(model, count=3, seed=2)
+    expected = evaluate(model, circuit, pairs, circuits.metrics.logit_difference, random_circuits=19, seed=2)
+    assert {path.name for path in tmp_path.iterdir()} == set(FILES)
+    found = Verdict.load(tmp_path / "verdict.json")
+    assert found.faithfulness.effect == pytest.approx(expected.faithfulness.effect, abs=1e-5)
+    assert len(found.minimality) == len(expected.minimality) > 0 and found.p_value == expected.p_value
+    words = " ".join(answer.out.split())
+    assert " ".join(found.summary.split()) in words and f"faithfulness {found.faithfulness.effect:.3f} [" in words
+    assert "complete?" in words and "minimal?" in words and "3 prompts (task induction, seed 2)" in words
+    with (tmp_path / "verdict.csv").open(newline="") as file:
+        assert next(row["measure"] for row in csv.DictReader(file)) == "faithfulness"
+
+
+def test_circuits_of_other_tools(command: Command, tiny: Path, files: dict[str, Path], tmp_path: Path) -> None:
+    common = ("--model", tiny, *QUICK, "--no-minimality", "--out", tmp_path, "--json")
+    said = [json.loads(command("evaluate", path, *common).out) for path in files.values()]
+    assert all(one["verdict"]["faithfulness"] == said[0]["verdict"]["faithfulness"] for one in said)
+    assert said[0]["verdict"]["minimality"] == [] and said[0]["unneeded"] == []
+    assert said[0]["source"] == "task induction, seed 1", "not the prompts that a search begins with"
+
+
+def test_what_edges_outside_carry(command: Command, tiny: Path, files: dict[str, Path], tmp_path: Path) -> None:
+    common = (files["circuit.json"], "--model", tiny, *QUICK, "--no-minimality", "--out", tmp_path, "--json")
+    said = {name: json.loads(command("evaluate", *common, "--outside", name).out) for name in ("corrupt", "mean", "zero")}
+    assert len({one["verdict"]["faithfulness"]["effect"] for one in said.values()}) == 3
+    assert [one["outside"] for one in said.values()] == list(said)
+
+
+@pytest.mark.parametrize(
+    ("low", "p_value", "word"),
+    [
+        (0.6, 0.01, "proven"),
+        (0.4, 0.01, "partial"),
+        (-0.1, 0.01, "unproven"),
+        (0.6, 0.2, "unproven"),
+        (0.6, None, "unproven"),
+    ],
+)
+def test_what_counts_as_proven(low: float, p_value: float | None, word: str) -> None:
+    verdict = Verdict(edges=1, nodes=2, share=0.1, prompts=4, faithfulness=Effect(0.8, low, 0.9), null=(), p_value=p_value)
+    assert standing(verdict) == word
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--outside", "sideways"], ["sideways", "corrupt, mean, zero"]),
+        (["--task", "chess"], ["chess", "induction"]),
+        (["--count", "0"], ["--count is 0"]),
+        (["--metric", "loudness"], ["loudness"]),
+        (["--model", "./nowhere"], ["nowhere"]),
+        (["--task", "greater-than"], ["greater-than"]),
+        (["--random-circuits", "-3"], ["--random-circuits"]),
+    ],
+)
+def test_options_that_cannot_be(
+    command: Command, tiny: Path, files: dict[str, Path], tmp_path: Path, options: list[str], words: list[str]
+) -> None:
+    line = ("evaluate", files["circuit.json"], "--model", tiny, "--out", tmp_path / "out", *options)
+    check_one_line(command(*line), *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_no_circuit_of_this_model(command: Command, tiny: Path, tmp_path: Path) -> None:
+    other = Graph(n_layers=3, n_heads=2, n_key_value_heads=2, d_mlp=8)
+    Circuit(other, ["a0.h1->logits"]).save(tmp_path / "other.json")
+    Circuit(circuits.load_model(str(tiny)).graph()).save(tmp_path / "empty.json")
+    (tmp_path / "broken.json").write_text('{"format": ')
+    cases = {
+        "other.json": ["another graph", "3 layers of 2 heads", "2 layers"],
+        "empty.json": ["no edges"],
+        "broken.json": ["broken.json"],
+        "missing.json": ["No such file"],
+        "notes.txt": ["notes.txt", ".json"],
+    }
+    for name, words in cases.items():
+        line = ("evaluate", tmp_path / name, "--model", tiny, "--out", tmp_path / "out")
+        check_one_line(command(*line), *words)
+        assert not (tmp_path / "out").exists()
