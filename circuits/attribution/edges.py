@@ -1,7 +1,7 @@
 """Edge attribution patching: what every edge of heads and MLPs would do to a metric, to first order."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -13,10 +13,13 @@ from circuits.attribution.points import Point, points
 from circuits.attribution.relevance import relevance
 from circuits.attribution.scores import EdgeScores
 from circuits.attribution.writers import deltas
-from circuits.errors import CircuitsError, MemoryBudgetError, NonFiniteError
+from circuits.errors import CircuitsError, GraphError, MemoryBudgetError, NonFiniteError
+from circuits.graph import Node
 from circuits.graph.places import reads_from
-from circuits.models import Model, Run, TokenBatch
+from circuits.models import Edit, Model, Run, TokenBatch
+from circuits.models.edits import compile_edits
 from circuits.models.forward import forward
+from circuits.models.layers import mlp_output
 from circuits.patching.base import refuse_non_finite
 from circuits.patching.nodes import about
 from circuits.patching.sites import Positions, differing, position_masks
@@ -38,6 +41,7 @@ def attribute_edges(
     steps: int = 5,
     neurons: bool = False,
     positions: Positions = None,
+    without: Sequence[str | Node] = (),
     keep: int = KEPT,
     budget: int = BUDGET,
     progress: Progress | None = None,
@@ -50,8 +54,9 @@ def attribute_edges(
     outputs of one layer's attention or MLP at a time; "relp" goes back by relevance propagation's rules (Jafari et al. 2025;
     nothing passes through queries and keys); "exact" patches every edge (noising), at the price of a run each.
     `neurons`: every edge between single neurons, heads, input and logits, of which the `keep` largest by size are kept.
-    `positions`: where readers read (None: everywhere, summed; "each"; names or columns: a score each). `budget` bounds the
-    bytes of what is held beside the runs' own activations. Raises NonFiniteError, MemoryBudgetError, and CircuitsError for
+    `positions`: where readers read (None: everywhere, summed; "each"; names or columns: a score each). `without`: heads and
+    MLPs that stay at their corrupt values throughout, so that what stands in for them is seen. `budget` bounds the bytes of
+    what is held beside the runs' own activations. Raises NonFiniteError, MemoryBudgetError, and CircuitsError for
     options that do not exist.
     """
     if method not in get_args(Method):
@@ -61,10 +66,13 @@ def attribute_edges(
     if neurons:
         from circuits.attribution.neurons import NEURON_BUDGET, attribute_neuron_edges
 
-        if positions is not None:
-            raise CircuitsError("edges of single neurons are scored over all positions together: leave positions out")
+        if positions is not None or without:
+            raise CircuitsError("edges of single neurons are scored over all positions of the whole model: leave out the rest")
         where = {"keep": keep, "budget": max(budget, NEURON_BUDGET), "progress": progress}
         return attribute_neuron_edges(model, pairs, metric, method=method, steps=steps, **where)
+    if without and method not in ("eap", "eap-ig"):
+        raise CircuitsError(f"nodes can be left out with eap and eap-ig, not with {method}")
+    gone = [model.graph().node(name) for name in without]
     if method == "exact":
         return _exact(model, pairs, metric, positions, budget, progress)
     masks = position_masks(pairs, positions)
@@ -74,7 +82,8 @@ def attribute_edges(
     for start in range(0, len(pairs), step):
         report("attributing edges", start, len(pairs))
         part = pairs[start : start + step]
-        total.add(_part(model, part, metric, method, steps, masks, slice(start, start + step), budget))
+        chosen = [mask[start : start + step] for mask in masks.values()]
+        total.add(_part(model, part, metric, method, steps, chosen, gone, budget))
     report("attributing edges", len(pairs), len(pairs))
     details = about(model, metric, method=method, steps=steps if "ig" in method else 1, prompts=len(pairs))
     return total.scores(model, details)
@@ -128,34 +137,46 @@ def _part(
     metric: Metric,
     method: Method,
     steps: int,
-    masks: dict[str, Tensor],
-    rows: slice,
+    chosen: list[Tensor],
+    gone: list[Node],
     budget: int,
 ) -> Tensor:
     """Scores of some prompts, `[label prompt writer reader]`."""
     graph = model.graph()
-    size = (len(masks), len(pairs), graph.writer_count, graph.reader_count)
+    size = (len(chosen), len(pairs), graph.writer_count, graph.reader_count)
     scores = torch.zeros(size, dtype=model.dtype, device=model.device)
-    chosen = [mask[rows] for mask in masks.values()]
     other = plain_run(model, pairs.corrupt)
-    if method == "eap":  # the gradient run is the clean run
-        found = gradients(model, pairs, metric, pairs.clean)
+    held = held_nodes(other, gone)
+    if method == "relp" or (method == "eap" and not held):  # the gradient run is the clean run
+        found = (relevance if method == "relp" else gradients)(model, pairs, metric, pairs.clean)
         _add(scores, model, pairs, found.run, other, found, Point(), chosen, budget)
         return scores
-    own = plain_run(model, pairs.clean)
-    if method == "relp":
-        _add(scores, model, pairs, own, other, relevance(model, pairs, metric, pairs.clean), Point(), chosen, budget)
-        return scores
-    for point in points(model, own, other, method, steps):
-        found = gradients(model, pairs, metric, pairs.clean, point.edits)
+    own = plain_run(model, pairs.clean, held)
+    for point in (Point(),) if method == "eap" else points(model, own, other, method, steps):
+        found = gradients(model, pairs, metric, pairs.clean, (*point.edits, *held))
         _add(scores, model, pairs, own, other, found, point, chosen, budget)
     return scores
 
 
+def held_nodes(other: Run, nodes: Sequence[Node]) -> tuple[Edit, ...]:
+    """Edits that hold heads and MLPs at their values in the other run. Raises GraphError for other kinds of nodes."""
+    edits = []
+    for node in nodes:
+        layer, block = node.layer or 0, other.weights.blocks[node.layer or 0]
+        if node.kind == "head":
+            edits.append(Edit(node, other.z[layer][:, :, node.index]))
+        elif node.kind == "mlp" and block.mlp is not None:
+            edits.append(Edit(node, mlp_output(other.neurons[layer], block.mlp, block.mlp_post_norm)))
+        else:
+            raise GraphError(f"{node} cannot be left out: only heads and whole MLPs can")
+    return tuple(edits)
+
+
 @torch.no_grad()
-def plain_run(model: Model, tokens: TokenBatch) -> Run:
+def plain_run(model: Model, tokens: TokenBatch, edits: Sequence[Edit] = ()) -> Run:
     """A run with its factors and without logits. Raises NonFiniteError with the first site."""
-    run = forward(model.weights, model.prepare(tokens), logits=False)
+    compiled = compile_edits(edits, model.graph())
+    run = forward(model.weights, model.prepare(tokens), edits=compiled, logits=False)
     refuse_non_finite(run)
     return run
 

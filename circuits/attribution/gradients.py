@@ -39,7 +39,8 @@ class Gradients:
 def gradients(model: Model, pairs: PromptPairs, metric: Metric, tokens: TokenBatch, edits: tuple[Edit, ...] = ()) -> Gradients:
     """Run `tokens` (of the clean or of the corrupt prompts), with edits, and go back from the metric once. Raises
     NonFiniteError where the metric or a gradient is not a number."""
-    edits = edits or (Edit("input", lambda x: x.detach().requires_grad_(True)),)
+    if not any(isinstance(edit.value, Tensor) and edit.value.requires_grad for edit in edits):
+        edits = (Edit("input", lambda x: x.detach().requires_grad_(True)), *edits)
     with torch.enable_grad():
         run = forward(model.weights, tokens, edits=compile_edits(edits, model.graph()), keep="reads", logits=False)
         reading = MetricReading.of(metric, pairs)

@@ -119,8 +119,9 @@ class EdgeScores:
         order = self.order(by)
         if not connected:
             return self.circuit(order[:k])
-        chosen = self.circuit(order[:0])
-        low, high = min(k, len(order)), len(order)
+        chosen, low, high = self.circuit(order[:0]), min(k, len(order)), min(k, len(order))
+        while high < len(order) and len(self.circuit(order[:high]).connected()) <= k:  # far enough, by doubling
+            low, high = high, min(2 * high + 1, len(order))
         while low <= high:
             middle = (low + high) // 2
             trial = self.circuit(order[:middle]).connected()

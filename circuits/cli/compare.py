@@ -11,8 +11,7 @@ from circuits.cli.output import staged
 from circuits.cli.text import filled, one_line, print_json, table
 from circuits.errors import GraphError
 from circuits.graph import Circuit
-from circuits.plots.circuit import supporting_sign
-from circuits.search.compare import Comparison, compare
+from circuits.search.compare import Comparison, compare, supporting_sign
 
 _MOST_ROWS, _MOST_NAMES = 20, 24
 _TURNED = (

@@ -57,7 +57,7 @@ def from_mib(document: object, *, every_edge: bool = False) -> Circuit:
     """
     whole = _mapping(document, "the file")
     top = {key: _mapping(_get(whole, key, "the file"), key) for key in ("cfg", "nodes", "edges")}
-    graph, separate = _graphs(top["cfg"])
+    graph, separate = _graphs(top["cfg"], attention_only=not any(str(name).startswith("m") for name in top["nodes"]))
     nodes = {}
     for name, value in top["nodes"].items():
         info = {"in_graph": value} if isinstance(value, bool) else _mapping(value, f"the node {shown(name)}")
@@ -71,10 +71,10 @@ def from_mib(document: object, *, every_edge: bool = False) -> Circuit:
     return Circuit(graph, edges, nodes, metadata={"d_model": d_model} if d_model else {})
 
 
-def _graphs(cfg: Mapping[str, object]) -> tuple[Graph, Graph]:
-    """Return the graph that a file is about, and the same with keys and values for every head."""
+def _graphs(cfg: Mapping[str, object], *, attention_only: bool) -> tuple[Graph, Graph]:
+    """Return the graph that a file is about, and the same with keys and values for every head. EAP-IG does not write d_mlp."""
     n_layers, n_heads = (_number(cfg, key, None) for key in ("n_layers", "n_heads"))
-    groups, d_mlp = _number(cfg, "n_key_value_heads", n_heads), _number(cfg, "d_mlp", 1)
+    groups, d_mlp = _number(cfg, "n_key_value_heads", n_heads), _number(cfg, "d_mlp", 0 if attention_only else 1)
     parallel = _get(cfg, "parallel_attn_mlp", "cfg")
     if not isinstance(parallel, bool):
         raise GraphError(f"cfg has parallel_attn_mlp {shown(parallel)}; expected true or false")

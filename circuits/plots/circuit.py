@@ -14,6 +14,7 @@ from circuits.graph import Circuit, Node, Reader
 from circuits.graph.nodes import Slot
 from circuits.plots.layout import BOX_HEIGHT, BOX_WIDTH, PORTS, Layout, Point, lay_out
 from circuits.plots.text import shortened, wrapped
+from circuits.search.compare import supporting_sign
 
 MOST_NODES = 250
 """More than this and the picture would be too large to read."""
@@ -21,8 +22,6 @@ MOST_NODES = 250
 _ROLES = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00")
 _NO_ROLE, _OTHER_ROLES = "#d9d9d9", "#999999"
 _SUPPORTS, _OPPOSES, _UNSCORED = "#0072b2", "#d55e00", "#8c8c8c"
-_ATTRIBUTION = ("eap", "eap-ig", "eap-ig-activations", "exact")
-"""Methods whose scores say how far the metric moves when the edge is corrupted: negative = the edge supports it."""
 _LEFT, _RIGHT, _MARGIN = 1.15, 0.25, 0.15
 _NARROWEST = 6.0
 _LINE = 0.21
@@ -86,14 +85,6 @@ def _name_rows(axes: Axes, layout: Layout, width: float) -> None:
         axes.text(0, BOX_HEIGHT / 4, "nothing in this circuit", ha="center", va="center", fontsize=9, color="#595959")
     for row in layout.rows:
         axes.fill_between([-width / 2, width / 2], row.y - 0.33, row.y + 0.33, color="#f5f5f5", zorder=0, linewidth=0)
-
-
-def supporting_sign(circuit: Circuit) -> int:
-    """The sign of scores that support the metric: 1, -1, or 0 where that is not known."""
-    method = circuit.metadata.get("method")
-    if not isinstance(method, str) or method == "edge-pruning":  # a gate's chance to be open is neither
-        return 0
-    return -1 if method in _ATTRIBUTION else 1
 
 
 def _draw_edges(axes: Axes, circuit: Circuit, layout: Layout) -> None:

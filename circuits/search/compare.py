@@ -8,6 +8,12 @@ import pandas as pd
 from circuits.errors import GraphError
 from circuits.graph import Circuit, Edge, Node
 
+_CORRUPTED = ("eap", "eap-ig", "eap-ig-activations", "relp", "exact")
+"""Methods whose scores say how far the metric moves when the edge is corrupted: negative = the edge supports it."""
+
+_UNSIGNED = ("edge-pruning", "shrink")
+"""Methods whose scores say only how long an edge was kept."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -20,7 +26,7 @@ class Comparison:
     nodes_only_first: tuple[Node, ...]
     nodes_only_second: tuple[Node, ...]
     opposite: tuple[Edge, ...]
-    """Shared edges whose scores have opposite signs."""
+    """Shared edges of which one circuit says that they support the metric, the other that they oppose it."""
     rank_correlation: float | None
     """Spearman's correlation of the sizes of the scores of shared edges; None where fewer than three have both scores."""
 
@@ -45,7 +51,7 @@ class Comparison:
         if self.rank_correlation is not None:
             words.append(f"Scores of shared edges: rank correlation {self.rank_correlation:.2f}.")
         if self.opposite:
-            words.append(f"{len(self.opposite)} shared edges have scores of opposite sign.")
+            words.append(f"{len(self.opposite)} shared edges support the metric in one and oppose it in the other.")
         return " ".join(words)
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -68,7 +74,9 @@ def compare(first: Circuit, second: Circuit) -> Comparison:
         raise GraphError(f"circuits of different graphs cannot be compared: {first.graph} and {second.graph}")
     shared = tuple(edge for edge in first.edges if edge in second.edges)
     scores = [(first.edges[edge], second.edges[edge]) for edge in shared]
-    opposite = [edge for edge, (a, b) in zip(shared, scores, strict=True) if a is not None and b is not None and a * b < 0]
+    sign = supporting_sign(first) * supporting_sign(second) or 1
+    both = ((edge, a, b) for edge, (a, b) in zip(shared, scores, strict=True) if a is not None and b is not None)
+    opposite = [edge for edge, a, b in both if a * b * sign < 0]
     known = [(abs(a), abs(b)) for a, b in scores if a is not None and b is not None]
     return Comparison(
         shared,
@@ -80,6 +88,14 @@ def compare(first: Circuit, second: Circuit) -> Comparison:
         tuple(opposite),
         _spearman(known) if len(known) >= 3 else None,
     )
+
+
+def supporting_sign(circuit: Circuit) -> int:
+    """The sign of scores that support the metric: 1, -1, or 0 where that is not known."""
+    method = circuit.metadata.get("method")
+    if not isinstance(method, str) or method in _UNSIGNED:
+        return 0
+    return -1 if method in _CORRUPTED else 1
 
 
 def _jaccard(both: int, first: int, second: int) -> float:

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from circuits.attribution import EdgeScores
+from circuits.attribution import EdgeScores, attribute_edges
 from circuits.graph import Circuit, Edge, Graph, Node, Reader
 from circuits.models import Edit, Model
 from circuits.patching.base import Base
@@ -25,8 +25,15 @@ from circuits.tasks.prompts import refuse_zero_gap
 
 MIN_EFFECT = 0.005
 """Share of the gap between clean and corrupt that an edge must be worth."""
+_STEPS = 3
+"""Points of integrated gradients where nodes are gone."""
 _QUIET = 0.1
 """Share of the gap that may be lost when the nodes of a context go: then others stand in for them."""
+
+
+def is_seen(effect: Effect) -> bool:
+    """Whether an effect is as large as is asked for, with an interval that leaves out zero."""
+    return abs(effect.effect) >= MIN_EFFECT and (effect.low > 0 or effect.high < 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +53,7 @@ class Tested:
     @property
     def confirmed(self) -> bool:
         """Whether the effect is as large as is asked for, with an interval that leaves out zero."""
-        one = self.effect
-        return abs(one.effect) >= MIN_EFFECT and (one.low > 0 or one.high < 0)
+        return is_seen(self.effect)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,13 +64,15 @@ class Screening:
     tested: tuple[Tested, ...]
     redundant: tuple[tuple[str, ...], ...]
     """Smallest sets of nodes of which any one can stand in for the others: seen only when all are taken out."""
+    limit: int
+    """Edges that were asked for."""
     metadata: dict
 
     @property
     def circuit(self) -> Circuit:
-        """The confirmed edges, each with its largest effect as the score (share of the gap; positive: it supports the metric)
-        and with both figures as evidence."""
-        kept = [one for one in self.tested if one.confirmed]
+        """The strongest confirmed edges that lie on paths, as many as were asked for; each has its largest effect as the score
+        (share of the gap; positive: it supports the metric) and with both figures as evidence."""
+        kept = sorted((one for one in self.tested if one.confirmed), key=lambda one: -abs(one.effect.effect))[: self.limit]
         evidence = {
             str(one.edge): {
                 "estimate": one.estimate,
@@ -75,7 +83,7 @@ class Screening:
             for one in kept
         }
         scores = {str(one.edge): one.effect.effect for one in kept}
-        return Circuit(self.graph, scores, evidence=evidence, metadata=self.metadata)
+        return Circuit(self.graph, scores, evidence=evidence, metadata=self.metadata).connected()
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row an edge, by size of the effect: edge, estimate, alone, effect, low, high, without, confirmed."""
@@ -111,25 +119,26 @@ def screen_then_verify(
 
     Redundant sets are searched for among the writers of proposed edges and, once some of these are gone, among all nodes (so
     that a backup is found which sleeps until then): smallest sets of nodes whose joint loss is seen while that of all but one
-    is not. For each set and each of its members the others are taken out (a context, at most `contexts`), and all edges
-    proposed so far are patched there again, with all that enter or leave the set. Raises GraphError for a graph of neurons,
-    PromptError where a pair has no gap.
+    is not. For each set and each of its members the others are taken out (a context, at most `contexts`); attribution proposes
+    edges there again, and they and all edges not confirmed so far are patched exactly in the context. Raises GraphError for a
+    graph of neurons, PromptError where a pair has no gap.
     """
     tester = _Tester(model, pairs, metric, scores, budget, progress, seed)
-    proposed = list(scores.top(edges).edges)
+    proposed = list(scores.top(edges, connected=True).edges)
+    found = {edge: [((), effect)] for edge, effect in tester.edges((), proposed).items()}
     sets = tester.redundant_sets(proposed)
-    near = [edge for nodes in sets for node in nodes for edge in tester.around(node)]
-    tried = sorted({*proposed, *near})
-    found = {edge: [((), effect)] for edge, effect in tester.edges((), tried).items()}
     for context in _contexts(sets)[:contexts]:
-        for edge, effect in tester.edges(context, [edge for edge in tried if edge.writer not in context]).items():
+        fresh = [edge for edge in tester.proposed_without(context, edges) if edge not in found]
+        found |= {edge: [((), effect)] for edge, effect in tester.edges((), fresh).items()}
+        open_edges = [edge for edge, effects in found.items() if not any(is_seen(effect) for _, effect in effects)]
+        for edge, effect in tester.edges(context, [edge for edge in open_edges if edge.writer not in context]).items():
             found[edge].append((tuple(map(str, context)), effect))
     tested = []
-    for edge, effects in found.items():
+    for edge, effects in sorted(found.items()):
         context, effect = max(effects, key=lambda one: abs(one[1].effect))
         tested.append(Tested(edge, tester.estimates.get(edge), effects[0][1], effect, context))
     details = about(model, metric, method="screen then verify", screened_by=scores.metadata.get("method"), seed=seed)
-    return Screening(scores.graph, tuple(tested), tuple(tuple(map(str, nodes)) for nodes in sets), details)
+    return Screening(scores.graph, tuple(tested), tuple(tuple(map(str, nodes)) for nodes in sets), edges, details)
 
 
 def _contexts(sets: Sequence[tuple[Node, ...]]) -> list[tuple[Node, ...]]:
@@ -151,7 +160,7 @@ class _Tester:
         progress: Progress | None,
         seed: int,
     ) -> None:
-        self.model, self.pairs, self.graph = model, pairs, scores.graph
+        self.model, self.pairs, self.metric, self.graph = model, pairs, metric, scores.graph
         scores.matrix()  # refuses a graph of neurons
         self.progress, self.seed = progress, seed
         self.reading, self.mask = Reading.of(metric, pairs), differing(pairs, causal=model.weights.causal)
@@ -242,9 +251,9 @@ class _Tester:
         scores = self.sweep.evaluate([tuple(self._taken_out(node) for node in nodes)])[0]
         return float((self.clean - scores).mean() / self.gap.mean())
 
-    def around(self, node: Node) -> list[Edge]:
-        """Every edge that enters or leaves a node."""
-        slots = ("q", "k", "v") if node.kind == "head" else (None,)
-        readers = [self.graph.reader_of(node, slot) if slot else Reader(node) for slot in slots]
-        into = [Edge(writer, reader.node, reader.slot) for reader in readers for writer in self.graph.writers(reader)]
-        return [*into, *(Edge(node, reader.node, reader.slot) for reader in self.graph.readers(node))]
+    def proposed_without(self, context: Sequence[Node], most: int) -> list[Edge]:
+        """The strongest edges by attribution where some nodes are gone, without those that seem to be worth next to nothing."""
+        names = [str(node) for node in context]
+        found = attribute_edges(self.model, self.pairs, self.metric, method="eap-ig", steps=_STEPS, without=names)
+        least = MIN_EFFECT / 2 * abs(float(self.gap.mean()))
+        return [edge for edge, value in found.top(most).edges.items() if abs(value or 0.0) >= least]

@@ -81,8 +81,9 @@ class Verdict:
     def summary(self) -> str:
         """The verdict in a few sentences."""
         one = self.faithfulness
+        share = f"{self.edges:,} edges ({_percent(self.share)} of all) between {self.nodes:,} nodes"
         words = [
-            f"{self.edges:,} edges ({self.share:.1%} of all) between {self.nodes} nodes keep {one.effect:.2f} of the behaviour"
+            f"{share} keep {one.effect:.2f} of the behaviour"
             f" (95 % interval {one.low:.2f} to {one.high:.2f}, {self.prompts} prompts)."
         ]
         if self.searched_on is not None:
@@ -173,6 +174,10 @@ class Verdict:
             searched_on=None if seen is None else Effect.from_json(seen),
             metadata=data["metadata"],
         )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else f"{100 * share:.2g}%"
 
 
 def _names(data: Any) -> tuple[str, ...]:
