@@ -1,0 +1,139 @@
+"""The experiments and the benchmark of attribution run, on small shapes."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
+
+from circuits import tasks
+from circuits.attribution import attribute_edges
+from circuits.models import Model, load_model
+from circuits.search.evaluate import evaluate
+from circuits.search.verdict import Verdict
+from circuits.tasks.metrics import logit_difference
+from experiments import discovery, greater_than, ground_truth, ioi
+from experiments.benchmarks import attribution, attribution_work
+from experiments.benchmarks.patching_work import random_pairs
+from tests.models.checkpoints import build
+from tests.tasks.vocabularies import byte_pairs
+
+MAINS = {"ground_truth": ground_truth, "ioi": ioi, "greater_than": greater_than, "attribution": attribution}
+
+
+def call(monkeypatch: pytest.MonkeyPatch, name: str, *options: str) -> int:
+    """Run a script's main with a command line; its exit code."""
+    monkeypatch.setattr(sys, "argv", [name, *options])
+    try:
+        MAINS[name].main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def checkpoint(directory: Path, layers: int, heads: int) -> Path:
+    """A random model of GPT-2's kind whose tokenizer has names and years."""
+    tokenizer = byte_pairs()
+    shape = {"n_embd": 2 * heads, "n_layer": layers, "n_head": heads, "n_positions": 64, "vocab_size": len(tokenizer)}
+    build("GPT2", {**shape, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+@pytest.mark.parametrize("name", MAINS)
+def test_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert call(monkeypatch, name, "--help") == 0
+    assert "--json" in capsys.readouterr().out
+
+
+def test_ground_truth_writes_what_it_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = ("--seeds", "1", "--models", "gate,or", "--methods", "eap,eap-ig,acdc,screen", "--out", str(tmp_path))
+    assert call(monkeypatch, "ground_truth", *options) == 0
+    said = capsys.readouterr().out
+    rows = pd.read_csv(tmp_path / "ground_truth.csv").set_index(["model", "method"])
+    assert len(rows) == 8 and bool((rows.loc["gate", "edge_auroc"] > 1 - 1e-9).all())
+    assert rows.at[("or", "eap"), "edge_auroc"] < 0.6 < rows.at[("or", "acdc"), "edge_auroc"] < 0.8
+    assert rows.at[("or", "screen"), "whole_recall"] == 1 and rows.at[("or", "eap-ig"), "edge_auroc"] > 1 - 1e-9
+    summary = {
+        (row["model"], row["method"]): row for row in json.loads((tmp_path / "ground_truth.json").read_text())["summary"]
+    }
+    for (model, method), row in summary.items():
+        assert row["edge_median"] == rows.at[(model, method), "edge_auroc"]
+        assert (f"{method} on {model}: {row['why']}." in said) == bool(row["why"]) == (row["edge_min"] < 1 - 1e-9)
+
+
+def test_ground_truth_names_what_it_does_not_know(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "ground_truth", "--models", "xor") == 2
+    assert capsys.readouterr().err.startswith("ground_truth: no model 'xor'; there are induction, recall")
+
+
+def test_ioi_of_a_small_model_says_that_it_cannot_do_the_task(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "ioi", "--count", "6", "--edges", "12", "--random-circuits", "9", "--method", "eap") == 0
+    said = capsys.readouterr().out
+    assert "THIS MODEL DOES NOT DO THE TASK" in said and "its heads cannot be compared" in said
+    assert "3.56" in said and "random edges" in said
+
+
+def test_greater_than_refuses_a_tokenizer_that_splits_years(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "greater_than", "--model", "mini") == 2
+    said = capsys.readouterr()
+    assert said.out == "" and re.fullmatch(r"greater-than: mini: .*1743 is .*\n", said.err)
+
+
+@pytest.mark.parametrize("name", ["ioi", "greater_than"])
+def test_any_model_whose_tokenizer_has_the_words_is_searched(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    options = ("--model", str(checkpoint(tmp_path / "model", 2, 4)), "--count", "4", "--edges", "12", "--random-circuits", "3")
+    assert call(monkeypatch, name, *options, "--out", str(tmp_path / "out"), "--json") == 0
+    said, task = json.loads(capsys.readouterr().out), name.replace("_", "-")
+    assert said["edges"] <= 12 and "cpr" in said and "known" not in said
+    names = {f"{task}.{part}.json" for part in ("circuit", "verdict", "curve", "report")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert json.loads((tmp_path / "out" / f"{task}.report.json").read_text()) == said
+    assert Verdict.load(tmp_path / "out" / f"{task}.verdict.json").edges == said["edges"]
+
+
+@pytest.mark.slow
+def test_heads_of_a_model_of_gpt2_s_shape_are_held_against_the_paper(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model = load_model(checkpoint(tmp_path / "model", 12, 12))
+    pairs = tasks.ioi(model, 2, 0)
+    scores = attribute_edges(model, pairs, logit_difference, method="eap")
+    circuit = scores.top(60)
+    verdict = evaluate(model, circuit, pairs, logit_difference, random_circuits=0, random_sets=0, minimality=False)
+    found = discovery.Found(model, "ioi", discovery.Discovery(circuit, verdict, scores), 1.0, 0.0, 1.0)
+    figures = discovery.as_json(found, ioi.PUBLISHED)
+    known = figures["known"]
+    names = {str(node) for node in circuit.nodes if node.kind == "head"}
+    paper = {name for row in known["classes"] for name in row["heads"]}
+    assert len(paper) == 26
+    assert known["recall"] == len(names & paper) / 26 and known["precision"] == len(names & paper) / len(names)
+    assert sum(len(row["found"]) for row in known["classes"]) == len(names & paper)
+    discovery.show(found, figures, ioi.PUBLISHED, ioi.NOTES)
+    said = capsys.readouterr().out
+    assert f"precision {known['precision']:.2f}, recall {known['recall']:.2f}, AUROC" in said and "of 8:" in said
+
+
+def test_the_benchmark_of_attribution_agrees_with_transformer_lens() -> None:
+    shape = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16, "vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0}
+    original = build("GPT2", shape)
+    model = Model.from_bridge(build_bridge_from_module(original, "GPT2LMHeadModel", hf_config=original.config, model_name="x"))
+    pairs = random_pairs(model, 3, 5, 0)
+    rows = attribution.score_rows(model, pairs, {"eap", "eap_ig", "circuit_sizes"}, more=True)
+    assert [row.name for row in rows] == ["eap", "eap_ig", "circuit_sizes", "circuit_sizes, 2 forwards"]
+    assert all(row.ratio > 0 for row in rows)
+    rows, lines = attribution_work.lens_rows(model, pairs)
+    assert len(rows) == 2 and float(re.search(r"edges (\S+) of the largest", lines[0])[1]) < 1e-4  # type: ignore[index]
+    ours, theirs = re.findall(r"-?\d+\.\d+", lines[1])
+    assert float(ours) == pytest.approx(float(theirs), abs=1e-4)
