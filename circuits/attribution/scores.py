@@ -14,7 +14,7 @@ from torch import Tensor
 
 from circuits.errors import CircuitsError, FileFormatError, GraphError, NonFiniteError
 from circuits.graph import Circuit, Edge, Graph
-from circuits.graph.places import edge_at, places, reads_from
+from circuits.graph.places import edge_at, on_paths, places, reads_from
 from circuits.graph.reading import read_document
 from circuits.graph.storage import write_whole
 
@@ -119,17 +119,21 @@ class EdgeScores:
         order = self.order(by)
         if not connected:
             return self.circuit(order[:k])
-        chosen, low, high = self.circuit(order[:0]), min(k, len(order)), min(k, len(order))
-        while high < len(order) and len(self.circuit(order[:high]).connected()) <= k:  # far enough, by doubling
-            low, high = high, min(2 * high + 1, len(order))
+        best, low, high = order[:0], min(k, len(order)), len(order)
         while low <= high:
             middle = (low + high) // 2
-            trial = self.circuit(order[:middle]).connected()
+            trial = self._on_paths(order[:middle])
             if len(trial) <= k:
-                chosen, low = trial, middle + 1
+                best, low = trial, middle + 1
             else:
                 high = middle - 1
-        return chosen
+        return self.circuit(best)
+
+    def _on_paths(self, rows: Tensor) -> Tensor:
+        """Those of some edges that lie on paths made of them."""
+        rows = rows.sort().values
+        kept = on_paths(self.graph, self.writers[rows].tolist(), self.readers[rows].tolist())
+        return rows[torch.tensor(kept, dtype=torch.bool)]
 
     def circuit(self, rows: Tensor | Sequence[int]) -> Circuit:
         """The edges of these rows, with their scores."""

@@ -66,3 +66,34 @@ def reads_from(graph: Graph) -> Sequence[int]:
         counts += [before + (0 if graph.parallel else graph.n_heads)] * graph.mlp_writers
         before += step
     return [*counts, before]
+
+
+def target_places(graph: Graph, reader: int) -> range:
+    """The places among the nodes that write of those that compute with a reader; the logits come after them all."""
+    if reader == graph.reader_count - 1:
+        return range(graph.writer_count, graph.writer_count + 1)
+    layer, index = divmod(reader, graph.head_readers + graph.mlp_writers)
+    start = 1 + layer * (graph.n_heads + graph.mlp_writers)
+    if index < graph.n_heads:
+        return range(start + index, start + index + 1)
+    if index >= graph.head_readers:
+        place = start + graph.n_heads + index - graph.head_readers
+        return range(place, place + 1)
+    size, group = graph.n_heads // graph.n_key_value_heads, (index - graph.n_heads) % graph.n_key_value_heads
+    return range(start + group * size, start + (group + 1) * size)
+
+
+def on_paths(graph: Graph, writers: Sequence[int], readers: Sequence[int]) -> list[bool]:
+    """Which edges, given by places and sorted by writer, lie on a path from the input to the logits."""
+    ends = {reader: target_places(graph, reader) for reader in set(readers)}
+    reached, reaching = {0}, {graph.writer_count}
+    for writer, reader in zip(writers, readers, strict=True):
+        if writer in reached:
+            reached.update(ends[reader])
+    for writer, reader in zip(reversed(writers), reversed(readers), strict=True):
+        if writer not in reaching and any(end in reaching for end in ends[reader]):
+            reaching.add(writer)
+    return [
+        writer in reached and any(end in reaching for end in ends[reader])
+        for writer, reader in zip(writers, readers, strict=True)
+    ]

@@ -12,6 +12,7 @@ from torch import Tensor
 from circuits.attribution import EdgeScores
 from circuits.errors import CircuitsError
 from circuits.graph import Circuit
+from circuits.graph.places import writer_at
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,8 +72,8 @@ def _precision(hits: Tensor, misses: Tensor, size: int) -> float:
 
 def node_scores(scores: EdgeScores) -> dict[str, float]:
     """Every node's largest |score| of an edge that leaves it (of the logits: that enters them), by name."""
-    found: dict[str, float] = {}
-    for edge, value in zip(scores.edges(), scores.values.abs().tolist(), strict=True):
-        name = str(edge.writer)
-        found[name] = max(found.get(name, 0.0), value)
-    return found
+    sizes, count = scores.values.abs(), scores.graph.writer_count
+    largest = torch.zeros(count, dtype=torch.float64).scatter_reduce_(0, scores.writers, sizes, "amax")
+    found = {str(writer_at(scores.graph, place)): value for place, value in enumerate(largest.tolist())}
+    into = sizes[scores.readers == scores.graph.reader_count - 1]
+    return {**found, "logits": float(into.max()) if len(into) else 0.0}

@@ -170,3 +170,32 @@ def test_wrong_ends_are_refused_with_the_reason():
     assert Edge.parse("a1.h0->m1") not in graph
     assert Reader.parse("a1.h3<v>") in graph
     assert 3 not in graph
+
+
+def test_places_are_names_both_ways_and_paths_are_those_of_circuits() -> None:
+    from circuits.graph import Circuit
+    from circuits.graph.places import edge_at, on_paths, places, reader_at, reads_from, target_places, writer_at
+
+    draw = random.Random(0)
+    for _ in range(60):
+        heads = draw.choice([1, 2, 4])
+        graph = Graph(
+            n_layers=draw.randint(0, 3),
+            n_heads=heads,
+            n_key_value_heads=draw.choice([g for g in (1, 2, 4) if heads % g == 0 and g <= heads]),
+            d_mlp=draw.choice([0, 3]),
+            parallel=draw.random() < 0.3,
+            neurons=draw.random() < 0.5,
+        )
+        nodes = [node for node in graph.nodes() if node.kind != "logits"]
+        assert [writer_at(graph, place) for place in range(graph.writer_count)] == nodes
+        readers = [reader_at(graph, place) for place in range(graph.reader_count)]
+        assert [graph.reader_index(reader) for reader in readers] == list(range(graph.reader_count))
+        assert list(reads_from(graph)) == [graph.writers_before(reader) for reader in readers]
+        for place, reader in enumerate(readers[:-1]):
+            assert [nodes[target] for target in target_places(graph, place)] == list(graph.targets(reader))
+        edges = sorted(draw.sample(list(graph.edges()), draw.randint(0, graph.edge_count)))
+        found = places(graph, edges)
+        assert [edge_at(graph, *pair) for pair in zip(*found, strict=True)] == edges
+        kept = [edge for edge, on in zip(edges, on_paths(graph, *found), strict=True) if on]
+        assert kept == list(Circuit(graph, edges).connected().edges)

@@ -1,0 +1,78 @@
+"""From prompts to a judged circuit, by every method."""
+
+import pytest
+import torch
+
+import circuits
+from circuits import metrics
+from circuits.errors import CircuitsError, PromptError
+from circuits.search.discover import split
+from circuits.tasks import induction
+from circuits.tasks.planted import carrying, planted_task
+
+difference_of = metrics.logit_difference
+
+
+@pytest.fixture(scope="module")
+def chain():
+    return planted_task("chain", 0, count=72)
+
+
+@pytest.mark.parametrize("method", ["eap", "eap-ig", "eap-ig-activations", "exact", "acdc", "shrink"])
+def test_every_method_finds_a_planted_chain(chain, method) -> None:
+    planted, pairs = chain
+    truth = {str(edge) for edge in carrying(planted, pairs).edges}
+    found = circuits.discover(planted.model, pairs, difference_of, method=method, edges=len(truth), random_circuits=19)
+    assert {str(edge) for edge in found.circuit.edges} == truth
+    assert found.verdict.faithfulness.effect == pytest.approx(1.0, abs=1e-6)
+    assert found.verdict.p_value == pytest.approx(0.05) and found.verdict.prompts == len(pairs) // 2
+    assert (found.curve is None) == (method == "acdc")
+
+
+def test_verification_and_neurons(chain) -> None:
+    planted, pairs = chain
+    found = circuits.discover(planted.model, pairs, difference_of, edges=30, verify=True, held_out=pairs, random_circuits=0)
+    assert {str(edge) for edge in found.circuit.edges} == {str(edge) for edge in planted.whole.edges}
+    gate, gate_pairs = planted_task("gate", 1)
+    single = circuits.discover(gate.model, gate_pairs, difference_of, edges=40, neurons=True, random_circuits=19)
+    assert single.circuit.graph.neurons and single.verdict.faithfulness.effect > 0.9
+
+
+def test_halves_share_no_pair_and_cover_all() -> None:
+    model = circuits.load_model("mini")
+    pairs = induction(model, 9)
+    first, second = split(pairs, 3)
+    assert len(first) == 5 and len(second) == 4
+    rows = {tuple(row) for part in (first, second) for row in part.clean.ids.tolist()}
+    assert rows == {tuple(row) for row in pairs.clean.ids.tolist()}
+    assert torch.equal(split(pairs, 3)[0].clean.ids, first.clean.ids)
+    with pytest.raises(PromptError, match="one pair"):
+        split(pairs[:1])
+
+
+def test_options_that_do_not_go_together(chain) -> None:
+    planted, pairs = chain
+    for options in (
+        {"neurons": True, "method": "acdc"},
+        {"neurons": True, "verify": True},
+        {"verify": True, "method": "exact"},
+        {"verify": True, "method": "prune"},
+        {"edges": 0},
+        {"method": "acdc", "edges": 1},
+    ):
+        with pytest.raises(CircuitsError):
+            circuits.discover(planted.model, pairs, difference_of, random_circuits=0, **options)
+
+
+def test_shrinking_beats_one_look_where_edges_depend_on_each_other() -> None:
+    """On the OR the last route left is worth everything: a shrunk circuit of one route keeps the behaviour."""
+    planted, pairs = planted_task("or", 0)
+    scores = circuits.shrink(planted.model, pairs, difference_of, edges=8)
+    circuit = scores.top(8)
+    verdict = circuits.evaluate(planted.model, circuit, pairs, difference_of, random_circuits=0, random_sets=0)
+    assert verdict.faithfulness.effect > 0.9
+    assert float(scores.values.min()) >= 0 and len(circuit) == 8
+    again = circuits.shrink(planted.model, pairs, difference_of, edges=8)
+    assert torch.equal(again.values, scores.values)
+    with pytest.raises(CircuitsError):
+        circuits.shrink(planted.model, pairs, difference_of, edges=0)
