@@ -25,8 +25,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
 
-test: $(STAMP) ## run all tests
-	@$(BIN)/python -m pytest
+test: $(STAMP) ## run all tests, on every core
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 demo: $(STAMP) ## find the induction circuit of the bundled model; files in out/
 	@$(BIN)/circuits induction

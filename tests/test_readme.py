@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+COMMANDS = "induction|heads|trace|recall|patch|ablate|discover|evaluate|compare|models|info|export"
 _NUMBER = re.compile(r"\d+\.\d+")
 
 
@@ -19,14 +20,15 @@ def block(language: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_python_prints_what_the_readme_says(tmp_path: Path) -> None:
-    line = [sys.executable, "-c", block("python")]
+@pytest.mark.parametrize(("code", "text", "file"), [("python", "text", "induction.json"), ("py", "console", "found.mib.json")])
+def test_the_python_prints_what_the_readme_says(code: str, text: str, file: str, tmp_path: Path) -> None:
+    line = [sys.executable, "-c", block(code)]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
-    said, got = block("text"), done.stdout
+    said, got = block(text), done.stdout
     assert _NUMBER.sub("#", got) == _NUMBER.sub("#", said)
     numbers = [[float(number) for number in _NUMBER.findall(text)] for text in (got, said)]
     assert numbers[0] == pytest.approx(numbers[1], abs=0.02), "measured numbers, up to rounding on other machines"
-    assert (tmp_path / "induction.json").is_file()
+    assert (tmp_path / file).is_file()
 
 
 def test_every_command_and_path_in_the_readme_exists() -> None:
@@ -34,7 +36,11 @@ def test_every_command_and_path_in_the_readme_exists() -> None:
 
     from circuits.cli import app
 
-    for name in set(re.findall(r"circuits (induction|heads|models|info|export)\b", README)):
+    for name in set(
+        re.findall(
+            r"circuits (induction|heads|trace|recall|patch|ablate|discover|evaluate|compare|models|info|export)\b", README
+        )
+    ):
         assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
     root = Path(__file__).parent.parent
     for path in re.findall(r"`(circuits/\w+|notebooks/\S+?|constraints\.txt)`|\]\((\S+?)\)", README):
