@@ -16,6 +16,7 @@ from circuits.models import Model
 from circuits.search.verdict import Verdict
 from circuits.tasks import PromptPairs, task
 from circuits.tasks.metrics import Metric
+from circuits.tasks.registry import is_task
 
 COUNT = 64
 """Pairs of a task, unless the command line says how many."""
@@ -47,7 +48,7 @@ class Asked:
     @property
     def prompts(self) -> PromptOptions:
         """The same as options about prompts."""
-        if self.task in TASKS:
+        if is_task(self.task):
             return PromptOptions(task=self.task, count=COUNT if self.count is None else self.count, seed=self.seed)
         return PromptOptions(prompts=Path(self.task), count=self.count, seed=self.seed)
 
@@ -59,11 +60,11 @@ class Asked:
     @property
     def name(self) -> str:
         """The task's name, or the file's."""
-        return self.task if self.task in TASKS else Path(self.task).name
+        return self.task if is_task(self.task) else Path(self.task).name
 
     def check(self, least: int) -> None:
         """Raise for a task, file, number of pairs (at least so many) or metric that cannot be; needs no model."""
-        if self.task not in TASKS and not Path(self.task).exists():
+        if not is_task(self.task) and not Path(self.task).exists():
             if self.task.lower().endswith(_SUFFIXES):
                 raise FileFormatError(f"{self.task}: No such file or directory")
             raise PromptError(
@@ -86,7 +87,7 @@ class Asked:
         model = load(self.model, device=self.device, dtype=self.dtype)
         progress("loading the model", 1, 1)
         pairs = self.prompts.pairs(model)
-        if self.metric is None and self.task in TASKS:
+        if self.metric is None and is_task(self.task):
             return model, pairs, task(self.task).metric(model, pairs)
         return model, pairs, metric_of(self.metric or "logit_difference", model, pairs)
 
@@ -97,7 +98,7 @@ class Asked:
         words += [] if self.model == "mini" else ["--model", self.model]
         words += [] if self.metric is None else ["--metric", self.metric]
         words += [] if self.count is None else ["--count", str(self.count)]
-        words += [] if seed == 0 or self.task not in TASKS else ["--seed", str(seed)]
+        words += [] if seed == 0 or not is_task(self.task) else ["--seed", str(seed)]
         return one_line(shlex.join(words))
 
 

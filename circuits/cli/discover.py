@@ -40,7 +40,7 @@ FILES = {
 """What `circuits discover` writes, and what for; some with some options alone."""
 
 _METHODS: dict[str, Method] = {method: method for method in get_args(Method)}
-_ESTIMATES = ("eap", "eap-ig", "eap-ig-activations")
+_ESTIMATES = ("eap", "eap-ig", "eap-ig-activations", "relp")
 _PATHS = ("eap-ig", "eap-ig-activations")
 _LEVELS = ("heads", "neurons")
 _MOST_ROWS = 15

@@ -43,8 +43,10 @@ class PromptOptions:
         given = [name for name, there in _sources(self, pair=not missing).items() if there]
         if len(given) > 1:
             raise PromptError(f"{' and '.join(given)} both say where prompts come from: give one of them")
-        if self.task is not None and self.task not in TASKS:
+        if self.task is not None and not registry.is_task(self.task):
             raise PromptError(f"unknown task {self.task!r}: there are {', '.join(TASKS)}")
+        if self.task is not None:
+            registry.task(self.task)  # refuses a relation that does not exist
         if self.prompts is not None and not self.prompts.is_file():
             raise FileFormatError(f"{self.prompts}: {'not a file' if self.prompts.exists() else 'No such file or directory'}")
 

@@ -9,7 +9,7 @@ from circuits.cli.app import AsJson, CircuitFile, Device, Dtype, ModelName, app
 from circuits.cli.errors import plain_errors
 from circuits.cli.patching_app import Memory
 
-_TASKS = "ioi|greater-than|docstring|induction|facts|gendered-pronoun|agreement|FILE"
+_TASKS = "ioi|greater-than|docstring|induction|facts|facts:RELATION|gendered-pronoun|agreement|FILE"
 Task = Annotated[
     str, typer.Option(metavar=_TASKS, help="Prompts that are made for the model, or a file: EAP-IG CSV or AutoCircuit JSON.")
 ]
@@ -31,9 +31,10 @@ def discover(
     method: Annotated[
         str,
         typer.Option(
-            metavar="eap|eap-ig|eap-ig-activations|exact|acdc|prune",
+            metavar="eap|eap-ig|eap-ig-activations|relp|exact|acdc|prune|shrink",
             help="How edges are found: by gradient (eap: at the clean prompts; eap-ig: on the way to them, in embeddings or in "
-            "activations), by patching each one (exact), by cutting what costs nothing (acdc), by learned gates (prune).",
+            "activations; relp: by relevance), by patching each one (exact), by cutting what costs nothing (acdc), by learned "
+            "gates (prune), by scoring again and again in what is left (shrink).",
         ),
     ] = "eap-ig",
     level: Annotated[

@@ -50,6 +50,11 @@ TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _ALL})
 """Every task by its name."""
 
 
+def is_task(name: str) -> bool:
+    """Whether a name is that of a task, or of facts of one relation (which may be unknown)."""
+    return name in TASKS or name.startswith("facts:")
+
+
 def task(name: str) -> Task:
     """The task of that name; `facts:RELATION` (such as facts:country_capital) asks for one relation's facts. Raises
     PromptError, with all names, for another."""
