@@ -28,7 +28,8 @@ FORMAT = "circuits-edge-scores"
 @dataclasses.dataclass(frozen=True, eq=False)
 class EdgeScores:
     """A score an edge: how far the metric moves, mean over prompts, if the edge alone carries its corrupt value (in the
-    metric's unit; negative: the edge supports the metric). Edges stand in the order of computation."""
+    metric's unit; negative: the edge supports the metric); of `prune_edges` and `shrink`, how surely or long the edge was kept
+    (never negative). Edges stand in the order of computation."""
 
     graph: Graph
     writers: Int[Tensor, " edge"]
@@ -152,12 +153,13 @@ class EdgeScores:
         return {str(writer_at(self.graph, place)): float(sums[place]) for place in order}
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row an edge, strongest first: edge, writer, reader, score, error (standard error over prompts)."""
+        """One row an edge, strongest first: edge, writer, reader, score, error (standard error over prompts; NaN where
+        labels were summed)."""
         rows = self.order().tolist()
         found, values, errors = (
             [self._edge(row) for row in rows],
             self.values[rows],
-            self.errors.square().sum(dim=0).sqrt()[rows],
+            self._error_of_sum()[rows],
         )
         table = {
             "edge": [str(edge) for edge in found],
@@ -167,6 +169,10 @@ class EdgeScores:
             "error": errors.tolist(),
         }
         return pd.DataFrame(table)
+
+    def _error_of_sum(self) -> Float[Tensor, " edge"]:
+        """Standard errors of `values`; NaN where several labels were summed, whose errors go together in ways not kept."""
+        return self.errors[0] if len(self.labels) == 1 else torch.full_like(self.errors[0], float("nan"))
 
     def plot(self, *, edges: int = 40) -> "Figure":
         """The strongest edges as a graph by layers: width = |score|, colour = sign."""

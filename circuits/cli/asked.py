@@ -23,6 +23,8 @@ COUNT = 64
 SIGNIFICANT = 0.05
 _HALF, _NOTHING = 0.5, 0.05
 """Shares of the behaviour: what a proven circuit surely keeps, and below which nothing was found."""
+_DEFAULT_SEEDS = {"evaluate": 1}
+"""Seeds of commands that do not start from 0."""
 _SUFFIXES = (".csv", ".json", ".txt")
 
 
@@ -98,7 +100,7 @@ class Asked:
         words += [] if self.model == "mini" else ["--model", self.model]
         words += [] if self.metric is None else ["--metric", self.metric]
         words += [] if self.count is None else ["--count", str(self.count)]
-        words += [] if seed == 0 or not is_task(self.task) else ["--seed", str(seed)]
+        words += ["--seed", str(seed)] if is_task(self.task) and seed != _DEFAULT_SEEDS.get(job, 0) else []
         return one_line(shlex.join(words))
 
 
@@ -126,6 +128,8 @@ def judged(verdict: Verdict) -> str:
         "partial": "better than chance, but less than half of the behaviour may be in it",
         "unproven": "next to nothing is kept, chance does as well, or too few random circuits were drawn to tell",
     }[word]
+    if verdict.p_value is None:
+        why = "random circuits would tell what chance does"
     return f"{word.capitalize()}: faithfulness {faithful}, {chance} ({why})\n{filled(verdict.summary)}"
 
 

@@ -27,8 +27,8 @@ def run(first: Path, second: Path, *, out: Path | None, as_json: bool) -> None:
         shapes = [one.graph.describe().splitlines()[0] for one in (a, b)]
         raise GraphError(f"circuits of different graphs cannot be compared: {first} ({shapes[0]}) and {second} ({shapes[1]})")
     signs = supporting_sign(a) * supporting_sign(b)
-    b = _turned(b) if signs < 0 else b
     found = compare(a, b)
+    b = _turned(b) if signs < 0 else b
     rows = _rows(found, a, b)
     if out is not None:
         with staged(out) as staging:

@@ -47,8 +47,9 @@ _MOST_ROWS = 15
 _SIGNS = {
     "verify": "effect: share of the clean-corrupt gap that is lost when the edge carries its corrupt value, patched exactly, "
     "alone\nor without the nodes named; positive = the edge supports the metric",
-    "acdc": "score: what cutting the edge would have cost (KL to the clean run, nats); positive = the edge supports the metric",
-    "prune": "score: chance that the edge's gate is open, 0 to 1",
+    "acdc": "score: what cutting the edge would have cost (KL to the clean run, nats), whether it supports the metric or not",
+    "prune": "score: chance that the edge's gate is open, 0 to 1, after training on KL to the clean run",
+    "shrink": "score: rounds that the edge outlived, and its place in the last one; larger = kept longer",
 }
 _SIGN = "score: change of the metric when the edge alone carries its corrupt value; negative = the edge supports the metric"
 
@@ -77,6 +78,8 @@ class Search:
             check_at_least("--steps", self.steps, 1)
             if self.method not in _PATHS:
                 raise CircuitsError(f"--steps goes with --method {' or '.join(_PATHS)}, not with {self.method}")
+        if self.threshold is not None and not 0 < self.threshold < float("inf"):
+            raise CircuitsError(f"--threshold is {self.threshold:g}; expected nats above 0")
         if self.threshold is not None and self.method != "acdc":
             raise CircuitsError(f"--threshold goes with --method acdc, not with {self.method}: say how many --edges")
         if self.level == "neurons" and self.method not in ("eap", "eap-ig"):
@@ -106,6 +109,7 @@ class Search:
         """The method in words."""
         more = f" ({self.steps or 5} steps)" if self.method in _PATHS else ""
         more += f" (threshold {self.threshold:g})" if self.threshold is not None else ""
+        more += " on KL to the clean run" if self.method in ("acdc", "prune") else ""
         return f"{self.method}{more}{', then exact patching' if self.verify else ''}"
 
 

@@ -40,7 +40,7 @@ def discover(
     level: Annotated[
         str, typer.Option(metavar="heads|neurons", help="Whole MLPs, or their single neurons (eap and eap-ig).")
     ] = "heads",
-    edges: Annotated[int, typer.Option(help="Edges to keep (acdc: at most; --verify: to begin with).")] = 100,
+    edges: Annotated[int, typer.Option(help="Edges to keep (acdc: at most, where no --threshold is given).")] = 100,
     count: Annotated[
         int | None, typer.Option(help="Pairs; half of them are held out to judge on.", show_default="64; all of a file")
     ] = None,

@@ -26,7 +26,8 @@ class Comparison:
     nodes_only_first: tuple[Node, ...]
     nodes_only_second: tuple[Node, ...]
     opposite: tuple[Edge, ...]
-    """Shared edges of which one circuit says that they support the metric, the other that they oppose it."""
+    """Shared edges of which one circuit says that they support the metric, the other that they oppose it; none where the
+    meaning of a sign is not known (`supporting_sign`)."""
     rank_correlation: float | None
     """Spearman's correlation of the sizes of the scores of shared edges; None where fewer than three have both scores."""
 
@@ -74,7 +75,7 @@ def compare(first: Circuit, second: Circuit) -> Comparison:
         raise GraphError(f"circuits of different graphs cannot be compared: {first.graph} and {second.graph}")
     shared = tuple(edge for edge in first.edges if edge in second.edges)
     scores = [(first.edges[edge], second.edges[edge]) for edge in shared]
-    sign = supporting_sign(first) * supporting_sign(second) or 1
+    sign = supporting_sign(first) * supporting_sign(second)
     both = ((edge, a, b) for edge, (a, b) in zip(shared, scores, strict=True) if a is not None and b is not None)
     opposite = [edge for edge, a, b in both if a * b * sign < 0]
     known = [(abs(a), abs(b)) for a, b in scores if a is not None and b is not None]
@@ -92,8 +93,8 @@ def compare(first: Circuit, second: Circuit) -> Comparison:
 
 def supporting_sign(circuit: Circuit) -> int:
     """The sign of scores that support the metric: 1, -1, or 0 where that is not known."""
-    method = circuit.metadata.get("method")
-    if not isinstance(method, str) or method in _UNSIGNED:
+    method, metric = circuit.metadata.get("method"), circuit.metadata.get("metric")
+    if not isinstance(method, str) or method in _UNSIGNED or metric == "kl_divergence":
         return 0
     return -1 if method in _CORRUPTED else 1
 

@@ -48,13 +48,19 @@ class Discovery:
 
 
 def split(pairs: PromptPairs, seed: int = 0) -> tuple[PromptPairs, PromptPairs]:
-    """Two halves of the pairs, drawn at random: one to search on, one to judge on. Raises PromptError for a single pair."""
-    if len(pairs) < 2:
-        raise PromptError("one pair cannot be split: give at least two, or held-out pairs of your own")
-    rows = list(range(len(pairs)))
-    random.Random(seed).shuffle(rows)
-    half = (len(rows) + 1) // 2
-    return pairs[sorted(rows[:half])], pairs[sorted(rows[half:])]
+    """Two halves of the pairs, drawn at random: one to search on, one to judge on; pairs with the same clean prompt stay
+    together. Raises PromptError where all pairs have one clean prompt."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row, ids in enumerate(pairs.clean.ids.tolist()):
+        groups.setdefault(tuple(ids), []).append(row)
+    if len(groups) < 2:
+        raise PromptError("one pair cannot be split: give at least two clean prompts, or held-out pairs of your own")
+    drawn = list(groups.values())
+    random.Random(seed).shuffle(drawn)
+    first, rest = drawn[0].copy(), drawn[1:]
+    while len(rest) > 1 and len(first) < (len(pairs) + 1) // 2:
+        first += rest.pop(0)
+    return pairs[sorted(first)], pairs[sorted(row for group in rest for row in group)]
 
 
 def discover(

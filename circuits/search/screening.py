@@ -3,6 +3,7 @@ stand in for them are gone."""
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -46,7 +47,7 @@ class Tested:
     alone: Effect
     """The same, exactly."""
     effect: Effect
-    """The largest over all contexts that were tried."""
+    """The largest over all contexts that were tried, of those whose interval leaves out zero where there are such."""
     context: tuple[str, ...] = ()
     """Nodes that were taken out before, in the context of that effect; none: the edge matters by itself."""
 
@@ -135,7 +136,7 @@ def screen_then_verify(
             found[edge].append((tuple(map(str, context)), effect))
     tested = []
     for edge, effects in sorted(found.items()):
-        context, effect = max(effects, key=lambda one: abs(one[1].effect))
+        context, effect = max(effects, key=lambda one: (is_seen(one[1]), abs(one[1].effect)))
         tested.append(Tested(edge, tester.estimates.get(edge), effects[0][1], effect, context))
     details = about(model, metric, method="screen then verify", screened_by=scores.metadata.get("method"), seed=seed)
     return Screening(scores.graph, tuple(tested), tuple(tuple(map(str, nodes)) for nodes in sets), edges, details)
@@ -162,7 +163,7 @@ class _Tester:
     ) -> None:
         self.model, self.pairs, self.metric, self.graph = model, pairs, metric, scores.graph
         scores.matrix()  # refuses a graph of neurons
-        self.progress, self.seed = progress, seed
+        self.budget, self.progress, self.seed = budget, progress, seed
         self.reading, self.mask = Reading.of(metric, pairs), differing(pairs, causal=model.weights.causal)
         with torch.no_grad():
             self.other = Base(model, model.run(pairs.corrupt))
@@ -254,6 +255,7 @@ class _Tester:
     def proposed_without(self, context: Sequence[Node], most: int) -> list[Edge]:
         """The strongest edges by attribution where some nodes are gone, without those that seem to be worth next to nothing."""
         names = [str(node) for node in context]
-        found = attribute_edges(self.model, self.pairs, self.metric, method="eap-ig", steps=_STEPS, without=names)
+        how: dict[str, Any] = {"steps": _STEPS, "without": names, "budget": self.budget}
+        found = attribute_edges(self.model, self.pairs, self.metric, method="eap-ig", **how)
         least = MIN_EFFECT / 2 * abs(float(self.gap.mean()))
         return [edge for edge, value in found.top(most).edges.items() if abs(value or 0.0) >= least]

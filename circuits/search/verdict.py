@@ -50,7 +50,7 @@ class Need:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Verdict:
     """A circuit's faithfulness, and what speaks for and against it. Faithfulness: 0 = as the corrupt prompts, 1 = as the
-    whole model, edges outside the circuit carrying corrupt values."""
+    whole model, edges outside the circuit carrying what `metadata["outside"]` says: corrupt values, their mean or zero."""
 
     edges: int
     nodes: int

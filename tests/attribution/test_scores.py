@@ -65,7 +65,7 @@ def test_integrated_gradients_are_complete_on_random_models(seed: int) -> None:
 @pytest.mark.parametrize("task", ["induction", "facts"])
 def test_attribution_ranks_as_exact_patching_does(mini, task: str) -> None:
     capitals = mini_facts(relation="country_capital")
-    pairs = induction(mini, 8) if task == "induction" else fact_pairs(mini, capitals, count=8)
+    pairs = induction(mini, 4) if task == "induction" else fact_pairs(mini, capitals, count=4)
     found = attribute_edges(mini, pairs, difference_of, method="eap-ig", steps=5)
     rows = found.order()[:100]
     edges = [found.edges()[int(row)] for row in rows]

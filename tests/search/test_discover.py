@@ -76,3 +76,12 @@ def test_shrinking_beats_one_look_where_edges_depend_on_each_other() -> None:
     assert torch.equal(again.values, scores.values)
     with pytest.raises(CircuitsError):
         circuits.shrink(planted.model, pairs, difference_of, edges=0)
+
+
+def test_pairs_with_one_clean_prompt_stay_in_one_half() -> None:
+    model = circuits.load_model("mini")
+    pairs = circuits.tasks.gendered_pronouns(model, 64, 0)
+    first, second = ({tuple(row) for row in part.clean.ids.tolist()} for part in split(pairs, 0))
+    assert first and second and not first & second
+    with pytest.raises(PromptError, match="clean prompts"):
+        split(pairs[[0, 0, 0]])

@@ -172,7 +172,9 @@ def test_a_comparison_says_what_is_shared(scores: EdgeScores) -> None:
     found = compare(first, second)
     assert len(found.shared_edges) == 20 and not found.only_first and len(found.only_second) == 10
     assert found.edge_overlap == pytest.approx(2 / 3) and found.rank_correlation == pytest.approx(1.0)
-    flipped = Circuit(first.graph, {str(edge): -(score or 0.0) for edge, score in first.edges.items()})
+    turned = {str(edge): -(score or 0.0) for edge, score in first.edges.items()}
+    assert compare(first, Circuit(first.graph, turned)).opposite == (), "without a method the sign is not known"
+    flipped = Circuit(first.graph, turned, metadata=dict(first.metadata))
     assert len(compare(first, flipped).opposite) == sum(score != 0 for score in first.edges.values())
     assert set(found.to_dataframe()["where"]) == {"both", "second"}
     with pytest.raises(GraphError):
