@@ -1,0 +1,1 @@
+"""Reading activations and weights out as tokens."""

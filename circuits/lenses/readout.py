@@ -1,0 +1,74 @@
+"""From vectors of the residual stream to tokens: the final norm and the unembedding, as every lens uses them."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.heads.composition import folded_unembedding
+from circuits.models import Model
+
+VOCABULARY_BLOCK = 2**26
+"""Numbers of logits that are held at once, unless a function is told otherwise."""
+
+
+def direction(
+    model: Model, answers: Int[Tensor, " prompt"], distractors: Int[Tensor, " prompt"] | None = None
+) -> Float[Tensor, "prompt d_model"]:
+    """The vector `d` for which `(x / scale) · d` is a residual stream x's logit of the answer (less that of the distractor,
+    where there is one), `scale` the number by which the final norm divides x; the norm's gain and centring are in it.
+    What the norm's bias and the unembedding's bias add is `constant`."""
+    columns = _columns(model, answers)
+    return columns if distractors is None else columns - _columns(model, distractors)
+
+
+def constant(
+    model: Model, answers: Int[Tensor, " prompt"], distractors: Int[Tensor, " prompt"] | None = None
+) -> Float[Tensor, " prompt"]:
+    """What the final norm's bias and the unembedding's bias add to the answer's logit (less the distractor's)."""
+    weights = model.weights
+    wanted = weights.W_U.T[answers] if distractors is None else weights.W_U.T[answers] - weights.W_U.T[distractors]
+    norm = weights.final_norm
+    value = torch.zeros_like(wanted[:, 0]) if norm is None or norm.bias is None else wanted @ norm.bias
+    if weights.b_U is None:
+        return value
+    value = value + weights.b_U[answers]
+    return value if distractors is None else value - weights.b_U[distractors]
+
+
+def _columns(model: Model, tokens: Int[Tensor, " token"]) -> Float[Tensor, "token d_model"]:
+    """Columns of `folded_unembedding`, made from these tokens' columns alone."""
+    columns, norm = model.weights.W_U.T[tokens], model.weights.final_norm
+    if norm is None:
+        return columns
+    columns = columns if norm.weight is None else columns * norm.weight
+    return columns - columns.mean(dim=-1, keepdim=True) if norm.kind == "layer" else columns
+
+
+def top_tokens(
+    model: Model, vectors: Float[Tensor, "vector d_model"], k: int, *, largest: bool = True
+) -> tuple[Float[Tensor, "vector k"], Int[Tensor, "vector k"]]:
+    """What vectors of the residual stream raise most (`largest=False`: lower most): logits through the final norm's gain and
+    centring and the unembedding, without scale and biases, and token ids, best first; of equal ones the earlier id.
+
+    Vectors are read a block at a time, so that at most VOCABULARY_BLOCK logits are held.
+    """
+    matrix = folded_unembedding(model.weights)
+    k = min(k, matrix.shape[1])
+    size = max(1, VOCABULARY_BLOCK // matrix.shape[1])
+    sign = 1.0 if largest else -1.0
+    parts = [_best(sign * (block @ matrix), k) for block in vectors.split(size)]
+    return sign * torch.cat([values for values, _ in parts]), torch.cat([ids for _, ids in parts])
+
+
+def _best(logits: Float[Tensor, "vector d_vocab"], k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row, of equal ones the earlier; `topk` alone leaves that open."""
+    values, ids = logits.topk(k, dim=-1)
+    bound = values[:, -1:]
+    tied = ((logits >= bound).sum(dim=-1) > k).nonzero()[:, 0]
+    if len(tied):
+        order = logits[tied].argsort(dim=-1, descending=True, stable=True)[:, :k]
+        ids[tied], values[tied] = order, logits[tied].gather(1, order)
+    within, order = ids.sort(dim=-1)
+    values = values.gather(1, order)
+    values, order = values.sort(dim=-1, descending=True, stable=True)
+    return values, within.gather(1, order)

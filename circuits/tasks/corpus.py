@@ -1,0 +1,86 @@
+"""Running text as prompts: a file cut into rows of tokens, or text that the model writes by itself."""
+
+from pathlib import Path
+
+import torch
+
+from circuits.errors import PromptError
+from circuits.models import Model, TokenBatch
+from circuits.models.forward import forward
+from circuits.models.layers import unembed
+from circuits.tasks.repeats import bos_id
+
+WIDTH = 128
+"""Tokens of a row, BOS included, where nothing else is asked for and the model takes as many."""
+_PIECE = 2**16
+"""Characters that are tokenized at a time."""
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file. Raises PromptError where it is none; a missing file stays the OSError that it is."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{path}: no UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def text_rows(model: Model, text: str, *, width: int | None = None, limit: int | None = None) -> TokenBatch:
+    """A text cut into prompts of equal length (`width` tokens, BOS included where the model has one), in order.
+
+    A last row that would not be full is left out, unless it is the only one. `limit` keeps so many tokens of the text.
+    On the CPU: move batches to the model as they are run. Raises PromptError for a text of fewer than two tokens,
+    ModelError for a model without a tokenizer.
+    """
+    ids = text_tokens(model, text, limit=limit)
+    if len(ids) < 2:
+        raise PromptError(f"a text of {len(ids)} tokens is too short: give a longer one")
+    bos = bos_id(model)
+    opening = [] if bos is None else [bos]
+    asked = WIDTH if width is None else width
+    fitting = min(asked, model.max_positions or asked) - len(opening)
+    if fitting < 1:
+        raise PromptError(f"rows of {asked} tokens leave no room for text")
+    fitting = min(fitting, len(ids))
+    body = torch.tensor(ids[: len(ids) // fitting * fitting], dtype=torch.long).reshape(-1, fitting)
+    return TokenBatch.unpadded(torch.cat([body.new_tensor(opening).expand(len(body), -1), body], dim=1))
+
+
+def text_tokens(model: Model, text: str, *, limit: int | None = None) -> list[int]:
+    """Token ids of a text of any length, without BOS; `limit` stops after so many. Long texts are tokenized piece by piece,
+    cut where a line or a word begins."""
+    ids: list[int] = []
+    start = 0
+    while start < len(text) and (limit is None or len(ids) < limit):
+        stop = _cut(text, start)
+        ids += model.to_tokens(text[start:stop], prepend_bos=False).ids[0].tolist()
+        start = stop
+    return ids if limit is None else ids[:limit]
+
+
+def _cut(text: str, start: int) -> int:
+    """Where the piece from `start` on ends: before a space or a line break, so that no token spans two pieces."""
+    stop = start + _PIECE
+    if stop >= len(text):
+        return len(text)
+    found = max(text.rfind(" ", start + 1, stop), text.rfind("\n", start + 1, stop))
+    while found > start + 1 and text[found - 1].isspace():
+        found -= 1
+    return found if found > start else stop
+
+
+def written_text(model: Model, *, count: int = 64, length: int = 64, seed: int = 0) -> TokenBatch:
+    """Prompts that the model writes by itself, `count` of `length` tokens: BOS (or a random token where it has none), then
+    samples from what it predicts. A corpus for where no text is at hand. Special tokens are not written."""
+    length = min(length, model.max_positions or length)
+    generator = torch.Generator().manual_seed(seed)
+    bos, special = bos_id(model), [] if model.tokenizer is None else list(model.tokenizer.all_special_ids)
+    first = torch.randint(model.d_vocab, (count, 1), generator=generator)
+    ids = (first if bos is None else torch.full((count, 1), bos)).to(model.device)
+    with torch.no_grad():
+        while ids.shape[1] < length:
+            run = forward(model.weights, TokenBatch.unpadded(ids), logits=False)
+            logits = unembed(model.weights, run.residuals[-1][:, -1]).double().cpu()
+            logits[:, [token for token in special if token < logits.shape[1]]] = -torch.inf
+            drawn = torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)
+            ids = torch.cat([ids, drawn.to(model.device)], dim=1)
+    return TokenBatch.unpadded(ids)
