@@ -15,13 +15,19 @@ from circuits.models import Model, load_model
 from circuits.search.evaluate import evaluate
 from circuits.search.verdict import Verdict
 from circuits.tasks.metrics import logit_difference
-from experiments import discovery, greater_than, ground_truth, ioi
+from experiments import attribution_agreement, discovery, greater_than, ground_truth, ioi
 from experiments.benchmarks import attribution, attribution_work
 from experiments.benchmarks.patching_work import random_pairs
 from tests.models.checkpoints import build
 from tests.tasks.vocabularies import byte_pairs
 
-MAINS = {"ground_truth": ground_truth, "ioi": ioi, "greater_than": greater_than, "attribution": attribution}
+MAINS = {
+    "ground_truth": ground_truth,
+    "ioi": ioi,
+    "greater_than": greater_than,
+    "attribution": attribution,
+    "attribution_agreement": attribution_agreement,
+}
 
 
 def call(monkeypatch: pytest.MonkeyPatch, name: str, *options: str) -> int:
@@ -65,6 +71,26 @@ def test_ground_truth_writes_what_it_prints(
     for (model, method), row in summary.items():
         assert row["edge_median"] == rows.at[(model, method), "edge_auroc"]
         assert (f"{method} on {model}: {row['why']}." in said) == bool(row["why"]) == (row["edge_min"] < 1 - 1e-9)
+
+
+def test_attribution_agrees_with_itself_and_not_with_its_reverse() -> None:
+    exact = pd.Series([0.1, -0.2, 0.4, -0.8], index=list("abcd"))
+    for row in attribution_agreement.agreement(exact, 2 * exact, 3):
+        assert (row["signed"], row["sizes"], row["same_sign"]) == pytest.approx((1, 1, 1))
+    for row in attribution_agreement.agreement(exact, -exact, 3):
+        assert (row["signed"], row["sizes"], row["same_sign"]) == pytest.approx((-1, 1, 0))
+    assert [row["count"] for row in attribution_agreement.agreement(exact, exact, 3)] == [4, 3, 3]
+
+
+def test_attribution_agreement_of_a_small_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    directory = checkpoint(tmp_path / "model", 1, 2)
+    options = ("--model", str(directory), "--tasks", "induction", "--methods", "eap", "--count", "2", "--top", "5", "--json")
+    assert call(monkeypatch, "attribution_agreement", *options) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["count"] for row in rows] == [load_model(directory).graph().edge_count, 5, 5]
+    assert call(monkeypatch, "attribution_agreement", "--tasks", "xor") == 2
 
 
 def test_ground_truth_names_what_it_does_not_know(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

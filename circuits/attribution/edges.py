@@ -13,19 +13,16 @@ from circuits.attribution.points import Point, points
 from circuits.attribution.relevance import relevance
 from circuits.attribution.scores import EdgeScores
 from circuits.attribution.writers import deltas
-from circuits.errors import CircuitsError, GraphError, MemoryBudgetError, NonFiniteError
+from circuits.errors import CircuitsError, MemoryBudgetError, NonFiniteError
 from circuits.graph import Node
 from circuits.graph.places import reads_from
-from circuits.models import Edit, Model, Run, TokenBatch
-from circuits.models.edits import compile_edits
-from circuits.models.forward import forward
-from circuits.models.layers import mlp_output
-from circuits.patching.base import refuse_non_finite
+from circuits.models import Model, Run
+from circuits.patching.base import held_nodes, plain_run
 from circuits.patching.nodes import about
 from circuits.patching.sites import Positions, differing, position_masks
 from circuits.patching.sweep import BUDGET, Progress
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metrics import Metric, of_prompts
 
 Method = Literal["eap", "eap-ig", "eap-ig-activations", "relp", "exact"]
 KEPT = 20_000
@@ -81,9 +78,10 @@ def attribute_edges(
     step = prompts_at_once(model, pairs, budget)
     for start in range(0, len(pairs), step):
         report("attributing edges", start, len(pairs))
-        part = pairs[start : start + step]
+        rows = slice(start, start + step)
+        part = pairs[rows]
         chosen = [mask[start : start + step] for mask in masks.values()]
-        total.add(_part(model, part, metric, method, steps, chosen, gone, budget))
+        total.add(_part(model, part, of_prompts(metric, rows), method, steps, chosen, gone, budget))
     report("attributing edges", len(pairs), len(pairs))
     details = about(model, metric, method=method, steps=steps if "ig" in method else 1, prompts=len(pairs))
     return total.scores(model, details)
@@ -110,6 +108,7 @@ class _Total:
 
     @classmethod
     def empty(cls, model: Model, masks: dict[str, Tensor]) -> "_Total":
+        """Nothing seen so far."""
         graph = model.graph()
         size = (len(masks), graph.writer_count, graph.reader_count)
         zeros = torch.zeros(size, dtype=torch.float64)
@@ -125,6 +124,7 @@ class _Total:
         self.prompts += found.shape[1]
 
     def scores(self, model: Model, details: dict[str, Any]) -> EdgeScores:
+        """Means over prompts and their standard errors."""
         mean = self.sums / self.prompts
         spread = (self.squares / self.prompts - mean.square()).clamp(min=0) / max(self.prompts - 1, 1)
         errors = spread.sqrt() if self.prompts > 1 else torch.zeros_like(mean)
@@ -156,29 +156,6 @@ def _part(
         found = gradients(model, pairs, metric, pairs.clean, (*point.edits, *held))
         _add(scores, model, pairs, own, other, found, point, chosen, budget)
     return scores
-
-
-def held_nodes(other: Run, nodes: Sequence[Node]) -> tuple[Edit, ...]:
-    """Edits that hold heads and MLPs at their values in the other run. Raises GraphError for other kinds of nodes."""
-    edits = []
-    for node in nodes:
-        layer, block = node.layer or 0, other.weights.blocks[node.layer or 0]
-        if node.kind == "head":
-            edits.append(Edit(node, other.z[layer][:, :, node.index]))
-        elif node.kind == "mlp" and block.mlp is not None:
-            edits.append(Edit(node, mlp_output(other.neurons[layer], block.mlp, block.mlp_post_norm)))
-        else:
-            raise GraphError(f"{node} cannot be left out: only heads and whole MLPs can")
-    return tuple(edits)
-
-
-@torch.no_grad()
-def plain_run(model: Model, tokens: TokenBatch, edits: Sequence[Edit] = ()) -> Run:
-    """A run with its factors and without logits. Raises NonFiniteError with the first site."""
-    compiled = compile_edits(edits, model.graph())
-    run = forward(model.weights, model.prepare(tokens), edits=compiled, logits=False)
-    refuse_non_finite(run)
-    return run
 
 
 def _add(

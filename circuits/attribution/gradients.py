@@ -12,6 +12,7 @@ from circuits.models.edits import compile_edits
 from circuits.models.forward import forward
 from circuits.models.layers import SLOTS, Geometry, Slot, activate, headed, norm_scale, placed
 from circuits.models.weights import MLP, Attention, Norm
+from circuits.patching.base import refuse_non_finite
 from circuits.patching.reading import Reading as MetricReading
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
@@ -53,7 +54,7 @@ def back_from(scores: Float[Tensor, " prompt"], run: Run, *, held_norms: bool = 
     mlps = tuple(read.mlp for read in run.reads if read.mlp is not None)
     wanted = (*run.q, *run.k, *run.v, *run.z, *mlps, *run.neurons, run.residuals[0], run.residuals[-1])
     found = _slopes(scores.sum(), wanted)
-    refuse_non_finite(scores, found)
+    _refuse_non_finite(scores, found, run)
     taken, counts = iter(found), (run.q, run.k, run.v, run.z, mlps, run.neurons)
     q, k, v, z, mlp, neurons = (tuple(next(taken) for _ in count) for count in counts)
     return Gradients(detached(run), scores.detach(), q, k, v, z, mlp, neurons, next(taken), next(taken), held_norms)
@@ -66,12 +67,14 @@ def _slopes(total: Tensor, wanted: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(next(found) if part.requires_grad else torch.zeros_like(part) for part in wanted)
 
 
-def refuse_non_finite(scores: Tensor, found: tuple[Tensor, ...]) -> None:
-    """Raise NonFiniteError where a metric or a gradient holds NaN or infinity."""
-    if not bool(scores.detach().isfinite().all()):
-        raise NonFiniteError("the metric is not a finite number")
-    if not all(bool(part.isfinite().all()) for part in found):
-        raise NonFiniteError("a gradient of the metric holds NaN or infinity")
+def _refuse_non_finite(scores: Tensor, found: tuple[Tensor, ...], run: Run) -> None:
+    """Raise NonFiniteError where a metric or a gradient holds NaN or infinity, with the first site of the run that does."""
+    right = bool(scores.detach().isfinite().all())
+    if right and all(bool(part.isfinite().all()) for part in found):
+        return
+    with torch.no_grad():
+        refuse_non_finite(run)
+    raise NonFiniteError("a gradient of the metric holds NaN or infinity" if right else "the metric is not a finite number")
 
 
 def detached(run: Run) -> Run:

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from circuits.attribution.blocks import Readers, Scorer, Writers
-from circuits.attribution.edges import KEPT, plain_run, prompts_at_once
+from circuits.attribution.edges import KEPT, prompts_at_once
 from circuits.attribution.gradients import Gradients, folded, gradients, neuron_slopes, slot_readings, unit_and_scale
 from circuits.attribution.points import Point, points
 from circuits.attribution.scores import EdgeScores
@@ -19,12 +19,13 @@ from circuits.errors import CircuitsError, MemoryBudgetError
 from circuits.models import Model, Run
 from circuits.models.forward import SLOTS
 from circuits.models.weights import MLP, Block
+from circuits.patching.base import plain_run
 from circuits.patching.nodes import about
 from circuits.patching.outside import output_weights
 from circuits.patching.sites import differing
 from circuits.patching.sweep import Progress
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metrics import Metric, of_prompts
 
 NEURON_BUDGET = 2**29
 """Bytes that may be held above the model, unless a call says otherwise."""
@@ -131,13 +132,13 @@ def _gather(
 
     at_once = prompts_at_once(model, pairs, budget // 2)
     for start in range(0, len(pairs), at_once):
-        some = pairs[start : start + at_once]
+        some, own_metric = pairs[start : start + at_once], of_prompts(metric, slice(start, start + at_once))
         kept = _rows(model, some)
         own, other = plain_run(model, some.clean), plain_run(model, some.corrupt)
         for name, layer, value in _changes(own, other, layers.stop):
             put(name, layer, 0, value, kept)
         for step, point in enumerate([Point()] if method == "eap" else points(model, own, other, method, steps)):
-            found = gradients(model, some, metric, some.clean, point.edits)
+            found = gradients(model, some, own_metric, some.clean, point.edits)
             weight = point.weight / len(pairs)
             put("final", 0, step, found.final * weight, kept)
             for layer in layers:

@@ -1,25 +1,25 @@
 """Attribution patching of nodes: what taking one node from the corrupt prompts would do, to first order."""
 
-from collections.abc import Iterator
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.attribution.edges import plain_run, prompts_at_once
+from circuits.attribution.edges import prompts_at_once
 from circuits.attribution.gradients import Gradients, gradients
 from circuits.attribution.points import points
 from circuits.attribution.relevance import relevance
 from circuits.errors import CircuitsError
 from circuits.models import Model, Run
+from circuits.patching.base import plain_run
 from circuits.patching.effects import Effects, effects_of
 from circuits.patching.nodes import about
 from circuits.patching.reading import Reading
 from circuits.patching.sites import differing
 from circuits.patching.sweep import BUDGET, Progress
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metrics import Metric, of_prompts
 
 NodeMethod = Literal["eap", "eap-ig", "relp"]
 
@@ -46,12 +46,17 @@ def attribute_nodes(
     step, parts, ends = prompts_at_once(model, pairs, budget), [], []
     for start in range(0, len(pairs), step):
         report("attributing nodes", start, len(pairs))
-        part = pairs[start : start + step]
-        own, other = plain_run(model, part.clean), plain_run(model, part.corrupt)
-        mask = differing(part, causal=model.weights.causal)
-        slopes = (found for found in _gradients(model, part, metric, method, steps, own, other))
-        moved = sum((_moved(own, other, found, mask, neurons) * weight for found, weight in slopes), start=torch.zeros(()))
-        reading = Reading.of(metric, part)
+        part, some = pairs[start : start + step], of_prompts(metric, slice(start, start + step))
+        other, mask = plain_run(model, part.corrupt), differing(part, causal=model.weights.causal)
+        if method == "eap-ig":
+            own, moved = plain_run(model, part.clean), torch.zeros(())
+            for point in points(model, own, other, method, steps):
+                found = gradients(model, part, some, part.clean, point.edits)
+                moved = moved + _moved(own, other, found, mask, neurons) * point.weight
+        else:  # the gradient run is the clean run
+            found = (relevance if method == "relp" else gradients)(model, part, some, part.clean)
+            own, moved = found.run, _moved(found.run, other, found, mask, neurons)
+        reading = Reading.of(some, part)
         scores = [reading.scores(model.weights, reading.at_columns(run.residuals[-1])[None])[0] for run in (own, other)]
         parts.append(scores[0] + moved)
         ends.append(torch.stack(scores))
@@ -60,18 +65,6 @@ def attribute_nodes(
     names = [str(node) for node in model.graph(neurons=neurons).nodes() if node.kind != "logits"]
     details = about(model, metric, patched="nodes", method=method, estimated=True)
     return effects_of(names, torch.cat(parts, dim=1), (clean, corrupt), pairs, "noising", details, seed)
-
-
-def _gradients(
-    model: Model, pairs: PromptPairs, metric: Metric, method: NodeMethod, steps: int, own: Run, other: Run
-) -> Iterator[tuple[Gradients, float]]:
-    if method == "relp":
-        yield relevance(model, pairs, metric, pairs.clean), 1.0
-    elif method == "eap":
-        yield gradients(model, pairs, metric, pairs.clean), 1.0
-    else:
-        for point in points(model, own, other, method, steps):
-            yield gradients(model, pairs, metric, pairs.clean, point.edits), point.weight
 
 
 def _moved(own: Run, other: Run, found: Gradients, mask: Tensor, neurons: bool) -> Float[Tensor, "node prompt"]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import CircuitsError, FileFormatError, GraphError, NonFiniteError
@@ -17,6 +17,7 @@ from circuits.graph import Circuit, Edge, Graph
 from circuits.graph.places import edge_at, on_paths, places, reads_from
 from circuits.graph.reading import read_document
 from circuits.graph.storage import write_whole
+from circuits.patching.members import is_edge
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -218,8 +219,3 @@ class EdgeScores:
         errors = [[float("nan") if value is None else value for value in row] for row in data["errors"]]
         numbers = [torch.tensor(part, dtype=torch.float64).reshape(-1, len(writers)) for part in (data["scores"], errors)]
         return cls(graph, writers, readers, *numbers, labels=tuple(data["labels"]), metadata=data["metadata"])
-
-
-def is_edge(graph: Graph) -> Bool[Tensor, "writer reader"]:
-    """Where a graph of heads and MLPs has edges."""
-    return torch.arange(graph.writer_count)[:, None] < torch.tensor(reads_from(graph))[None]

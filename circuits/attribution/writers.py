@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.models import Run
-from circuits.models.layers import attention_output, linear, mlp_output, norm_scale
-from circuits.patching.outside import output_weights
+from circuits.models.layers import mlp_output
+from circuits.patching.outside import output_weights, scaled_heads, scaled_neurons
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,24 +25,16 @@ class Writing:
 def head_writing(own: Run, other: Run, layer: int) -> Writing:
     """The heads of a layer: the other run's minus this one's."""
     block = own.weights.blocks[layer]
-    W, post = output_weights(block.attention.W_O, block.attention_post_norm), block.attention_post_norm
-    z = [run.z[layer].flatten(2) for run in (own, other)]
-    if post is not None:
-        wholes = (attention_output(run.z[layer], block.attention, None) for run in (own, other))
-        z = [value / norm_scale(whole, post) for value, whole in zip(z, wholes, strict=True)]
-    return Writing(z[1] - z[0], W, block.attention.d_head)
+    change = scaled_heads(other.z[layer], block) - scaled_heads(own.z[layer], block)
+    return Writing(change.flatten(2), output_weights(block.attention.W_O, block.attention_post_norm), block.attention.d_head)
 
 
 def neuron_writing(own: Run, other: Run, layer: int) -> Writing:
     """The neurons of a layer: the other run's minus this one's."""
     block = own.weights.blocks[layer]
     assert block.mlp is not None
-    W, post = output_weights(block.mlp.W_out, block.mlp_post_norm), block.mlp_post_norm
-    neurons = [run.neurons[layer] for run in (own, other)]
-    if post is not None:
-        wholes = (linear(value, block.mlp.W_out, block.mlp.b_out) for value in neurons)
-        neurons = [value / norm_scale(whole, post) for value, whole in zip(neurons, wholes, strict=True)]
-    return Writing(neurons[1] - neurons[0], W, 1)
+    change = scaled_neurons(other.neurons[layer], block) - scaled_neurons(own.neurons[layer], block)
+    return Writing(change, output_weights(block.mlp.W_out, block.mlp_post_norm), 1)
 
 
 def deltas(own: Run, other: Run, columns: slice, *, mlps: bool = True) -> Float[Tensor, "prompt writer position d_model"]:

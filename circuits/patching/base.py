@@ -2,12 +2,16 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from circuits.errors import NonFiniteError
-from circuits.models import Model, Run
+from circuits.errors import GraphError, NonFiniteError
+from circuits.graph import Node
+from circuits.models import Edit, Model, Run, TokenBatch
+from circuits.models.edits import compile_edits
+from circuits.models.forward import forward
 from circuits.models.layers import Geometry, attention_output, mlp_output
 
 _FACTORS = (("q", "q"), ("k", "k"), ("v", "v"), ("z", "z"), ("middles", "middle"), ("neurons", "neurons"))
@@ -50,6 +54,29 @@ class Base:
         if layer in self.run.edited_mlps:
             return self.run.edited_mlps[layer]
         return mlp_output(self.run.neurons[layer], block.mlp, block.mlp_post_norm)
+
+
+@torch.no_grad()
+def plain_run(model: Model, tokens: TokenBatch, edits: Sequence[Edit] = ()) -> Run:
+    """A run with its factors and without logits. Raises NonFiniteError with the first site."""
+    compiled = compile_edits(edits, model.graph())
+    run = forward(model.weights, model.prepare(tokens), edits=compiled, logits=False)
+    refuse_non_finite(run)
+    return run
+
+
+def held_nodes(other: Run, nodes: Sequence[Node]) -> tuple[Edit, ...]:
+    """Edits that hold heads and MLPs at their values in the other run. Raises GraphError for other kinds of nodes."""
+    edits = []
+    for node in nodes:
+        layer, block = node.layer or 0, other.weights.blocks[node.layer or 0]
+        if node.kind == "head":
+            edits.append(Edit(node, other.z[layer][:, :, node.index]))
+        elif node.kind == "mlp" and block.mlp is not None:
+            edits.append(Edit(node, mlp_output(other.neurons[layer], block.mlp, block.mlp_post_norm)))
+        else:
+            raise GraphError(f"{node} cannot be left out: only heads and whole MLPs can")
+    return tuple(edits)
 
 
 def refuse_non_finite(run: Run) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from circuits.errors import GraphError
@@ -31,8 +31,7 @@ class Members:
     @classmethod
     def whole(cls, graph: Graph) -> "Members":
         """Every edge of a graph of heads and MLPs."""
-        before = torch.tensor(reads_from(graph))
-        writers, readers = (torch.arange(graph.writer_count)[:, None] < before[None]).nonzero(as_tuple=True)
+        writers, readers = is_edge(graph).nonzero(as_tuple=True)
         return cls(graph, writers, readers)
 
     def __len__(self) -> int:
@@ -42,6 +41,11 @@ class Members:
         """The edges that do not leave any of these writers' places."""
         kept = ~torch.isin(self.writers, torch.tensor(sorted(nodes), dtype=torch.long))
         return Members(self.graph, self.writers[kept], self.readers[kept])
+
+
+def is_edge(graph: Graph) -> Bool[Tensor, "writer reader"]:
+    """Where a graph of heads and MLPs has edges."""
+    return torch.arange(graph.writer_count)[:, None] < torch.tensor(reads_from(graph))[None]
 
 
 def check(graph: Graph, circuits: Sequence[Members]) -> None:

@@ -12,7 +12,7 @@ from circuits.errors import NonFiniteError
 from circuits.graph import Circuit, Graph
 from circuits.models import Model, Run, TokenBatch
 from circuits.models.layers import Geometry, unembed
-from circuits.patching.base import refuse_non_finite
+from circuits.patching.base import plain_run
 from circuits.patching.circuit_pass import CircuitPass
 from circuits.patching.members import Members, check
 from circuits.patching.outside import Ablation, Outside, outside_of
@@ -20,7 +20,7 @@ from circuits.patching.reading import Reading
 from circuits.patching.sites import differing
 from circuits.patching.sweep import BUDGET, Progress
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metrics import Metric, of_prompts
 
 
 @torch.no_grad()
@@ -49,12 +49,10 @@ class Circuits:
     ) -> None:
         self.model, self.pairs, self.metric, self.budget = model, pairs, metric, budget
         with torch.no_grad():
-            self.own, self.other = (model.run(side) for side in (pairs.clean, pairs.corrupt))
-        for run in (self.own, self.other):
-            refuse_non_finite(run)
+            self.own, self.other = (plain_run(model, side) for side in (pairs.clean, pairs.corrupt))
         self.outside: Ablation = outside
         self._rest: dict[bool, Outside] = {}
-        self.start = self._start(outside)
+        self.start = first_column(model, pairs, outside)
         self.reading = Reading.of(metric, pairs)
         self.clean, self.corrupt = (self._scores(run.residuals[-1]) for run in (self.own, self.other))
 
@@ -73,14 +71,6 @@ class Circuits:
 
     def _scores(self, final: Tensor) -> Float[Tensor, " prompt"]:
         return self.reading.scores(self.model.weights, self.reading.at_columns(final)[None])[0]
-
-    def _start(self, outside: Ablation) -> int:
-        """The first column where clean and outside values can differ."""
-        if outside != "corrupt" or not self.model.weights.causal:
-            return 0
-        used = differing(self.pairs, causal=True).any(dim=0).nonzero()[:, 0]
-        first = int(used[0]) if len(used) else self.pairs.clean.ids.shape[1] - 1
-        return min(first, int(self.pairs.answer_columns.min()))
 
     @torch.no_grad()
     def scores(
@@ -130,8 +120,19 @@ class Circuits:
         rest = _rows(self.rest(members[0].graph.neurons), part)
         carried = CircuitPass(self.model.weights, geometry, self.own.residuals[0][part], rest, members, self.start)
         final = carried.run(self.reading.columns[part])
-        reading = self.reading if part == slice(0, len(self.pairs)) else Reading.of(self.metric, self.pairs[part])
+        reading = (
+            self.reading if part == slice(0, len(self.pairs)) else Reading.of(of_prompts(self.metric, part), self.pairs[part])
+        )
         return reading.scores(self.model.weights, final)
+
+
+def first_column(model: Model, pairs: PromptPairs, outside: Ablation) -> int:
+    """The first column where clean values and those outside can differ."""
+    if outside != "corrupt" or not model.weights.causal:
+        return 0
+    used = differing(pairs, causal=True).any(dim=0).nonzero()[:, 0]
+    first = int(used[0]) if len(used) else pairs.clean.ids.shape[1] - 1
+    return min(first, int(pairs.answer_columns.min()))
 
 
 def _rows(rest: Outside, part: slice) -> Outside:

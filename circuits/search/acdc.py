@@ -9,7 +9,7 @@ from torch import Tensor
 
 from circuits.errors import CircuitsError, GraphError, NonFiniteError
 from circuits.graph import Circuit
-from circuits.graph.places import edge_at
+from circuits.graph.places import edge_at, target_places
 from circuits.models import Model
 from circuits.patching.outside import Ablation
 from circuits.patching.sweep import BUDGET, Progress
@@ -164,18 +164,8 @@ def _ones(state: State, count: int) -> Tensor:
 
 def _read_by_circuit(state: State, place: int) -> bool:
     """Whether something in the circuit reads one of the nodes that compute with a reader."""
-    graph = state.ground.graph
-    layer, index = state.ground.layer_of(place)
-    if layer == graph.n_layers:
-        return True
-    first = 1 + layer * (graph.n_heads + graph.mlp_writers)
-    if index == graph.head_readers:
-        return bool(state.kept[first + graph.n_heads].any())
-    if index < graph.n_heads:
-        return bool(state.kept[first + index].any())
-    size = graph.n_heads // graph.n_key_value_heads
-    first += (index - graph.n_heads) % graph.n_key_value_heads * size
-    return bool(state.kept[first : first + size].any())
+    nodes, logits = target_places(state.ground.graph, place), len(state.kept)
+    return logits in nodes or bool(state.kept[nodes.start : nodes.stop].any())
 
 
 def _decide(descent: _Descent, reach: Plan, at_once: int) -> list[_Descent]:

@@ -9,15 +9,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuits.attribution.edges import plain_run
 from circuits.errors import NonFiniteError
 from circuits.graph import Graph
 from circuits.graph.places import reads_from
 from circuits.models import Model, Run
 from circuits.models.layers import Geometry, mlp_output, unembed
+from circuits.patching.base import plain_run
+from circuits.patching.members import is_edge
 from circuits.patching.outside import Ablation, Outside, output_weights, outside_of, scaled_heads
 from circuits.patching.reading import Reading
-from circuits.patching.sites import differing
+from circuits.patching.subgraph import first_column
 from circuits.search.slots import Slots
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
@@ -109,7 +110,6 @@ class State:
     def whole(cls, ground: Ground) -> "State":
         """The full graph."""
         graph, own, slots = ground.graph, ground.own, ground.slots
-        kept = torch.arange(graph.writer_count)[:, None] < torch.tensor(ground.before)[None]
         layers = []
         for layer, block in enumerate(ground.model.weights.blocks):
             last = layer == graph.n_layers - 1
@@ -124,7 +124,7 @@ class State:
         loss = float(ground.loss(final[None])[0])
         if not math.isfinite(loss):
             raise NonFiniteError(f"the {ground.metric} of the clean prompts is {loss}")
-        return cls(ground, kept, {}, tuple(layers), loss)
+        return cls(ground, is_edge(graph), {}, tuple(layers), loss)
 
     def read(self, place: int) -> Float[Tensor, "prompt position d_model"]:
         """What a reader reads."""
@@ -136,15 +136,6 @@ class State:
         kept = self.kept.clone()
         kept[writers, place] = False
         return dataclasses.replace(self, kept=kept)
-
-
-def first_column(model: Model, pairs: PromptPairs, outside: Ablation) -> int:
-    """The first column where clean values and those outside can differ."""
-    if outside != "corrupt" or not model.weights.causal:
-        return 0
-    used = differing(pairs, causal=True).any(dim=0).nonzero()[:, 0]
-    first = int(used[0]) if len(used) else pairs.clean.ids.shape[1] - 1
-    return min(first, int(pairs.answer_columns.min()))
 
 
 def loss_of(model: Model, pairs: PromptPairs, metric: Metric | None, own: Run) -> tuple[Loss, str]:

@@ -23,12 +23,11 @@ from circuits.patching.bootstrap import Effect, ratio_intervals
 from circuits.patching.members import Members
 from circuits.patching.nodes import about
 from circuits.patching.outside import Ablation
-from circuits.patching.subgraph import Circuits
 from circuits.patching.sweep import BUDGET, Progress
+from circuits.search.evaluate import Judge
 from circuits.search.nulls import random_edges
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
-from circuits.tasks.prompts import refuse_zero_gap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,6 +126,20 @@ def faithfulness_curve(
     `pairs` should be held out: others than the scores were made on. `by`: strongest by |score| ("size"), or by how much they
     support the metric. Raises CircuitsError for shares outside 0 to 1 and for scores of some edges alone.
     """
+    judge = Judge(model, pairs, metric, outside=outside, neurons=scores.graph.neurons, budget=budget, progress=progress)
+    return curve_of(judge, scores, shares=shares, by=by, random_orders=random_orders, seed=seed)
+
+
+def curve_of(
+    judge: Judge,
+    scores: EdgeScores,
+    *,
+    shares: Sequence[float] = MIB_SIZES,
+    by: By = "size",
+    random_orders: int = 5,
+    seed: int = 0,
+) -> Curve:
+    """`faithfulness_curve` on base runs that are there already."""
     if not shares or any(not 0 < share <= 1 for share in shares):
         raise CircuitsError("shares of edges lie above 0 and at most at 1")
     if not scores.complete:
@@ -138,14 +151,11 @@ def faithfulness_curve(
     draw = random.Random(seed)
     for _ in range(random_orders):
         circuits += [random_edges(graph, size, draw) for size in sizes]
-    runs = Circuits(model, pairs, metric, outside=outside, budget=budget)
-    start = runs.baseline(neurons=graph.neurons)
-    refuse_zero_gap(runs.clean, start, pairs)
-    found = runs.scores(circuits, progress=progress, what="running circuits of all sizes") - start
-    gap = (runs.clean - start).double().cpu()
-    points = ratio_intervals(found[: len(sizes)], gap, seed=seed)
-    null = found[len(sizes) :].double().cpu().mean(dim=1) / gap.mean()
-    details = about(model, metric, outside=outside, by=by, prompts=len(pairs), seed=seed, scores=dict(scores.metadata))
+    found = judge.changes(circuits, "running circuits of all sizes")
+    points = ratio_intervals(found[: len(sizes)], judge.gap, seed=seed)
+    null = found[len(sizes) :].mean(dim=1) / judge.gap.mean()
+    setting = {"outside": judge.outside, "by": by, "prompts": len(judge.gap), "seed": seed}
+    details = about(judge.model, judge.metric, **setting, scores=dict(scores.metadata))
     return Curve(shares, tuple(sizes), tuple(points), null.reshape(random_orders, len(sizes)), details)
 
 

@@ -6,13 +6,14 @@ import random
 from typing import TYPE_CHECKING, Literal, get_args
 
 from circuits.attribution import EdgeScores, attribute_edges
+from circuits.attribution.edges import KEPT
 from circuits.errors import CircuitsError, PromptError
 from circuits.graph import Circuit
 from circuits.models import Model
 from circuits.patching.sweep import BUDGET, Progress
 from circuits.search.acdc import acdc_thresholds
-from circuits.search.curves import Curve, faithfulness_curve
-from circuits.search.evaluate import evaluate
+from circuits.search.curves import Curve, curve_of
+from circuits.search.evaluate import Judge, faithfulness, verdict_of
 from circuits.search.pruning import prune_edges
 from circuits.search.screening import Screening, screen_then_verify
 from circuits.search.shrinking import shrink
@@ -108,13 +109,12 @@ def discover(
         circuit = screening.circuit
     if not len(circuit):
         raise CircuitsError(f"{method} kept no edge that lies on a path: ask for more edges, or a lower threshold")
-    options = {"seed": seed, "budget": budget, "progress": progress}
-    verdict = evaluate(
-        model, circuit, held_out, metric, searched_on=pairs, random_circuits=random_circuits, minimality=not neurons, **options
-    )
-    curve = None
+    seen = faithfulness(model, circuit, pairs, metric, seed=seed)
+    judge = Judge(model, held_out, metric, neurons=neurons, budget=budget, progress=progress)
+    counts = {"random_circuits": random_circuits, "minimality": not neurons}
+    verdict, curve = verdict_of(judge, circuit, searched_on=seen, seed=seed, **counts), None
     if scores is not None and scores.complete and not neurons:
-        curve = faithfulness_curve(model, scores, held_out, metric, **options)
+        curve = curve_of(judge, scores, seed=seed)
     return Discovery(circuit, verdict, scores, curve, screening)
 
 
@@ -131,11 +131,12 @@ def _scores(
     progress: Progress | None,
 ) -> EdgeScores:
     if method == "prune":
-        return prune_edges(model, pairs, edges=edges, seed=seed, progress=progress)
+        return prune_edges(model, pairs, edges=edges, seed=seed, budget=budget, progress=progress)
     if method == "shrink":
-        return shrink(model, pairs, metric, edges=edges, progress=progress)
+        return shrink(model, pairs, metric, edges=edges, budget=budget, progress=progress)
     assert method != "acdc"
-    return attribute_edges(model, pairs, metric, method=method, steps=steps, neurons=neurons, budget=budget, progress=progress)
+    options = {"keep": max(KEPT, 2 * edges), "budget": budget, "progress": progress}  # some will lie on no path
+    return attribute_edges(model, pairs, metric, method=method, steps=steps, neurons=neurons, **options)
 
 
 def _acdc(

@@ -52,12 +52,28 @@ def evaluate(
     `searched_on` gives the other figure. Raises GraphError for an empty circuit or one of another graph, PromptError where
     a pair has no gap.
     """
-    graph = model.graph(neurons=circuit.graph.neurons)
+    judge = Judge(model, pairs, metric, outside=outside, neurons=circuit.graph.neurons, budget=budget, progress=progress)
+    seen = None if searched_on is None else faithfulness(model, circuit, searched_on, metric, outside=outside, seed=seed)
+    counts = {"random_circuits": random_circuits, "random_sets": random_sets}
+    return verdict_of(judge, circuit, searched_on=seen, minimality=minimality, seed=seed, **counts)
+
+
+def verdict_of(
+    judge: "Judge",
+    circuit: Circuit,
+    *,
+    searched_on: Effect | None = None,
+    random_circuits: int = 128,
+    random_sets: int = 8,
+    minimality: bool = True,
+    seed: int = 0,
+) -> Verdict:
+    """`evaluate` on base runs that are there already."""
+    model, graph = judge.model, judge.model.graph(neurons=circuit.graph.neurons)
     if circuit.graph != graph:
         raise GraphError(f"the circuit is one of another graph: {circuit.graph} where {model.name} has {graph}")
     if not len(circuit):
         raise GraphError("the circuit has no edges: there is nothing to judge")
-    judge = Judge(model, pairs, metric, outside=outside, neurons=graph.neurons, budget=budget, progress=progress)
     draw, members = random.Random(seed), Members.of(circuit)
     nodes = [node for node in circuit.nodes if node.kind not in ("input", "logits")]
     own = judge.changes([members], "running the circuit")
@@ -67,19 +83,18 @@ def evaluate(
     needs = judge.minimality(members, nodes, removals) if minimality else []
     effect = ratio_intervals(own, judge.gap, seed=seed)[0]
     values = null.tolist()
-    seen = None if searched_on is None else faithfulness(model, circuit, searched_on, metric, outside=outside, seed=seed)
     return Verdict(
         edges=len(members),
         nodes=len(circuit.nodes),
         share=len(members) / graph.edge_count,
-        prompts=len(pairs),
+        prompts=len(judge.gap),
         faithfulness=effect,
         null=tuple(values),
         p_value=p_value(effect.effect, values) if values else None,
         completeness=tuple(removals),
         minimality=tuple(needs),
-        searched_on=seen,
-        metadata=about(model, metric, outside=outside, seed=seed),
+        searched_on=searched_on,
+        metadata=about(model, judge.metric, outside=judge.outside, seed=seed),
     )
 
 
@@ -105,7 +120,7 @@ class Judge:
         budget: int = BUDGET,
         progress: Progress | None = None,
     ) -> None:
-        self.neurons, self.progress = neurons, progress
+        self.model, self.metric, self.outside, self.neurons, self.progress = model, metric, outside, neurons, progress
         self._runs = Circuits(model, pairs, metric, outside=outside, budget=budget)
         self._start = self._runs.baseline(neurons=neurons)
         refuse_zero_gap(self._runs.clean, self._start, pairs)

@@ -7,15 +7,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.attribution.edges import plain_run
+from circuits.errors import MemoryBudgetError
 from circuits.graph import Graph
-from circuits.graph.places import reads_from
 from circuits.models import Model, Run
 from circuits.models.layers import Geometry, mlp_output, neuron_activations, normalise
+from circuits.patching.base import plain_run
+from circuits.patching.members import is_edge
 from circuits.patching.outside import Ablation, LayerOutside, Outside, output_weights, outside_of, scaled_heads
-from circuits.search.acdc_state import first_column
+from circuits.patching.reading import Reading
+from circuits.patching.subgraph import first_column
 from circuits.search.slots import Slots
 from circuits.tasks import PromptPairs
+from circuits.tasks.metrics import Metric, of_prompts
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 """Temperature and stretch of a hard-concrete gate (Louizos et al. 2018)."""
@@ -31,6 +34,47 @@ def sampled(log_alpha: Float[Tensor, " edge"], count: int, generator: torch.Gene
 def open_probability(log_alpha: Tensor) -> Tensor:
     """The probability that a gate is not 0."""
     return torch.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))
+
+
+def parts(model: Model, pairs: PromptPairs, metric: Metric, outside: Ablation, budget: int) -> list["Gated"]:
+    """Gated runs of so many prompts each that one and what its gradients need fit the budget. Raises MemoryBudgetError where
+    not even one prompt does, NonFiniteError."""
+    width = pairs.clean.ids.shape[1] - first_column(model, pairs, outside)
+    one = width * bytes_a_token(model)
+    if one > budget:
+        raise MemoryBudgetError(
+            f"gates of all edges on one prompt need {one / 2**20:,.0f} MiB, the budget is {budget / 2**20:,.0f} MiB: give "
+            "shorter prompts or a larger budget"
+        )
+    size = max(1, budget // one)
+    rows = [slice(start, min(start + size, len(pairs))) for start in range(0, len(pairs), size)]
+    return [
+        Gated(row, GatedRun.of(model, pairs[row], outside), Reading.of(of_prompts(metric, row), pairs[row])) for row in rows
+    ]
+
+
+def bytes_a_token(model: Model) -> int:
+    """What a gated run and its gradients hold at one token: every layer the writers so far, three times what its readers read,
+    and its neurons."""
+    graph, writers, numbers = model.graph(), 1, 0
+    for _ in range(graph.n_layers):
+        writers += graph.n_heads + graph.mlp_writers
+        numbers += (2 * writers + 3 * (graph.head_readers + graph.mlp_writers)) * model.d_model + 6 * model.d_mlp
+    return numbers * torch.finfo(model.dtype).bits // 8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gated:
+    """A gated run of some prompts, and how its metric is read."""
+
+    rows: slice
+    run: "GatedRun"
+    reading: Reading
+
+    def scores(self, values: Float[Tensor, "prompt edge"]) -> Float[Tensor, " prompt"]:
+        """The metric with gates of its own for every one of these prompts."""
+        final = self.run.final(self.run.gates(values))
+        return self.reading.scores(self.run.model.weights, final[None])[0]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,9 +99,9 @@ class GatedRun:
 
     def gates(self, values: Float[Tensor, "prompt edge"]) -> Float[Tensor, "prompt writer reader"]:
         """Matrices of gates from one number an edge, by writer and then by reader; 0 where there is no edge."""
-        is_edge = torch.arange(self.graph.writer_count)[:, None] < torch.tensor(reads_from(self.graph))[None]
-        gates = values.new_zeros(len(values), *is_edge.shape)
-        return gates.masked_scatter(is_edge.to(values.device), values)
+        there = is_edge(self.graph)
+        gates = values.new_zeros(len(values), *there.shape)
+        return gates.masked_scatter(there.to(values.device), values)
 
     def final(self, gates: Float[Tensor, "prompt writer reader"]) -> Float[Tensor, "prompt 1 d_model"]:
         """The final residual stream at the answer columns, with gates of its own for every prompt."""

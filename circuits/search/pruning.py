@@ -1,21 +1,23 @@
 """Edge pruning: a gate an edge, trained so that few edges keep what the model does."""
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
 
 from circuits.attribution import EdgeScores
-from circuits.attribution.scores import is_edge
 from circuits.errors import CircuitsError, NonFiniteError
 from circuits.graph import Graph
 from circuits.models import Model
 from circuits.models.layers import unembed
+from circuits.patching.base import plain_run
+from circuits.patching.members import is_edge
 from circuits.patching.nodes import about
 from circuits.patching.outside import Ablation
 from circuits.patching.reading import Reading
-from circuits.patching.sweep import Progress
-from circuits.search.gates import GatedRun, open_probability, sampled
+from circuits.patching.sweep import BUDGET, Progress
+from circuits.search.gates import Gated, open_probability, parts, sampled
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, kl_divergence
 
@@ -36,6 +38,7 @@ def prune_edges(
     learning_rate: float = 0.2,
     seed: int = 0,
     outside: Ablation = "corrupt",
+    budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> EdgeScores:
     """Edge pruning (Bhaskar et al. 2024): one hard-concrete gate an edge (Louizos et al. 2018), all trained together.
@@ -44,15 +47,15 @@ def prune_edges(
     far the expected number of open gates is from the wanted one, which comes down to `edges`, or to this `share` of all. Every
     prompt draws gates of its own, so that a step sees as many draws as there are prompts.
     An edge's score is the probability that its gate is open at the end, 0 to 1, larger = kept: `.top(edges)` is the circuit.
-    `outside`: what closed edges carry. The same seed gives the same scores. Raises CircuitsError for options that do not fit,
-    NonFiniteError.
+    `outside`: what closed edges carry. `budget` bounds the bytes of a run and its gradients. The same seed gives the same
+    scores. Raises CircuitsError for options that do not fit, NonFiniteError, MemoryBudgetError.
     """
     wanted = _wanted(model.graph(), edges, share)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1 or not learning_rate > 0:
         raise CircuitsError(
             f"edge pruning takes steps from 1 on and a positive learning rate, got {steps!r} and {learning_rate!r}"
         )
-    training = _Training.begin(model, pairs, metric, outside, wanted, learning_rate)
+    training = _Training.begin(model, pairs, metric, outside, wanted, learning_rate, budget)
     generator, loss = torch.Generator().manual_seed(seed), 0.0
     for step in range(steps):
         if progress is not None:
@@ -85,8 +88,7 @@ def _wanted(graph: Graph, edges: int | None, share: float | None) -> int:
 class _Training:
     """Gates, multipliers and what they are trained on."""
 
-    run: GatedRun
-    reading: Reading
+    runs: list[Gated]
     metric: Metric
     clean: Tensor
     wanted: int
@@ -97,34 +99,46 @@ class _Training:
 
     @classmethod
     def begin(
-        cls, model: Model, pairs: PromptPairs, metric: Metric | None, outside: Ablation, wanted: int, learning_rate: float
+        cls,
+        model: Model,
+        pairs: PromptPairs,
+        metric: Metric | None,
+        outside: Ablation,
+        wanted: int,
+        learning_rate: float,
+        budget: int,
     ) -> "_Training":
-        run = GatedRun.of(model, pairs, outside)
-        final = run.slots.pick(run.own.residuals[-1][:, run.slots.start :])
+        """All gates alike, and the clean runs."""
+        final = plain_run(model, pairs.clean).residuals[-1]
         with torch.no_grad():
-            metric = kl_divergence(unembed(model.weights, final)[:, 0]) if metric is None else metric
-            reading = Reading.of(metric, pairs)
-            clean = reading.scores(model.weights, final[None])[0]
+            picked = Reading(pairs.answer_columns[:, None].to(model.device), lambda logits: logits).at_columns(final)
+            metric = kl_divergence(unembed(model.weights, picked)[:, 0]) if metric is None else metric
+            clean = Reading.of(metric, pairs).scores(model.weights, picked[None])[0]
+        runs = parts(model, pairs, metric, outside, budget)
         options = {"dtype": model.dtype, "device": model.device}
         log_alpha = torch.full((model.graph().edge_count,), START, requires_grad=True, **options)
         multipliers = torch.zeros(2, requires_grad=True, **options)
         down = torch.optim.Adam([log_alpha], lr=learning_rate)
         up = torch.optim.Adam([multipliers], lr=learning_rate, maximize=True)
-        return cls(run, reading, metric, clean, wanted, log_alpha, multipliers, down, up)
+        return cls(runs, metric, clean, wanted, log_alpha, multipliers, down, up)
 
     def step(self, done: float, generator: torch.Generator) -> float:
         """One step, `done` of the way to the wanted number of edges; gives the loss without the Lagrangian."""
-        final = self.run.final(self.run.gates(sampled(self.log_alpha, len(self.clean), generator)))
-        loss = (self.reading.scores(self.run.model.weights, final[None])[0] - self.clean).abs().mean()
-        if not bool(loss.isfinite()):
-            raise NonFiniteError(f"the loss is {float(loss.detach())} while gates are trained")
+        drawn = sampled(self.log_alpha, len(self.clean), generator)
+        values, loss = drawn.detach().requires_grad_(True), 0.0
+        for part in self.runs:
+            own = (part.scores(values[part.rows]) - self.clean[part.rows]).abs().sum() / len(self.clean)
+            own.backward()
+            loss += float(own.detach())
+        if not math.isfinite(loss):
+            raise NonFiniteError(f"the loss is {loss} while gates are trained")
         total = len(self.log_alpha)
         target = done * self.wanted + (1 - done) * total
         excess = (open_probability(self.log_alpha).sum() - target) / total
         lagrangian = self.multipliers[0] * excess + self.multipliers[1] * excess.square()
         self.down.zero_grad()
         self.up.zero_grad()
-        (loss + lagrangian).backward()
+        torch.autograd.backward((drawn, lagrangian), (values.grad, None))
         self.down.step()
         self.up.step()
-        return float(loss.detach())
+        return loss

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from circuits.attribution import EdgeScores, attribute_edges
 from circuits.graph import Circuit, Edge, Graph, Node, Reader
-from circuits.models import Edit, Model
-from circuits.patching.base import Base
+from circuits.models import Model
+from circuits.patching.base import Base, held_nodes, plain_run
 from circuits.patching.bootstrap import Effect, ratio_intervals
 from circuits.patching.changes import Change, Kind, Variant
 from circuits.patching.directions import difference, reading_change
@@ -166,9 +166,9 @@ class _Tester:
         self.budget, self.progress, self.seed = budget, progress, seed
         self.reading, self.mask = Reading.of(metric, pairs), differing(pairs, causal=model.weights.causal)
         with torch.no_grad():
-            self.other = Base(model, model.run(pairs.corrupt))
+            self.other = Base(model, plain_run(model, pairs.corrupt))
             self.corrupt = Sweep(model, self.other.run, self.reading).base_scores()
-            self.sweep = Sweep(model, model.run(pairs.clean), self.reading, budget=budget)
+            self.sweep = Sweep(model, plain_run(model, pairs.clean), self.reading, budget=budget)
             self.clean = self.sweep.base_scores()
         refuse_zero_gap(self.clean, self.corrupt, pairs)
         self.gap = self.clean - self.corrupt
@@ -177,9 +177,7 @@ class _Tester:
 
     def run(self, context: Sequence[Node]) -> Base:
         """The clean run with some nodes at their corrupt values."""
-        edits = [Edit(node, self._value(node)) for node in context]
-        with torch.no_grad():
-            return Base(self.model, self.model.run(self.pairs.clean, edits=edits))
+        return Base(self.model, plain_run(self.model, self.pairs.clean, held_nodes(self.other.run, context)))
 
     def _value(self, node: Node) -> Tensor:
         layer = node.layer or 0

@@ -5,21 +5,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.attribution import EdgeScores
-from circuits.attribution.scores import is_edge
 from circuits.errors import CircuitsError, NonFiniteError
 from circuits.models import Model
+from circuits.patching.members import is_edge
 from circuits.patching.nodes import about
 from circuits.patching.outside import Ablation
-from circuits.patching.reading import Reading
-from circuits.patching.sweep import Progress
-from circuits.search.gates import GatedRun
+from circuits.patching.sweep import BUDGET, Progress
+from circuits.search.gates import Gated, parts
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
 
 SHARES = (0.25, 0.75)
 """How far the gates of the edges that are left stand open where gradients are taken."""
-_PROMPTS = 8
-"""Prompts of one gated run."""
 
 
 def shrink(
@@ -30,6 +27,7 @@ def shrink(
     edges: int,
     keep: float = 0.8,
     outside: Ablation = "corrupt",
+    budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> EdgeScores:
     """Drop the edges that support the metric least inside the circuit that is left, a part (1 - `keep`) at a time, down to
@@ -37,13 +35,13 @@ def shrink(
 
     An edge's score tells the rounds it outlived and, within the last round, how much it supported the metric: larger = kept
     longer, so `.top(edges)` is the circuit; never negative. Gradients by gates at a quarter and three quarters of the way
-    between outside values and the run's own (after Hanna et al. 2024, inside a circuit). Raises CircuitsError, NonFiniteError.
+    between outside values and the run's own (after Hanna et al. 2024, inside a circuit). `budget` bounds the bytes of a run.
+    Raises CircuitsError, NonFiniteError, MemoryBudgetError.
     """
     graph = model.graph()
     if isinstance(edges, bool) or not isinstance(edges, int) or not 1 <= edges <= graph.edge_count or not 0 < keep < 1:
         raise CircuitsError(f"shrinking takes 1 to {graph.edge_count:,} edges and a part to keep between 0 and 1")
-    parts = [pairs[start : start + _PROMPTS] for start in range(0, len(pairs), _PROMPTS)]
-    runs = [(GatedRun.of(model, part, outside), Reading.of(metric, part)) for part in parts]
+    runs = parts(model, pairs, metric, outside, budget)
     inside = torch.ones(graph.edge_count, dtype=torch.bool, device=model.device)
     scores = torch.zeros(graph.edge_count, dtype=torch.float64)
     left, rounds = graph.edge_count, 0
@@ -64,15 +62,13 @@ def shrink(
     return EdgeScores(graph, writers, readers, scores[None], unknown, metadata=details)
 
 
-def _worth(model: Model, runs: list, inside: Tensor, prompts: int) -> Float[Tensor, " edge"]:
+def _worth(model: Model, runs: list[Gated], inside: Tensor, prompts: int) -> Float[Tensor, " edge"]:
     """How much each edge of the circuit raises the metric, mean over prompts, to first order between its ends."""
     total = torch.zeros(len(inside), dtype=model.dtype, device=model.device)
     for share in SHARES:
-        for run, reading in runs:
+        for part in runs:
             gates = (inside.to(model.dtype) * share).requires_grad_(True)
-            count = len(run.own.tokens)
-            final = run.final(run.gates(gates[None].expand(count, -1)))
-            score = reading.scores(model.weights, final[None])[0].sum()
+            score = part.scores(gates[None].expand(part.rows.stop - part.rows.start, -1)).sum()
             total += torch.autograd.grad(score, gates)[0] / (len(SHARES) * prompts)
     if not bool(total.isfinite().all()):
         raise NonFiniteError("a gradient by an edge's gate is NaN or infinite")

@@ -79,7 +79,14 @@ def kl_divergence(reference: Float[Tensor, "prompt d_vocab"]) -> Metric:
         return torch.einsum("pv,pv->p", log_p.exp(), log_p - log_q)
 
     divergence.__name__ = "kl_divergence"
+    divergence.part = lambda rows: kl_divergence(reference[rows])  # type: ignore[attr-defined]
     return divergence
+
+
+def of_prompts(metric: Metric, rows: slice) -> Metric:
+    """The metric of some of its prompts: one that holds something for every prompt has a `part` that cuts it down."""
+    part = getattr(metric, "part", None)
+    return metric if part is None else part(rows)
 
 
 def _checked(logits: Tensor, pairs: PromptPairs) -> Tensor:

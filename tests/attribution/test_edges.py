@@ -1,14 +1,17 @@
 """Edge attribution against its definition, against small exact patches, and its laws."""
 
 import pytest
+import torch
 
 from circuits import metrics
 from circuits.attribution import EdgeScores, attribute_edges
-from circuits.graph import Reader
+from circuits.graph import Circuit, Reader
+from circuits.patching import run_circuits
 from circuits.patching.base import Base
 from circuits.patching.directions import difference, reading_change
 from circuits.patching.reading import Reading
 from circuits.patching.sweep import Sweep
+from circuits.tasks.metrics import answer_logits
 from tests.attribution.reference import slow_scores
 from tests.patching.test_sweeps import difference_of, random_case
 
@@ -36,6 +39,17 @@ def test_integrated_gradients_average_the_points_between(seed: int) -> None:
     found = attribute_edges(model, pairs, difference_of, method="eap-ig", steps=steps)
     shares = tuple((step + 0.5) / steps for step in range(steps))
     assert_equal(found, slow_scores(model, pairs, difference_of, shares=shares), 1e-10)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_metric_that_knows_every_prompt_can_be_cut_with_them(seed: int) -> None:
+    _, _, _, model, pairs = random_case(seed)
+    kl = metrics.kl_divergence(answer_logits(model.run(pairs.corrupt), pairs))
+    small, circuit = 2**12, Circuit(model.graph(), ["input->logits"])
+    whole, cut = (attribute_edges(model, pairs, kl, method="eap", budget=budget) for budget in (2**28, 2**16))
+    torch.testing.assert_close(whole.values, cut.values, rtol=1e-9, atol=1e-12)
+    ends = [run_circuits(model, pairs, kl, [circuit], budget=budget) for budget in (2**28, small)]
+    torch.testing.assert_close(*ends, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(20))
