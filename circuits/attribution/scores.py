@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,11 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.errors import CircuitsError, FileFormatError, GraphError, NonFiniteError
+from circuits.errors import CircuitsError, GraphError, NonFiniteError
 from circuits.graph import Circuit, Edge, Graph
 from circuits.graph.places import edge_at, on_paths, places, reads_from
-from circuits.graph.reading import read_document
-from circuits.graph.storage import write_whole
+from circuits.graph.results import load_result, save_result
 from circuits.patching.members import is_edge
 
 if TYPE_CHECKING:
@@ -183,8 +181,6 @@ class EdgeScores:
         """Write to a JSON file; `EdgeScores.load` reads it."""
         shape = {name: getattr(self.graph, name) for name in ("n_layers", "n_heads", "n_key_value_heads", "d_mlp")}
         document = {
-            "format": FORMAT,
-            "version": 1,
             "graph": {**shape, "parallel": self.graph.parallel, "neurons": self.graph.neurons},
             "labels": list(self.labels),
             "writers": self.writers.tolist(),
@@ -193,16 +189,12 @@ class EdgeScores:
             "errors": [[None if value != value else value for value in row] for row in self.errors.tolist()],
             "metadata": dict(self.metadata),
         }
-        write_whole(Path(path), json.dumps(document, allow_nan=False).encode())
+        save_result(path, FORMAT, document)
 
     @classmethod
     def load(cls, path: str | Path) -> "EdgeScores":
         """Saved scores. Raises FileFormatError for anything else."""
-        data = read_document(path, FORMAT, max_bytes=2**30)
-        try:
-            return cls._from(data)
-        except (CircuitsError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-            raise FileFormatError(f"{path}: the scores do not fit together: {' '.join(str(error).split())[:150]}") from None
+        return load_result(path, FORMAT, "the scores do", cls._from, max_bytes=2**30)
 
     @classmethod
     def _from(cls, data: dict[str, Any]) -> "EdgeScores":

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.errors import CircuitsError, FileFormatError, PromptError
-from circuits.graph.reading import read_document
-from circuits.graph.storage import write_whole
+from circuits.errors import CircuitsError, PromptError
+from circuits.graph.results import load_result, save_result
 from circuits.models import Edit, Model, TokenBatch
 from circuits.patching import patches
 from circuits.patching.base import Base
@@ -79,18 +77,18 @@ class Ablation:
         """Write to a JSON file; `Ablation.load` reads it."""
         arrays = {"scores": self.scores.tolist(), "whole": self.whole.tolist()}
         fields = {"names": list(self.names), "prompts": list(self.prompts), "metadata": dict(self.metadata), "seed": self.seed}
-        write_whole(Path(path), json.dumps({"format": FORMAT, "version": 1, **fields, **arrays}, allow_nan=False).encode())
+        save_result(path, FORMAT, {**fields, **arrays})
 
     @classmethod
     def load(cls, path: str | Path) -> "Ablation":
         """A saved result. Raises FileFormatError for anything else."""
-        data = read_document(path, FORMAT, max_bytes=2**29)
-        try:
-            scores, whole = (torch.tensor(data[name], dtype=torch.float64) for name in ("scores", "whole"))
-            names, prompts = (tuple(str(text) for text in data[name]) for name in ("names", "prompts"))
-            return cls(names, scores.reshape(len(names), len(whole)), whole, prompts, dict(data["metadata"]), int(data["seed"]))
-        except (CircuitsError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise FileFormatError(f"{path}: the ablation does not fit together: {' '.join(str(error).split())[:150]}") from None
+        return load_result(path, FORMAT, "the ablation does", cls._from, max_bytes=2**29)
+
+    @classmethod
+    def _from(cls, data: dict[str, Any]) -> "Ablation":
+        scores, whole = (torch.tensor(data[name], dtype=torch.float64) for name in ("scores", "whole"))
+        names, prompts = (tuple(str(text) for text in data[name]) for name in ("names", "prompts"))
+        return cls(names, scores.reshape(len(names), len(whole)), whole, prompts, dict(data["metadata"]), int(data["seed"]))
 
 
 def ablate(

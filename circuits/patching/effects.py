@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,9 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.errors import CircuitsError, FileFormatError, PromptError
-from circuits.graph.reading import read_document
-from circuits.graph.storage import write_whole
+from circuits.errors import CircuitsError, PromptError
+from circuits.graph.results import load_result, save_result
 from circuits.patching.bootstrap import Effect, ratio_intervals
 from circuits.tasks import PromptPairs
 from circuits.tasks.prompts import refuse_zero_gap
@@ -101,8 +99,6 @@ class Effects:
     def save(self, path: str | Path) -> None:
         """Write to a JSON file; `Effects.load` reads it."""
         document = {
-            "format": FORMAT,
-            "version": 1,
             "direction": self.direction,
             "seed": self.seed,
             "names": list(self.names),
@@ -112,16 +108,12 @@ class Effects:
             "scores": self.scores.double().tolist(),
             "metadata": dict(self.metadata),
         }
-        write_whole(Path(path), json.dumps(document, allow_nan=False).encode())
+        save_result(path, FORMAT, document)
 
     @classmethod
     def load(cls, path: str | Path) -> "Effects":
         """Saved effects. Raises FileFormatError for anything else."""
-        data = read_document(path, FORMAT, max_bytes=2**30)
-        try:
-            return cls._from(data)
-        except (CircuitsError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise FileFormatError(f"{path}: the effects do not fit together: {' '.join(str(error).split())[:150]}") from None
+        return load_result(path, FORMAT, "the effects do", cls._from, max_bytes=2**30)
 
     @classmethod
     def _from(cls, data: dict[str, Any]) -> "Effects":

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.errors import CircuitsError, FileFormatError, PromptError
-from circuits.graph.reading import read_document
-from circuits.graph.storage import write_whole
+from circuits.errors import CircuitsError, PromptError
+from circuits.graph.results import load_result, save_result
 from circuits.models import Model
 from circuits.patching.causal_tracing import asks_for_bos
 from circuits.patching.changes import Change, Variant
@@ -66,18 +64,18 @@ class Knockout:
         """Write to a JSON file; `Knockout.load` reads it."""
         fields: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields["blocked"] = {source: values.tolist() for source, values in self.blocked.items()}
-        write_whole(Path(path), json.dumps({"format": FORMAT, "version": 1, **fields}, allow_nan=False).encode())
+        save_result(path, FORMAT, fields)
 
     @classmethod
     def load(cls, path: str | Path) -> "Knockout":
         """A saved result. Raises FileFormatError for anything else."""
-        data = read_document(path, FORMAT, max_bytes=2**27)
-        try:
-            blocked = {str(name): torch.tensor(values, dtype=torch.float64) for name, values in data.pop("blocked").items()}
-            tokens, subject = tuple(map(str, data.pop("tokens"))), (int(data["subject"][0]), int(data.pop("subject")[1]))
-            return cls(**data, blocked=blocked, tokens=tokens, subject=subject)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise FileFormatError(f"{path}: the knockout does not fit together: {' '.join(str(error).split())[:150]}") from None
+        return load_result(path, FORMAT, "the knockout does", cls._from, max_bytes=2**27)
+
+    @classmethod
+    def _from(cls, data: dict[str, Any]) -> "Knockout":
+        blocked = {str(name): torch.tensor(values, dtype=torch.float64) for name, values in data.pop("blocked").items()}
+        tokens, subject = tuple(map(str, data.pop("tokens"))), (int(data["subject"][0]), int(data.pop("subject")[1]))
+        return cls(**data, blocked=blocked, tokens=tokens, subject=subject)
 
 
 def attention_knockout(

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import itertools
-import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.attribution.scores import By, EdgeScores
-from circuits.errors import CircuitsError, FileFormatError
-from circuits.graph.reading import read_document
-from circuits.graph.storage import write_whole
+from circuits.errors import CircuitsError
+from circuits.graph.results import load_result, save_result
 from circuits.models import Model
 from circuits.patching.bootstrap import Effect, ratio_intervals
 from circuits.patching.members import Members
@@ -81,29 +79,27 @@ class Curve:
     def save(self, path: str | Path) -> None:
         """Write to a JSON file; `Curve.load` reads it."""
         document = {
-            "format": FORMAT,
-            "version": 1,
             "shares": list(self.shares),
             "edges": list(self.edges),
             "faithfulness": [one.as_json() for one in self.faithfulness],
             "null": self.null.tolist(),
             "metadata": dict(self.metadata),
         }
-        write_whole(Path(path), json.dumps(document, allow_nan=False).encode())
+        save_result(path, FORMAT, document)
 
     @classmethod
     def load(cls, path: str | Path) -> "Curve":
         """A saved curve. Raises FileFormatError for anything else."""
-        data = read_document(path, FORMAT, max_bytes=2**28)
-        try:
-            shares, edges = tuple(map(float, data["shares"])), tuple(map(int, data["edges"]))
-            points = tuple(Effect.from_json(one) for one in data["faithfulness"])
-            null = torch.tensor(data["null"], dtype=torch.float64).reshape(-1, len(shares))
-            if len(edges) != len(shares) or len(points) != len(shares) or not isinstance(data["metadata"], dict):
-                raise CircuitsError("sizes and values are not equally many")
-            return cls(shares, edges, points, null, data["metadata"])
-        except (CircuitsError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise FileFormatError(f"{path}: the curve does not fit together: {' '.join(str(error).split())[:150]}") from None
+        return load_result(path, FORMAT, "the curve does", cls._from, max_bytes=2**28)
+
+    @classmethod
+    def _from(cls, data: dict[str, Any]) -> "Curve":
+        shares, edges = tuple(map(float, data["shares"])), tuple(map(int, data["edges"]))
+        points = tuple(Effect.from_json(one) for one in data["faithfulness"])
+        null = torch.tensor(data["null"], dtype=torch.float64).reshape(-1, len(shares))
+        if len(edges) != len(shares) or len(points) != len(shares) or not isinstance(data["metadata"], dict):
+            raise CircuitsError("sizes and values are not equally many")
+        return cls(shares, edges, points, null, data["metadata"])
 
 
 def faithfulness_curve(

@@ -2,16 +2,14 @@
 
 import dataclasses
 import importlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from circuits.errors import CircuitsError, FileFormatError
-from circuits.graph.reading import read_document
-from circuits.graph.storage import write_whole
+from circuits.errors import CircuitsError
+from circuits.graph.results import load_result, save_result
 from circuits.patching.bootstrap import Effect
 
 if TYPE_CHECKING:
@@ -139,17 +137,12 @@ class Verdict:
 
     def save(self, path: str | Path) -> None:
         """Write to a JSON file; `Verdict.load` reads it."""
-        document = {"format": FORMAT, "version": 1, **self.as_json()}
-        write_whole(Path(path), json.dumps(document, allow_nan=False, indent=1).encode())
+        save_result(path, FORMAT, self.as_json(), indent=1)
 
     @classmethod
     def load(cls, path: str | Path) -> "Verdict":
         """A saved verdict. Raises FileFormatError for anything else."""
-        data = read_document(path, FORMAT, max_bytes=2**28)
-        try:
-            return cls._from(data)
-        except (CircuitsError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FileFormatError(f"{path}: the verdict does not fit together: {' '.join(str(error).split())[:150]}") from None
+        return load_result(path, FORMAT, "the verdict does", cls._from, max_bytes=2**28)
 
     @classmethod
     def _from(cls, data: dict[str, Any]) -> "Verdict":
