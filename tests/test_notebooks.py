@@ -8,7 +8,16 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PICTURES = {"causal_tracing": 4, "circuit_discovery": 5, "induction_heads": 4, "path_patching": 6}
+PICTURES = {
+    "causal_tracing": 4,
+    "circuit_discovery": 5,
+    "induction_heads": 4,
+    "logit_lens": 5,
+    "mlp_memories": 5,
+    "one_layer_model": 4,
+    "path_patching": 6,
+    "phase_change": 2,
+}
 """The notebooks, and how many pictures each shows at least."""
 
 

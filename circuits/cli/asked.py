@@ -25,7 +25,7 @@ _HALF, _NOTHING = 0.5, 0.05
 """Shares of the behaviour: what a proven circuit surely keeps, and below which nothing was found."""
 _DEFAULT_SEEDS = {"evaluate": 1}
 """Seeds of commands that do not start from 0."""
-_SUFFIXES = (".csv", ".json", ".txt")
+_SUFFIXES = (".csv", ".json", ".jsonl", ".txt")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,8 @@ class Asked:
             if self.task.lower().endswith(_SUFFIXES):
                 raise FileFormatError(f"{self.task}: No such file or directory")
             raise PromptError(
-                f"unknown task {self.task!r}: there are {', '.join(TASKS)}, or a file (EAP-IG CSV or AutoCircuit JSON)"
+                f"unknown task {self.task!r}: there are {', '.join(TASKS)}, or a file (EAP-IG CSV, AutoCircuit JSON, BLiMP "
+                "JSONL, ROME or LRE JSON)"
             )
         if self.count is not None and self.count < least:
             raise PromptError(f"--count is {self.count}; expected {least} pairs or more")

@@ -18,7 +18,12 @@ Task = Annotated[
     ),
 ]
 PromptFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Prompts of your own: EAP-IG CSV or AutoCircuit JSON.", show_default=False)
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Prompts of your own: EAP-IG CSV, AutoCircuit JSON, BLiMP JSONL, ROME or LRE JSON.",
+        show_default=False,
+    ),
 ]
 Clean = Annotated[str | None, typer.Option(help="One pair of your own: the prompt.", show_default=False)]
 Corrupt = Annotated[

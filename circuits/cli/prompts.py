@@ -4,10 +4,23 @@ import dataclasses
 from pathlib import Path
 
 from circuits.errors import CircuitsError, FileFormatError, PromptError
+from circuits.graph.reading import read_json
 from circuits.models import Model
 from circuits.patching.sites import Positions
-from circuits.tasks import PromptPairs, metrics, read_autocircuit_json, read_eap_ig_csv, registry
+from circuits.tasks import (
+    PromptPairs,
+    fact_pairs,
+    metrics,
+    minimal_pair_prompts,
+    read_autocircuit_json,
+    read_blimp_jsonl,
+    read_eap_ig_csv,
+    read_lre_json,
+    read_rome_json,
+    registry,
+)
 from circuits.tasks.metrics import Metric, answer_logits
+from circuits.tasks.readers import LARGEST_FILE
 
 TASKS = tuple(registry.TASKS)
 """The first one is taken where none is named."""
@@ -83,10 +96,20 @@ def _sources(options: PromptOptions, *, pair: bool) -> dict[str, bool]:
 
 
 def _read(path: Path, model: Model) -> PromptPairs:
-    """Pairs from EAP-IG CSV or AutoCircuit JSON, whichever the file's first character speaks for."""
+    """Pairs from the kinds of files that there are: minimal pairs by the suffix .jsonl, else by what the file begins with;
+    facts are an object with "samples" (LRE) or a list (ROME)."""
+    if path.suffix.lower() == ".jsonl":
+        return minimal_pair_prompts(model, read_blimp_jsonl(path))
     with path.open("rb") as file:
         start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-    return read_autocircuit_json(path, model) if start.startswith((b"{", b"[")) else read_eap_ig_csv(path, model)
+    if not start.startswith((b"{", b"[")):
+        return read_eap_ig_csv(path, model)
+    data = read_json(path, max_bytes=LARGEST_FILE)
+    if isinstance(data, list):
+        return fact_pairs(model, read_rome_json(path))
+    if isinstance(data, dict) and "samples" in data and "prompts" not in data:
+        return fact_pairs(model, read_lre_json(path))
+    return read_autocircuit_json(path, model)
 
 
 def check_metric(name: str) -> None:

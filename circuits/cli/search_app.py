@@ -11,7 +11,11 @@ from circuits.cli.patching_app import Memory
 
 _TASKS = "ioi|greater-than|docstring|induction|facts|facts:RELATION|gendered-pronoun|agreement|FILE"
 Task = Annotated[
-    str, typer.Option(metavar=_TASKS, help="Prompts that are made for the model, or a file: EAP-IG CSV or AutoCircuit JSON.")
+    str,
+    typer.Option(
+        metavar=_TASKS,
+        help="Prompts that are made for the model, or a file: EAP-IG CSV, AutoCircuit JSON, BLiMP JSONL, ROME or LRE JSON.",
+    ),
 ]
 MetricName = Annotated[
     str | None,

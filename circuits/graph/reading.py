@@ -18,6 +18,18 @@ def read_json(path: Path, *, max_bytes: int = LARGEST_FILE) -> object:
     Raises FileFormatError, with the file's name, for a file that is missing, larger than `max_bytes`, not UTF-8 or not
     JSON, and for duplicate keys, NaN, infinities, integers of more than 20 digits and deep nesting.
     """
+    content = _content(path, max_bytes)
+    return _parsed(path, content)
+
+
+def read_json_lines(path: Path, *, max_bytes: int = LARGEST_FILE) -> list[object]:
+    """Read one JSON value a line from a file; empty lines are passed over. Raises FileFormatError as `read_json`, with the
+    row, counted from 0."""
+    lines = [line for line in _content(path, max_bytes).removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()]
+    return [_parsed(f"{path}: row {row}", line) for row, line in enumerate(lines)]
+
+
+def _content(path: Path, max_bytes: int) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
@@ -25,6 +37,10 @@ def read_json(path: Path, *, max_bytes: int = LARGEST_FILE) -> object:
         raise FileFormatError(f"{path}: cannot be read: {error.strerror}") from None
     if len(content) > max_bytes:
         raise FileFormatError(f"{path}: larger than {max_bytes:,} bytes; pass a larger max_bytes if you trust the file")
+    return content
+
+
+def _parsed(where: Path | str, content: bytes) -> object:
     try:
         return json.loads(
             content.decode("utf-8"),
@@ -34,13 +50,13 @@ def read_json(path: Path, *, max_bytes: int = LARGEST_FILE) -> object:
             parse_constant=_constant,
         )
     except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path}: not UTF-8 text: byte {error.start} cannot be decoded") from None
+        raise FileFormatError(f"{where}: not UTF-8 text: byte {error.start} cannot be decoded") from None
     except RecursionError:
-        raise FileFormatError(f"{path}: nested too deeply") from None
+        raise FileFormatError(f"{where}: nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise FileFormatError(f"{path}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+        raise FileFormatError(f"{where}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
     except ValueError as error:
-        raise FileFormatError(f"{path}: {error}") from None
+        raise FileFormatError(f"{where}: {error}") from None
 
 
 def read_document(path: str | Path, kind: str, *, max_bytes: int = LARGEST_FILE) -> dict[str, Any]:

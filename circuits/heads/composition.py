@@ -35,7 +35,8 @@ def folded_unembedding(weights: Weights) -> Float[Tensor, "d_model d_vocab_out"]
     return _behind(weights.final_norm, weights.W_U)
 
 
-def _reading(block: Block, name: Literal["W_Q", "W_K", "W_V"]) -> Float[Tensor, "head d_model d_head"]:
+def reading_matrices(block: Block, name: Literal["W_Q", "W_K", "W_V"]) -> Float[Tensor, "head d_model d_head"]:
+    """W_Q, W_K or W_V of each head, with the gain and centring of the norm in front of attention folded in."""
     return _behind(block.attention_norm, block.attention.per_head(name))
 
 
@@ -65,7 +66,7 @@ def copying_eigenvalue_scores(model: Model) -> Float[Tensor, "layer head"]:
     token_to_token = folded_unembedding(weights) @ weights.W_E
     rows = []
     for block in weights.blocks:
-        W_V, W_O = _reading(block, "W_V"), output_matrices(block)
+        W_V, W_O = reading_matrices(block, "W_V"), output_matrices(block)
         rows.append(_positive_share(torch.einsum("hdm,mn,hne->hde", W_O, token_to_token, W_V)))
     return torch.stack(rows)
 
@@ -77,7 +78,7 @@ def matching_eigenvalue_scores(model: Model) -> Float[Tensor, "layer head"]:
     gram = W_E.T @ W_E
     rows = []
     for block in model.weights.blocks:
-        W_Q, W_K = _reading(block, "W_Q"), _reading(block, "W_K")
+        W_Q, W_K = reading_matrices(block, "W_Q"), reading_matrices(block, "W_K")
         rows.append(_positive_share(torch.einsum("hmd,mn,hne->hde", W_K, gram, W_Q)))
     return torch.stack(rows)
 
@@ -124,13 +125,13 @@ def composition_scores(model: Model, *, seed: int = 0) -> Composition:
     chance = random_composition(model.d_model, model.d_head, seed=seed)
     for late, reader in enumerate(blocks):
         read = {
-            "q": _reading(reader, "W_Q").double(),
-            "k": _reading(reader, "W_K").double(),
-            "v": _reading(reader, "W_V").double(),
+            "q": reading_matrices(reader, "W_Q").double(),
+            "k": reading_matrices(reader, "W_K").double(),
+            "v": reading_matrices(reader, "W_V").double(),
         }
         other = {"q": read["k"], "k": read["q"], "v": output_matrices(reader).double().transpose(1, 2)}
         for early in range(late):
-            W_V, W_O = _reading(blocks[early], "W_V").double(), output_matrices(blocks[early]).double()
+            W_V, W_O = reading_matrices(blocks[early], "W_V").double(), output_matrices(blocks[early]).double()
             for slot, values in scores.items():
                 values[early, :, late] = composition(W_V, W_O, read[slot], other[slot]).cpu() - chance
     return Composition(q=scores["q"], k=scores["k"], v=scores["v"], random=chance)

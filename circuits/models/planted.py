@@ -5,6 +5,7 @@ from circuits.models.planted_induction import planted_induction
 from circuits.models.planted_logic import planted_gate, planted_or
 from circuits.models.planted_parts import Planted, PlantedFact
 from circuits.models.planted_recall import planted_recall
+from circuits.models.planted_tables import PlantedTables, planted_tables
 from circuits.models.planted_words import HopWords, OperandWords
 
 __all__ = [
@@ -12,9 +13,11 @@ __all__ = [
     "OperandWords",
     "Planted",
     "PlantedFact",
+    "PlantedTables",
     "planted_chain",
     "planted_gate",
     "planted_induction",
     "planted_or",
     "planted_recall",
+    "planted_tables",
 ]

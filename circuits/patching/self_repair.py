@@ -2,18 +2,18 @@
 
 import dataclasses
 import importlib
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.errors import CircuitsError, FileFormatError, PromptError
-from circuits.graph.reading import read_document
-from circuits.graph.storage import write_whole
+from circuits.errors import CircuitsError, PromptError
+from circuits.graph.results import load_result, save_result
+from circuits.lenses.contributions import at_columns
+from circuits.lenses.readout import direction
 from circuits.models import Edit, Model, Run
 from circuits.patching import patches
 from circuits.patching.base import Base
@@ -64,19 +64,18 @@ class SelfRepair:
     def save(self, path: str | Path) -> None:
         """Write to a JSON file; `SelfRepair.load` reads it."""
         arrays = {name: getattr(self, name).tolist() for name in COLUMNS}
-        document = {"format": FORMAT, "version": 1, "part": self.part, "kind": self.kind, **arrays}
-        write_whole(Path(path), json.dumps(document, allow_nan=False).encode())
+        save_result(path, FORMAT, {"part": self.part, "kind": self.kind, **arrays})
 
     @classmethod
     def load(cls, path: str | Path) -> "SelfRepair":
         """A saved report. Raises FileFormatError for anything else."""
-        data = read_document(path, FORMAT, max_bytes=2**29)
-        try:
-            arrays = {name: torch.tensor(data[name], dtype=torch.float64) for name in COLUMNS}
-            part: Part = "mlp" if data["part"] == "mlp" else "attention"
-            return cls(part, str(data["kind"]), **arrays)
-        except (CircuitsError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise FileFormatError(f"{path}: the report does not fit together: {' '.join(str(error).split())[:150]}") from None
+        return load_result(path, FORMAT, "the report does", cls._from, max_bytes=2**29)
+
+    @classmethod
+    def _from(cls, data: dict[str, Any]) -> "SelfRepair":
+        arrays = {name: torch.tensor(data[name], dtype=torch.float64) for name in COLUMNS}
+        part: Part = "mlp" if data["part"] == "mlp" else "attention"
+        return cls(part, str(data["kind"]), **arrays)
 
     def plot(self) -> "Figure":
         """Direct and total effect and the compensation, by layer."""
@@ -133,13 +132,7 @@ def _without(model: Model, clean: Run, corrupt: Base, layer: int, part: Part, ki
 def contributions(model: Model, run: Run, pairs: PromptPairs, clean: Run) -> Float[Tensor, "part prompt"]:
     """What attention and MLP of every layer (in turn) add to the logit difference at the answer, through the final norm
     with the scale of the clean run."""
-    base, norm = Base(model, run), model.weights.final_norm
-    rows = torch.arange(len(pairs), device=model.device)
-    direction = model.weights.W_U.T[pairs.answers] - model.weights.W_U.T[pairs.distractors]
-    if norm is not None:
-        direction = direction if norm.weight is None else direction * norm.weight
-        if norm.kind == "layer":
-            direction = direction - direction.mean(dim=-1, keepdim=True)
-    direction = direction / clean.final_scale[rows, pairs.answer_columns]
+    base, columns = Base(model, run), pairs.answer_columns
+    onto = direction(model, pairs.answers, pairs.distractors) / at_columns(clean.final_scale, columns)
     parts = [part(layer) for layer in range(model.n_layers) for part in (base.attention, base.mlp)]
-    return torch.stack([(part[rows, pairs.answer_columns] * direction).sum(dim=-1) for part in parts])
+    return torch.stack([(at_columns(part, columns) * onto).sum(dim=-1) for part in parts])

@@ -1,26 +1,52 @@
 """Pictures of results, as matplotlib figures: `figure.savefig("heads.png")` writes one. No pyplot, no global state."""
 
+from circuits.plots.behaviour import behaviour_figure
 from circuits.plots.circuit import circuit_figure
+from circuits.plots.direct import direct_logits_figure
 from circuits.plots.effects import effects_figure
 from circuits.plots.heads import head_scores_figure
 from circuits.plots.judged import curve_figure, roc_figure, verdict_figure
+from circuits.plots.lens import lens_comparison_figure, lens_curves_figure, lens_figure
 from circuits.plots.losses import ablation_figure, knockout_figure, self_repair_figure
+from circuits.plots.memories import agreement_figure, clamp_figure, neuron_figure, sub_updates_figure, triggers_figure
 from circuits.plots.paths import path_figure
 from circuits.plots.patterns import patterns_figure
+from circuits.plots.tables import compression_figure, tables_figure
+from circuits.plots.terms import layer_removal_figure, terms_figure
 from circuits.plots.traces import role_curves_figure, trace_figure
+from circuits.plots.tracing import attention_figure, disagreement_figure, head_labels_figure
+from circuits.plots.training import phase_change_figure
 
 __all__ = [
     "ablation_figure",
+    "agreement_figure",
+    "attention_figure",
+    "behaviour_figure",
     "circuit_figure",
+    "clamp_figure",
+    "compression_figure",
     "curve_figure",
+    "direct_logits_figure",
+    "disagreement_figure",
     "effects_figure",
+    "head_labels_figure",
     "head_scores_figure",
     "knockout_figure",
+    "layer_removal_figure",
+    "lens_comparison_figure",
+    "lens_curves_figure",
+    "lens_figure",
+    "neuron_figure",
     "path_figure",
     "patterns_figure",
+    "phase_change_figure",
     "roc_figure",
     "role_curves_figure",
     "self_repair_figure",
+    "sub_updates_figure",
+    "tables_figure",
+    "terms_figure",
     "trace_figure",
+    "triggers_figure",
     "verdict_figure",
 ]

@@ -1,9 +1,13 @@
 """What behaviour is asked about: aligned clean and corrupt prompts, their answers, and numbers from logits."""
 
+from circuits.tasks.behaviour import BehaviourScores
+from circuits.tasks.conllu import Sentence, Word, read_conllu
 from circuits.tasks.docstring import docstring_metric
 from circuits.tasks.facts import fact_pairs, mini_facts, planted_pairs
 from circuits.tasks.greater_than import greater_than_metric
 from circuits.tasks.known import KnownCircuit, known_circuit, known_for, precision_recall
+from circuits.tasks.minimal_pairs import MinimalPair, minimal_pair_prompts, read_blimp_jsonl
+from circuits.tasks.probing import score_facts, score_minimal_pairs
 from circuits.tasks.prompts import PromptPairs
 from circuits.tasks.readers import Fact, read_autocircuit_json, read_eap_ig_csv, read_lre_json, read_rome_json
 from circuits.tasks.registry import TASKS, Task, task
@@ -20,10 +24,14 @@ from circuits.tasks.ioi import ioi
 
 __all__ = [
     "TASKS",
+    "BehaviourScores",
     "Fact",
     "KnownCircuit",
+    "MinimalPair",
     "PromptPairs",
+    "Sentence",
     "Task",
+    "Word",
     "agreement",
     "docstring",
     "docstring_metric",
@@ -36,12 +44,17 @@ __all__ = [
     "known_circuit",
     "known_for",
     "mini_facts",
+    "minimal_pair_prompts",
     "planted_pairs",
     "precision_recall",
     "read_autocircuit_json",
+    "read_blimp_jsonl",
+    "read_conllu",
     "read_eap_ig_csv",
     "read_lre_json",
     "read_rome_json",
     "repeated_tokens",
+    "score_facts",
+    "score_minimal_pairs",
     "task",
 ]

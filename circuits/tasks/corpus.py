@@ -6,8 +6,7 @@ import torch
 
 from circuits.errors import PromptError
 from circuits.models import Model, TokenBatch
-from circuits.models.forward import forward
-from circuits.models.layers import unembed
+from circuits.models.sampling import write
 from circuits.tasks.repeats import bos_id
 
 WIDTH = 128
@@ -72,15 +71,10 @@ def written_text(model: Model, *, count: int = 64, length: int = 64, seed: int =
     """Prompts that the model writes by itself, `count` of `length` tokens: BOS (or a random token where it has none), then
     samples from what it predicts. A corpus for where no text is at hand. Special tokens are not written."""
     length = min(length, model.max_positions or length)
+    if length < 1 or count < 1:
+        raise PromptError(f"count={count}, length={length}: expected numbers of at least 1")
     generator = torch.Generator().manual_seed(seed)
     bos, special = bos_id(model), [] if model.tokenizer is None else list(model.tokenizer.all_special_ids)
-    first = torch.randint(model.d_vocab, (count, 1), generator=generator)
-    ids = (first if bos is None else torch.full((count, 1), bos)).to(model.device)
-    with torch.no_grad():
-        while ids.shape[1] < length:
-            run = forward(model.weights, TokenBatch.unpadded(ids), logits=False)
-            logits = unembed(model.weights, run.residuals[-1][:, -1]).double().cpu()
-            logits[:, [token for token in special if token < logits.shape[1]]] = -torch.inf
-            drawn = torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)
-            ids = torch.cat([ids, drawn.to(model.device)], dim=1)
-    return TokenBatch.unpadded(ids)
+    first = torch.randint(model.d_vocab, (count,), generator=generator) if bos is None else torch.full((count,), bos)
+    banned = [token for token in special if token < model.weights.W_U.shape[1]]
+    return TokenBatch.unpadded(write(model.weights, first.to(model.device), length, generator=generator, banned=banned))

@@ -57,7 +57,7 @@ def fact_pairs(model: Model, facts: Sequence[Fact], *, count: int | None = None,
         found = draw.sample(found, count)
     if not found:
         raise PromptError("no two facts share a relation, its words and the number of tokens: there is nothing to pair")
-    answers, distractors = ([_first_token(model, pair[side].attribute) for pair in found] for side in (0, 1))
+    answers, distractors = ([first_token(model, pair[side].attribute) for pair in found] for side in (0, 1))
     return PromptPairs.from_text(
         model,
         clean=[fact.prompt for fact, _ in found],
@@ -68,7 +68,8 @@ def fact_pairs(model: Model, facts: Sequence[Fact], *, count: int | None = None,
     )
 
 
-def _first_token(model: Model, attribute: str) -> int:
+def first_token(model: Model, attribute: str) -> int:
+    """The first token of " attribute", by which a fact is asked for."""
     return int(model.tokenizer.encode(f" {attribute.strip()}", add_special_tokens=False)[0])
 
 

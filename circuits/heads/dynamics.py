@@ -1,0 +1,215 @@
+"""How heads come about in training: measures at recorded steps, and the step at which they change (Olsson et al. 2022)."""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from circuits.errors import CircuitsError, NonFiniteError, PromptError
+from circuits.graph import Node
+from circuits.graph.results import load_result
+from circuits.heads.composition import composition_scores
+from circuits.heads.phase_change import PhaseChange, find_phase_change
+from circuits.heads.scores import score_heads
+from circuits.models import Model, TokenBatch, load_model
+from circuits.tasks.repeats import repeated_tokens
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+FORMAT = "circuits-training-curves"
+EARLY, LATE = range(50, 51), range(500, 501)
+"""The positions of Olsson et al. for the in-context-learning score."""
+LOGIT_BYTES = 2**26
+"""Bytes of logits that are held at once while losses are taken."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Snapshot:
+    """One model at one step of its training: what every head does, and losses in nats."""
+
+    step: int
+    prefix_matching: Float[Tensor, "layer head"]
+    previous_token: Float[Tensor, "layer head"]
+    k_composition: Float[Tensor, "layer head layer head"]
+    """As `composition_scores`: writer, then reader, less the mean of random matrices."""
+    losses: Mapping[str, float]
+    """`first_loss` and `second_loss`: of random tokens said for the first and the second time. With text, `loss` of its
+    tokens and `icl_score`: loss at late positions minus loss at early ones (negative = the context helps)."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingCurves:
+    """What was measured of one model through its training, a number a recorded step.
+
+    `prefix_matching` and `previous_token`: the highest head's, at each step. `k_composition`: of `previous_token_head`
+    into `induction_head`, less the mean of random matrices (missing where the model has one layer). `first_loss`,
+    `second_loss`, and with text `loss` and `icl_score`, in nats, as in `Snapshot`.
+    """
+
+    model: str
+    steps: tuple[int, ...]
+    curves: Mapping[str, Float[Tensor, " record"]]
+    induction_head: str
+    """The head of the highest prefix matching at the last step."""
+    previous_token_head: str
+    """The head of the highest previous-token score at the last step, in a layer before the induction head's if any is."""
+
+    def __post_init__(self) -> None:
+        if "prefix_matching" not in self.curves:
+            raise CircuitsError(f"the curves of {self.model} lack prefix_matching; there are {', '.join(self.curves)}")
+        for name, values in self.curves.items():
+            if len(values) != len(self.steps):
+                raise CircuitsError(f"{name} has {len(values)} values for {len(self.steps)} steps")
+
+    @classmethod
+    def of(cls, model: str, snapshots: Sequence[Snapshot]) -> "TrainingCurves":
+        """The curves of one model's snapshots, in the order of their steps. Raises CircuitsError where there are none, two
+        of one step, or models of different shapes."""
+        taken = sorted(snapshots, key=lambda one: one.step)
+        steps, shapes = [one.step for one in taken], {tuple(one.prefix_matching.shape) for one in taken}
+        if not taken or len(set(steps)) < len(steps) or len(shapes) > 1 or len({frozenset(one.losses) for one in taken}) > 1:
+            raise CircuitsError(f"no snapshots of one model at different steps: steps {steps[:8]}, layers and heads {shapes}")
+        last = taken[-1]
+        reader = _highest(last.prefix_matching)
+        writer = _highest(last.previous_token[: reader[0] or None])
+        values = {name: [float(getattr(one, name).max()) for one in taken] for name in ("prefix_matching", "previous_token")}
+        if reader[0]:
+            values["k_composition"] = [float(one.k_composition[(*writer, *reader)]) for one in taken]
+        values |= {name: [one.losses[name] for one in taken] for name in last.losses}
+        curves = {name: torch.tensor(numbers, dtype=torch.float64) for name, numbers in values.items()}
+        return cls(model, tuple(steps), curves, str(Node("head", *reader)), str(Node("head", *writer)))
+
+    def phase_change(self, *, low: float = 0.1, high: float = 0.6) -> PhaseChange | None:
+        """The phase change by prefix matching, as `find_phase_change` finds it; None where there is none."""
+        return find_phase_change(self.steps, self.curves["prefix_matching"].tolist(), low=low, high=high)
+
+    def to_dataframe(self) -> "pandas.DataFrame":
+        """One row a recorded step, a column a curve."""
+        import pandas
+
+        return pandas.DataFrame({"step": list(self.steps), **{name: values.tolist() for name, values in self.curves.items()}})
+
+    def plot(self) -> "Figure":
+        """Every curve by step, the phase change shaded."""
+        return importlib.import_module("circuits.plots").phase_change_figure({self.model: [self]})
+
+    def as_json(self) -> dict[str, object]:
+        """Plain values, as they stand in files."""
+        about = {"model": self.model, "induction_head": self.induction_head, "previous_token_head": self.previous_token_head}
+        curves = {name: values.tolist() for name, values in self.curves.items()}
+        return {**about, "steps": list(self.steps), "curves": curves}
+
+    def save(self, path: str | Path) -> None:
+        """Write to a JSON file; `TrainingCurves.load` reads it."""
+        save_result(path, FORMAT, self.as_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "TrainingCurves":
+        """Saved curves. Raises FileFormatError for anything else."""
+        return load_result(path, FORMAT, "the curves do", cls._from)
+
+    @classmethod
+    def _from(cls, data: dict[str, Any]) -> "TrainingCurves":
+        curves = {str(name): torch.tensor(values, dtype=torch.float64) for name, values in data["curves"].items()}
+        steps = tuple(int(step) for step in data["steps"])
+        heads = (str(Node.parse(data[name])) for name in ("induction_head", "previous_token_head"))
+        return cls(str(data["model"]), steps, curves, *heads)
+
+
+def _highest(scores: Float[Tensor, "layer head"]) -> tuple[int, int]:
+    return divmod(int(scores.argmax()), scores.shape[1])
+
+
+def take_snapshot(
+    model: Model,
+    step: int,
+    *,
+    text: TokenBatch | None = None,
+    early: range = EARLY,
+    late: range = LATE,
+    sequences: int = 10,
+    seed: int = 0,
+) -> Snapshot:
+    """Measure one model of a training run.
+
+    Prefix matching, on `sequences` prompts of repeated random tokens, and previous token, on the text where there is one,
+    as in `score_heads`; `early` and `late`: positions of the text whose losses the in-context-learning score compares.
+    Raises NonFiniteError for NaN and infinity, PromptError for text without these positions.
+    """
+    with torch.no_grad():
+        scores = score_heads(model, sequences=sequences, seed=seed, text=text).scores
+        repeats, length = repeated_tokens(model, count=sequences, copies=2, seed=seed)
+        losses = {} if text is None else _text_losses(model, text, early, late)
+        values, _ = token_losses(model, repeats)
+        losses["first_loss"] = float(values[:, :-length].mean())
+        losses["second_loss"] = float(values[:, -length + 1 :].mean())  # the first of them nothing tells
+        composed = composition_scores(model).k
+    found = {"prefix_matching": scores["prefix_matching"], "previous_token": scores["previous_token"]}
+    for name, numbers in {**found, **losses}.items():
+        if not bool(torch.as_tensor(numbers).isfinite().all()):
+            raise NonFiniteError(f"{model.name} at step {step}: {name} is no finite number: its weights hold NaN or infinity")
+    return Snapshot(step, found["prefix_matching"], found["previous_token"], composed, losses)
+
+
+def token_losses(
+    model: Model, tokens: TokenBatch
+) -> tuple[Float[Tensor, "prompt position_less_1"], Bool[Tensor, "prompt position_less_1"]]:
+    """−log p of every token but a prompt's first, given those before it, in nats; and which of these are no pads."""
+    rows = max(1, LOGIT_BYTES // (4 * tokens.ids.shape[1] * model.weights.W_U.shape[1]))
+    parts = []
+    for start in range(0, len(tokens), rows):
+        batch = tokens[slice(start, start + rows)].to(model.device)
+        logits = model.run(batch, keep="logits").logits[:, :-1]
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        parts.append(-wide.log_softmax(dim=-1).gather(-1, batch.ids[:, 1:, None])[..., 0].double().cpu())
+    return torch.cat(parts), (tokens.mask[:, 1:] & tokens.mask[:, :-1]).cpu()
+
+
+def _text_losses(model: Model, text: TokenBatch, early: range, late: range) -> dict[str, float]:
+    values, counted = token_losses(model, text)
+    places = text.positions[:, 1:].cpu()
+    found = []
+    for name, wanted in (("late", late), ("early", early)):
+        here = counted & torch.isin(places, torch.tensor(list(wanted), dtype=torch.long))
+        if not bool(here.any()):
+            longest = int(text.mask.sum(dim=1).max())
+            raise PromptError(f"no token of the text stands at {name}={wanted}; its longest row has {longest} tokens")
+        found.append(float(values[here].mean()))
+    return {"loss": float(values[counted].mean()), "icl_score": found[0] - found[1]}
+
+
+def score_checkpoints(
+    checkpoints: Mapping[int, Model | str | Path],
+    *,
+    text: TokenBatch | None = None,
+    early: range = EARLY,
+    late: range = LATE,
+    sequences: int = 10,
+    seed: int = 0,
+    name: str | None = None,
+    load: Callable[[str | Path], Model] = load_model,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> TrainingCurves:
+    """Measure the checkpoints of a training run: by step, a model or what `load` makes one of (a local directory, say).
+
+    One checkpoint is held at a time. The rest as in `take_snapshot`. Raises CircuitsError for checkpoints of different
+    shapes, and what loading raises.
+    """
+    report = progress or (lambda what, done, total: None)
+    snapshots: list[Snapshot] = []
+    called = name
+    for place, step in enumerate(sorted(checkpoints)):
+        report("scoring checkpoints", place, len(checkpoints))
+        given = checkpoints[step]
+        model = given if isinstance(given, Model) else load(given)
+        called = name or model.name
+        snapshots.append(take_snapshot(model, step, text=text, early=early, late=late, sequences=sequences, seed=seed))
+    report("scoring checkpoints", len(checkpoints), len(checkpoints))
+    return TrainingCurves.of(called or "model", snapshots)

@@ -1,0 +1,56 @@
+"""The largest entries of a matrix that is never whole: rows come in blocks, and of equal entries the earlier is taken."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+BLOCK = 2**24
+"""Entries of a block of rows that are held at once (two or three arrays of so many, while one is worked on)."""
+
+
+def blocks(rows: int, columns: int) -> Iterator[Int[Tensor, " row"]]:
+    """Row numbers, so many at a time that a block has at most BLOCK entries (one row at least)."""
+    yield from torch.arange(rows).split(max(1, BLOCK // max(1, columns)))
+
+
+def best_of_rows(values: Float[Tensor, "row column"], k: int) -> tuple[Float[Tensor, "row least"], Int[Tensor, "row least"]]:
+    """The k largest of each row (all of a shorter one) and their columns, best first; of equal ones the earlier column."""
+    k = min(k, values.shape[1])
+    found, columns = values.topk(k, dim=1)
+    tied = ((values >= found[:, -1:]).sum(dim=1) > k).nonzero()[:, 0]
+    if len(tied):
+        order = values[tied].argsort(dim=1, descending=True, stable=True)[:, :k]
+        columns[tied], found[tied] = order, values[tied].gather(1, order)
+    columns, order = columns.sort(dim=1)
+    found, again = found.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return found, columns.gather(1, again)
+
+
+def best_of_all(
+    rows: int,
+    columns: int,
+    block: Callable[[Int[Tensor, " row"]], Float[Tensor, "row column"]],
+    k: int,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Float[Tensor, " least"], Int[Tensor, " least"], Int[Tensor, " least"]]:
+    """The k largest entries of a `rows` × `columns` matrix whose rows `block` makes: values, rows and columns, best first; of
+    equal ones that of the earlier row, then of the earlier column. `report` hears how many rows of how many are done."""
+    best: tuple[Tensor, Tensor] | None = None
+    for ids in blocks(rows, columns):
+        values, done = block(ids), int(ids[-1]) + 1
+        ids = ids.to(values.device)
+        if best is not None and len(best[0]) == k:
+            worthy = (values.amax(dim=1) >= best[0][-1]).nonzero()[:, 0]
+            values, ids = values[worthy], ids[worthy]
+        found, places = best_of_rows(values, k)
+        found, places = found.flatten(), (places + ids[:, None] * columns).flatten()
+        if best is not None:
+            found, places = torch.cat([best[0], found]), torch.cat([best[1], places])
+        order = found.sort(descending=True, stable=True).indices[:k]
+        best = found[order], places[order]
+        report(done, rows)
+    assert best is not None
+    values, places = best
+    return values, places // columns, places % columns

@@ -1,0 +1,121 @@
+"""How far each layer's lens is from what the model says at last, on text that the tuned lens was not trained on."""
+
+import dataclasses
+import importlib
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.errors import CircuitsError, FileFormatError, PromptError
+from circuits.graph.reading import read_document
+from circuits.graph.storage import write_whole
+from circuits.lenses.streaming import Progress, Source, read_sources
+from circuits.lenses.tuned_lens import TunedLens
+from circuits.models import Model, TokenBatch
+from circuits.models.forward import forward
+from circuits.models.layers import normalise
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT = "circuits-lens-comparison"
+COLUMNS = ("logit", "tuned")
+BUDGET = 256 * 2**20
+_TOKENS = 2**12
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LensComparison:
+    """KL(final ‖ lens) in bits a token by the layer that is read, of both lenses; lower = nearer to what the model says."""
+
+    model: str
+    logit: Float[Tensor, "layer prompt"]
+    """Means over each prompt's tokens."""
+    tuned: Float[Tensor, "layer prompt"]
+    tokens: int
+
+    def __post_init__(self) -> None:
+        if self.logit.shape != self.tuned.shape or self.logit.ndim != 2 or self.logit.shape[1] < 2:
+            raise CircuitsError("a comparison needs both lenses' divergences of every layer on two prompts or more")
+
+    def summary(self, column: str) -> tuple[Tensor, Tensor]:
+        """The mean of "logit", "tuned" or "gain" (logit minus tuned, pair by pair) in each layer, and its standard error
+        over prompts."""
+        if column not in (*COLUMNS, "gain"):
+            raise CircuitsError(f"no column {column!r}: there are {', '.join(COLUMNS)}, gain")
+        values = self.logit - self.tuned if column == "gain" else getattr(self, column)
+        return values.mean(dim=1), values.std(dim=1) / math.sqrt(values.shape[1])
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a layer: bits of both lenses and of the gain, each with its standard error over prompts."""
+        table: dict[str, object] = {"layer": range(len(self.logit))}
+        for column in (*COLUMNS, "gain"):
+            mean, error = self.summary(column)
+            table |= {f"{column}_bits": mean.tolist(), f"{column}_error": error.tolist()}
+        return pd.DataFrame(table)
+
+    def plot(self) -> "Figure":
+        """Both lenses by layer, with standard errors."""
+        return importlib.import_module("circuits.plots").lens_comparison_figure(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write to a JSON file; `LensComparison.load` reads it."""
+        arrays = {name: getattr(self, name).tolist() for name in COLUMNS}
+        document = {"format": FORMAT, "version": 1, "model": self.model, "tokens": self.tokens, **arrays}
+        write_whole(Path(path), json.dumps(document, allow_nan=False).encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "LensComparison":
+        """A saved comparison. Raises FileFormatError for anything else."""
+        data = read_document(path, FORMAT, max_bytes=2**29)
+        try:
+            arrays = {name: torch.tensor(data[name], dtype=torch.float64) for name in COLUMNS}
+            if not isinstance(data["model"], str) or type(data["tokens"]) is not int:
+                raise CircuitsError("model must be a text and tokens a whole number")
+            return cls(data["model"], tokens=data["tokens"], **arrays)
+        except (CircuitsError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise FileFormatError(f"{path}: it does not fit together: {' '.join(str(error).split())[:150]}") from None
+
+
+@torch.no_grad()
+def compare_lenses(
+    model: Model, tokens: TokenBatch, tuned: TunedLens, *, max_bytes: int = BUDGET, progress: Progress | None = None
+) -> LensComparison:
+    """KL(final ‖ lens) in bits of the logit lens and of a tuned one, before every layer, on prompts. Prompts should be text
+    that `tuned` was not trained on. Raises PromptError for a single prompt (it has no standard error), ModelError for a
+    tuned lens of another model, MemoryBudgetError where one block of logits does not fit `max_bytes`."""
+    tuned.require_model(model)
+    batch = model.prepare(tokens)
+    if len(batch) < 2:
+        raise PromptError("one prompt gives no standard error: compare on two or more")
+    report = progress or (lambda what, done, total: None)
+    size = max(1, _TOKENS // batch.ids.shape[1])
+    found = []
+    for start in range(0, len(batch), size):
+        report("comparing lenses", start, len(batch))
+        found.append(_divergences(model, batch[start : start + size], tuned, max_bytes))
+    report("comparing lenses", len(batch), len(batch))
+    bits = torch.cat(found, dim=1) / math.log(2)
+    return LensComparison(model.name, bits[: model.n_layers], bits[model.n_layers :], int(batch.mask.sum()))
+
+
+def _divergences(model: Model, batch: TokenBatch, tuned: TunedLens, max_bytes: int) -> Float[Tensor, "lens_layer prompt"]:
+    """Means over each prompt's tokens, in nats: every layer by the logit lens, then by the tuned one."""
+    weights, mask = model.weights, batch.mask
+    run = forward(weights, batch, logits=False)
+    streams = [x[mask] for x in run.residuals]
+    final = Source(normalise(streams[-1], weights.final_norm))
+    plain = [Source(normalise(x, weights.final_norm)) for x in streams[:-1]]
+    tuned_streams = [tuned.translate(x, layer) for layer, x in enumerate(streams[:-1])]
+    sources = plain + [Source(normalise(x, weights.final_norm)) for x in tuned_streams]
+    none = batch.ids.new_zeros(len(final.normed), 0)
+    readings = read_sources(weights, final, sources, none, top=0, max_bytes=max_bytes)
+    spread = final.normed.new_zeros(len(sources), *mask.shape, dtype=readings[0].divergence.dtype)
+    spread[:, mask] = torch.stack([reading.divergence for reading in readings])
+    return spread.cpu().double().sum(dim=-1) / mask.cpu().sum(dim=-1)

@@ -1,0 +1,129 @@
+"""`circuits lens`: one prompt, nodes, a tuned lens trained and used, and what a user can get wrong."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from circuits.cli.lens import _grid
+from circuits.lenses import Lens, LensComparison, TunedLens, logit_lens
+from circuits.models import load_model
+from tests.cli.conftest import Command
+from tests.cli.test_errors import check_one_line
+
+FILES = {"lens.json", "lens.csv", "lens.png", "curves.png"}
+LANDS = ("France", "Italy", "Austria", "Japan", "Spain", "Egypt")
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    """A text of some hundred tokens."""
+    path = tmp_path / "book.txt"
+    path.write_text(" ".join(f"The capital of {land} is a town by the sea, and they went there." for land in LANDS * 4))
+    return path
+
+
+def test_help_teaches_by_example(command: Command) -> None:
+    answer = command("lens", "--help")
+    assert answer.status == 0 and "Examples:" in answer.out and "--train-tuned" in answer.out
+
+
+def test_it_runs_at_once(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    answer = command("lens", "--out", tmp_path / "out")
+    assert answer.status == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    assert answer.out.startswith("Logit lens of mini")
+    lines = answer.out.splitlines()
+    assert [line.split()[0] for line in lines[2:8]] == ["read", "resid4", "resid3", "resid2", "resid1", "resid0"]
+    assert lines[3].split()[-2:] == ["·is", "·Paris"]
+    for words in ("At the last token, ·is", "rank", "·Paris 98%", "Prediction depth: 2", "Files in", "Try next"):
+        assert words in answer.out
+    assert max(len(" ".join(line.replace(str(tmp_path), "").split())) for line in lines) <= 110
+    assert Lens.load(tmp_path / "out" / "lens.json").rows[-1] == "resid4"
+    assert (tmp_path / "out" / "lens.png").read_bytes().startswith(PNG)
+
+
+def test_the_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    lens = logit_lens(load_model("mini"), ", and ".join(f"the capital of {land} is" for land in LANDS), sites="residual")
+    for columns in (40, 80, 160):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        lines = _grid(lens, lens.columns()).splitlines()
+        assert columns - 25 <= max(map(len, lines)) <= columns and "of 47 tokens" in lines[-1]
+        assert lines[0].endswith("·is"), "the last tokens are shown"
+
+
+def test_files_and_json_say_the_same(command: Command, tmp_path: Path) -> None:
+    options = ("--answer", " Paris", "--nodes", "a1.h2, m3,a0.h1+m2.n5", "--sublayers", "--top", 3, "--out", tmp_path)
+    found = json.loads(command("lens", *options, "--json").out)
+    lens = Lens.load(tmp_path / "lens.json")
+    assert found["target"] == " Paris" and lens.answered and found["lens"] == "logit"
+    assert [row["row"] for row in found["rows"]] == list(lens.rows)
+    assert lens.rows[-3:] == ("a1.h2", "m3", "a0.h1+m2.n5") and "mid2" in lens.rows
+    for place, row in enumerate(found["rows"]):
+        assert row["rank"] == int(lens.rank[place, 0, -1]) and len(row["top"]) == 3
+        assert row["top_token_by_position"][-1] == row["top"][0]["token"]
+    with (tmp_path / "lens.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 7 * len(lens.rows)
+    assert float(rows[-1]["probability"]) == pytest.approx(found["rows"][-1]["probability"])
+    assert set(found["files"]) == FILES and all(Path(path).is_file() for path in found["files"].values())
+    report = command("lens", *options).out
+    assert "the answer ·Paris" in report and "Rows of nodes" in report
+
+
+def test_bos_can_be_left_out(command: Command, tmp_path: Path) -> None:
+    assert len(json.loads(command("lens", "--no-bos", "--out", tmp_path, "--json").out)["tokens"]) == 6
+
+
+def test_a_tuned_lens_is_trained_compared_and_used(command: Command, tmp_path: Path, book: Path) -> None:
+    file = tmp_path / "tuned" / "tuned.safetensors"
+    asked = ("lens", "--train-tuned", file, "--text", book, "--steps", 2, "--out", tmp_path / "out")
+    first = command(*asked)
+    assert first.status == 0 and first.out.startswith("Tuned lens of mini")
+    for words in ("bits a token on 2 held-out prompts", "logit lens", "gain", "comparison.png", "--tuned"):
+        assert words in first.out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | {"comparison.json", "comparison.png"}
+    comparison = LensComparison.load(tmp_path / "out" / "comparison.json")
+    lens = TunedLens.load(file, load_model("mini"))
+    assert len(lens.losses) == 2 and comparison.logit.shape == (4, 2)
+    content = file.read_bytes()
+    again = command(*asked, "--json")
+    assert file.read_bytes() == content and json.loads(again.out)["comparison"] == comparison.to_dataframe().to_dict("records")
+    used = json.loads(command("lens", "The cat", "--tuned", file, "--out", tmp_path / "used", "--json").out)
+    assert used["lens"] == "tuned" and used["comparison"] is None
+    check_one_line(command(*asked, "--seed", 3), "tuned.safetensors", "another training")
+
+
+def test_a_model_with_random_weights(command: Command, tmp_path: Path, tiny: Path, book: Path) -> None:
+    answer = command("lens", "Hi there", "--model", tiny, "--out", tmp_path, "--dtype", "float64")
+    assert answer.status == 0 and "resid2" in answer.out and f"--model {tiny}" in answer.out.replace("\n", "")
+    other = tmp_path / "tuned.safetensors"
+    TunedLens.identity(load_model("mini")).save(other)
+    check_one_line(command("lens", "Hi", "--model", tiny, "--tuned", other, "--out", tmp_path), "was trained for mini")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--answer", " Constantinople the second"], ["expected exactly one"]),
+        (["--nodes", "a9.h0"], ["a9.h0"]),
+        (["--nodes", "wisdom"], ["'wisdom'"]),
+        (["--nodes", ","], ["--nodes"]),
+        (["--train-tuned", "x.safetensors"], ["--train-tuned and --text"]),
+        (["--text", "x.txt"], ["--train-tuned and --text"]),
+        (["--train-tuned", "x.txt", "--text", "x.txt"], ["x.txt", ".safetensors"]),
+        (["--train-tuned", "x.safetensors", "--text", "nowhere.txt"], ["nowhere.txt", "No such file"]),
+        (["--tuned", "x.safetensors", "--sublayers"], ["--sublayers", "leave out one"]),
+        (["--tuned", "nowhere.safetensors"], ["nowhere.safetensors", "No such file"]),
+        (["--tuned", "a.safetensors", "--train-tuned", "b.safetensors", "--text", "c"], ["--tuned and --train-tuned"]),
+        (["a " * 200], ["longer than the 128"]),
+        (["--model", "./nowhere"], ["./nowhere"]),
+        (["--device", "abacus"], ["abacus"]),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(command: Command, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    check_one_line(command("lens", "--out", tmp_path / "out", *arguments), *words)
+    assert not (tmp_path / "out").exists(), "nothing is left behind"

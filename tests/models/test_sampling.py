@@ -1,0 +1,44 @@
+"""A model that writes token by token computes what a run of the whole prompt does."""
+
+import dataclasses
+import random
+
+import pytest
+import torch
+
+from circuits.errors import ModelError
+from circuits.models import TokenBatch
+from circuits.models.forward import forward
+from circuits.models.sampling import Writer, write
+from circuits.models.weights import Weights
+from tests.models.random_models import random_shape, random_weights, record_of
+
+
+def drawn(seed: int) -> Weights:
+    rng = random.Random(seed)
+    shape = dataclasses.replace(random_shape(rng), causal=True)
+    return record_of(shape, random_weights(shape, rng))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_logits_are_those_of_whole_runs(seed: int) -> None:
+    weights = drawn(seed)
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(weights.W_E.shape[0], (3, 6), generator=generator)
+    writer = Writer(weights, 3, 6)
+    found = torch.stack([writer.add(column) for column in ids.T], dim=1)
+    torch.testing.assert_close(found, forward(weights, TokenBatch.unpadded(ids)).logits, rtol=0, atol=1e-10)
+
+
+def test_what_is_banned_is_not_written() -> None:
+    weights = drawn(1)
+    banned = list(range(0, weights.W_U.shape[1], 2))
+    written = [
+        write(weights, torch.zeros(5).long(), 6, generator=torch.Generator().manual_seed(0), banned=banned) for _ in "ab"
+    ]
+    assert torch.equal(*written) and bool((written[0][:, 1:] % 2 == 1).all())
+
+
+def test_a_model_that_looks_ahead_cannot_write() -> None:
+    with pytest.raises(ModelError, match="looks ahead"):
+        Writer(dataclasses.replace(drawn(1), causal=False), 1, 2)
