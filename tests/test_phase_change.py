@@ -78,7 +78,7 @@ def test_a_stopped_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             train(SMALL, folder, interrupt)
         again, _ = train(SMALL, folder, lambda *_: None)
-        assert json.dumps(again.to_document()) == json.dumps(whole.to_document())
+        assert json.dumps(again.as_json()) == json.dumps(whole.as_json())
         assert [path.name for path in folder.iterdir()] == ["two-layer-seed0.safetensors"]
 
 

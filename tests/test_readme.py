@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-COMMANDS = "induction|heads|trace|recall|patch|ablate|discover|evaluate|compare|models|info|export"
 _NUMBER = re.compile(r"\d+\.\d+")
 
 
@@ -36,11 +35,9 @@ def test_every_command_and_path_in_the_readme_exists() -> None:
 
     from circuits.cli import app
 
-    for name in set(
-        re.findall(
-            r"circuits (induction|heads|trace|recall|patch|ablate|discover|evaluate|compare|models|info|export)\b", README
-        )
-    ):
+    named = set(re.findall(r"`circuits (\w+)", README)) | set(re.findall(r"/circuits (\w+)", README)) - {"COMMAND"}
+    assert {command.callback.__name__ for command in app.registered_commands if command.callback} == named - {"COMMAND"}
+    for name in named - {"COMMAND"}:
         assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
     root = Path(__file__).parent.parent
     for path in re.findall(r"`(circuits/\w+|notebooks/\S+?|constraints\.txt)`|\]\((\S+?)\)", README):

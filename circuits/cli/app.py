@@ -52,6 +52,7 @@ def circuits(
       circuits induction              find the induction heads of the bundled model
       circuits heads --model gpt2     score every head of GPT-2
       circuits trace                  where the bundled model keeps a fact
+      circuits lens                   what it would say after each layer
       circuits discover               the circuit behind a task, judged
       circuits COMMAND --help         what a command does, with examples
     """

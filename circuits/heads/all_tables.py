@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +10,7 @@ import torch
 
 from circuits.errors import CircuitsError
 from circuits.graph import Node
-from circuits.graph.results import load_result
+from circuits.graph.results import load_result, save_result
 from circuits.heads.bugs import SkipTrigramBug, worst_bugs
 from circuits.heads.composition import copying_eigenvalue_scores, matching_eigenvalue_scores
 from circuits.heads.embedded import head_of
@@ -102,9 +101,8 @@ class Tables:
 
     def save(self, path: str | Path) -> None:
         """Write to a JSON file; `Tables.load` reads it."""
-        document = {"format": FORMAT, "version": 1, **dataclasses.asdict(self)}
-        document["words"] = {str(token): word for token, word in self.words.items()}
-        write_whole(Path(path), json.dumps(document, allow_nan=False).encode())
+        words = {str(token): word for token, word in self.words.items()}
+        save_result(path, FORMAT, {**dataclasses.asdict(self), "words": words})
 
     @classmethod
     def load(cls, path: str | Path) -> "Tables":

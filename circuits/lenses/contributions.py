@@ -56,7 +56,7 @@ def layer_contributions(
 
 def at_columns(
     values: Float[Tensor, "prompt position *rest"], columns: Int[Tensor, " prompt"]
-) -> Float[Tensor, "prompt *rest"]:
+) -> Float[Tensor, "prompt *rest"]:  # noqa: F821
     """What stands in one column of each prompt."""
     return values[torch.arange(len(columns), device=columns.device), columns]
 

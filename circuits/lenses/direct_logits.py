@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, GraphError
-from circuits.graph.results import load_result
+from circuits.graph.results import load_result, save_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

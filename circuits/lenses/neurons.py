@@ -177,7 +177,7 @@ def neuron(
 
 def default_corpus(model: Model, *, seed: int = 0) -> TokenBatch:
     """A text for where none is at hand: what the model writes by itself and, for the bundled model, facts that it knows."""
-    written = written_text(model, count=24, length=40, seed=seed)
+    written = written_text(model, count=64, length=64, seed=seed)
     bos = bos_id(model)
     if model.name != "mini" or bos is None:
         return written

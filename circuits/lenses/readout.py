@@ -56,11 +56,11 @@ def top_tokens(
     k = min(k, matrix.shape[1])
     size = max(1, VOCABULARY_BLOCK // matrix.shape[1])
     sign = 1.0 if largest else -1.0
-    parts = [_best(sign * (block @ matrix), k) for block in vectors.split(size)]
+    parts = [best_of_each(sign * (block @ matrix), k) for block in vectors.split(size)]
     return sign * torch.cat([values for values, _ in parts]), torch.cat([ids for _, ids in parts])
 
 
-def _best(logits: Float[Tensor, "vector d_vocab"], k: int) -> tuple[Tensor, Tensor]:
+def best_of_each(logits: Float[Tensor, "vector d_vocab"], k: int) -> tuple[Tensor, Tensor]:
     """The k largest of each row, of equal ones the earlier; `topk` alone leaves that open."""
     values, ids = logits.topk(k, dim=-1)
     bound = values[:, -1:]

@@ -28,7 +28,7 @@ def terms_figure(terms: Terms, *, title: str | None = None) -> Figure:
     axes.axhline(terms.full_loss, color="#d55e00", linewidth=1.2, label=f"the model, {terms.full_loss:.3f}")
     axes.axhline(terms.uniform, color="#666666", linewidth=1.0, linestyle=":", label=f"knowing nothing, {terms.uniform:.2f}")
     for order, mean in enumerate(means):
-        axes.text(order, 0.97 * mean, f"{mean:.2f}", ha="center", va="top", fontsize=7.5, color="white")
+        axes.text(order, 0.5 * mean, f"{mean:.2f}", ha="center", va="center", fontsize=7.5, color="white")
     axes.set_xticks(range(len(means)), ["direct\npath", *(f"order\n≤ {n}" for n in range(1, len(means)))], fontsize=8)
     axes.set_ylim(0, max(*means, terms.uniform) * 1.3)
     axes.legend(fontsize=8, frameon=False, loc="upper right")

@@ -67,8 +67,8 @@ def test_attribution_ranks_as_exact_patching_does(mini, task: str) -> None:
     capitals = mini_facts(relation="country_capital")
     pairs = induction(mini, 4) if task == "induction" else fact_pairs(mini, capitals, count=4)
     found = attribute_edges(mini, pairs, difference_of, method="eap-ig", steps=5)
-    rows = found.order()[:100]
-    edges = [found.edges()[int(row)] for row in rows]
+    rows, every = found.order()[:100], found.edges()
+    edges = [every[int(row)] for row in rows]
     effects = patch_edges(mini, pairs, difference_of, edges, direction="noising")
     exact = (effects.scores - effects.clean).mean(dim=1)
     estimate = found.values[rows]

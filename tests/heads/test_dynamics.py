@@ -213,7 +213,7 @@ def test_curves_come_back_from_their_file_and_nothing_else_does(tmp_path: Path):
     path = tmp_path / "curves.json"
     curves.save(path)
     again = TrainingCurves.load(path)
-    assert again.to_document() == curves.to_document()
+    assert again.as_json() == curves.as_json()
     table = again.to_dataframe()
     assert table["step"].tolist() == [0, 4] and table["icl_score"].tolist() == curves.curves["icl_score"].tolist()
     document = json.loads(path.read_text())

@@ -33,7 +33,7 @@ def test_one_relation_can_be_asked_for():
 @pytest.mark.parametrize(("seen", "least"), [(True, 0.9), (False, 0.7)])
 def test_mini_knows_them(seen: bool, least: float):
     model = load_model("mini")
-    facts = mini_facts(seen=seen)
+    facts = mini_facts(seen=seen)[::3]
     right = 0
     with torch.no_grad():
         for start in range(0, len(facts), 200):
