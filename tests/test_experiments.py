@@ -15,7 +15,7 @@ from circuits.models import Model, load_model
 from circuits.search.evaluate import evaluate
 from circuits.search.verdict import Verdict
 from circuits.tasks.metrics import logit_difference
-from experiments import attribution_agreement, discovery, greater_than, ground_truth, ioi
+from experiments import attention_as_a_hint, attribution_agreement, discovery, greater_than, ground_truth, ioi
 from experiments.benchmarks import attribution, attribution_work
 from experiments.benchmarks.patching_work import random_pairs
 from tests.models.checkpoints import build
@@ -27,6 +27,7 @@ MAINS = {
     "greater_than": greater_than,
     "attribution": attribution,
     "attribution_agreement": attribution_agreement,
+    "attention_as_a_hint": attention_as_a_hint,
 }
 
 
@@ -91,6 +92,16 @@ def test_attribution_agreement_of_a_small_model(
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["count"] for row in rows] == [load_model(directory).graph().edge_count, 5, 5]
     assert call(monkeypatch, "attribution_agreement", "--tasks", "xor") == 2
+
+
+def test_attention_is_compared_over_facts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    directory = checkpoint(tmp_path / "model", 1, 2)
+    assert call(monkeypatch, "attention_as_a_hint", "--model", str(directory), "--count", "3", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["facts"] == 3 and {row["tracing"] for row in found["rows"]} == {"lat", "rollout", "flow", "norm"}
+    assert call(monkeypatch, "attention_as_a_hint", "--facts", str(tmp_path / "none.json")) == 2
 
 
 def test_ground_truth_names_what_it_does_not_know(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,6 @@ from circuits.graph import Node
 from circuits.models import Model
 from circuits.patching import AttentionTrace, attention
 from circuits.patching.attention_trace import EFFECTS, HINT
-from circuits.patching.causal_tracing import asks_for_bos
 from circuits.plots import attention_figure, patterns_figure
 
 _MOST_ROWS = 60
@@ -69,14 +68,13 @@ def folder_of(model: str, out: Path | None) -> Path:
 def run(question: Question, *, model: str, device: str, dtype: str, memory: int, out: Path | None, as_json: bool) -> None:
     """Trace, write the files, print the report."""
     folder = folder_of(model, out)
-    with staged(folder) as staging, ProgressBars() as progress, naming_options():
+    with staged(folder, replacing=["patterns.png"]) as staging, ProgressBars() as progress, naming_options():
         progress("loading the model", 0, 1)
         loaded = load(model, device=device, dtype=dtype)
         progress("loading the model", 1, 1)
         for name in question.head_names:
             loaded.graph().node(Node.parse(name))
-        bos = asks_for_bos(loaded) if question.bos is None else question.bos
-        tokens = loaded.to_tokens(question.prompt, prepend_bos=bos)
+        tokens = loaded.to_tokens(question.prompt, prepend_bos=question.bos)
         if tokens.ids.shape[1] < 2:
             raise PromptError(
                 f"the prompt is {tokens.ids.shape[1]} token: attention has nothing to choose from; give a longer one"

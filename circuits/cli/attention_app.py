@@ -49,7 +49,7 @@ def attention(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of random tokens and of the split into halves.")] = 0,
     bos: Annotated[
-        bool | None, typer.Option("--bos/--no-bos", help="Begin the prompt with BOS.", show_default="as the tokenizer asks")
+        bool | None, typer.Option("--bos/--no-bos", help="Begin the prompt with BOS.", show_default="as the model is used to")
     ] = None,
     memory: Memory = 256,
     out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default="out/attention-MODEL")] = None,

@@ -17,8 +17,8 @@ def plain_errors() -> Iterator[None]:
     """Turn what a user can get wrong into one line on stderr and exit status 2 (130 where it was interrupted)."""
     try:
         yield
-    except KeyboardInterrupt:
-        _stop("interrupted; nothing was written", INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        _stop(str(stop) or "interrupted; nothing was written", INTERRUPTED)
     except BrokenPipeError:
         raise
     except CircuitsError as error:

@@ -11,6 +11,7 @@ from circuits.cli.loading import load
 from circuits.cli.measured import naming_options, paired, save_figure
 from circuits.cli.output import default_directory, staged
 from circuits.cli.progress import ProgressBars
+from circuits.cli.prompts import require_text
 from circuits.cli.text import one_line, print_json, printable, table
 from circuits.errors import FileFormatError, GraphError, PromptError
 from circuits.lenses import Lens, LensComparison, TunedLens, compare_lenses, logit_lens, train_tuned_lens
@@ -23,6 +24,7 @@ _HELD_OUT, _LEAST, _MOST = 10, 2, 64
 _CELL, _LONGEST = 10, 100
 """Letters of a token in the table, and of a line."""
 _SAVE_EVERY = 20
+_COMPARISON = ("comparison.json", "comparison.png")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,11 +71,12 @@ def parse_nodes(text: str | None) -> list[str] | None:
 
 def run(asked: Asked, training: Training, *, model: str, out: Path | None, device: str, dtype: str, as_json: bool) -> None:
     """Train where asked to, read, write the files, print the report."""
+    require_text(asked.prompt)
     if asked.sublayers and (training.tuned is not None or training.path is not None):
         raise PromptError("--sublayers has no tuned lens: translators are for whole layers; leave out one of the two")
     text = None if training.text is None else read_text(training.text)
     folder = Path("out") / f"lens-{default_directory(model).name.removeprefix('induction-')}" if out is None else out
-    with staged(folder) as staging, ProgressBars() as progress, naming_options():
+    with staged(folder, replacing=_COMPARISON) as staging, ProgressBars() as progress, naming_options():
         progress("loading the model", 0, 1)
         loaded = load(model, device=device, dtype=dtype)
         progress("loading the model", 1, 1)
@@ -129,7 +132,8 @@ def _tuned(
         )
     except KeyboardInterrupt:
         if training.path.exists():
-            typer.echo(f"{one_line(training.path)} holds the training so far; the same command goes on from it", err=True)
+            said = f"interrupted; {training.path} holds the training so far, the same command goes on"
+            raise KeyboardInterrupt(said) from None
         raise
     return tuned, compare_lenses(model, rows[len(rows) - held :][:_MOST], tuned, max_bytes=budget, progress=progress)
 
@@ -144,7 +148,7 @@ def _write(found: Lens, comparison: LensComparison | None, folder: Path) -> list
         return names
     comparison.save(folder / "comparison.json")
     save_figure(lens_comparison_figure(comparison), folder / "comparison.png")
-    return [*names, "comparison.json", "comparison.png"]
+    return [*names, *_COMPARISON]
 
 
 def _as_json(found: Lens, comparison: LensComparison | None, files: dict[str, str]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def lens(
     steps: Annotated[int, typer.Option(min=1, help="Steps of training, each on 8 prompts of up to 128 tokens.")] = 200,
     seed: Seed = 0,
     bos: Annotated[
-        bool | None, typer.Option("--bos/--no-bos", help="Begin the prompt with BOS.", show_default="as the tokenizer asks")
+        bool | None, typer.Option("--bos/--no-bos", help="Begin the prompt with BOS.", show_default="as the model is used to")
     ] = None,
     memory: Memory = 256,
     out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default="out/lens-MODEL")] = None,

@@ -12,7 +12,7 @@ from circuits.cli.loading import load
 from circuits.cli.measured import naming_options, paired, save_figure
 from circuits.cli.output import default_directory, staged
 from circuits.cli.progress import ProgressBars
-from circuits.cli.prompts import PromptOptions
+from circuits.cli.prompts import PromptOptions, require_text
 from circuits.cli.text import one_line, print_json, table
 from circuits.errors import PromptError
 from circuits.lenses import DirectLogits
@@ -49,6 +49,8 @@ class Question:
         if self.side not in _SIDES:
             raise PromptError(f"unknown side {self.side!r}: expected clean or corrupt")
         given = self.pairs.given()
+        if self.prompt is not None:
+            require_text(self.prompt)
         if self.prompt is not None and given:
             raise PromptError(f"a prompt and {given[0]} both say where prompts come from: give one of them")
         if self.prompt is None and (self.answer is not None or self.distractor is not None):

@@ -17,6 +17,7 @@ from circuits.cli.loading import load
 from circuits.cli.measured import paired, save_figure
 from circuits.cli.output import default_directory, staged
 from circuits.cli.progress import ProgressBars
+from circuits.cli.prompts import require_text
 from circuits.cli.text import one_line, print_json, printable, table
 from circuits.errors import GraphError, PromptError
 from circuits.graph import Node
@@ -70,6 +71,8 @@ class Question:
         node = self.node
         if self.prompt is not None and self.clamp is None:
             raise PromptError("--prompt is the text on which a neuron is held: it needs --clamp VALUE")
+        if self.prompt is not None:
+            require_text(self.prompt, "--prompt")
         if self.clamp is not None and not math.isfinite(self.clamp):
             raise PromptError(f"--clamp is {self.clamp}; expected a finite number")
         single = {"--clamp": self.clamp, "--through": self.through}

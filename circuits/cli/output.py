@@ -4,7 +4,7 @@ import contextlib
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from circuits.errors import FileFormatError
@@ -17,10 +17,11 @@ def default_directory(model: str) -> Path:
 
 
 @contextlib.contextmanager
-def staged(directory: Path) -> Iterator[Path]:
+def staged(directory: Path, *, replacing: Sequence[str] = ()) -> Iterator[Path]:
     """A folder to write files into; they move into `directory` when the block ends well, else they vanish.
 
-    Files of the same names are replaced, others stay. Raises FileFormatError at once where nothing can be written.
+    Files of the same names are replaced, and those in `replacing` go if they were not written anew: they would be of an
+    earlier run. Others stay. Raises FileFormatError at once where nothing can be written.
     """
     missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     staging = directory / f".{secrets.token_hex(4)}.tmp"
@@ -32,8 +33,11 @@ def staged(directory: Path) -> Iterator[Path]:
         raise FileFormatError(f"{directory}: cannot be written: {error.strerror}; name another folder with --out") from None
     try:
         yield staging
-        for file in sorted(staging.iterdir()):
+        files = sorted(staging.iterdir())
+        for file in files:
             file.replace(directory / file.name)
+        for name in set(replacing) - {file.name for file in files}:
+            (directory / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         _remove(missing)

@@ -12,7 +12,6 @@ from circuits.cli.measured import naming_options, paired, save_figure
 from circuits.cli.output import staged
 from circuits.cli.progress import ProgressBars
 from circuits.cli.text import one_line, print_json, table
-from circuits.cli.trace import read_facts
 from circuits.errors import CircuitsError, FileFormatError
 from circuits.models import Model
 from circuits.plots import behaviour_figure
@@ -20,6 +19,7 @@ from circuits.tasks import BehaviourScores, mini_facts, read_blimp_jsonl, score_
 from circuits.tasks.behaviour import EVERYTHING
 from circuits.tasks.corpus import read_text
 from circuits.tasks.likelihood import Progress
+from circuits.tasks.readers import read_facts
 
 _SUFFIXES = (".csv", ".json", ".png")
 _SHOWN = {

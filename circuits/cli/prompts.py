@@ -29,6 +29,12 @@ COUNT = 32
 """Prompts of a task, unless the command line says how many."""
 
 
+def require_text(prompt: str, what: str = "the prompt") -> None:
+    """Raise PromptError for a prompt without a word, of which a model would see BOS alone."""
+    if not prompt.strip():
+        raise PromptError(f"{what} is empty: give a text that the model reads")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptOptions:
     """What the command line says about prompts: a task, a file, or one pair of texts."""

@@ -12,13 +12,13 @@ from circuits.cli.loading import load
 from circuits.cli.output import default_directory, staged
 from circuits.cli.progress import ProgressBars
 from circuits.cli.text import filled, one_line, print_json, table
-from circuits.cli.trace import read_facts
 from circuits.errors import CircuitsError, GraphError
 from circuits.graph import Circuit
 from circuits.graph.plain import thaw
 from circuits.plots import circuit_figure
 from circuits.search import find_factual_recall_circuit
 from circuits.tasks import fact_pairs, mini_facts
+from circuits.tasks.readers import read_facts
 
 FILES = {
     "circuit.json": "the circuit with all its evidence; circuits.Circuit.load reads it",

@@ -55,7 +55,7 @@ def check_jobs(jobs: Mapping[str, bool], text: Path | None) -> None:
 
 def read(where: Place, options: Options) -> None:
     """Read the tables, write and print them."""
-    with staged(where.folder) as staging, ProgressBars() as progress:
+    with staged(where.folder, replacing=["bugs.csv", "virtual.csv"]) as staging, ProgressBars() as progress:
         model = where.load(progress)
         found = read_tables(
             model,

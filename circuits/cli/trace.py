@@ -20,7 +20,8 @@ from circuits.patching.causal_tracing import KINDS, SEVERED, TraceKind
 from circuits.patching.facts_tracing import trace_facts
 from circuits.patching.traces import FORMAT
 from circuits.plots import role_curves_figure, trace_figure
-from circuits.tasks import Fact, mini_facts, read_lre_json, read_rome_json
+from circuits.tasks import mini_facts
+from circuits.tasks.readers import read_facts
 
 _DOTS_PER_INCH = 150
 _MOST_HEATMAPS = 20
@@ -128,12 +129,6 @@ def reopen(file: Path, *, out: Path | None, as_json: bool) -> None:
         files = _write(found, staging, heatmaps, progress)
     model = found.model if isinstance(found, Trace) else found.traces[0].model
     _report(found, folder, files, as_json=as_json, model=model)
-
-
-def read_facts(path: Path) -> tuple[Fact, ...]:
-    """Facts of a ROME file (a list) or an LRE file (an object)."""
-    rows = read_json(path, max_bytes=2**26)
-    return read_lre_json(path) if isinstance(rows, dict) else read_rome_json(path)
 
 
 def _built_in(model: Model, options: Mapping[str, Any]) -> Trace:

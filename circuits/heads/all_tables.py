@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from circuits.errors import CircuitsError
+from circuits.errors import CircuitsError, PromptError
 from circuits.graph import Node
 from circuits.graph.results import load_result, save_result
 from circuits.heads.bugs import SkipTrigramBug, worst_bugs
@@ -170,6 +170,9 @@ def tables(
     Nothing of vocabulary² is held. A model of one layer of heads alone is these tables; of others they are a part. Raises
     GraphError for what is no head, PromptError for numbers that make no sense, NonFiniteError.
     """
+    if top < 1:
+        raise PromptError(f"top={top}: expected a number of at least 1")
+    model.require_finite()
     report = progress or (lambda what, done, total: None)
     chosen = [f"a0.h{head}" for head in range(model.n_heads)] if heads is None else heads
     places = sorted({head_of(model, head) for head in chosen})

@@ -118,6 +118,8 @@ def probe_attention(
     Raises PromptError for fewer than two sentences with a dependency in each half, MemoryBudgetError where attention between
     words takes more than `features` bytes: give fewer sentences.
     """
+    if not 0 <= ridge < float("inf") or steps < 1:
+        raise PromptError(f"ridge={ridge}, steps={steps}: expected a finite number from 0 on, and a number of at least 1")
     aligned, left_out = align_sentences(model, sentences)
     left_out["words"] = sum(not own for one in aligned for own in one.own)
     drawn = torch.randperm(len(aligned), generator=torch.Generator().manual_seed(seed))

@@ -71,8 +71,8 @@ def projected_tokens(
     offset: int = 0,
     through_mlp0: bool = False,
 ) -> Float[Tensor, "token d_head"]:
-    """Queries, keys or values of one head for tokens by themselves, with biases (values: without, as they are the same for
-    every source) and norms of queries and keys. Rotary positions: the query stands `offset` places after the key."""
+    """Queries, keys or values of one head for tokens by themselves, with biases (values: without their own, which is the
+    same for every source) and norms of queries and keys. Rotary positions: the query stands `offset` places after the key."""
     weights, (layer, head) = model.weights, place
     block = weights.blocks[layer]
     attention = block.attention

@@ -14,7 +14,7 @@ class PhaseChange:
     """A rise from below `low` to above `high` in the course of training."""
 
     step: float
-    """The middle of the steepest stretch (`steepest`)."""
+    """The middle of the steepest stretch (`steepest`) between `start` and `end`."""
     start: int
     """The last recorded step below `low` before the rise; `end`: the first at or above `high`."""
     end: int
@@ -31,7 +31,8 @@ def find_phase_change(
 ) -> PhaseChange | None:
     """Find where a curve rises from below `low` to `high` or more; None where it never does, or starts above `low`.
 
-    Each value is first replaced by the median of itself and its two neighbours, so that a single outlier is no change.
+    Each value is first replaced by the median of itself and its two neighbours (the first and the
+    last one by the median of itself, its neighbour and what that became), so that a single outlier is no change.
     Raises CircuitsError for steps that do not rise, fewer than three, or a `low` that is not below `high`; NonFiniteError
     for NaN and infinity.
     """
@@ -42,7 +43,7 @@ def find_phase_change(
     start = next((place for place in range(end or 0, -1, -1) if smooth[place] < low), None)
     if end is None or start is None:
         return None
-    step, _ = steepest(steps, values)
+    step = _steepest(steps, smooth, span=0.05, sign=1, first=start, last=end)[0]
     share = (steps[end] - steps[start]) / (steps[-1] - steps[0])
     return PhaseChange(step, steps[start], steps[end], max(smooth[: start + 1]), smooth[-1], share)
 
@@ -56,15 +57,21 @@ def steepest(
     Smoothed and refused as in `find_phase_change`.
     """
     smooth = _smoothed(steps, values)
-    width = max(1, round(span * (len(steps) - 1)))
-    sign = -1 if falling else 1
-    rises = [sign * (later - earlier) for earlier, later in zip(smooth, smooth[width:], strict=False)]
-    place = max(range(len(rises)), key=rises.__getitem__)
+    return _steepest(steps, smooth, span=span, sign=-1 if falling else 1, first=0, last=len(steps) - 1)
+
+
+def _steepest(
+    steps: Sequence[int], smooth: Sequence[float], *, span: float, sign: int, first: int, last: int
+) -> tuple[float, float]:
+    """The steepest stretch between two records; a window shorter than a stretch is one."""
+    width = min(max(1, round(span * (len(steps) - 1))), last - first)
+    rises = {place: sign * (smooth[place + width] - smooth[place]) for place in range(first, last - width + 1)}
+    place = max(rises, key=rises.__getitem__)
     return (steps[place] + steps[place + width]) / 2, sign * rises[place]
 
 
 def _smoothed(steps: Sequence[int], values: Sequence[float]) -> list[float]:
-    """Running medians of three; the ends are left as they are."""
+    """Running medians of three; at the ends of the value, its neighbour and what that became."""
     if len(steps) != len(values) or len(steps) < 3:
         raise CircuitsError(f"{len(steps)} steps and {len(values)} values: expected as many of either, three at least")
     for earlier, later in itertools.pairwise(steps):
@@ -74,4 +81,5 @@ def _smoothed(steps: Sequence[int], values: Sequence[float]) -> list[float]:
         if not math.isfinite(value):
             raise NonFiniteError(f"the value at step {step} is {value}")
     inner = [statistics.median(values[place - 1 : place + 2]) for place in range(1, len(values) - 1)]
-    return [values[0], *inner, values[-1]]
+    ends = (statistics.median((values[0], *inner[:1], values[1])), statistics.median((values[-1], *inner[-1:], values[-2])))
+    return [ends[0], *inner, ends[1]]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.errors import GraphError
+from circuits.errors import GraphError, PromptError
 from circuits.graph import Node
 from circuits.heads.composition import folded_unembedding, output_matrices, reading_matrices
 from circuits.heads.embedded import head_of, projected_tokens, through_norm, typical_scale, written_logits
@@ -36,6 +36,9 @@ class VirtualHead:
 
 def virtual_heads(model: Model, k: int = 20) -> list[VirtualHead]:
     """The k virtual heads of largest norm, largest first; of equal ones the earlier. None for a model of one layer."""
+    if k < 1:
+        raise PromptError(f"{k} virtual heads were asked for: ask for at least one")
+    model.require_finite()
     values = [reading_matrices(block, "W_V").double() for block in model.weights.blocks]
     outputs = [output_matrices(block).double() for block in model.weights.blocks]
     found: list[tuple[float, float, tuple[int, int], tuple[int, int]]] = []
@@ -63,8 +66,8 @@ def virtual_table(
     model: Model, first: str | Node, second: str | Node, *, scale: float | None = None, through_mlp0: bool = False
 ) -> WeightTable:
     """What a virtual head makes of tokens: row = the token at the first head's source, column = an output token, entry = what
-    full attention of both adds to its logit, less the mean over outputs. As `ov_table`; between the heads, the norm divides
-    by the scale of the first one's embeddings, on average. Raises GraphError where the second is not in a later layer."""
+    full attention of both adds to its logit, less the mean over outputs. As `ov_table`; `scale` also divides in the norm
+    between the heads. Raises GraphError where the second is not in a later layer."""
     early, late = head_of(model, first), head_of(model, second)
     if early[0] >= late[0]:
         raise GraphError(f"{second} does not read {first}: name a head of a later layer second")

@@ -63,6 +63,7 @@ class WeightTable:
     def top(self, token: int, k: int = 10, *, largest: bool = True) -> list[tuple[int, float]]:
         """The k largest (or smallest) entries of a token's row with their column tokens, best first; of equal ones the
         earlier token."""
+        _check_count(k)
         sign = 1.0 if largest else -1.0
         values, ids = best_of_rows(sign * self.row(token), k)
         return [(int(i), sign * float(v)) for v, i in zip(values[0], ids[0], strict=True)]
@@ -70,9 +71,15 @@ class WeightTable:
     def largest(self, k: int = 10, *, progress: Progress | None = None) -> list[tuple[int, int, float]]:
         """The k largest entries of the whole table, as (row token, column token, value), best first; of equal ones the
         earlier. Every entry is computed, a block of rows at a time."""
+        _check_count(k)
         report = progress or (lambda what, done, total: None)
         values, rows, columns = best_of_all(self.rows, self.columns, self.row, k, functools.partial(report, self.about))
         return [(int(r), int(c), float(v)) for v, r, c in zip(values, rows, columns, strict=True)]
+
+
+def _check_count(k: int) -> None:
+    if k < 1:
+        raise PromptError(f"{k} entries of a table were asked for: ask for at least one")
 
 
 def bigram_table(model: Model, *, scale: float | Literal["own"] = "own", through_mlp0: bool = False) -> WeightTable:

@@ -93,9 +93,10 @@ def clamp(
     bad = next((name for name, value in nodes.items() if not math.isfinite(value)), None)
     if bad is not None or not nodes:
         raise NonFiniteError(f"{bad} is to be held at {nodes[bad]}") if bad else PromptError("no neuron is named to be held")
+    model.require_finite()
     batch = model.prepare(prompt)
-    if len(batch) != 1:
-        raise PromptError(f"neurons are held on one prompt at a time, got {len(batch)}")
+    if len(batch) != 1 or batch.padded:
+        raise PromptError(f"neurons are held on one prompt at a time, without pads; got {len(batch)} prompts")
     where = None if positions is None else [_column(one, batch.ids.shape[1]) for one in positions]
     edits = [Edit(name, value, where) for name, value in nodes.items()]
     with torch.no_grad():

@@ -66,6 +66,7 @@ def logits(
     size = max(1, budget // _bytes_of_a_run(model, asked.tokens.ids.shape[1]))
     batches = [asked[start : start + size] for start in range(0, len(asked.tokens), size)]
     parts = [_take_apart(model, batch, positions=positions, neurons=neurons is not None) for batch in batches]
+    model.require_finite()  # attention can lose a NaN on the way
     rows = _rows(parts, neurons)
     values, total = torch.stack(list(rows.values())).double().cpu(), torch.cat([part.total for part in parts]).double().cpu()
     _check_sum(values, total, model.dtype)
@@ -89,7 +90,7 @@ def _check_neurons(model: Model, neurons: int | str | None) -> None:
         return
     if not model.d_mlp:
         raise PromptError(f"{model.name} has no MLPs to split into neurons")
-    if neurons != "all" and (not isinstance(neurons, int) or neurons < 1):
+    if neurons != "all" and (not isinstance(neurons, int) or isinstance(neurons, bool) or neurons < 1):
         raise PromptError(f'neurons={shown(neurons)}: expected a number from 1 on, or "all"')
 
 
@@ -161,8 +162,11 @@ def _total(
     distractors: Int[Tensor, " prompt"] | None,
 ) -> Float[Tensor, " prompt"]:
     """The logit (difference) as the model computes it, from the normed residual stream; before any cap."""
-    weights = model.weights
-    normed = normalise(final, weights.final_norm)
+    weights, norm = model.weights, model.weights.final_norm
+    if norm is not None:
+        weight, bias = (None if part is None else part.to(final.dtype) for part in (norm.weight, norm.bias))
+        norm = dataclasses.replace(norm, weight=weight, bias=bias)
+    normed = normalise(final, norm)
 
     def logit(tokens: Tensor) -> Tensor:
         value = (normed * weights.W_U.T[tokens].to(normed.dtype)).sum(dim=-1)

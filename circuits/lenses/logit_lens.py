@@ -10,6 +10,7 @@ from torch import Tensor
 
 from circuits.errors import MemoryBudgetError, NonFiniteError, PromptError
 from circuits.lenses.lens import Lens, RowKind
+from circuits.lenses.questions import Target, token_ids
 from circuits.lenses.rows import Row, group_vectors, parse_rows, residual_at
 from circuits.lenses.streaming import Progress, Reading, Source, read_sources
 from circuits.models import Model, TokenBatch
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 BUDGET = 256 * 2**20
 _TOKENS = 2**13
 """Tokens of a forward pass, at most, where there are several prompts."""
-Answers = str | Sequence[str] | Int[Tensor, " answer"]
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def logit_lens(
     *,
     sites: str | Sequence[str] | None = None,
     nodes: Sequence[str | Sequence[str]] | None = None,
-    answers: Answers | None = None,
+    answers: Target | None = None,
     top: int = 5,
     tuned: "TunedLens | None" = None,
     max_bytes: int = BUDGET,
@@ -46,7 +46,8 @@ def logit_lens(
     read by the model's final norm (at their own scale), unembedding, biases and soft cap; with `tuned` through the
     translators first. `nodes`: `input`, heads, MLPs, neurons; a list or "a0.h1+m3" is a set whose outputs are summed; they
     are read with the final norm's scale frozen to the run's, without biases and cap (see `Lens`). `answers`: a token a
-    prompt (text or ids, `pairs.answers`), which is then the target at every position. `top`: how many top tokens to keep.
+    prompt, or one for all (text or ids, `pairs.answers`), which is then the target at every position. `top`: how many top
+    tokens to keep.
 
     At most `max_bytes` of logits are held at once (also of node outputs). Raises GraphError for names that the model lacks,
     PromptError for prompts and answers that do not fit, MemoryBudgetError where one block does not fit, ModelError for a
@@ -58,29 +59,13 @@ def logit_lens(
     if tuned is not None:
         tuned.require_model(model)
     batch = model.prepare(prompts)
-    wanted = _answer_ids(model, batch, answers)
+    wanted = token_ids(model, answers, len(batch), "answers")
     arrays = _read_all(model, batch, rows, wanted, tuned, top, max_bytes, progress)
+    model.require_finite()  # attention can lose a NaN on the way
     return _lens(model, batch, rows, arrays, tuned=tuned is not None, answered=wanted is not None)
 
 
 _BY_ROW = ("entropy", "cross_entropy", "divergence", "rank", "probability", "logit", "top_ids", "top_probabilities")
-
-
-def _answer_ids(model: Model, batch: TokenBatch, answers: Answers | None) -> Int[Tensor, " prompt"] | None:
-    """A token id a prompt."""
-    if answers is None:
-        return None
-    if isinstance(answers, Tensor):
-        ids = answers.to(batch.ids.device).long()
-    else:
-        texts = [answers] if isinstance(answers, str) else list(answers)
-        ids = torch.tensor([model.single_token(text) for text in texts], dtype=torch.long, device=batch.ids.device)
-    if ids.shape != (len(batch),):
-        raise PromptError(f"{ids.numel()} answers for {len(batch)} prompts: give one token a prompt")
-    d_vocab = model.weights.W_U.shape[1]
-    if int(ids.min()) < 0 or int(ids.max()) >= d_vocab:
-        raise PromptError(f"an answer is outside the vocabulary of {d_vocab:,} tokens that {model.name} predicts")
-    return ids
 
 
 def _groups(model: Model, batch: TokenBatch, rows: Sequence[Row], max_bytes: int) -> list[tuple[int, int]]:
@@ -88,9 +73,10 @@ def _groups(model: Model, batch: TokenBatch, rows: Sequence[Row], max_bytes: int
     width, count = batch.ids.shape[1], sum(row.kind == "nodes" for row in rows)
     each = (1 + count) * width * model.d_model * model.weights.W_E.element_size()
     if each > max_bytes:
+        what = f"what {count:,} rows of nodes wrote in a prompt" if count else "the final stream of a prompt"
+        smaller = "read fewer nodes at a time" if count else "a shorter prompt"
         raise MemoryBudgetError(
-            f"what {count:,} rows of nodes wrote in a prompt of {width:,} tokens takes {each:,} bytes, max_bytes is "
-            f"{max_bytes:,}: give max_bytes={each}, or read fewer nodes at a time"
+            f"{what} of {width:,} tokens takes {each:,} bytes, max_bytes is {max_bytes:,}: give max_bytes={each}, or {smaller}"
         )
     size = max(1, min(max_bytes // each, _TOKENS // width))
     return [(start, min(start + size, len(batch))) for start in range(0, len(batch), size)]

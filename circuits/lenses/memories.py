@@ -110,6 +110,7 @@ def read_values(
     """
     if k < 1:
         raise PromptError(f"k={k}: expected at least 1 token")
+    model.require_finite()
     parts: list[tuple[Tensor, ...]] = []
     chosen = chosen_neurons(model, neurons)
     with torch.no_grad():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from circuits.errors import CircuitsError
+from circuits.errors import CircuitsError, PromptError
 from circuits.graph import Node
 from circuits.graph.results import load_result, save_result
 from circuits.lenses.activations import parse_neuron
@@ -142,6 +142,8 @@ def neuron(
     `k` tokens each way. `through`: read its value through a head of a later layer (`read_values`). Raises GraphError for a
     name that is no neuron of the model, PromptError for attention-only models and texts that are too short.
     """
+    if min(before, after) < 0:
+        raise PromptError(f"before={before}, after={after}: expected numbers of at least 0")
     node = parse_neuron(model, name)
     values = read_values(model, [node], k=k, through=through)
     if isinstance(tokens, TokenBatch):

@@ -13,7 +13,7 @@ from circuits.models import Model, TokenBatch
 from circuits.models.model import Prompts
 from circuits.tasks import PromptPairs
 
-Target = str | int | Sequence[str | int] | Int[Tensor, " prompt"]
+Target = str | int | Sequence[str | int] | Int[Tensor, " answer"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,13 +43,13 @@ def ask(model: Model, prompts: PromptPairs | Prompts, answers: Target | None, di
     if side == "corrupt":
         raise PromptError('side="corrupt" is for clean/corrupt pairs; these prompts have no corrupt side')
     tokens = model.prepare(prompts)
-    targets = [_ids(model, part, len(tokens), what) for part, what in ((answers, "answers"), (distractors, "distractors"))]
+    targets = [token_ids(model, part, len(tokens), what) for part, what in ((answers, "answers"), (distractors, "distractors"))]
     if targets[0] is not None and targets[1] is not None and bool((same := targets[0] == targets[1]).any()):
         raise PromptError(f"prompt {int(same.long().argmax())}: answer and distractor are the same token; they must differ")
     return Asked(tokens, tokens.last, *targets)
 
 
-def _ids(model: Model, given: Target | None, count: int, what: str) -> Int[Tensor, " prompt"] | None:
+def token_ids(model: Model, given: Target | None, count: int, what: str) -> Int[Tensor, " prompt"] | None:
     """Token ids of answers or distractors, one a prompt."""
     if given is None:
         return None

@@ -46,8 +46,8 @@ def train_tuned_lens(
 
     `steps` steps of Adam on `batch` prompts each, with a step size that falls linearly from `rate` to 0; every prompt comes
     once before any comes again, in an order drawn from `seed`. Translators start as the identity. With `path`, the state
-    is written there every `save_every` steps, and a training that was stopped goes on from it: the file is in the end the
-    same to the byte. `max_bytes`: of logits at once.
+    is written there every `save_every` steps, and a training that was stopped goes on from it: with the same `max_bytes`
+    the file is in the end the same to the byte. `max_bytes`: of logits at once.
 
     Raises PromptError for numbers out of range, FileFormatError where `path` holds something else or another training,
     MemoryBudgetError where one position's logits do not fit, NonFiniteError where a loss is none.

@@ -79,8 +79,11 @@ def sub_updates(
     refuse_without_mlps(model)
     if top < 1 or tokens < 1:
         raise PromptError(f"top={top}, tokens={tokens}: expected numbers of at least 1")
+    model.require_finite()
     batch = model.prepare(prompt)
     width = batch.ids.shape[1]
+    if batch.padded:
+        raise PromptError("the prompt has pads: give its tokens alone")
     if len(batch) != 1 or not -width <= position < width:
         raise PromptError(f"position {position} of {len(batch)} prompts of {width} tokens: expected one prompt that has it")
     layers = range(model.n_layers) if layer is None else [layer]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.errors import ModelError, PromptError
+from circuits.errors import ModelError, NonFiniteError, PromptError
 from circuits.graph import Graph
 from circuits.models.edits import Edit, compile_edits
 from circuits.models.forward import Keep, forward
@@ -96,6 +96,15 @@ class Model:
     def fingerprint(self) -> str:
         """SHA-256 of the weights, saved with every result."""
         return self.weights.fingerprint()
+
+    def require_finite(self) -> None:
+        """Raise NonFiniteError with the first weight that holds NaN or infinity. Looked up once."""
+        if self._broken_weight is not None:
+            raise NonFiniteError(f"the weight {self._broken_weight} of {self.name} holds NaN or infinity")
+
+    @functools.cached_property
+    def _broken_weight(self) -> str | None:
+        return next((name for name, tensor in self.weights.tensors() if not bool(tensor.isfinite().all())), None)
 
     @property
     def bridge(self) -> Any:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from circuits.graph import Node
 from circuits.models import Edit, Model, Run, TokenBatch, node_output
-from circuits.models.layers import Geometry, attention_pattern, normalise, placed, project
+from circuits.models.edits import compile_edits
+from circuits.models.forward import forward
+from circuits.models.layers import Geometry, attention_pattern, normalise, placed, project, unembed
 
 Ablation = Literal["zero", "mean", "zero_frozen", "mean_frozen"]
 ABLATIONS: tuple[Ablation, ...] = ("zero", "mean", "zero_frozen", "mean_frozen")
@@ -45,12 +47,14 @@ def rows_at_once(model: Model, width: int, *, budget: int = 2**28) -> int:
 
 def copy_losses(logits: Tensor, repeats: Repeats, rows: slice) -> Float[Tensor, "sequence copy"]:
     """Cross-entropy in nats of the tokens after the first one, in the first and the second copy, a sequence each."""
-    ids = repeats.tokens.ids[rows]
-    losses = []
-    for columns in (repeats.second - repeats.length, repeats.second):
-        log_probabilities = logits[:, columns].log_softmax(dim=-1)
-        losses.append(-log_probabilities.gather(-1, ids[:, columns + 1, None])[..., 0].mean(dim=1))
-    return torch.stack(losses, dim=1).double().cpu()
+    copies = (repeats.second - repeats.length, repeats.second)
+    return torch.stack([_loss(logits[:, columns], repeats, rows, columns) for columns in copies], dim=1)
+
+
+def _loss(logits: Float[Tensor, "sequence column d_vocab"], repeats: Repeats, rows: slice, columns: Tensor) -> Tensor:
+    """Mean cross-entropy of the tokens after these columns, a sequence each."""
+    following = repeats.tokens.ids[rows][:, columns + 1, None]
+    return -logits.log_softmax(dim=-1).gather(-1, following)[..., 0].mean(dim=1).double().cpu()
 
 
 def prefix_matching(pattern: Float[Tensor, "sequence query key"], repeats: Repeats) -> Float[Tensor, " sequence"]:
@@ -78,13 +82,14 @@ class Ablations:
 
     def rise(self, heads: Sequence[Node], kind: Ablation) -> Float[Tensor, " sequence"]:
         """How much the loss on the second copy rises, in nats a sequence, when these heads are ablated."""
-        losses = []
+        losses, columns, weights = [], self.repeats.second, self.model.weights
         for rows, run in zip(self.rows, self.runs, strict=True):
-            edits = [Edit(head, self._value(head, kind, run)) for head in heads]
+            edits = compile_edits([Edit(head, self._value(head, kind, run)) for head in heads], self.model.graph())
             patterns = run.patterns if kind.endswith("_frozen") else None
-            ablated = self.model.run(self.repeats.tokens[rows], edits=edits, patterns=patterns, keep="logits")
-            losses.append(copy_losses(ablated.logits, self.repeats, rows))
-        return (torch.cat(losses) - self.clean)[:, 1]
+            ablated = forward(weights, self.repeats.tokens[rows], edits=edits, patterns=patterns, logits=False)
+            logits = unembed(weights, ablated.residuals[-1][:, columns])  # of the second copy alone
+            losses.append(_loss(logits, self.repeats, rows, columns))
+        return torch.cat(losses) - self.clean[:, 1]
 
     def _value(self, head: Node, kind: Ablation, run: Run) -> float | Tensor:
         """Zero, or the mean over all other sequences: a sequence's own value in its mean would soften the ablation."""

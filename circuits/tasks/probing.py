@@ -43,9 +43,9 @@ def score_minimal_pairs(
     place = {sentence: index for index, sentence in enumerate(texts)}
     sides = [[place[pair.good] for pair in pairs], [place[pair.bad] for pair in pairs]]
 
-    def margins(scores: list[Tensor] | list[float]) -> Float[Tensor, " pair"]:
+    def margins(scores: list[Tensor] | list[float], *, exact: bool = False) -> Float[Tensor, " pair"]:
         values = torch.tensor([float(score) for score in scores], dtype=torch.float64)
-        return _margin(values[sides[0]], values[sides[1]], model)
+        return _margin(values[sides[0]], values[sides[1]], exact=exact)
 
     own = token_log_probabilities(model, rows, budget=budget, progress=progress)
     lengths = [max(len(row) - 1, 1) for row in rows]
@@ -62,7 +62,7 @@ def score_minimal_pairs(
         singles, opening = bigram.counts.singles.log(), int(bos_id(model) is not None)
         values["unigram"] = _won(margins([singles[row[opening:]].sum() for row in rows]))
         notes["unigram"] = "accuracy of single tokens by their share of the text"
-    values["length"] = _won(margins([-float(len(row)) for row in rows]))
+    values["length"] = _won(margins([-float(len(row)) for row in rows], exact=True))
     report("scoring baselines", 1, 1)
     groups = tuple(pair.paradigm for pair in pairs)
     items = tuple(pair.good for pair in pairs)
@@ -162,9 +162,9 @@ def _majority(facts: Sequence[Fact], answers: Tensor) -> Float[Tensor, "measure 
     return torch.stack([(rank == 1).double(), 1 / rank, torch.tensor(shares, dtype=torch.float64).log()])
 
 
-def _margin(good: Float[Tensor, " pair"], bad: Float[Tensor, " pair"], model: Model) -> Float[Tensor, " pair"]:
-    """Good less bad; 0 where the two are equal to rounding."""
-    rounding = 8 * torch.finfo(model.dtype).eps * torch.maximum(good.abs(), bad.abs())
+def _margin(good: Float[Tensor, " pair"], bad: Float[Tensor, " pair"], *, exact: bool) -> Float[Tensor, " pair"]:
+    """Good less bad; 0 where the two are equal, or (unless `exact`) equal to the rounding of sums of float32."""
+    rounding = 0.0 if exact else 8 * torch.finfo(torch.float32).eps * torch.maximum(good.abs(), bad.abs())
     return torch.where((good - bad).abs() <= rounding, 0.0, good - bad)
 
 

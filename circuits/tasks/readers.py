@@ -113,6 +113,12 @@ def read_lre_json(path: str | Path, *, zero_shot: bool = False) -> tuple[Fact, .
     return tuple(facts)
 
 
+def read_facts(path: str | Path) -> tuple[Fact, ...]:
+    """Facts of a ROME file (a list) or an LRE file (an object). Raises FileFormatError for anything else."""
+    rows = read_json(Path(path), max_bytes=LARGEST_FILE)
+    return read_lre_json(path) if isinstance(rows, dict) else read_rome_json(path)
+
+
 def _pairs(path: Path, model: Model, clean: list, corrupt: list, targets: list, words: dict[str, int]) -> PromptPairs:
     answers, distractors = [answer for answer, _ in targets], [distractor for _, distractor in targets]
     try:

@@ -34,6 +34,8 @@ def repeated_tokens(model: Model, *, count: int, length: int = 25, copies: int =
     opening = 0 if bos is None else 1
     room = length if model.max_positions is None else (model.max_positions - opening) // copies
     fitting = min(length, room, len(pool))
+    if count < 1:
+        raise PromptError(f"{count} prompts were asked for: ask for at least one")
     if fitting < 4 or copies < 2:
         raise PromptError(
             f"{model.name} takes {model.max_positions} tokens of a vocabulary of {len(pool)}: no room for a segment of "

@@ -78,6 +78,23 @@ def test_bos_can_be_left_out(command: Command, tmp_path: Path) -> None:
     assert len(json.loads(command("lens", "--no-bos", "--out", tmp_path, "--json").out)["tokens"]) == 6
 
 
+def test_a_training_that_is_interrupted_says_where_it_stands(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, book: Path
+) -> None:
+    import circuits.cli.lens as module
+
+    def interrupt(*args: object, path: Path, **options: object) -> None:
+        path.write_bytes(b"so far")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "train_tuned_lens", interrupt)
+    file = tmp_path / "tuned.safetensors"
+    answer = command("lens", "--train-tuned", file, "--text", book, "--out", tmp_path / "out")
+    assert answer.status == 130 and not (tmp_path / "out").exists()
+    said = answer.err.splitlines()[-1]
+    assert said == f"Error: interrupted; {file} holds the training so far, the same command goes on"
+
+
 def test_a_tuned_lens_is_trained_compared_and_used(command: Command, tmp_path: Path, book: Path) -> None:
     file = tmp_path / "tuned" / "tuned.safetensors"
     asked = ("lens", "--train-tuned", file, "--text", book, "--steps", 2, "--out", tmp_path / "out")

@@ -50,6 +50,13 @@ def test_the_steepest_stretch_of_a_logistic_rise_is_around_its_middle(middle: fl
     assert low - 10 <= change.start <= low and high <= change.end <= high + 10
 
 
+def test_a_last_outlier_is_no_change_and_the_step_lies_in_the_window():
+    steps = list(range(0, 100, 10))
+    assert find_phase_change(steps, [0.02] * 9 + [0.9]) is None
+    twice = find_phase_change(steps, [0.02, 0.02, 0.5, 0.5, 0.08, 0.08, 0.3, 0.62, 0.7, 0.7])
+    assert twice is not None and twice.start <= twice.step <= twice.end and (twice.start, twice.end) == (50, 70)
+
+
 def test_noise_and_single_outliers_make_no_change():
     rng = random.Random(0)
     noisy = [value + rng.uniform(-0.02, 0.02) for value in logistic(500.0, 20.0)]

@@ -240,3 +240,9 @@ def test_damaged_files_are_refused(mini: Model, tmp_path: Path) -> None:
         path.write_text(text[:at] + chr(rng.randrange(32, 127)) + text[at + 1 :])
         with contextlib.suppress(FileFormatError):
             assert isinstance(DirectLogits.load(path), DirectLogits)
+
+
+def test_bfloat16_models_with_a_layer_norm_are_read() -> None:
+    model = load_model("mini", dtype=torch.bfloat16)
+    coarse, fine = (logits(one, "The capital of France is", answers=" Paris") for one in (model, load_model("mini")))
+    assert abs(float(coarse.total) - float(fine.total)) < 0.1 * abs(float(fine.total))

@@ -283,5 +283,5 @@ def test_a_stream_that_is_not_finite_is_named() -> None:
     unembedding = model.weights.W_U.clone()
     unembedding[0, 4] = torch.inf
     broken = dataclasses.replace(model, weights=dataclasses.replace(model.weights, W_U=unembedding))
-    with pytest.raises(NonFiniteError, match="the logits of resid0"):
+    with pytest.raises(NonFiniteError, match="the weight W_U"):
         logit_lens(broken, torch.tensor([[1, 2, 3]]))
