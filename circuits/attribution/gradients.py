@@ -9,6 +9,7 @@ from torch import Tensor
 from circuits.errors import NonFiniteError
 from circuits.models import Edit, Model, Run, TokenBatch
 from circuits.models.edits import compile_edits
+from circuits.models.folding import behind_norm
 from circuits.models.forward import forward
 from circuits.models.layers import SLOTS, Geometry, Slot, activate, headed, norm_scale, placed
 from circuits.models.weights import MLP, Attention, Norm
@@ -107,14 +108,6 @@ class Reading:
     """The normalised residual without gain and bias; None where there is no norm."""
 
 
-def folded(W: Float[Tensor, "d_model width"], norm: Norm | None) -> Float[Tensor, "d_model width"]:
-    """Weights after a norm, with its gain folded in and centred where it centres."""
-    if norm is None:
-        return W
-    W = W if norm.weight is None else norm.weight[:, None] * W
-    return W - W.mean(dim=0, keepdim=True) if norm.kind == "layer" else W
-
-
 def unit_and_scale(x: Float[Tensor, "... d_model"], norm: Norm | None) -> tuple[Tensor | None, Tensor]:
     """The normalised residual without gain and bias (None without a norm), and what the norm divided by."""
     scale = norm_scale(x, norm)
@@ -138,7 +131,7 @@ def slot_readings(model: Model, found: Gradients, layer: int) -> list[Reading]:
 def _slot_reading(model: Model, found: Gradients, layer: int, slot: Slot, unit: Tensor | None, scale: Tensor) -> Reading:
     block = model.weights.blocks[layer]
     attention = block.attention
-    W = folded(getattr(attention, f"W_{slot.upper()}"), block.attention_norm)
+    W = behind_norm(getattr(attention, f"W_{slot.upper()}"), block.attention_norm)
     slope = getattr(found, slot)[layer]
     heads = slope.shape[2]
     norm = {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot]

@@ -10,18 +10,18 @@ from torch import Tensor
 
 from circuits.attribution.blocks import Readers, Scorer, Writers
 from circuits.attribution.edges import KEPT, prompts_at_once
-from circuits.attribution.gradients import Gradients, folded, gradients, neuron_slopes, slot_readings, unit_and_scale
+from circuits.attribution.gradients import Gradients, gradients, neuron_slopes, slot_readings, unit_and_scale
 from circuits.attribution.points import Point, points
 from circuits.attribution.scores import EdgeScores
 from circuits.attribution.topk import Largest
 from circuits.attribution.writers import head_writing, neuron_writing
 from circuits.errors import CircuitsError, MemoryBudgetError
 from circuits.models import Model, Run
+from circuits.models.folding import behind_norm, through_norm
 from circuits.models.forward import SLOTS
 from circuits.models.weights import MLP, Block
 from circuits.patching.base import plain_run
 from circuits.patching.nodes import about
-from circuits.patching.outside import output_weights
 from circuits.patching.sites import differing
 from circuits.patching.sweep import Progress
 from circuits.tasks import PromptPairs
@@ -199,10 +199,10 @@ def _writers(model: Model, factors: Factors, layer: int, dtype: torch.dtype, *, 
     yield Writers(0, factors["input", 0][0], None, 1)
     place = 1
     for before, block in enumerate(model.weights.blocks[: layer + heads]):
-        W = output_weights(block.attention.W_O, block.attention_post_norm).to(dtype)
+        W = through_norm(block.attention.W_O, block.attention_post_norm).to(dtype)
         yield Writers(place, factors["heads", before][0], W, block.attention.d_head)
         if block.mlp is not None and before < layer:
-            W = output_weights(block.mlp.W_out, block.mlp_post_norm).to(dtype)
+            W = through_norm(block.mlp.W_out, block.mlp_post_norm).to(dtype)
             yield Writers(place + graph.n_heads, factors["neurons", before][0], W, 1)
         place += graph.n_heads + graph.mlp_writers
 
@@ -214,7 +214,7 @@ def _slots(model: Model, factors: Factors, layer: int, dtype: torch.dtype) -> It
     counts = {"q": graph.n_heads, "k": graph.n_key_value_heads, "v": graph.n_key_value_heads}
     for slots in [SLOTS] if ("slots", layer) in factors else [(slot,) for slot in SLOTS]:
         W = torch.cat([getattr(block.attention, f"W_{slot.upper()}") for slot in slots], dim=1)
-        W, count = folded(W, block.attention_norm).to(dtype), sum(counts[slot] for slot in slots)
+        W, count = behind_norm(W, block.attention_norm).to(dtype), sum(counts[slot] for slot in slots)
         slope = factors[slots[0] if len(slots) == 1 else "slots", layer]
         # A norm over all heads lets each reader's slope reach the coordinates of all.
         width = slope.shape[2] // count
@@ -233,7 +233,7 @@ def _neurons(model: Model, factors: Factors, layer: int, dtype: torch.dtype) -> 
         some = slice(first, first + READ_AT_ONCE)
         weights, slopes = [], []
         for name, W in _weights(block.mlp):
-            weights.append(folded(W[:, some], block.mlp_norm).to(dtype))
+            weights.append(behind_norm(W[:, some], block.mlp_norm).to(dtype))
             slopes.append(factors[name, layer][:, :, some])
         yield Readers.of(place + first, tuple(weights), tuple(slopes), unit, 1)
 

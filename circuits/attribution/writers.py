@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.models import Run
+from circuits.models.folding import through_norm
 from circuits.models.layers import mlp_output
-from circuits.patching.outside import output_weights, scaled_heads, scaled_neurons
+from circuits.patching.outside import scaled_heads, scaled_neurons
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,7 +27,7 @@ def head_writing(own: Run, other: Run, layer: int) -> Writing:
     """The heads of a layer: the other run's minus this one's."""
     block = own.weights.blocks[layer]
     change = scaled_heads(other.z[layer], block) - scaled_heads(own.z[layer], block)
-    return Writing(change.flatten(2), output_weights(block.attention.W_O, block.attention_post_norm), block.attention.d_head)
+    return Writing(change.flatten(2), through_norm(block.attention.W_O, block.attention_post_norm), block.attention.d_head)
 
 
 def neuron_writing(own: Run, other: Run, layer: int) -> Writing:
@@ -34,7 +35,7 @@ def neuron_writing(own: Run, other: Run, layer: int) -> Writing:
     block = own.weights.blocks[layer]
     assert block.mlp is not None
     change = scaled_neurons(other.neurons[layer], block) - scaled_neurons(own.neurons[layer], block)
-    return Writing(change, output_weights(block.mlp.W_out, block.mlp_post_norm), 1)
+    return Writing(change, through_norm(block.mlp.W_out, block.mlp_post_norm), 1)
 
 
 def deltas(own: Run, other: Run, columns: slice, *, mlps: bool = True) -> Float[Tensor, "prompt writer position d_model"]:

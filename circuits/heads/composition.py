@@ -14,40 +14,27 @@ from torch import Tensor
 
 from circuits.graph import Node
 from circuits.models import Model
-from circuits.models.weights import Block, Norm, Weights
+from circuits.models.folding import behind_norm, through_norm
+from circuits.models.weights import Block, Weights
 
 if TYPE_CHECKING:
     import pandas
 
 
-def _behind(norm: Norm | None, matrix: Float[Tensor, "*head d_model columns"]) -> Float[Tensor, "*head d_model columns"]:
-    """A reading matrix with the norm in front of it folded in: gain, then centring."""
-    if norm is None:
-        return matrix
-    if norm.weight is not None:
-        matrix = norm.weight[:, None] * matrix
-    return matrix - matrix.mean(dim=-2, keepdim=True) if norm.kind == "layer" else matrix
-
-
 def folded_unembedding(weights: Weights) -> Float[Tensor, "d_model d_vocab_out"]:
     """W_U with the final norm's gain and centring folded in: logits are the residual stream, over the final norm's scale,
     times this (and a bias)."""
-    return _behind(weights.final_norm, weights.W_U)
+    return behind_norm(weights.W_U, weights.final_norm)
 
 
 def reading_matrices(block: Block, name: Literal["W_Q", "W_K", "W_V"]) -> Float[Tensor, "head d_model d_head"]:
     """W_Q, W_K or W_V of each head, with the gain and centring of the norm in front of attention folded in."""
-    return _behind(block.attention_norm, block.attention.per_head(name))
+    return behind_norm(block.attention.per_head(name), block.attention_norm)
 
 
 def output_matrices(block: Block) -> Float[Tensor, "head d_head d_model"]:
     """W_O of each head, with the gain and centring of a norm after attention folded in."""
-    W_O, post = block.attention.per_head("W_O"), block.attention_post_norm
-    if post is None:
-        return W_O
-    if post.kind == "layer":
-        W_O = W_O - W_O.mean(dim=-1, keepdim=True)
-    return W_O if post.weight is None else W_O * post.weight
+    return through_norm(block.attention.per_head("W_O"), block.attention_post_norm)
 
 
 def _positive_share(products: Float[Tensor, "head d_head d_head"]) -> Float[Tensor, " head"]:

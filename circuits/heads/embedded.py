@@ -15,8 +15,9 @@ from circuits.graph import Node
 from circuits.heads.composition import output_matrices
 from circuits.heads.ranking import blocks
 from circuits.models import Model
+from circuits.models.folding import through_norm
 from circuits.models.layers import linear, mlp_output, neuron_activations, norm_scale, normalise, rotate
-from circuits.models.weights import Norm, Weights
+from circuits.models.weights import Weights
 
 
 def head_of(model: Model, head: str | Node) -> tuple[int, int]:
@@ -50,16 +51,6 @@ def typical_scale(weights: Weights, *, through_mlp0: bool = False) -> float:
         for ids in blocks(rows, width)
     ]
     return float(torch.stack(parts).sum()) / rows
-
-
-def through_norm(
-    x: Float[Tensor, "... d_model"], norm: Norm | None, scale: float | Tensor = 1.0
-) -> Float[Tensor, "... d_model"]:
-    """The linear part of a norm: centring (LayerNorm) and gain, with a given scale and without bias."""
-    if norm is None:
-        return x
-    x = x - x.mean(dim=-1, keepdim=True) if norm.kind == "layer" else x
-    return (x if norm.weight is None else x * norm.weight) / scale
 
 
 def projected_tokens(

@@ -9,9 +9,10 @@ from torch import Tensor
 from circuits.errors import GraphError, PromptError
 from circuits.graph import Node
 from circuits.heads.composition import folded_unembedding, output_matrices, reading_matrices
-from circuits.heads.embedded import head_of, projected_tokens, through_norm, typical_scale, written_logits
+from circuits.heads.embedded import head_of, projected_tokens, typical_scale, written_logits
 from circuits.heads.weight_tables import WeightTable
 from circuits.models import Model
+from circuits.models.folding import through_norm
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,13 +20,13 @@ from circuits.heads.embedded import (
     head_of,
     projected_tokens,
     stacked,
-    through_norm,
     typical_scale,
     written_logits,
 )
 from circuits.heads.ranking import best_of_all, best_of_rows
 from circuits.heads.text_loss import Progress
 from circuits.models import Model
+from circuits.models.folding import through_norm
 from circuits.models.layers import normalise
 
 

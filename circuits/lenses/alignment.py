@@ -11,8 +11,8 @@ from circuits.heads.composition import output_matrices, reading_matrices
 from circuits.lenses.activations import mlp_of
 from circuits.lenses.memories import value_rows
 from circuits.models import Model
+from circuits.models.folding import behind_norm
 from circuits.models.layers import normalise
-from circuits.models.weights import Norm
 
 _BLOCK = 2**24
 """Numbers of embedded tokens that are held at once."""
@@ -59,7 +59,7 @@ def strongest_writers(model: Model, neuron: Node, *, top: int = 5) -> tuple[tupl
     size. Norms' gains and centrings are in it, their scales are not.
     """
     layer, keys = neuron.layer or 0, key_columns(model, neuron)
-    key = _reading(keys["gate" if "gate" in keys else "input"][0], model.weights.blocks[layer].mlp_norm)
+    key = behind_norm(keys["gate" if "gate" in keys else "input"][0][:, None], model.weights.blocks[layer].mlp_norm)[:, 0]
     neurons, heads = [], []
     with torch.no_grad():
         for early, block in enumerate(model.weights.blocks[: layer + 1]):
@@ -87,22 +87,12 @@ def strongest_readers(model: Model, neuron: Node, *, top: int = 5) -> tuple[tupl
             block = model.weights.blocks[late]
             if block.mlp is not None:
                 keys = block.mlp.W_in if block.mlp.W_gate is None else block.mlp.W_gate
-                columns = _reading(keys, block.mlp_norm)
+                columns = behind_norm(keys, block.mlp_norm)
                 neurons.append((late, value @ columns / (columns.norm(dim=0) * value.norm()).clamp(min=1e-30)))
             W_V = reading_matrices(block, "W_V")
             sizes = (value @ W_V).norm(dim=1) / (W_V.flatten(1).norm(dim=1) * value.norm()).clamp(min=1e-30)
             heads.append((late, sizes))
     return (*_largest("head", heads, top), *_largest("neuron", neurons, top))
-
-
-def _reading(matrix: Tensor, norm: Norm | None) -> Tensor:
-    """Columns (one, or `[d_model column]`) with the norm in front of them folded in: gain, centring."""
-    if norm is None:
-        return matrix
-    if matrix.ndim == 1:
-        return _reading(matrix[:, None], norm)[:, 0]
-    matrix = matrix if norm.weight is None else norm.weight[:, None] * matrix
-    return matrix - matrix.mean(dim=-2, keepdim=True) if norm.kind == "layer" else matrix
 
 
 def _largest(kind: str, parts: Iterable[tuple[int, Tensor]], top: int) -> list[tuple[str, float]]:

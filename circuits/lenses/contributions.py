@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.models import Run
+from circuits.models.folding import behind_norm
 from circuits.models.layers import Geometry, attention_output, attention_pattern, linear, norm_scale
 from circuits.models.weights import Attention, Block, Norm
 
@@ -94,11 +95,7 @@ def _before(
     norm: Norm | None, direction: Float[Tensor, "prompt d_model"], whole: Float[Tensor, "prompt d_model"]
 ) -> Float[Tensor, "prompt d_model"]:
     """The direction as it reads what goes into a norm, whose scale is that of its whole input."""
-    if norm is None:
-        return direction
-    direction = direction if norm.weight is None else direction * norm.weight
-    direction = direction - direction.mean(dim=-1, keepdim=True) if norm.kind == "layer" else direction
-    return direction / norm_scale(whole, norm)
+    return direction if norm is None else behind_norm(direction.T, norm).T / norm_scale(whole, norm)
 
 
 def _bias(

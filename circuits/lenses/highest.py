@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.lenses.readout import best_of_each
+from circuits.heads.ranking import best_of_rows
 
 
 class Highest:
@@ -29,7 +29,7 @@ class Highest:
         better = (block.amax(dim=0) > self.values[:, -1]).nonzero()[:, 0]
         if not len(better):
             return
-        values, rows = best_of_each(block[:, better].T.contiguous(), min(keep, len(block)))
+        values, rows = best_of_rows(block[:, better].T.contiguous(), min(keep, len(block)))
         values = torch.cat([self.values[better], values], dim=1)
         order = values.argsort(dim=1, descending=True, stable=True)[:, :keep]
         self.values[better] = values.gather(1, order)

@@ -19,7 +19,7 @@ from circuits.lenses.activations import chosen_neurons, mlp_of
 from circuits.lenses.found import Triggers
 from circuits.lenses.readout import top_tokens
 from circuits.models import Model, TokenBatch
-from circuits.models.weights import Norm
+from circuits.models.folding import through_norm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,18 +68,10 @@ class Values:
         return pd.DataFrame(columns)
 
 
-def folded_rows(rows: Float[Tensor, "*neuron d_model"], norm: Norm | None) -> Float[Tensor, "*neuron d_model"]:
-    """What vectors become behind a norm but for its scale and bias: centred (LayerNorm), times its gain."""
-    if norm is None:
-        return rows
-    rows = rows - rows.mean(dim=-1, keepdim=True) if norm.kind == "layer" else rows
-    return rows if norm.weight is None else rows * norm.weight
-
-
 def value_rows(model: Model, layer: int, columns: list[int] | None = None) -> Float[Tensor, "neuron d_model"]:
     """What neurons of a layer write to the residual stream, a unit of activation (without a post-norm's scale)."""
     rows = mlp_of(model, layer).W_out
-    return folded_rows(rows if columns is None else rows[columns], model.weights.blocks[layer].mlp_post_norm)
+    return through_norm(rows if columns is None else rows[columns], model.weights.blocks[layer].mlp_post_norm)
 
 
 def through_head(

@@ -5,7 +5,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.heads.composition import folded_unembedding
+from circuits.heads.ranking import best_of_rows
 from circuits.models import Model
+from circuits.models.folding import behind_norm
 
 VOCABULARY_BLOCK = 2**26
 """Numbers of logits that are held at once, unless a function is told otherwise."""
@@ -37,11 +39,7 @@ def constant(
 
 def _columns(model: Model, tokens: Int[Tensor, " token"]) -> Float[Tensor, "token d_model"]:
     """Columns of `folded_unembedding`, made from these tokens' columns alone."""
-    columns, norm = model.weights.W_U.T[tokens], model.weights.final_norm
-    if norm is None:
-        return columns
-    columns = columns if norm.weight is None else columns * norm.weight
-    return columns - columns.mean(dim=-1, keepdim=True) if norm.kind == "layer" else columns
+    return behind_norm(model.weights.W_U[:, tokens], model.weights.final_norm).T
 
 
 def top_tokens(
@@ -56,19 +54,5 @@ def top_tokens(
     k = min(k, matrix.shape[1])
     size = max(1, VOCABULARY_BLOCK // matrix.shape[1])
     sign = 1.0 if largest else -1.0
-    parts = [best_of_each(sign * (block @ matrix), k) for block in vectors.split(size)]
+    parts = [best_of_rows(sign * (block @ matrix), k) for block in vectors.split(size)]
     return sign * torch.cat([values for values, _ in parts]), torch.cat([ids for _, ids in parts])
-
-
-def best_of_each(logits: Float[Tensor, "vector d_vocab"], k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row, of equal ones the earlier; `topk` alone leaves that open."""
-    values, ids = logits.topk(k, dim=-1)
-    bound = values[:, -1:]
-    tied = ((logits >= bound).sum(dim=-1) > k).nonzero()[:, 0]
-    if len(tied):
-        order = logits[tied].argsort(dim=-1, descending=True, stable=True)[:, :k]
-        ids[tied], values[tied] = order, logits[tied].gather(1, order)
-    within, order = ids.sort(dim=-1)
-    values = values.gather(1, order)
-    values, order = values.sort(dim=-1, descending=True, stable=True)
-    return values, within.gather(1, order)

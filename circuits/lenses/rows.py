@@ -11,6 +11,7 @@ from circuits.errors import GraphError
 from circuits.graph import Node
 from circuits.lenses.lens import RowKind
 from circuits.models import Model, Run, node_output
+from circuits.models.folding import through_norm
 
 _SITE = re.compile(r"(resid|mid)(0|[1-9][0-9]{0,5})", re.ASCII)
 
@@ -93,9 +94,4 @@ def group_vectors(model: Model, run: Run, row: Row) -> Float[Tensor, "prompt pos
     x = node_output(run, first)
     for node in others:
         x = x + node_output(run, node)
-    norm = model.weights.final_norm
-    if norm is None:
-        return x
-    x = x - x.mean(dim=-1, keepdim=True) if norm.kind == "layer" else x
-    x = x / run.final_scale
-    return x if norm.weight is None else x * norm.weight
+    return through_norm(x, model.weights.final_norm, run.final_scale)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import MemoryBudgetError
-from circuits.lenses.readout import best_of_each
+from circuits.heads.ranking import best_of_rows
 from circuits.models.weights import Weights
 
 HELD = 6
@@ -170,7 +170,7 @@ class _Tally:
             ahead = (logits > aim).logical_or_((logits == aim) & (columns < self.aims[:, place, None]))
             self.before[:, place] += ahead.sum(dim=-1)
         if self.top:
-            values, ids = best_of_each(logits, min(self.top, logits.shape[1]))
+            values, ids = best_of_rows(logits, min(self.top, logits.shape[1]))
             self._keep(values, ids + start)
         return mass, kept
 

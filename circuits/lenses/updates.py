@@ -11,9 +11,9 @@ from torch import Tensor
 
 from circuits.errors import NonFiniteError, PromptError
 from circuits.lenses.activations import mlp_of, refuse_without_mlps
-from circuits.lenses.memories import folded_rows
 from circuits.lenses.readout import direction, top_tokens
 from circuits.models import Model, Run
+from circuits.models.folding import through_norm
 from circuits.models.layers import mlp_output, norm_scale
 
 if TYPE_CHECKING:
@@ -122,8 +122,8 @@ def update_vectors(
     activations = run.neurons[layer][prompt, position][None]
     bias = torch.zeros_like(mlp.W_out[0]) if mlp.b_out is None else mlp.b_out
     scale = norm_scale(mlp_output(activations, mlp, None), post)[0]
-    updates = activations[0, :, None] * folded_rows(mlp.W_out, post) / scale
-    bias = folded_rows(bias, post) / scale
+    updates = activations[0, :, None] * through_norm(mlp.W_out, post) / scale
+    bias = through_norm(bias, post) / scale
     return updates, bias if post is None or post.bias is None else bias + post.bias
 
 
@@ -144,6 +144,6 @@ def _strongest(part: _Numbers, top: int) -> list[tuple[int, list[float]]]:
 
 
 def _named(model: Model, layer: int, index: int, numbers: list[float], tokens: int) -> Update:
-    row = folded_rows(mlp_of(model, layer).W_out[index], model.weights.blocks[layer].mlp_post_norm)
+    row = through_norm(mlp_of(model, layer).W_out[index], model.weights.blocks[layer].mlp_post_norm)
     ids = top_tokens(model, row[None], tokens, largest=numbers[0] >= 0)[1][0]
     return Update(f"m{layer}.n{index}", *numbers, raises=tuple(model.to_token_strings(ids)))

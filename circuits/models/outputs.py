@@ -6,6 +6,7 @@ from torch import Tensor
 
 from circuits.errors import GraphError
 from circuits.graph import Node
+from circuits.models.folding import through_norm
 from circuits.models.layers import attention_output, linear, mlp_output, norm_scale
 from circuits.models.run import Run
 from circuits.models.weights import Norm
@@ -62,9 +63,4 @@ def _before_post_norm(run: Run, layer: int, part: str) -> Tensor:
 
 def _through_post_norm(part: Tensor, whole: Tensor, norm: Norm | None) -> Tensor:
     """The share of a summand in a norm's output, the norm's scale taken from the whole sum (without its bias)."""
-    if norm is None:
-        return part
-    if norm.kind == "layer":
-        part = part - part.mean(dim=-1, keepdim=True)
-    part = part / norm_scale(whole, norm)
-    return part if norm.weight is None else part * norm.weight
+    return part if norm is None else through_norm(part, norm, norm_scale(whole, norm))

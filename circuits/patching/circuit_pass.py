@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuits.models.folding import through_norm
 from circuits.models.layers import (
     SLOTS,
     Geometry,
@@ -28,7 +29,7 @@ from circuits.models.layers import (
 from circuits.models.weights import Attention, Block, Weights
 from circuits.patching.members import Members
 from circuits.patching.moves import Moves
-from circuits.patching.outside import LayerOutside, Outside, output_weights, scaled_heads, scaled_neurons
+from circuits.patching.outside import LayerOutside, Outside, scaled_heads, scaled_neurons
 
 AT_ONCE = 2**26
 """Bytes of residual streams that readers of one kind read at once."""
@@ -68,7 +69,7 @@ class CircuitPass:
         q, k, v = (slots[slot].flatten(0, 1) for slot in SLOTS)
         z = attend(q, k, v, attention, bias).unflatten(0, (rows, -1))
         change = scaled_heads(z, block) - rest.heads[:, self.start :]
-        W = output_weights(attention.W_O, block.attention_post_norm).unflatten(0, (attention.n_heads, -1))
+        W = through_norm(attention.W_O, block.attention_post_norm).unflatten(0, (attention.n_heads, -1))
         every = not self.outside.resting or block.attention_post_norm is not None
         touched = torch.ones(rows, attention.n_heads, dtype=torch.bool) if every else self._touched(place, moved, running)
         self.moves.set_heads(layer, running, torch.einsum("npchd,hdm->nhpcm", change, W), touched)
@@ -175,7 +176,7 @@ class CircuitPass:
             neurons = activated(tuple(pre.get(circuit, resting)), mlp)
             change = scaled_neurons(neurons, block) - rest.neurons[:, self.start :]
             chosen = torch.arange(change.shape[-1]) if every else torch.cat(active[circuit])
-            self.moves.set_neurons(layer, circuit, chosen, change, output_weights(mlp.W_out, block.mlp_post_norm))
+            self.moves.set_neurons(layer, circuit, chosen, change, through_norm(mlp.W_out, block.mlp_post_norm))
 
     # The end
 

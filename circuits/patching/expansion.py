@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.heads.embedded import through_norm
 from circuits.models import Run, attention_bias
+from circuits.models.folding import through_norm
 from circuits.models.layers import attention_output, mix, mlp_output, norm_scale
 from circuits.models.weights import Block
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.models import Run
+from circuits.models.folding import through_norm
 from circuits.models.layers import (
     SLOTS,
     Geometry,
@@ -98,7 +99,7 @@ def _held(run: Run, change: Callable[[Tensor], Tensor], by_neuron: bool) -> Outs
         slots = {slot: placed(project(normed, attention, slot), slot, weights, geometry.rotation) for slot in SLOTS}
         z = attend(slots["q"], slots["k"], slots["v"], attention, geometry.bias(attention.window))
         heads = change(scaled_heads(run.z[layer], block))
-        x = x + heads.flatten(2) @ output_weights(attention.W_O, block.attention_post_norm)
+        x = x + heads.flatten(2) @ through_norm(attention.W_O, block.attention_post_norm)
         x = x if (bias := shared_bias(attention.b_O, block.attention_post_norm)) is None else x + bias
         if block.mlp is None:
             layers.append(LayerOutside(before, None, slots, z, heads, (), None, None))
@@ -108,7 +109,7 @@ def _held(run: Run, change: Callable[[Tensor], Tensor], by_neuron: bool) -> Outs
         neurons, written = scaled_neurons(run.neurons[layer], block), None
         if by_neuron:
             neurons, bias = change(neurons), shared_bias(block.mlp.b_out, block.mlp_post_norm)
-            x = x + neurons @ output_weights(block.mlp.W_out, block.mlp_post_norm)
+            x = x + neurons @ through_norm(block.mlp.W_out, block.mlp_post_norm)
             x = x if bias is None else x + bias
         else:
             written = change(mlp_output(run.neurons[layer], block.mlp, block.mlp_post_norm))
@@ -128,14 +129,6 @@ def scaled_neurons(neurons: Float[Tensor, "... d_mlp"], block: Block) -> Float[T
     post, mlp = block.mlp_post_norm, block.mlp
     assert mlp is not None
     return neurons if post is None else neurons / norm_scale(linear(neurons, mlp.W_out, mlp.b_out), post)
-
-
-def output_weights(W: Float[Tensor, "coordinate d_model"], norm: Norm | None) -> Float[Tensor, "coordinate d_model"]:
-    """Output weights with what a norm after the sublayer does to them, but for its scale."""
-    if norm is None:
-        return W
-    W = W - W.mean(dim=1, keepdim=True) if norm.kind == "layer" else W
-    return W if norm.weight is None else W * norm.weight
 
 
 def shared_bias(bias: Tensor | None, norm: Norm | None) -> Tensor | None:

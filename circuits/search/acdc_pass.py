@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.models.folding import through_norm
 from circuits.models.layers import Slot, mlp_output, neuron_activations, normalise
-from circuits.patching.outside import output_weights, scaled_heads
+from circuits.patching.outside import scaled_heads
 from circuits.search.acdc_plan import Plan, Readers, Step
 from circuits.search.acdc_state import LayerState, State
 
@@ -105,7 +106,7 @@ class Variants:
             whole[step.heads] = found.z
             scaled = (scaled_heads(z.movedim(0, -2), block).movedim(-2, 0) for z in (whole, state.z[:, None]))
             change = (next(scaled) - next(scaled))[step.written]
-        W = output_weights(block.attention.W_O, block.attention_post_norm).unflatten(0, (ground.graph.n_heads, -1))
+        W = through_norm(block.attention.W_O, block.attention_post_norm).unflatten(0, (ground.graph.n_heads, -1))
         W = W if len(step.written) == len(W) else W[step.written]
         self._write(torch.bmm(change.flatten(1, 3), W).unflatten(1, change.shape[1:4]), thin)
 

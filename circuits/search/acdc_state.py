@@ -13,10 +13,11 @@ from circuits.errors import NonFiniteError
 from circuits.graph import Graph
 from circuits.graph.places import reads_from
 from circuits.models import Model, Run
+from circuits.models.folding import through_norm
 from circuits.models.layers import Geometry, mlp_output, unembed
 from circuits.patching.base import plain_run
 from circuits.patching.members import is_edge
-from circuits.patching.outside import Ablation, Outside, output_weights, outside_of, scaled_heads
+from circuits.patching.outside import Ablation, Outside, outside_of, scaled_heads
 from circuits.patching.reading import Reading
 from circuits.patching.subgraph import first_column
 from circuits.search.slots import Slots
@@ -163,7 +164,7 @@ def _changes(own: Run, rest: Outside, start: int) -> Float[Tensor, "writer promp
     """What is outside minus what every node writes in a run, from a column on."""
     parts = [(rest.input - own.residuals[0])[None, :, start:]]
     for layer, (block, there) in enumerate(zip(own.weights.blocks, rest.layers, strict=True)):
-        W = output_weights(block.attention.W_O, block.attention_post_norm).unflatten(0, (block.attention.n_heads, -1))
+        W = through_norm(block.attention.W_O, block.attention_post_norm).unflatten(0, (block.attention.n_heads, -1))
         change = there.heads - scaled_heads(own.z[layer], block)
         parts.append(torch.einsum("pchd,hdm->hpcm", change[:, start:], W))
         if block.mlp is not None:

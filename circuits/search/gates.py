@@ -10,10 +10,11 @@ from torch import Tensor
 from circuits.errors import MemoryBudgetError
 from circuits.graph import Graph
 from circuits.models import Model, Run
+from circuits.models.folding import through_norm
 from circuits.models.layers import Geometry, mlp_output, neuron_activations, normalise
 from circuits.patching.base import plain_run
 from circuits.patching.members import is_edge
-from circuits.patching.outside import Ablation, LayerOutside, Outside, output_weights, outside_of, scaled_heads
+from circuits.patching.outside import Ablation, LayerOutside, Outside, outside_of, scaled_heads
 from circuits.patching.reading import Reading
 from circuits.patching.subgraph import first_column
 from circuits.search.slots import Slots
@@ -134,7 +135,7 @@ class GatedRun:
         k, v = (self._whole(rest, slot, found[slot][1]).repeat_interleave(size, dim=0) for slot in ("k", "v"))
         z = slots.attend(layer, torch.arange(graph.n_heads), q, k, v, thin=last)[:, 0].movedim(0, 2)
         still = slots.pick(still.flatten(2)).unflatten(2, still.shape[2:]) if last else still
-        W = output_weights(block.attention.W_O, block.attention_post_norm).unflatten(0, (graph.n_heads, -1))
+        W = through_norm(block.attention.W_O, block.attention_post_norm).unflatten(0, (graph.n_heads, -1))
         return torch.einsum("pchd,hdm->hpcm", scaled_heads(z, block) - still, W)
 
     def _slots(self, layer: int, indices: Tensor, rest: Tensor, moves: Tensor, gates: Tensor, thin: bool) -> dict:
