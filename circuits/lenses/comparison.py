@@ -2,19 +2,17 @@
 
 import dataclasses
 import importlib
-import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.errors import CircuitsError, FileFormatError, PromptError
-from circuits.graph.reading import read_document
-from circuits.graph.storage import write_whole
+from circuits.errors import CircuitsError, PromptError
+from circuits.graph.results import load_result, save_result
 from circuits.lenses.streaming import Progress, Source, read_sources
 from circuits.lenses.tuned_lens import TunedLens
 from circuits.models import Model, TokenBatch
@@ -67,20 +65,19 @@ class LensComparison:
     def save(self, path: str | Path) -> None:
         """Write to a JSON file; `LensComparison.load` reads it."""
         arrays = {name: getattr(self, name).tolist() for name in COLUMNS}
-        document = {"format": FORMAT, "version": 1, "model": self.model, "tokens": self.tokens, **arrays}
-        write_whole(Path(path), json.dumps(document, allow_nan=False).encode())
+        save_result(path, FORMAT, {"model": self.model, "tokens": self.tokens, **arrays})
 
     @classmethod
     def load(cls, path: str | Path) -> "LensComparison":
         """A saved comparison. Raises FileFormatError for anything else."""
-        data = read_document(path, FORMAT, max_bytes=2**29)
-        try:
-            arrays = {name: torch.tensor(data[name], dtype=torch.float64) for name in COLUMNS}
-            if not isinstance(data["model"], str) or type(data["tokens"]) is not int:
-                raise CircuitsError("model must be a text and tokens a whole number")
-            return cls(data["model"], tokens=data["tokens"], **arrays)
-        except (CircuitsError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise FileFormatError(f"{path}: it does not fit together: {' '.join(str(error).split())[:150]}") from None
+        return load_result(path, FORMAT, "the comparison does", cls._from, max_bytes=2**29)
+
+    @classmethod
+    def _from(cls, data: dict[str, Any]) -> "LensComparison":
+        arrays = {name: torch.tensor(data[name], dtype=torch.float64) for name in COLUMNS}
+        if not isinstance(data["model"], str) or type(data["tokens"]) is not int:
+            raise CircuitsError("model must be a text and tokens a whole number")
+        return cls(data["model"], tokens=data["tokens"], **arrays)
 
 
 @torch.no_grad()
