@@ -14,7 +14,7 @@ class PhaseChange:
     """A rise from below `low` to above `high` in the course of training."""
 
     step: float
-    """The middle of the steepest stretch (`steepest`) between `start` and `end`."""
+    """The middle of the steepest stretch (`steepest`) between `start` and `end`, or around them where that is longer."""
     start: int
     """The last recorded step below `low` before the rise; `end`: the first at or above `high`."""
     end: int
@@ -63,9 +63,11 @@ def steepest(
 def _steepest(
     steps: Sequence[int], smooth: Sequence[float], *, span: float, sign: int, first: int, last: int
 ) -> tuple[float, float]:
-    """The steepest stretch between two records; a window shorter than a stretch is one."""
-    width = min(max(1, round(span * (len(steps) - 1))), last - first)
-    rises = {place: sign * (smooth[place + width] - smooth[place]) for place in range(first, last - width + 1)}
+    """The steepest stretch between two records, or around them where they are nearer to each other than a stretch is long."""
+    width = max(1, round(span * (len(steps) - 1)))
+    low, high = sorted((first, last - width))
+    places = range(max(low, 0), min(high, len(steps) - 1 - width) + 1)
+    rises = {place: sign * (smooth[place + width] - smooth[place]) for place in places}
     place = max(rises, key=rises.__getitem__)
     return (steps[place] + steps[place + width]) / 2, sign * rises[place]
 
