@@ -146,10 +146,13 @@ def _report(found: AttentionTrace, question: Question, folder: Path, files: Mapp
         paired(f"Files in {one_line(folder)}", list(files.items())),
     ]
     named = [] if model == "mini" else ["--model", model]
-    first = shlex.join(["circuits", "attention", question.prompt, *named])
+    told = {"--answer": question.answer, "--position": question.position if question.position != -1 else None}
+    asked = [word for name, value in told.items() if value is not None for word in (name, str(value))]
+    first = one_line(shlex.join(["circuits", "attention", question.prompt, *asked, *named]))
+    other = ("resample", "random tokens in place of the mean") if question.replace == "mean" else ("mean", "the mean embedding")
     steps = [
-        (f"{one_line(first)} --heads a0.h0", "also where heads look"),
-        (f"{one_line(first)} --replace resample", "random tokens in place of the mean"),
+        (f"{first} --heads a0.h0", "also where heads look"),
+        (f"{first} --replace {other[0]}", other[1]),
         (one_line(shlex.join(["circuits", "attention", *named, "--labels", "FILE.conllu"])), "heads by grammatical relation"),
     ]
     return "\n\n".join([*parts, paired("Try next", steps)])

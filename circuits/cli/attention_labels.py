@@ -64,7 +64,7 @@ def run(
     if as_json:
         print_json(_as_json(labels, probe, file, files))
     else:
-        typer.echo(_report(labels, probe, file, folder))
+        typer.echo(_report(labels, probe, file, folder, model))
 
 
 def _write(labels: HeadLabels, probe: AttentionProbe, folder: Path) -> None:
@@ -98,7 +98,7 @@ def _as_json(labels: HeadLabels, probe: AttentionProbe, file: Path, files: Mappi
     }
 
 
-def _report(labels: HeadLabels, probe: AttentionProbe, file: Path, folder: Path) -> str:
+def _report(labels: HeadLabels, probe: AttentionProbe, file: Path, folder: Path, model: str) -> str:
     out = labels.left_out
     best, beating = labels.best(), labels.beating()
     rows = []
@@ -110,6 +110,8 @@ def _report(labels: HeadLabels, probe: AttentionProbe, file: Path, folder: Path)
     header = ["relation, looks", "cases", "position alone", "best head", "right", "gain", "p"]
     more = len(best) - len(rows)
     names = ", ".join(dict.fromkeys(beating["head"])) or "none"
+    head = (beating if len(beating) else best)["head"].iloc[0]
+    named = "" if model == "mini" else f" --model {one_line(model)}"
     parts = [
         f"Head labels of {one_line(labels.model)}: {labels.sentences:,} sentences of {one_line(file.name)}",
         f"left out: {out['too long']} sentences too long, {out['not aligned']} not aligned, {out['words']} words that share "
@@ -117,7 +119,7 @@ def _report(labels: HeadLabels, probe: AttentionProbe, file: Path, folder: Path)
         table(header, rows) + (f"\n  ... and {more} more in labels.csv" if more > 0 else ""),
         filled(
             f"{len(beating)} pairs of head and relation beat position alone (p, corrected for "
-            f"{labels.p_values.numel():,} tests, up to 0.05). Heads: {names}."
+            f"{labels.p_values.numel():,} tests, up to 0.05; blank: not shown to). Heads: {names}."
         )
         + "\nScored on half of the sentences; the offset in brackets was found on the other half. ±: standard error.\n"
         "Where a head looks is a hint, not what it does: ablate it.",
@@ -125,7 +127,7 @@ def _report(labels: HeadLabels, probe: AttentionProbe, file: Path, folder: Path)
         paired(f"Files in {one_line(folder)}", list(FILES.items())),
         paired(
             "Try next",
-            [("circuits attention PROMPT --heads " + (best["head"].iloc[0]), "where the best head looks in a prompt")],
+            [(f"circuits attention PROMPT --heads {head}{named}", f"where {head} looks in a prompt")],
         ),
     ]
     return "\n\n".join(parts)

@@ -181,7 +181,7 @@ def _report(found: Lens, comparison: LensComparison | None, folder: Path, traini
     parts.append(_grid(found, columns))
     parts.append(f"At the last token, {_shown(found, found.ids[0, last])} (target: {goal})\n{_last_rows(found, last)}")
     depth = int(found.depths[0, last])
-    settled = {0: "the embedding alone says so"}.get(depth, f"from the input of layer {depth} on")
+    settled = f"from the input of layer {depth} on" if depth else "from the embedding on"
     if depth == sum(kind == "residual" for kind in found.kinds) - 1:
         settled = "only after the last layer"
     if "nodes" in found.kinds:
@@ -189,7 +189,8 @@ def _report(found: Lens, comparison: LensComparison | None, folder: Path, traini
             "Rows of nodes: what they add to the logits by themselves (the final norm's scale as in the run, no biases)."
         )
     parts.append(
-        f"Prediction depth: {depth} ({settled} the top token is the model's own)\nentropy and KL(final ‖ lens) in nats"
+        f"Prediction depth: {depth} ({settled} the top token is the model's own; resid rows count)\n"
+        "rank: 0 = the top token; entropy and KL(final ‖ lens) in nats"
     )
     if comparison is not None:
         parts.append(_compared(comparison))

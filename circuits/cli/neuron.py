@@ -224,7 +224,8 @@ def _print_one(
 def _held(held: Clamp) -> str:
     """What holding the neuron changes."""
     (name, value), own = next(iter(held.clamped.items())), next(iter(held.natural.values()))
-    heading = f"{name} held at {value:g} (by itself {own:.3f}) on {one_line(repr(held.prompt[-60:]))}: KL {held.kl:.3f} nats"
+    where = one_line(repr(held.prompt[-60:]))
+    heading = f"{name} held at {value:g} (by itself {own:.3f}) on {where}: KL(held ‖ own) {held.kl:.3f} nats"
     shifts = [*held.rising[:5], *held.falling[:5]]
     rows = [(_token(one.token), f"{one.before:.4f}", f"{one.after:.4f}", f"{one.change:+.4f}") for one in shifts]
     texts = [("before", one_line(repr(held.continuation[0]))), ("after", one_line(repr(held.continuation[1])))]

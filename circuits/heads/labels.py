@@ -141,6 +141,10 @@ def label_heads(
     """
     aligned, left_out = align_sentences(model, sentences)
     left_out["words"] = sum(not own for one in aligned for own in one.own)
+    known = {part for one in sentences for word in one.words for part in (word.relation, word.relation.split(":")[0])}
+    for name in relations or ():
+        if name not in known:
+            raise PromptError(f"no word has the relation {name!r}: these sentences have {', '.join(sorted(known))}"[:400])
     cases = _cases(model, aligned, None if relations is None else set(relations))
     groups: dict[tuple[str, str], list[int]] = {}
     for number, case in enumerate(cases):

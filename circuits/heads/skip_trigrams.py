@@ -70,6 +70,8 @@ def head_factors(
     context of fewer than two tokens."""
     if context < 2:
         raise PromptError(f"a context of {context} tokens holds no skip-trigram: give 2 or more")
+    if model.max_positions is not None and context > max(model.max_positions, CONTEXT):
+        raise PromptError(f"a context of {context} tokens is longer than the {model.max_positions} that {model.name} takes")
     layer, index = head_of(model, head)
     attended = qk_table(model, head, offset=offset, rows="source", through_mlp0=through_mlp0)
     raised = ov_table(model, head, scale=scale, through_mlp0=through_mlp0)

@@ -14,6 +14,7 @@ from circuits.lenses.activations import chosen_neurons, neuron_layers
 from circuits.lenses.found import Places, Triggers
 from circuits.lenses.highest import Highest
 from circuits.models import Model, TokenBatch
+from circuits.tasks.corpus import text_rows
 from circuits.tasks.repeats import bos_id
 
 BYTES = 2**26
@@ -60,7 +61,7 @@ class _Layer:
 
 def find_triggers(
     model: Model,
-    tokens: TokenBatch | Iterable[TokenBatch],
+    tokens: str | TokenBatch | Iterable[TokenBatch],
     *,
     neurons: Iterable[str | Node] | str | None = None,
     top: int = 10,
@@ -72,7 +73,7 @@ def find_triggers(
 ) -> Triggers:
     """For every neuron, the `top` places of a text where its activation is largest; of equal ones the earlier.
 
-    `tokens`: prompts, or batches of them one after another (`text_rows` and `written_text` make such). `neurons`: names
+    `tokens`: a text, prompts, or batches of them one after another (`text_rows` and `written_text` make such). `neurons`: names
     (`m3.n7`) or layers (`m3`); default all. `lowest=True` keeps the smallest activations too. Pads never count, nor does the
     BOS that opens a prompt unless `count_bos` (it is the same everywhere). The result does not depend on `batch`, the
     prompts that run together (default: what fits into `max_bytes`), but for the rounding of matrix products.
@@ -85,6 +86,7 @@ def find_triggers(
         raise PromptError(f"top={top}, batch={batch}: expected numbers of at least 1")
     report = progress or (lambda what, done, total: None)
     chosen = chosen_neurons(model, neurons)
+    tokens = text_rows(model, tokens) if isinstance(tokens, str) else tokens
     layers = {layer: _started(model, layer, columns, top, lowest) for layer, columns in chosen.items()}
     total = len(tokens) if isinstance(tokens, TokenBatch) else None
     counted, done = 0, 0

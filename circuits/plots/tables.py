@@ -127,7 +127,7 @@ def _copying(axes: Axes, tables: Tables) -> None:
     for node, one in zip(nodes, tables.heads, strict=True):
         values[node.layer or 0, node.index or 0] = one.copying
     image = axes.imshow(values, origin="lower", aspect="auto", cmap="RdBu_r", vmin=-1, vmax=1)
-    axes.set_title("Copying: share of positive eigenvalues of W_E W_OV W_U", fontsize=10)
+    axes.set_title("Copying: sum of eigenvalues / sum of |eigenvalues|, W_E W_OV W_U", fontsize=10)
     axes.set_xlabel("head", fontsize=9)
     axes.set_ylabel("layer", fontsize=9)
     axes.set_xticks(every(heads))
