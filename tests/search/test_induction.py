@@ -16,7 +16,7 @@ from tests.models.native import native_bridge
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(16))
 def test_planted_heads_and_edges_are_found_exactly(seed: int):
     planted = planted_induction(seed=seed)
     found = find_induction_circuit(planted.model, sequences=8, seed=seed, control_sets=20)
