@@ -30,8 +30,8 @@ from circuits.attribution import EdgeScores, attribute_edges
 from circuits.cli.progress import ProgressBars
 from circuits.errors import CircuitsError
 from circuits.graph import Circuit
+from circuits.graph.progress import Progress
 from circuits.models.planted import Planted
-from circuits.patching.sweep import Progress
 from circuits.search.acdc import acdc_thresholds
 from circuits.search.pruning import prune_edges
 from circuits.search.roc import node_scores, roc

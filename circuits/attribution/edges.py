@@ -16,11 +16,12 @@ from circuits.attribution.writers import deltas
 from circuits.errors import CircuitsError, MemoryBudgetError, NonFiniteError
 from circuits.graph import Node
 from circuits.graph.places import reads_from
+from circuits.graph.progress import Progress
 from circuits.models import Model, Run
 from circuits.patching.base import held_nodes, plain_run
 from circuits.patching.nodes import about
 from circuits.patching.sites import Positions, differing, position_masks
-from circuits.patching.sweep import BUDGET, Progress
+from circuits.patching.sweep import BUDGET
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, of_prompts
 

@@ -13,12 +13,12 @@ from circuits.cli.output import staged
 from circuits.cli.progress import ProgressBars
 from circuits.cli.text import one_line, print_json, table
 from circuits.errors import CircuitsError, FileFormatError
+from circuits.graph.progress import Progress
 from circuits.models import Model
 from circuits.plots import behaviour_figure
 from circuits.tasks import BehaviourScores, mini_facts, read_blimp_jsonl, score_facts, score_minimal_pairs
 from circuits.tasks.behaviour import EVERYTHING
 from circuits.tasks.corpus import read_text
-from circuits.tasks.likelihood import Progress
 from circuits.tasks.readers import read_facts
 
 _SUFFIXES = (".csv", ".json", ".png")

@@ -10,12 +10,12 @@ import torch
 
 from circuits.errors import CircuitsError, PromptError
 from circuits.graph import Node
+from circuits.graph.progress import Progress
 from circuits.graph.results import load_result, save_result
 from circuits.heads.bugs import SkipTrigramBug, worst_bugs
 from circuits.heads.composition import copying_eigenvalue_scores, matching_eigenvalue_scores
 from circuits.heads.embedded import head_of
 from circuits.heads.skip_trigrams import CONTEXT, SkipTrigram, head_factors, strongest
-from circuits.heads.text_loss import Progress
 from circuits.heads.virtual import VirtualHead, virtual_heads, virtual_table
 from circuits.heads.weight_tables import bigram_table
 from circuits.models import Model, TokenBatch

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from circuits.errors import PromptError
 from circuits.graph import Node
+from circuits.graph.progress import Progress
 from circuits.graph.results import load_result, save_result
 from circuits.heads.embedded import head_of
 from circuits.heads.low_rank import HeadPart, PartOf, Ranks, parameters, with_ranks
-from circuits.heads.text_loss import Progress, check_text, next_token_losses, predicted, run_from, text_batches
+from circuits.heads.text_loss import check_text, next_token_losses, predicted, run_from, text_batches
 from circuits.models import Model, TokenBatch
 from circuits.models.layers import embed
 from circuits.models.model import Prompts

@@ -16,7 +16,9 @@ from circuits.graph.results import load_result, save_result
 from circuits.heads.composition import composition_scores
 from circuits.heads.phase_change import PhaseChange, find_phase_change
 from circuits.heads.scores import score_heads
+from circuits.heads.text_loss import next_token_losses, predicted, text_batches
 from circuits.models import Model, TokenBatch, load_model
+from circuits.models.forward import forward
 from circuits.tasks.repeats import repeated_tokens
 
 if TYPE_CHECKING:
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
 FORMAT = "circuits-training-curves"
 EARLY, LATE = range(50, 51), range(500, 501)
 """The positions of Olsson et al. for the in-context-learning score."""
-LOGIT_BYTES = 2**26
-"""Bytes of logits that are held at once while losses are taken."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -162,14 +162,11 @@ def token_losses(
     model: Model, tokens: TokenBatch
 ) -> tuple[Float[Tensor, "prompt position_less_1"], Bool[Tensor, "prompt position_less_1"]]:
     """−log p of every token but a prompt's first, given those before it, in nats; and which of these are no pads."""
-    rows = max(1, LOGIT_BYTES // (4 * tokens.ids.shape[1] * model.weights.W_U.shape[1]))
     parts = []
-    for start in range(0, len(tokens), rows):
-        batch = tokens[slice(start, start + rows)].to(model.device)
-        logits = model.run(batch, keep="logits").logits[:, :-1]
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        parts.append(-wide.log_softmax(dim=-1).gather(-1, batch.ids[:, 1:, None])[..., 0].double().cpu())
-    return torch.cat(parts), (tokens.mask[:, 1:] & tokens.mask[:, :-1]).cpu()
+    for batch in text_batches(model.weights, model.prepare(tokens)):
+        run = forward(model.weights, batch, logits=False)
+        parts.append(next_token_losses(model.weights, run.residuals[-1], batch).double().cpu())
+    return torch.cat(parts), predicted(tokens).cpu()
 
 
 def _text_losses(model: Model, text: TokenBatch, early: range, late: range) -> dict[str, float]:

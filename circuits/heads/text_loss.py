@@ -1,7 +1,7 @@
 """How well the next token of a text is predicted from a residual stream, part by part so that few logits are held."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,9 +12,6 @@ from circuits.models import Edit, Run, TokenBatch
 from circuits.models.forward import Keep, forward
 from circuits.models.layers import unembed
 from circuits.models.weights import Weights
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many of these steps are done, and how many there are."""
 
 BUDGET = 2**27
 """Bytes of logits, or of a run's factors, that are held at once."""

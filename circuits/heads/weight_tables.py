@@ -15,6 +15,7 @@ from torch import Tensor
 
 from circuits.errors import NonFiniteError, PromptError
 from circuits.graph import Node
+from circuits.graph.progress import Progress
 from circuits.heads.embedded import (
     embedded,
     head_of,
@@ -24,7 +25,6 @@ from circuits.heads.embedded import (
     written_logits,
 )
 from circuits.heads.ranking import best_of_all, best_of_rows
-from circuits.heads.text_loss import Progress
 from circuits.models import Model
 from circuits.models.folding import through_norm
 from circuits.models.layers import normalise

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
+from circuits.graph.progress import Progress
 from circuits.graph.results import load_result, save_result
-from circuits.lenses.streaming import Progress, Source, read_sources
+from circuits.lenses.streaming import Source, read_sources
 from circuits.lenses.tuned_lens import TunedLens
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward

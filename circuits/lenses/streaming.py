@@ -17,9 +17,6 @@ HELD = 6
 _NARROW, _FEW = 64, 16
 """The least tokens of a block, and the positions from which on a block takes the whole vocabulary."""
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many of these steps are done, and how many there are."""
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:

@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import FileFormatError, MemoryBudgetError, NonFiniteError, PromptError
-from circuits.lenses.streaming import Progress, Source, block_logits, wide
+from circuits.graph.progress import Progress
+from circuits.lenses.streaming import Source, block_logits, wide
 from circuits.lenses.tuned_lens import TunedLens, read_lens_file, translated, write_lens_file
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward

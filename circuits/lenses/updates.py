@@ -14,7 +14,8 @@ from circuits.lenses.activations import mlp_of, refuse_without_mlps
 from circuits.lenses.readout import direction, top_tokens
 from circuits.models import Model, Run
 from circuits.models.folding import through_norm
-from circuits.models.layers import mlp_output, norm_scale
+from circuits.models.forward import forward
+from circuits.models.layers import mlp_output, norm_scale, unembed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,8 +92,8 @@ def sub_updates(
         mlp_of(model, one)
     position %= width
     with torch.no_grad():
-        run = model.run(batch)
-        best = run.logits[0, position].argmax()
+        run = forward(model.weights, batch, logits=False)
+        best = unembed(model.weights, run.residuals[-1][:, position])[0].argmax()
         towards = direction(model, best[None])[0] / run.final_scale[0, position]
         parts = {one: _of_layer(model, run, one, position, towards) for one in layers}
         found = [(one, index, numbers) for one, part in parts.items() for index, numbers in _strongest(part, top)]

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
+from circuits.graph.progress import Progress
 from circuits.graph.results import load_result, save_result
 from circuits.models import Edit, Model, TokenBatch
 from circuits.patching import patches
@@ -22,7 +23,7 @@ from circuits.patching.nodes import about
 from circuits.patching.patches import PatchKind
 from circuits.patching.reading import Reading
 from circuits.patching.sites import Positions, Site, find_sites, position_masks, value_at
-from circuits.patching.sweep import BUDGET, Progress, Sweep
+from circuits.patching.sweep import BUDGET, Sweep
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, answer_logits
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from circuits.errors import MemoryBudgetError, NonFiniteError, PromptError
 from circuits.graph.nodes import shown
+from circuits.graph.progress import Progress
 from circuits.heads.tracing import TRACINGS, trace_attention
 from circuits.models import Model, Run, TokenBatch
 from circuits.models.layers import embed, unembed
@@ -18,7 +19,7 @@ from circuits.patching.base import Base
 from circuits.patching.changes import Change, Variant
 from circuits.patching.plan import passes, plan, row_bytes
 from circuits.patching.running import Pass
-from circuits.patching.sweep import BUDGET, Progress
+from circuits.patching.sweep import BUDGET
 from circuits.tasks.repeats import bos_id, sampling_pool
 
 Replacement = Literal["mean", "resample"]

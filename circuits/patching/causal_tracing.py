@@ -13,12 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import PromptError
+from circuits.graph.progress import Progress
 from circuits.models import Edit, Model, Run, TokenBatch
 from circuits.models.layers import embed
 from circuits.patching.base import Base
 from circuits.patching.changes import Change, Variant
 from circuits.patching.reading import Reading
-from circuits.patching.sweep import BUDGET, Progress, Sweep
+from circuits.patching.sweep import BUDGET, Sweep
 from circuits.patching.traces import Trace
 from circuits.tasks.facts import mini_facts
 from circuits.tasks.prompts import subject_columns

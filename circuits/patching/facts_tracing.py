@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import torch
 
 from circuits.errors import PromptError
+from circuits.graph.progress import Progress
 from circuits.models import Model
 from circuits.patching.causal_tracing import KINDS, WHAT, TraceKind, asks_for_bos, causal_trace, noise_level
-from circuits.patching.sweep import BUDGET, Progress
+from circuits.patching.sweep import BUDGET
 from circuits.patching.traces import Trace, Traces
 from circuits.tasks.prompts import subject_columns
 from circuits.tasks.readers import Fact

@@ -12,12 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
+from circuits.graph.progress import Progress
 from circuits.graph.results import load_result, save_result
 from circuits.models import Model
 from circuits.patching.causal_tracing import asks_for_bos
 from circuits.patching.changes import Change, Variant
 from circuits.patching.reading import Reading
-from circuits.patching.sweep import BUDGET, Progress, Sweep
+from circuits.patching.sweep import BUDGET, Sweep
 from circuits.tasks.prompts import subject_columns
 
 if TYPE_CHECKING:

@@ -6,13 +6,14 @@ import torch
 
 from circuits.errors import GraphError
 from circuits.graph import Edge, Graph, Node, Reader
+from circuits.graph.progress import Progress
 from circuits.models import Model
 from circuits.patching.changes import Change, Variant
 from circuits.patching.directions import Path, difference, moved_output, reading_change
 from circuits.patching.effects import Direction, Effects, effects_of
 from circuits.patching.nodes import Pair, about, both_runs
 from circuits.patching.sites import Positions, position_masks
-from circuits.patching.sweep import BUDGET, Progress
+from circuits.patching.sweep import BUDGET
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
 

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
+from circuits.graph.progress import Progress
 from circuits.graph.results import load_result, save_result
-from circuits.heads.text_loss import Progress, check_text, next_token_losses, predicted, prompt_means, run_from, text_batches
+from circuits.heads.text_loss import check_text, next_token_losses, predicted, prompt_means, run_from, text_batches
 from circuits.models import Model, Run, TokenBatch
 from circuits.models.folding import through_norm
 from circuits.models.forward import forward

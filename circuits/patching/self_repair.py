@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
+from circuits.graph.progress import Progress
 from circuits.graph.results import load_result, save_result
 from circuits.lenses.contributions import at_columns
 from circuits.lenses.readout import direction
@@ -18,7 +19,6 @@ from circuits.models import Edit, Model, Run
 from circuits.patching import patches
 from circuits.patching.base import Base
 from circuits.patching.bootstrap import Effect, bootstrap
-from circuits.patching.sweep import Progress
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import answer_logits, logit_difference
 

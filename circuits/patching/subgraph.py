@@ -10,6 +10,7 @@ from torch import Tensor
 
 from circuits.errors import NonFiniteError
 from circuits.graph import Circuit, Graph
+from circuits.graph.progress import Progress
 from circuits.models import Model, Run, TokenBatch
 from circuits.models.layers import Geometry, unembed
 from circuits.patching.base import plain_run
@@ -18,7 +19,7 @@ from circuits.patching.members import Members, check
 from circuits.patching.outside import Ablation, Outside, outside_of
 from circuits.patching.reading import Reading
 from circuits.patching.sites import differing
-from circuits.patching.sweep import BUDGET, Progress
+from circuits.patching.sweep import BUDGET
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, of_prompts
 

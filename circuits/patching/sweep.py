@@ -4,13 +4,14 @@ Every variant starts from the base run at its own layer and first position, ride
 only what the metric reads is computed in the last layer and unembedded.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import NonFiniteError, PromptError
+from circuits.graph.progress import Progress
 from circuits.models import Model, Run
 from circuits.patching.base import Base
 from circuits.patching.changes import Variant
@@ -18,9 +19,6 @@ from circuits.patching.plan import passes, plan
 from circuits.patching.reading import Reading
 from circuits.patching.running import Pass
 from circuits.patching.streams import Block
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many of these steps are done, and how many there are."""
 
 BUDGET = 2**28
 """Bytes that a pass may take above the model and the base run, unless the caller says otherwise."""

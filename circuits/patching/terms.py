@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
+from circuits.graph.progress import Progress
 from circuits.graph.results import load_result, save_result
-from circuits.heads.text_loss import Progress, check_text, next_token_losses, predicted, prompt_means, text_batches
+from circuits.heads.text_loss import check_text, next_token_losses, predicted, prompt_means, text_batches
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.model import Prompts

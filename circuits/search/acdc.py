@@ -10,9 +10,10 @@ from torch import Tensor
 from circuits.errors import CircuitsError, GraphError, NonFiniteError
 from circuits.graph import Circuit
 from circuits.graph.places import edge_at, target_places
+from circuits.graph.progress import Progress
 from circuits.models import Model
 from circuits.patching.outside import Ablation
-from circuits.patching.sweep import BUDGET, Progress
+from circuits.patching.sweep import BUDGET
 from circuits.search.acdc_pass import Variants
 from circuits.search.acdc_plan import Plan, plan
 from circuits.search.acdc_state import Ground, State

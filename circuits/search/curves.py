@@ -15,13 +15,14 @@ from torch import Tensor
 
 from circuits.attribution.scores import By, EdgeScores
 from circuits.errors import CircuitsError
+from circuits.graph.progress import Progress
 from circuits.graph.results import load_result, save_result
 from circuits.models import Model
 from circuits.patching.bootstrap import Effect, ratio_intervals
 from circuits.patching.members import Members
 from circuits.patching.nodes import about
 from circuits.patching.outside import Ablation
-from circuits.patching.sweep import BUDGET, Progress
+from circuits.patching.sweep import BUDGET
 from circuits.search.evaluate import Judge
 from circuits.search.nulls import random_edges
 from circuits.tasks import PromptPairs

@@ -9,8 +9,9 @@ from circuits.attribution import EdgeScores, attribute_edges
 from circuits.attribution.edges import KEPT
 from circuits.errors import CircuitsError, PromptError
 from circuits.graph import Circuit
+from circuits.graph.progress import Progress
 from circuits.models import Model
-from circuits.patching.sweep import BUDGET, Progress
+from circuits.patching.sweep import BUDGET
 from circuits.search.acdc import acdc_thresholds
 from circuits.search.curves import Curve, curve_of
 from circuits.search.evaluate import Judge, faithfulness, verdict_of

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from circuits.errors import GraphError
 from circuits.graph import Circuit, Node
+from circuits.graph.progress import Progress
 from circuits.models import Model
 from circuits.patching.bootstrap import Effect, p_value, ratio_intervals
 from circuits.patching.members import Members
 from circuits.patching.nodes import about
 from circuits.patching.outside import Ablation
 from circuits.patching.subgraph import Circuits
-from circuits.patching.sweep import BUDGET, Progress
+from circuits.patching.sweep import BUDGET
 from circuits.search.nulls import random_paths
 from circuits.search.verdict import Need, Removal, Verdict
 from circuits.tasks import PromptPairs

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from circuits.errors import PromptError
 from circuits.graph import Circuit, Edge, Node, Reader
+from circuits.graph.progress import Progress
 from circuits.models import Model
 from circuits.patching.ablation import ablate
 from circuits.patching.bootstrap import p_value
 from circuits.patching.nodes import patch_nodes
-from circuits.patching.sweep import BUDGET, Progress
+from circuits.patching.sweep import BUDGET
 from circuits.search.recall_evidence import Claim, Evidence
 from circuits.tasks import Fact, PromptPairs, fact_pairs, mini_facts
 from circuits.tasks.metrics import logit_difference

@@ -3,11 +3,11 @@
 import dataclasses
 import importlib.metadata
 import random
-from collections.abc import Callable
 
 import torch
 
 from circuits.graph import Circuit, Edge, Node, Reader
+from circuits.graph.progress import Progress
 from circuits.heads import HeadScores, composition_scores, score_heads
 from circuits.models import Model
 from circuits.patching.bootstrap import Effect, bootstrap, p_value, ratio_intervals
@@ -17,10 +17,6 @@ from circuits.search.induction_evidence import ABLATIONS, Ablation, Ablations, R
 from circuits.tasks import induction, repeated_tokens
 from circuits.tasks.metrics import logit_difference
 from circuits.tasks.repeats import sampling_pool
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many of these steps are done, and how many there are."""
-
 
 SEGMENT = 25
 """Tokens in the segment that is said twice, as in Olsson et al. 2022."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from circuits.attribution import EdgeScores
 from circuits.errors import CircuitsError, NonFiniteError
 from circuits.graph import Graph
+from circuits.graph.progress import Progress
 from circuits.models import Model
 from circuits.models.layers import unembed
 from circuits.patching.base import plain_run
@@ -16,7 +17,7 @@ from circuits.patching.members import is_edge
 from circuits.patching.nodes import about
 from circuits.patching.outside import Ablation
 from circuits.patching.reading import Reading
-from circuits.patching.sweep import BUDGET, Progress
+from circuits.patching.sweep import BUDGET
 from circuits.search.gates import Gated, open_probability, parts, sampled
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, kl_divergence

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.graph import Graph, Node, Reader
+from circuits.graph.progress import Progress
 from circuits.models import Edit, Model, node_output
 from circuits.patching.base import Base
 from circuits.patching.bootstrap import Effect, ratio_intervals
@@ -15,7 +16,6 @@ from circuits.patching.changes import Change, Variant
 from circuits.patching.directions import difference, reading_change
 from circuits.patching.nodes import Pair, both_runs
 from circuits.patching.sites import find_sites, position_masks, value_at
-from circuits.patching.sweep import Progress
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import answer_logits, logit_difference
 

@@ -11,14 +11,13 @@ from torch import Tensor
 
 from circuits.errors import NonFiniteError, PromptError
 from circuits.graph.nodes import shown
+from circuits.graph.progress import Progress
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.layers import unembed
 from circuits.tasks.corpus import text_tokens
 from circuits.tasks.repeats import bos_id
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many of these steps are done, and how many there are."""
 BUDGET = 2**28
 """Bytes that a batch may take besides the model, unless the caller says otherwise."""
 BACKOFF = 1.0

@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import ModelError, PromptError
+from circuits.graph.progress import Progress
 from circuits.models import Model
 from circuits.tasks.behaviour import BehaviourScores
 from circuits.tasks.facts import first_token
-from circuits.tasks.likelihood import BUDGET, Bigram, Progress, next_token_logits, token_log_probabilities
+from circuits.tasks.likelihood import BUDGET, Bigram, next_token_logits, token_log_probabilities
 from circuits.tasks.minimal_pairs import MinimalPair
 from circuits.tasks.readers import Fact
 from circuits.tasks.repeats import bos_id

@@ -1,0 +1,6 @@
+"""How long work says how far it has come."""
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many of these steps are done, and how many there are."""
