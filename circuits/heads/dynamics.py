@@ -145,16 +145,19 @@ def take_snapshot(
     """
     with torch.no_grad():
         scores = score_heads(model, sequences=sequences, seed=seed, text=text).scores
+        found = {"prefix_matching": scores["prefix_matching"], "previous_token": scores["previous_token"]}
+        composed = composition_scores(model).k
+        for name, numbers in found.items():
+            if not bool(numbers.isfinite().all()):
+                raise NonFiniteError(f"{model.name} at step {step}: {name} is no finite number: its weights hold NaN or infinity")
         repeats, length = repeated_tokens(model, count=sequences, copies=2, seed=seed)
-        losses = {} if text is None else _text_losses(model, text, early, late)
-        values, _ = token_losses(model, repeats)
+        try:
+            losses = {} if text is None else _text_losses(model, text, early, late)
+            values, _ = token_losses(model, repeats)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{model.name} at step {step}: {error}") from None
         losses["first_loss"] = float(values[:, :-length].mean())
         losses["second_loss"] = float(values[:, -length + 1 :].mean())  # the first of them nothing tells
-        composed = composition_scores(model).k
-    found = {"prefix_matching": scores["prefix_matching"], "previous_token": scores["previous_token"]}
-    for name, numbers in {**found, **losses}.items():
-        if not bool(torch.as_tensor(numbers).isfinite().all()):
-            raise NonFiniteError(f"{model.name} at step {step}: {name} is no finite number: its weights hold NaN or infinity")
     return Snapshot(step, found["prefix_matching"], found["previous_token"], composed, losses)
 
 

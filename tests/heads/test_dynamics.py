@@ -138,7 +138,7 @@ def test_pads_on_either_side_change_no_loss(left: bool, monkeypatch: pytest.Monk
     mask[:, slice(0, 3) if left else slice(9, 12)] = False
     about = {"early": range(1, 3), "late": range(6, 9), "sequences": 2}
     plain = take_snapshot(model, 0, text=rows, **about).losses
-    monkeypatch.setattr("circuits.heads.dynamics.LOGIT_BYTES", 1)  # a row at a time
+    monkeypatch.setattr("circuits.heads.text_loss.BUDGET", 1)  # a row at a time
     padded = take_snapshot(model, 0, text=TokenBatch(ids, mask), **about).losses
     assert padded == pytest.approx(plain, abs=1e-10)
     assert token_losses(model, TokenBatch(ids, mask))[1].sum() == 4 * 8
@@ -211,6 +211,10 @@ def test_what_is_no_run_of_one_model_is_refused():
     model.weights.blocks[1].attention.W_Q[0, 0] = math.nan
     with pytest.raises(NonFiniteError, match="at step 3: prefix_matching is no finite number"):
         take_snapshot(model, 3, sequences=2)
+    model = random_model(n_layers=1, attn_only=True)
+    model.weights.W_U[0, 0] = math.inf
+    with pytest.raises(NonFiniteError, match="at step 4: the loss of a token is NaN or infinity"):
+        take_snapshot(model, 4, sequences=2)
 
 
 def test_curves_come_back_from_their_file_and_nothing_else_does(tmp_path: Path):
