@@ -1,11 +1,28 @@
 """The whole package runs under shape and type checks in the tests."""
 
-import pytest
-from jaxtyping import install_import_hook
+import collections
 
-install_import_hook("circuits", "beartype.beartype")
+import jaxtyping
+import pytest
+
+jaxtyping.install_import_hook("circuits", "beartype.beartype")
+jaxtyping.config.update("jaxtyping_disable", True)  # while tests are collected
+
+CHECKED, CHECKED_SLOW = 8, 2
+"""Cases of a test that run under the checks, which take most of the time: further ones only differ in their numbers."""
+_UNCHECKED = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests come first, so that no core waits for one at the end."""
+    seen: collections.Counter[str] = collections.Counter()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        item.stash[_UNCHECKED] = seen[test] >= (CHECKED_SLOW if item.get_closest_marker("slow") else CHECKED)
+        seen[test] += 1
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Switch the checks for this test."""
+    jaxtyping.config.update("jaxtyping_disable", item.stash[_UNCHECKED])

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from circuits.cli.errors import plain_errors
+from circuits.cli.errors import Commands, plain_errors
 
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -81,31 +81,50 @@ def run(question: Question, *, model: str, device: str, dtype: str, memory: int,
             )
         options: dict[str, Any] = {"position": question.position, "kind": _KINDS[question.replace], "seed": question.seed}
         found = attention(loaded, tokens, answers=question.answer, budget=memory * 2**20, progress=progress, **options)
-        files = _write(found, loaded, question, tokens.ids, staging)
+        files = _write(found, staging)
+        if question.head_names:
+            files |= _draw(loaded, question.head_names, found, tokens.ids, staging)
+    if as_json:
+        print_json(_as_json(found, {name: str(folder / name) for name in files}))
+        return
+    own = "the model's own" if question.answer is None else "as asked"
+    parts = _report(found, folder, files, question.prompt, f"answer ({own})")
+    typer.echo("\n\n".join([*parts, paired("Try next", _steps(question, model))]))
+
+
+def reopen(file: Path, *, out: Path | None, as_json: bool) -> None:
+    """Print a saved trace again, and write its table and figure beside it, or into `out`."""
+    found, folder = AttentionTrace.load(file), file.parent if out is None else out
+    if len(found) > 1:
+        raise PromptError(f"{file}: holds {len(found)} prompts; the command shows one: read it with AttentionTrace.load")
+    with staged(folder) as staging:
+        files = _write(found, staging)
     if as_json:
         print_json(_as_json(found, {name: str(folder / name) for name in files}))
     else:
-        typer.echo(_report(found, question, folder, files, model))
+        typer.echo("\n\n".join(_report(found, folder, files, "".join(found.tokens[0][found.opening[0] :]), "answer")))
 
 
-def _write(found: AttentionTrace, model: Model, question: Question, ids: torch.Tensor, folder: Path) -> dict[str, str]:
+def _write(found: AttentionTrace, folder: Path) -> dict[str, str]:
     found.save(folder / "attention.json")
     found.to_dataframe().to_csv(folder / "attention.csv", index=False)
     files = {
-        "attention.json": "everything measured; circuits.patching.AttentionTrace.load reads it",
+        "attention.json": "everything measured; circuits attention --open shows it again",
         "attention.csv": "a row a token",
     }
     if len(found.tokens[0]) <= _MOST_DRAWN:
         save_figure(attention_figure(found), folder / "attention.png")
         files["attention.png"] = "the same as a picture"
-    if question.head_names:
-        with torch.no_grad():
-            ran = model.run(ids)
-        names = [str(Node.parse(name)) for name in question.head_names]
-        title = f"Attention patterns of {model.name}"
-        save_figure(patterns_figure(ran, names, list(found.tokens[0]), title=title), folder / "patterns.png")
-        files["patterns.png"] = one_line(f"where {', '.join(names)} look")
     return files
+
+
+def _draw(model: Model, heads: list[str], found: AttentionTrace, ids: torch.Tensor, folder: Path) -> dict[str, str]:
+    """Draw the patterns of these heads."""
+    with torch.no_grad():
+        ran = model.run(ids)
+    names, title = [str(Node.parse(name)) for name in heads], f"Attention patterns of {model.name}"
+    save_figure(patterns_figure(ran, names, list(found.tokens[0]), title=title), folder / "patterns.png")
+    return {"patterns.png": one_line(f"where {', '.join(names)} look")}
 
 
 def _as_json(found: AttentionTrace, files: Mapping[str, str]) -> dict[str, Any]:
@@ -130,13 +149,12 @@ def _as_json(found: AttentionTrace, files: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _report(found: AttentionTrace, question: Question, folder: Path, files: Mapping[str, str], model: str) -> str:
+def _report(found: AttentionTrace, folder: Path, files: Mapping[str, str], prompt: str, answer: str) -> list[str]:
     chance = float(found.log_probabilities[0].exp())
-    own = "the model's own" if question.answer is None else "as asked"
     place = found.positions[0]
-    parts = [
-        f"Attention of {one_line(found.model)}: {one_line(question.prompt)}",
-        f"answer ({own}): {_token(found.answers[0])}, probability {chance:.1%}, "
+    return [
+        f"Attention of {one_line(found.model)}: {one_line(prompt)}",
+        f"{answer}: {_token(found.answers[0])}, probability {chance:.1%}, "
         f"read at token {place} ({_token(found.tokens[0][place])})",
         _tokens(found),
         "LAT, rollout, flow, norm: what attention points at (shares; flow: of 1 a token).\n"
@@ -145,17 +163,19 @@ def _report(found: AttentionTrace, question: Question, folder: Path, files: Mapp
         filled(_disagreement(found)) + "\n" + HINT,
         paired(f"Files in {one_line(folder)}", list(files.items())),
     ]
+
+
+def _steps(question: Question, model: str) -> list[tuple[str, str]]:
     named = [] if model == "mini" else ["--model", model]
     told = {"--answer": question.answer, "--position": question.position if question.position != -1 else None}
     asked = [word for name, value in told.items() if value is not None for word in (name, str(value))]
     first = one_line(shlex.join(["circuits", "attention", question.prompt, *asked, *named]))
     other = ("resample", "random tokens in place of the mean") if question.replace == "mean" else ("mean", "the mean embedding")
-    steps = [
+    return [
         (f"{first} --heads a0.h0", "also where heads look"),
         (f"{first} --replace {other[0]}", other[1]),
         (one_line(shlex.join(["circuits", "attention", *named, "--labels", "FILE.conllu"])), "heads by grammatical relation"),
     ]
-    return "\n\n".join([*parts, paired("Try next", steps)])
 
 
 def _token(text: str) -> str:

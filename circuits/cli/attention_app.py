@@ -7,7 +7,7 @@ import typer
 
 from circuits.cli.app import AsJson, Device, Dtype, ModelName, app
 from circuits.cli.errors import plain_errors
-from circuits.cli.patching_app import Memory
+from circuits.cli.patching_app import Memory, Open, refuse_with_open
 
 _PROMPT = "The capital of France is"
 
@@ -53,6 +53,7 @@ def attention(
     ] = None,
     memory: Memory = 256,
     out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default="out/attention-MODEL")] = None,
+    open_file: Open = None,
     model: ModelName = "mini",
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -74,6 +75,7 @@ def attention(
       circuits attention "The Eiffel Tower is in the city of" --model gpt2 --answer " Paris"
       circuits attention --heads a1.h0,a1.h3
       circuits attention "The cat sat. The cat" --position 4 --replace resample
+      circuits attention --open out/attention-mini/attention.json
       circuits attention --labels en_ewt-ud-dev.conllu --limit 500
     """
     from circuits.cli import attention as command
@@ -89,6 +91,10 @@ def attention(
         "--bos": bos,
     }
     tables = {"--limit": limit, "--relations": relations, "--min-count": min_count}
+    if open_file is not None:
+        refuse_with_open({**prompts, "--labels": labels, **tables}, ())
+        command.reopen(open_file, out=out, as_json=as_json)
+        return
     if labels is not None:
         command.refuse(prompts, "--labels reads sentences from a file and traces no prompt")
         attention_labels.run(labels, limit=limit, relations=relations, min_count=min_count or 50, seed=seed, **where)

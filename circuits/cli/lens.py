@@ -86,11 +86,33 @@ def run(asked: Asked, training: Training, *, model: str, out: Path | None, devic
         if tuned is not None:
             found = _read(loaded, tokens, asked, tuned, progress)
         files = _write(found, comparison, staging)
-    files = {name: str(folder / name) for name in files}
+    _print(found, comparison, folder, files, _steps(found, training, model), as_json=as_json)
+
+
+def reopen(file: Path, *, out: Path | None, as_json: bool) -> None:
+    """Print a saved lens again, and write its table and figures beside it, or into `out`."""
+    found, folder = Lens.load(file), file.parent if out is None else out
+    if len(found.ids) > 1:
+        raise PromptError(f"{file}: holds {len(found.ids)} prompts; the command shows one: read it with circuits.Lens.load")
+    with staged(folder) as staging:
+        files = _write(found, None, staging)
+    _print(found, None, folder, files, [], as_json=as_json)
+
+
+def _print(
+    found: Lens,
+    comparison: LensComparison | None,
+    folder: Path,
+    files: list[str],
+    steps: list[tuple[str, str]],
+    *,
+    as_json: bool,
+) -> None:
     if as_json:
-        print_json(_as_json(found, comparison, files))
-    else:
-        typer.echo(_report(found, comparison, folder, training, model))
+        print_json(_as_json(found, comparison, {name: str(folder / name) for name in files}))
+        return
+    parts = _report(found, comparison, folder)
+    typer.echo("\n\n".join([*parts, paired("Try next", steps)] if steps else parts))
 
 
 def _read(model: Model, tokens: TokenBatch, asked: Asked, tuned: TunedLens | None, progress: ProgressBars) -> Lens:
@@ -173,7 +195,7 @@ def _as_json(found: Lens, comparison: LensComparison | None, files: dict[str, st
     }
 
 
-def _report(found: Lens, comparison: LensComparison | None, folder: Path, training: Training, model: str) -> str:
+def _report(found: Lens, comparison: LensComparison | None, folder: Path) -> list[str]:
     columns, last = found.columns(), found.columns()[-1]
     goal = f"the answer {_shown(found, found.targets[0, last])}" if found.answered else "the model's own top token"
     kind = "Tuned lens" if found.tuned else "Logit lens"
@@ -194,11 +216,17 @@ def _report(found: Lens, comparison: LensComparison | None, folder: Path, traini
     )
     if comparison is not None:
         parts.append(_compared(comparison))
-    about = [("lens.json", "everything read; circuits.Lens.load reads it"), ("lens.csv", "the same as a table")]
+    about = [
+        ("lens.json", "everything read; circuits lens --open and circuits.Lens.load read it"),
+        ("lens.csv", "the same as a table"),
+    ]
     about += [("lens.png", "layers by tokens"), ("curves.png", "entropy, divergence and loss by layer")]
     if comparison is not None:
         about += [("comparison.json", "both lenses on held-out text"), ("comparison.png", "the same as a figure")]
-    parts.append(paired(f"Files in {one_line(folder)}", about))
+    return [*parts, paired(f"Files in {one_line(folder)}", about)]
+
+
+def _steps(found: Lens, training: Training, model: str) -> list[tuple[str, str]]:
     named = "" if model == "mini" else f" --model {one_line(model)}"
     steps = [
         (f"circuits lens{named} --sublayers --nodes m{len(_layers(found)) - 1}", "also between sublayers, and what nodes write")
@@ -209,7 +237,7 @@ def _report(found: Lens, comparison: LensComparison | None, folder: Path, traini
         )
     elif training.tuned is None:
         steps.append((f"circuits lens{named} --train-tuned tuned.safetensors --text BOOK", "train a tuned lens on a text"))
-    return "\n\n".join([*parts, paired("Try next", steps)])
+    return steps
 
 
 def _layers(found: Lens) -> list[str]:

@@ -7,13 +7,15 @@ import typer
 
 from circuits.cli.app import AsJson, Device, Dtype, ModelName, Seed, app
 from circuits.cli.errors import plain_errors
-from circuits.cli.patching_app import Memory
+from circuits.cli.patching_app import Memory, Open, refuse_with_open
+
+_PROMPT = "The capital of France is"
 
 
 @app.command()
 @plain_errors()
 def lens(
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the model reads.")] = "The capital of France is",
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What the model reads.", show_default=_PROMPT)] = None,
     answer: Annotated[
         str | None,
         typer.Option(help="A token whose rank and probability are followed, with its space.", show_default="the model's own"),
@@ -22,7 +24,7 @@ def lens(
         str | None, typer.Option(help="Also what nodes write: a1.h2,m3,m0.n5; a0.h1+m3 is a sum.", show_default=False)
     ] = None,
     sublayers: Annotated[bool, typer.Option("--sublayers", help="Also read between attention and MLP of each layer.")] = False,
-    top: Annotated[int, typer.Option(min=1, help="Top tokens of each row to print and keep.")] = 5,
+    top: Annotated[int | None, typer.Option(min=1, help="Top tokens of each row to print and keep.", show_default="5")] = None,
     tuned: Annotated[Path | None, typer.Option(metavar="FILE", help="Read through a trained tuned lens.")] = None,
     train_tuned: Annotated[
         Path | None,
@@ -38,6 +40,7 @@ def lens(
     ] = None,
     memory: Memory = 256,
     out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default="out/lens-MODEL")] = None,
+    open_file: Open = None,
     model: ModelName = "mini",
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -56,15 +59,21 @@ def lens(
       circuits lens --sublayers --nodes a1.h2,m3,a0.h1+a0.h2
       circuits lens --train-tuned tuned.safetensors --text book.txt --steps 200
       circuits lens --tuned tuned.safetensors
+      circuits lens --open out/lens-mini/lens.json
     """
     from circuits.cli import lens as command
 
+    if open_file is not None:
+        given = {"PROMPT": prompt, "--answer": answer, "--nodes": nodes, "--sublayers": sublayers, "--top": top}
+        refuse_with_open({**given, "--tuned": tuned, "--train-tuned": train_tuned, "--text": text}, ())
+        command.reopen(open_file, out=out, as_json=as_json)
+        return
     asked = command.Asked(
-        prompt=prompt,
+        prompt=_PROMPT if prompt is None else prompt,
         answer=answer,
         nodes=command.parse_nodes(nodes),
         sublayers=sublayers,
-        top=top,
+        top=top or 5,
         bos=bos,
         budget=memory * 2**20,
     )

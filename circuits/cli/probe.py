@@ -69,8 +69,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Score, write where asked, print the table."""
-    if out is not None and out.suffix.lower() not in _SUFFIXES:
-        raise FileFormatError(f"{out}: unknown kind of file; expected a name that ends in {', '.join(_SUFFIXES)}")
+    _check_suffix(out)
     items: list[Any] = [item for file in pairs for item in read_blimp_jsonl(file)[:limit]]
     items += [fact for file in facts for fact in read_facts(file)[:limit]]
     items = items or list(mini_facts()[:limit])
@@ -80,6 +79,21 @@ def run(
         loaded = load(model, device=device, dtype=dtype)
         progress("loading the model", 1, 1)
         scores = _score(loaded, items, sentences=bool(pairs), text=words, budget=memory * 2**20, progress=progress)
+    _print(scores, out, as_json=as_json)
+
+
+def reopen(file: Path, *, out: Path | None, as_json: bool) -> None:
+    """Print saved scores again, and write them where asked."""
+    _check_suffix(out)
+    _print(BehaviourScores.load(file), out, as_json=as_json)
+
+
+def _check_suffix(out: Path | None) -> None:
+    if out is not None and out.suffix.lower() not in _SUFFIXES:
+        raise FileFormatError(f"{out}: unknown kind of file; expected a name that ends in {', '.join(_SUFFIXES)}")
+
+
+def _print(scores: BehaviourScores, out: Path | None, *, as_json: bool) -> None:
     if out is not None:
         _write(scores, out)
     if as_json:

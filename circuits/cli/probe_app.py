@@ -7,6 +7,7 @@ import typer
 
 from circuits.cli.app import AsJson, Device, Dtype, ModelName, app
 from circuits.cli.errors import plain_errors
+from circuits.cli.patching_app import refuse_with_open
 
 
 @app.command()
@@ -36,6 +37,9 @@ def probe(
     out: Annotated[
         Path | None, typer.Option(help="Also write: .json (every item), .csv (the table) or .png.", show_default=False)
     ] = None,
+    open_file: Annotated[
+        Path | None, typer.Option("--open", metavar="FILE", help="Show saved scores (.json) again; nothing is computed.")
+    ] = None,
     memory: Annotated[int, typer.Option(metavar="MB", min=1, help="Memory for a batch, besides the model.")] = 256,
     model: ModelName = "mini",
     device: Device = "cpu",
@@ -54,9 +58,15 @@ def probe(
       circuits probe --minimal-pairs anaphor_gender_agreement.jsonl npi_present_1.jsonl
       circuits probe --model gpt2 --facts known_1000.json --out facts.csv
       circuits probe --minimal-pairs blimp/*.jsonl --text book.txt --json
+      circuits probe --open scores.json --out scores.png
     """
     from circuits.cli import probe as command
 
+    if open_file is not None:
+        given = {"FILES": files, "--minimal-pairs": minimal_pairs, "--facts": facts, "--text": text, "--limit": limit}
+        refuse_with_open(given, ())
+        command.reopen(open_file, out=out, as_json=as_json)
+        return
     asked = command.sort_files(files or [], minimal_pairs or [], facts or [])
     where = {"model": model, "device": device, "dtype": dtype}
     command.run(*asked, text=text, limit=limit, out=out, memory=memory, **where, as_json=as_json)

@@ -104,8 +104,9 @@ def composition_scores(model: Model, *, seed: int = 0) -> Composition:
     """Q-, K- and V-composition of every pair of heads in different layers (Elhage et al. 2021).
 
     Q: |W_OV1 W_QK2|, K: |W_QK2 W_OV1^T|, V: |W_OV1 W_OV2| (matrices acting on rows), over the product of the two norms,
-    less the mean for random matrices.
+    less the mean for random matrices. Raises NonFiniteError for weights that hold NaN or infinity.
     """
+    model.require_finite()
     blocks, heads = model.weights.blocks, model.n_heads
     zeros = torch.zeros(len(blocks), heads, len(blocks), heads, dtype=torch.float64)
     scores: dict[str, Tensor] = {slot: zeros.clone() for slot in ("q", "k", "v")}

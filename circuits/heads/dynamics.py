@@ -143,22 +143,18 @@ def take_snapshot(
     as in `score_heads`; `early` and `late`: positions of the text whose losses the in-context-learning score compares.
     Raises NonFiniteError for NaN and infinity, PromptError for text without these positions.
     """
-    with torch.no_grad():
-        scores = score_heads(model, sequences=sequences, seed=seed, text=text).scores
-        found = {"prefix_matching": scores["prefix_matching"], "previous_token": scores["previous_token"]}
-        composed = composition_scores(model).k
-        for name, numbers in found.items():
-            if not bool(numbers.isfinite().all()):
-                raise NonFiniteError(f"{model.name} at step {step}: {name} is no finite number: its weights hold NaN or infinity")
-        repeats, length = repeated_tokens(model, count=sequences, copies=2, seed=seed)
-        try:
+    try:
+        with torch.no_grad():
+            scores = score_heads(model, sequences=sequences, seed=seed, text=text).scores
+            repeats, length = repeated_tokens(model, count=sequences, copies=2, seed=seed)
             losses = {} if text is None else _text_losses(model, text, early, late)
             values, _ = token_losses(model, repeats)
-        except NonFiniteError as error:
-            raise NonFiniteError(f"{model.name} at step {step}: {error}") from None
-        losses["first_loss"] = float(values[:, :-length].mean())
-        losses["second_loss"] = float(values[:, -length + 1 :].mean())  # the first of them nothing tells
-    return Snapshot(step, found["prefix_matching"], found["previous_token"], composed, losses)
+            composed = composition_scores(model).k
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{model.name} at step {step}: {error}") from None
+    losses["first_loss"] = float(values[:, :-length].mean())
+    losses["second_loss"] = float(values[:, -length + 1 :].mean())  # the first of them nothing tells
+    return Snapshot(step, scores["prefix_matching"], scores["previous_token"], composed, losses)
 
 
 def token_losses(

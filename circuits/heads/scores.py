@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuits.errors import PromptError
+from circuits.errors import NonFiniteError, PromptError
 from circuits.graph import Node
 from circuits.heads.composition import folded_unembedding, output_matrices
 from circuits.models import Model, Run, TokenBatch
@@ -75,7 +75,7 @@ def score_heads(
     Prefix matching and duplicate token: on `sequences` prompts of `length` different random tokens said `copies` times
     after BOS (fewer where the context is short), at the positions from the second copy on. Copying: on as many prompts of
     random tokens without BOS. Previous and first token: on `text` (every token but the first), or on the repeats where
-    no text is given. Raises PromptError where vocabulary or context are too small.
+    no text is given. Raises PromptError where vocabulary or context are too small, NonFiniteError for NaN and infinity.
     """
     fitting = copies if model.max_positions is None else max(2, min(copies, (model.max_positions - 1) // length))
     repeats, length = repeated_tokens(model, count=sequences, length=length, copies=fitting, seed=seed)
@@ -99,6 +99,10 @@ def score_heads(
         values["previous_token"] = _attention_to(ordinary, before, counted)
         values["first_token"] = _attention_to(ordinary, first, counted)
     means = {name: values[name].mean(dim=0) for name in SCORES}
+    for name, mean in means.items():
+        bad = (~mean.isfinite()).nonzero().tolist()
+        if bad:
+            raise NonFiniteError(f"the score {name} of {Node('head', *bad[0])} in {model.name} is no finite number")
     errors = {name: values[name].std(dim=0) / values[name].shape[0] ** 0.5 for name in SCORES}
     return HeadScores(model.name, means, errors, sequences, seed)
 

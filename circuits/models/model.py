@@ -193,10 +193,12 @@ class Model:
 
         `edits` change nodes on the way (`Edit`); `patterns` (one a layer) replace the model's attention patterns;
         `keep`: "logits" alone, "factors" (default), or "patterns" too. Differentiable where gradients are enabled and
-        something asks for them. Raises PromptError and GraphError for prompts and edits that do not fit the model.
+        something asks for them. Raises PromptError and GraphError for prompts and edits that do not fit the model,
+        NonFiniteError for weights that hold NaN or infinity.
         """
         if keep not in get_args(Keep):
             raise PromptError(f"keep={keep!r}: expected one of {', '.join(get_args(Keep))}")
+        self.require_finite()  # fused attention can lose a NaN on the way
         batch = self.prepare(prompts)
         compiled = compile_edits(edits, self.graph())
         if patterns is not None:

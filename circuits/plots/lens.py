@@ -28,6 +28,8 @@ _CURVES = {
 _MOST = 16
 """Columns of a table, at most: the last ones are drawn."""
 _DARK = 0.5
+_QUOTED = 48
+"""Letters of a prompt in a title, at most."""
 
 
 def lens_figure(
@@ -57,9 +59,15 @@ def lens_figure(
     _frames(axes, lens, prompt, columns)
     _labels(axes, lens, prompt, chosen, columns)
     kind = "Tuned lens" if lens.tuned else "Logit lens"
-    heading = title or f"{kind}: {lens.model}" + (f", prompt {prompt}" if len(lens.ids) > 1 else "")
+    heading = title or f"{kind}: {lens.model}, {_quoted(lens, prompt)}" + (f", prompt {prompt}" if len(lens.ids) > 1 else "")
     figure.suptitle(wrapped(heading, int(figure.get_figwidth() * 10), lines=2), fontsize=10.5, parse_math=False)
     return figure
+
+
+def _quoted(lens: Lens, prompt: int) -> str:
+    """What the model read, its end."""
+    text = " ".join("".join(lens.word(int(lens.ids[prompt, column])) for column in lens.columns(prompt)).split())
+    return f"“{text}”" if len(text) <= _QUOTED else f"“…{text[1 - _QUOTED :]}”"
 
 
 def _values(lens: Lens, colour: str, prompt: int, columns: list[int]) -> np.ndarray:
@@ -137,8 +145,8 @@ def lens_curves_figure(*lenses: Lens, title: str | None = None) -> Figure:
         _plain(axes)
     if len(lenses) > 1:
         panels[-1].legend(fontsize=8, frameon=False)
-    count = int(first.mask.sum())
-    figure.suptitle(wrapped(title or f"{first.model}, mean over {count:,} tokens", 90), fontsize=10.5, parse_math=False)
+    over = f"mean over {int(first.mask.sum()):,} tokens" + (f" of {_quoted(first, 0)}" if len(first.ids) == 1 else "")
+    figure.suptitle(wrapped(title or f"{first.model}, {over}", 90), fontsize=10.5, parse_math=False)
     return figure
 
 

@@ -105,11 +105,23 @@ def test_text_that_is_no_text(command: Command, tmp_path: Path, tiny: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "arguments", [["no-such-command"], ["induction", "--nope"], ["info"], ["induction", "--sequences", "1"]]
+    ("arguments", "words"),
+    [
+        (["no-such-command"], ["no-such-command", "--help"]),
+        (["induction", "--nope"], ["--nope", "induction --help"]),
+        (["info"], ["FILE", "info --help"]),
+        (["induction", "--sequences", "1"], ["--sequences", "induction --help"]),
+        (["lens", "--top", "x\ny"], ["--top", "integer"]),
+        (["lens", "--out"], ["--out", "--help"]),
+    ],
 )
-def test_usage_errors_have_status_2_too(command: Command, arguments: list[str]) -> None:
-    answer = command(*arguments)
-    assert answer.status == 2 and "Traceback" not in answer.err and answer.out == ""
+def test_what_the_parser_refuses(command: Command, arguments: list[str], words: list[str]) -> None:
+    check_one_line(command(*arguments), *words)
+
+
+def test_no_command_shows_them_all(command: Command) -> None:
+    answer = command()
+    assert answer.status == 2 and "induction" in answer.out + answer.err and "Traceback" not in answer.err
 
 
 def test_a_real_process_says_the_same(process: Command, tmp_path: Path) -> None:

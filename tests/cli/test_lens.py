@@ -72,6 +72,15 @@ def test_files_and_json_say_the_same(command: Command, tmp_path: Path) -> None:
     assert set(found["files"]) == FILES and all(Path(path).is_file() for path in found["files"].values())
     report = command("lens", *options).out
     assert "the answer ·Paris" in report and "Rows of nodes" in report
+    again = command("lens", "--open", tmp_path / "lens.json", "--out", tmp_path / "again")
+    assert again.out.replace("/again", "").strip() == report.partition("Try next")[0].strip()
+    assert (tmp_path / "again" / "lens.json").read_bytes() == (tmp_path / "lens.json").read_bytes()
+    shown = json.loads(command("lens", "--open", tmp_path / "lens.json", "--json").out)
+    assert shown == json.loads(command("lens", *options, "--json").out)
+    for asked in ("PROMPT", ("--top", 3), ("--answer", " Rome")):
+        words = [asked] if isinstance(asked, str) else asked
+        check_one_line(command("lens", "--open", tmp_path / "lens.json", *words), "computes nothing", words[0])
+    check_one_line(command("lens", "--open", tmp_path / "lens.csv"), "lens.csv")
 
 
 def test_bos_can_be_left_out(command: Command, tmp_path: Path) -> None:

@@ -44,6 +44,9 @@ def test_minimal_pairs_as_table_and_files(command: Command, pairs: Path, tmp_pat
     scores = BehaviourScores.load(tmp_path / "scores.json")
     assert scores.mean("accuracy") == contents["groups"][-1]["accuracy"]
     assert scores.notes["bigram"].startswith("accuracy of a bigram model: counts")
+    again = json.loads(command("probe", "--open", tmp_path / "scores.json", "--out", tmp_path / "again.csv", "--json").out)
+    assert again == {**contents, "file": str(tmp_path / "again.csv")} and (tmp_path / "again.csv").is_file()
+    assert "computes nothing: leave out --limit" in command("probe", "--open", tmp_path / "scores.json", "--limit", 2).err
 
 
 def test_facts_of_a_file_and_of_the_model(command: Command, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from circuits.errors import PromptError
+from circuits.errors import NonFiniteError, PromptError
 from circuits.heads import HeadScores, score_heads
 from circuits.heads.scores import SCORES
 from circuits.models import Model, TokenBatch
@@ -98,3 +98,15 @@ def test_the_same_seed_gives_the_same_scores_and_leaves_the_global_generator_alo
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(once.scores[name], again.scores[name]) for name in SCORES)
     assert not torch.equal(once.scores["prefix_matching"], other.scores["prefix_matching"])
+
+
+def test_scores_that_are_no_numbers_are_refused_by_name():
+    model = random_model(n_layers=1)
+    model.weights.blocks[0].attention.W_Q.mul_(1e200)
+    model.weights.blocks[0].attention.W_K.mul_(1e200)
+    with pytest.raises(NonFiniteError, match=r"the score prefix_matching of a0\.h0 in \w+ is no finite number"):
+        score_heads(model, sequences=2, length=6)
+    model = random_model(n_layers=1)
+    model.weights.W_U[0, 0] = torch.nan
+    with pytest.raises(NonFiniteError, match="the weight W_U of"):
+        score_heads(model, sequences=2, length=6)

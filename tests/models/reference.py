@@ -6,6 +6,7 @@ originals make it.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -149,9 +150,11 @@ def attention(
     name, length = f"blocks.{layer}.attn", len(stream)
     kept, patterns, output = [], [], [np.zeros_like(stream[0]) for _ in stream]
 
+    plain = [normed(shape, weights, f"blocks.{layer}.ln1", x) for x in stream]
+
     def slot(kind: str, index: int) -> list[Array]:
-        reads = changed(changes, Node(f"{kind}_in", layer, index), stream)
-        reads = [normed(shape, weights, f"blocks.{layer}.ln1", x) for x in reads]
+        moved = changed(changes, Node(f"{kind}_in", layer, index), stream)
+        reads = plain if moved is stream else [normed(shape, weights, f"blocks.{layer}.ln1", x) for x in moved]
         vectors = [vector(shape, weights, name, kind, index, x, p) for p, x in enumerate(reads)]
         return changed(changes, Node(kind, layer, index), vectors)
 
@@ -197,16 +200,17 @@ def rotated(shape: Shape, x: Array, position: int) -> Array:
     out, pairs = x.copy(), shape.rotary_dim // 2
     for pair in range(pairs):
         first, second = (2 * pair, 2 * pair + 1) if shape.adjacent else (pair, pair + pairs)
-        cos, sin = angle(shape, position, pair)
+        cos, sin = angle(position, pair, shape.position_scale, shape.rotary_base, shape.rotary_dim)
         out[first] = x[first] * cos - x[second] * sin
         out[second] = x[second] * cos + x[first] * sin
     return out
 
 
-def angle(shape: Shape, position: int, pair: int) -> tuple[float, float]:
+@functools.cache
+def angle(position: int, pair: int, position_scale: float, rotary_base: float, rotary_dim: int) -> tuple[float, float]:
     """Cosine and sine of a pair's angle, in float32."""
-    place = torch.tensor(position, dtype=torch.float32) / shape.position_scale
-    frequency = 1.0 / shape.rotary_base ** (torch.tensor(2.0 * pair) / shape.rotary_dim)
+    place = torch.tensor(position, dtype=torch.float32) / position_scale
+    frequency = 1.0 / rotary_base ** (torch.tensor(2.0 * pair) / rotary_dim)
     return float(torch.cos(place * frequency)), float(torch.sin(place * frequency))
 
 
@@ -274,8 +278,8 @@ def normed(shape: Shape, weights: Mapping[str, Array], name: str, x: Array) -> A
     if shape.norm is None and not rms:
         return x
     if not rms:
-        x = x - float(np.mean(x))
-    x = x / math.sqrt(float(np.mean(x**2)) + shape.eps)
+        x = x - float(x.sum()) / len(x)
+    x = x / math.sqrt(float(x @ x) / len(x) + shape.eps)
     if f"{name}.weight" in weights:
         x = x * weights[f"{name}.weight"]
     return x + weights[f"{name}.bias"] if f"{name}.bias" in weights else x

@@ -1,13 +1,14 @@
 """Laws of a run: its parts sum up, its modes agree, edits are bounded and differentiable, and nothing is left behind."""
 
 import random
+import re
 from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import Tensor
 
-from circuits.errors import CircuitsError, GraphError, PromptError
+from circuits.errors import CircuitsError, GraphError, NonFiniteError, PromptError
 from circuits.models import Edit, Model, TokenBatch, attention_bias, load_model, node_output
 from circuits.models.run import Run
 from tests.models.checkpoints import RECIPES
@@ -239,6 +240,15 @@ def test_gradients_equal_finite_differences(seed: int) -> None:
     slope = float((gradient * direction).sum())
     numeric = float(metric(point + step * direction) - metric(point - step * direction)) / (2 * step)
     assert slope == pytest.approx(numeric, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_weight_that_is_no_number_stops_every_run_by_name(seed: int) -> None:
+    model, batch, rng = random_model(seed)
+    name, weight = rng.choice(list(model.weights.tensors()))
+    weight[tuple(rng.randrange(size) for size in weight.shape)] = rng.choice([float("nan"), float("inf")])
+    with pytest.raises(NonFiniteError, match=f"the weight {re.escape(name)} of random holds NaN or infinity"):
+        model.run(batch)
 
 
 @families
