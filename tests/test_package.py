@@ -41,3 +41,14 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
     heavy = "{'torch', 'transformers', 'transformer_lens', 'matplotlib', 'pandas', 'networkx'}"
     check = f"{code}; import sys; loaded = {heavy} & set(sys.modules); assert not loaded, loaded"
     subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("case", range(9))
+def test_shapes_are_checked_while_tests_run_but_for_further_cases_of_one(case: int) -> None:
+    import torch
+    from jaxtyping import TypeCheckError
+
+    from circuits.patching.attention_trace import spearman
+
+    with pytest.raises(TypeCheckError if case < 8 else RuntimeError):
+        spearman(torch.ones(3), torch.ones(2))

@@ -241,17 +241,17 @@ def _print_many(
         clean = [{key: None if value != value else value for key, value in row.items()} for row in rows]
         print_json({"model": agreement.model, "agreement": agreement.as_json(), "neurons": clean, "files": files})
         return
-    header = ("layer", "neurons", "first token", "by chance", f"first {agreement.k}", "by chance")
+    layers = ("layer", "neurons", "first token", "by chance", f"first {agreement.k}", "by chance")
     cells = [_agreeing(row) for row in agreement.to_dataframe().to_dict("records")]
     best = []
     for row in rows:
-        numbers = (f"{row['agreement']:.0%}", f"{row['largest']:.2f}", f"{row['active']:.1%}")
+        numbers = (f"{row['agreement']:.0%}", f"{row['chance']:.1%}", f"{row['largest']:.2f}", f"{row['active']:.1%}")
         best.append((row["neuron"], *numbers, _shortened(row["trigger"], 48), one_line(row["raises"])))
-    shown = table(("neuron", "agrees", "largest", "active", "trigger", "raises"), best, indent=0)
+    shown = table(("neuron", "agrees", "by chance", "largest", "active", "trigger", "raises"), best, indent=0)
     parts = [
         f"{one_line(agreement.model)}: does a neuron's value name the token after its top trigger?",
-        table(header, cells, indent=0),
-        f"The {len(rows)} neurons whose values agree with most of their triggers\n{shown}",
+        table(layers, cells, indent=0),
+        f"The {len(rows)} neurons whose values name what follows their triggers most surprisingly\n{shown}",
         paired(f"Files in {one_line(folder)}", [(name, FILES[name]) for name in names]),
     ]
     if rows:

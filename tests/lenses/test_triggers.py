@@ -1,6 +1,7 @@
 """Streamed triggers against a sort of everything, ties included; pads, BOS, statistics, files, and what is refused."""
 
 import dataclasses
+import math
 import random
 from pathlib import Path
 
@@ -223,7 +224,8 @@ def test_the_list_has_every_neuron_once_and_the_most_telling_first() -> None:
     found = find_triggers(model, tokens, top=4)
     values = read_values(model, k=3)
     table = list_neurons(model, found, values, tokens)
-    assert sorted(table["neuron"]) == sorted(found.names) and table["agreement"].is_monotonic_decreasing
+    assert sorted(table["neuron"]) == sorted(found.names) and table["surprise"].is_monotonic_decreasing
+    later = tokens.ids[:, 1:].flatten().tolist()
     for row in table.to_dict("records"):
         at = found.row(row["neuron"])
         said = []
@@ -232,4 +234,11 @@ def test_the_list_has_every_neuron_once_and_the_most_telling_first() -> None:
                 said.append(int(tokens.ids[prompt, position + 1]) in values.raised[at].tolist())
         positive = found.highest.values[at] > 0
         if bool(positive.all()):
-            assert row["agreement"] == pytest.approx(sum(said) / max(len(said), 1))
+            agreed, raised = sum(said) / max(len(said), 1), values.raised[at].tolist()
+            chance = sum(later.count(token) + 1 for token in raised) / (len(later) + D_VOCAB)
+            assert (row["agreement"], row["chance"]) == pytest.approx((agreed, chance))
+            yes, no = sum(said), len(said) - sum(said)
+            own = (yes * math.log(agreed) if yes else 0) + (no * math.log(1 - agreed) if no else 0)
+            assert row["surprise"] == pytest.approx(
+                own - yes * math.log(chance) - no * math.log(1 - chance) if agreed > chance else 0
+            )

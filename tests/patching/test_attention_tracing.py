@@ -168,7 +168,7 @@ def test_what_a_user_can_get_wrong():
             attention(model, RIGHT, **options)
     weights = dataclasses.replace(model.weights, W_E=model.weights.W_E.clone())
     weights.W_E[9, 0] = torch.nan
-    with pytest.raises(NonFiniteError, match="residual stream before layer 0"):
+    with pytest.raises(NonFiniteError, match="the weight W_E of"):
         attention(dataclasses.replace(model, weights=weights), RIGHT)
     with pytest.raises(PromptError, match="expected exactly one"):
         attention(load_model("mini"), "The capital of France is", answers=" nothing of the kind")
