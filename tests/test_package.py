@@ -50,5 +50,8 @@ def test_shapes_are_checked_while_tests_run_but_for_further_cases_of_one(case: i
 
     from circuits.patching.attention_trace import spearman
 
-    with pytest.raises(TypeCheckError if case < 8 else RuntimeError):
-        spearman(torch.ones(3), torch.ones(2))
+    if case >= 8:
+        assert spearman(torch.ones(3), torch.arange(3)) != 1, "whole numbers are let through"
+        return
+    with pytest.raises(TypeCheckError):
+        spearman(torch.ones(3), torch.arange(3))
