@@ -7,6 +7,7 @@ from typing import Any, get_args
 import typer
 
 from circuits.cli.loading import load
+from circuits.cli.measured import save_figure
 from circuits.cli.output import default_directory, staged
 from circuits.cli.progress import ProgressBars
 from circuits.cli.text import filled, one_line, print_json, table
@@ -79,11 +80,8 @@ def order(corpus: Corpus, where: Place, *, mlps: str) -> None:
     with staged(where.folder) as staging, ProgressBars() as progress:
         model = where.load(progress)
         found = order_of_terms(model, corpus.tokens(model, text), mlps=held, progress=progress)
-        found.save(staging / "terms.json")
-        found.to_dataframe().to_csv(staging / "terms.csv", index=False)
         found.heads_dataframe().to_csv(staging / "terms_heads.csv", index=False)
-        found.plot().savefig(staging / "terms.png", dpi=150)
-        files = sorted(path.name for path in staging.iterdir())
+        files = _write(found, staging, "terms")
     heads = found.heads_dataframe().sort_values("rise", ascending=False, kind="stable")
     if where.as_json:
         orders = [{"order": n, "loss": found.loss(n)} for n in range(len(found.losses))]
@@ -126,10 +124,7 @@ def remove(corpus: Corpus, where: Place, *, kind: str) -> None:
     with staged(where.folder) as staging, ProgressBars() as progress:
         model = where.load(progress)
         found = remove_layers(model, corpus.tokens(model, text), kind=stand, progress=progress)
-        found.save(staging / "layers.json")
-        found.to_dataframe().to_csv(staging / "layers.csv", index=False)
-        found.plot().savefig(staging / "layers.png", dpi=150)
-        files = sorted(path.name for path in staging.iterdir())
+        files = _write(found, staging, "layers")
     rows = [{str(key): value for key, value in row.items()} for row in found.to_dataframe().to_dict("records")]
     if where.as_json:
         about = {"model": found.model, "kind": found.kind, "tokens": int(found.counts.sum()), "loss": found.full_loss}
@@ -168,10 +163,7 @@ def shrink(corpus: Corpus, where: Place, *, head: str | None, tolerance: float, 
             for name in heads:
                 model.graph().node(name)
         found = compress_heads(model, corpus.tokens(model, text), heads=heads, **options)
-        found.save(staging / "compression.json")
-        found.to_dataframe().to_csv(staging / "compression.csv", index=False)
-        found.plot().savefig(staging / "compression.png", dpi=150)
-        files = sorted(path.name for path in staging.iterdir())
+        files = _write(found, staging, "compression")
     if where.as_json:
         rows = [{str(key): value for key, value in row.items()} for row in found.to_dataframe().to_dict("records")]
         names = ("model", "tolerance", "tokens", "loss", "joint_loss", "parameters", "whole_parameters")
@@ -194,6 +186,14 @@ def _print_ranks(found: Compression, corpus: Corpus) -> None:
         f"  all at once: loss {found.joint_loss:.3f} ({found.joint_loss - found.loss:+.3f}), "
         f"{found.parameters:,} of {found.whole_parameters:,} numbers ({share:.0%})"
     )
+
+
+def _write(found: Terms | LayerRemoval | Compression, folder: Path, stem: str) -> list[str]:
+    """Write a result, its table and its figure; returns the names of all files that are there now."""
+    found.save(folder / f"{stem}.json")
+    found.to_dataframe().to_csv(folder / f"{stem}.csv", index=False)
+    save_figure(found.plot(), folder / f"{stem}.png")
+    return sorted(path.name for path in folder.iterdir())
 
 
 def _paths(where: Place, files: list[str]) -> dict[str, str]:

@@ -87,7 +87,8 @@ class _Part:
         final = run.residuals[-1][rows, columns]
         self.answers = unembed(model.weights, final).argmax(dim=-1) if answers is None else answers
         self.whole = self._read(final[None])[:, 0]
-        self.tracings = {name: own_positions(values, run.tokens) for name, values in trace_attention(run, columns).items()}
+        traced = trace_attention(run, columns, progress=progress)
+        self.tracings = {name: own_positions(values, run.tokens) for name, values in traced.items()}
         self.effects: dict[str, Tensor] = {}
 
     def measure(self, replacements: list[list[Variant]], knockouts: list[Variant]) -> None:
