@@ -4,6 +4,7 @@ Translators do not depend on each other, so that each layer's gradient is comput
 one backward pass over their sum, in the memory of one layer.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 from pathlib import Path
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import FileFormatError, MemoryBudgetError, NonFiniteError, PromptError
+from circuits.graph.locking import sole_writer
 from circuits.graph.progress import Progress
 from circuits.lenses.streaming import Source, block_logits, wide
 from circuits.lenses.tuned_lens import TunedLens, read_lens_file, translated, write_lens_file
@@ -47,34 +49,39 @@ def train_tuned_lens(
 
     `steps` steps of Adam on `batch` prompts each, with a step size that falls linearly from `rate` to 0; every prompt comes
     once before any comes again, in an order drawn from `seed`. Translators start as the identity. With `path`, the state
-    is written there every `save_every` steps, and a training that was stopped goes on from it: with the same `max_bytes`
-    the file is in the end the same to the byte. `max_bytes`: of logits at once.
+    is written there every `save_every` steps, and a training that was stopped or killed goes on from it: with the same
+    `max_bytes` the file is in the end the same to the byte. `max_bytes`: of logits at once.
 
-    Raises PromptError for numbers out of range, FileFormatError where `path` holds something else or another training,
-    MemoryBudgetError where one position's logits do not fit, NonFiniteError where a loss is none.
+    Raises PromptError for numbers out of range, FileFormatError where `path` holds something else or another training, or is
+    being written by another process, MemoryBudgetError where one position's logits do not fit, NonFiniteError where a loss
+    is none.
     """
     check_training(steps=steps, rate=rate, batch=batch, save_every=save_every)
     prepared = model.prepare(tokens)
     state = _State.start(model, _settings(prepared, steps=steps, rate=rate, batch=batch, seed=seed))
-    target = None if path is None else Path(path)
-    if target is not None and target.exists():
-        state = _resumed(target, state, model)
     report = progress or (lambda what, done, total: None)
-    report("training the tuned lens", state.done, steps)
-    for step in range(state.done, steps):
-        rows = _drawn(len(prepared), batch, step, seed)
-        losses, gradients = _gradients(model, prepared[rows], state, max_bytes)
+
+    def taken(state: _State, step: int) -> _State:
+        """One step."""
+        losses, gradients = _gradients(model, prepared[_drawn(len(prepared), batch, step, seed)], state, max_bytes)
         if not bool(losses.isfinite().all()):
             layer = int((~losses.isfinite()).nonzero()[0])
-            raise NonFiniteError(
-                f"the loss of layer {layer} is {float(losses[layer])} at step {step}: try a lower rate than {rate}"
-            )
-        state = state.stepped(losses, gradients, rate * (1 - step / steps))
-        if target is not None and (step + 1) % save_every == 0 and step + 1 < steps:
-            write_lens_file(target, state.lens, state.moments)
-        report("training the tuned lens", step + 1, steps)
-    if target is not None:
-        write_lens_file(target, state.lens, {})
+            said = f"the loss of layer {layer} is {float(losses[layer])} at step {step}: try a lower rate than {rate}"
+            raise NonFiniteError(said)
+        return state.stepped(losses, gradients, rate * (1 - step / steps))
+
+    target = None if path is None else Path(path)
+    with contextlib.nullcontext() if target is None else sole_writer(target):
+        if target is not None and target.exists():
+            state = _resumed(target, state, model)
+        report("training the tuned lens", state.done, steps)
+        for step in range(state.done, steps):
+            state = taken(state, step)
+            if target is not None and (step + 1) % save_every == 0 and step + 1 < steps:
+                write_lens_file(target, state.lens, state.moments)
+            report("training the tuned lens", step + 1, steps)
+        if target is not None:
+            write_lens_file(target, state.lens, {})
     return state.lens
 
 

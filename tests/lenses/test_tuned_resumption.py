@@ -1,0 +1,117 @@
+"""A training of a tuned lens that was stopped or killed goes on to the same bytes; others are kept out."""
+
+import dataclasses
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from circuits.errors import FileFormatError, ModelError
+from circuits.lenses import TunedLens, compare_lenses, logit_lens
+from circuits.lenses.tuned_lens import read_lens_file
+from tests.lenses.test_tuned_lens import random_model, train
+
+
+class StoppedError(Exception):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("stops", [[1], [2], [3, 6], [5], [6]])
+def test_stopped_and_gone_on_with_is_the_same_to_the_byte(tmp_path: Path, stops: list[int]) -> None:
+    model, batch = random_model(3)
+    whole = train(model, batch, path=tmp_path / "whole.safetensors")
+    path = tmp_path / "stopped.safetensors"
+    for stop in stops:
+
+        def progress(what: str, done: int, total: int, stop: int = stop) -> None:
+            if done == stop:
+                raise StoppedError
+
+        with pytest.raises(StoppedError):
+            train(model, batch, path=path, progress=progress)
+        assert path.exists() == (stop >= 2)
+    again = train(model, batch, path=path)
+    assert path.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert torch.equal(again.A, whole.A) and len(again.losses) == 7
+    assert torch.equal(train(model, batch, path=path).A, whole.A), "a finished training is not done again"
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_killed_fifty_times_and_gone_on_with_is_the_same_to_the_byte(tmp_path: Path) -> None:
+    model, batch = random_model(3)
+    options = {"path": tmp_path / "killed.safetensors", "save_every": 1, "steps": 60}
+    whole, rng, taken, path = tmp_path / "whole.safetensors", random.Random(0), [0], options["path"]
+    started = time.monotonic()
+    train(model, batch, **{**options, "path": whole})
+    usual = time.monotonic() - started
+    for _ in range(50):
+        child = os.fork()
+        if child == 0:
+            try:
+                torch.set_num_threads(1)
+                train(model, batch, **options)
+            finally:
+                os._exit(0)
+        time.sleep(rng.uniform(0.005, usual / 5))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        if path.exists():
+            taken.append(len(read_lens_file(path)[0].losses))
+            assert taken[-1] >= taken[-2], "no step is lost"
+    assert taken[-1] > 10
+    train(model, batch, **options)
+    assert path.read_bytes() == whole.read_bytes()
+    assert sorted(tmp_path.iterdir()) == [path, whole], "nothing half written stays"
+
+
+def test_a_second_writer_is_refused_while_the_first_one_trains(tmp_path: Path) -> None:
+    model, batch = random_model(3)
+    path, refused = tmp_path / "tuned.safetensors", []
+
+    def progress(what: str, done: int, total: int) -> None:
+        with pytest.raises(FileFormatError, match="another process is writing it"):
+            train(model, batch, path=path)
+        refused.append(done)
+
+    train(model, batch, path=path, progress=progress)
+    assert refused == list(range(8)) and sorted(tmp_path.iterdir()) == [path]
+    with pytest.raises(FileFormatError, match="cannot be written: No such file"):
+        train(model, batch, path=tmp_path / "nowhere" / "tuned.safetensors", progress=pytest.fail)
+
+
+def test_the_seed_alone_decides(tmp_path: Path) -> None:
+    model, batch = random_model(4)
+    state = torch.random.get_rng_state()
+    one, two, other = train(model, batch), train(model, batch), train(model, batch, seed=6)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(one.A, two.A) and not torch.equal(one.A, other.A)
+    assert bool(torch.equal(train(model, batch, path=tmp_path / "x.safetensors").A, one.A))
+
+
+def test_another_training_and_another_model_are_refused_by_name(tmp_path: Path) -> None:
+    model, batch = random_model(4)
+    path = tmp_path / "tuned.safetensors"
+    lens = train(model, batch, path=path)
+    before = path.read_bytes()
+    for options, words in (({"steps": 9}, "steps is 7 there and 9 here"), ({"seed": 1}, "seed is 5"), ({"rate": 0.5}, "rate")):
+        with pytest.raises(FileFormatError, match=words):
+            train(model, batch, path=path, **options)
+    with pytest.raises(FileFormatError, match="text is"):
+        train(model, batch[[0, 1, 2]], path=path)
+    assert path.read_bytes() == before
+    moved = dataclasses.replace(model.weights, W_U=model.weights.W_U * 1.001)
+    other = dataclasses.replace(model, name="another", weights=moved)
+    for attempt in (lambda: TunedLens.load(path, other), lambda: logit_lens(other, batch, tuned=lens)):
+        with pytest.raises(ModelError, match=r"was trained for random .* not for another"):
+            attempt()
+    with pytest.raises(ModelError, match="not for another"):
+        compare_lenses(other, batch, lens)
+    with pytest.raises(ModelError, match="not for another"):
+        train(other, batch, path=path)
+    assert TunedLens.load(path, model).model == "random"
