@@ -27,6 +27,12 @@ def folded_unembedding(weights: Weights) -> Float[Tensor, "d_model d_vocab_out"]
     return behind_norm(weights.W_U, weights.final_norm)
 
 
+def token_to_token(weights: Weights) -> Float[Tensor, "d_model d_model"]:
+    """W_U W_E, with the final norm's gain and centring folded in, over the tokens that the model both reads and predicts."""
+    count = min(weights.W_U.shape[1], weights.W_E.shape[0])
+    return folded_unembedding(weights)[:, :count] @ weights.W_E[:count]
+
+
 def reading_matrices(block: Block, name: Literal["W_Q", "W_K", "W_V"]) -> Float[Tensor, "head d_model d_head"]:
     """W_Q, W_K or W_V of each head, with the gain and centring of the norm in front of attention folded in."""
     return behind_norm(block.attention.per_head(name), block.attention_norm)
@@ -49,12 +55,11 @@ def copying_eigenvalue_scores(model: Model) -> Float[Tensor, "layer head"]:
     1: attending to a token raises that same token's logit, in every direction (Elhage et al. 2021). The eigenvalues of
     the vocabulary-wide matrix are those of the d_head × d_head product W_O W_U W_E W_V.
     """
-    weights = model.weights
-    token_to_token = folded_unembedding(weights) @ weights.W_E
+    through_tokens = token_to_token(model.weights)
     rows = []
-    for block in weights.blocks:
+    for block in model.weights.blocks:
         W_V, W_O = reading_matrices(block, "W_V"), output_matrices(block)
-        rows.append(_positive_share(torch.einsum("hdm,mn,hne->hde", W_O, token_to_token, W_V)))
+        rows.append(_positive_share(torch.einsum("hdm,mn,hne->hde", W_O, through_tokens, W_V)))
     return torch.stack(rows)
 
 

@@ -24,7 +24,7 @@ SCORES = ("prefix_matching", "copying", "previous_token", "duplicate_token", "fi
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeadScores:
-    """Scores of every head, `[layer head]` each: means over sequences.
+    """Scores of every head, `[layer head]` each: means over sequences, with their standard errors (NaN for one sequence).
 
     `prefix_matching`: attention to the tokens that followed earlier copies of the current one. `copying`: share of the
     head's push on the logits of a prompt's tokens that falls on the token it attends to, from -1 to 1. `previous_token`,
@@ -103,8 +103,12 @@ def score_heads(
         bad = (~mean.isfinite()).nonzero().tolist()
         if bad:
             raise NonFiniteError(f"the score {name} of {Node('head', *bad[0])} in {model.name} is no finite number")
-    errors = {name: values[name].std(dim=0) / values[name].shape[0] ** 0.5 for name in SCORES}
+    errors = {name: _standard_error(values[name]) for name in SCORES}
     return HeadScores(model.name, means, errors, sequences, seed)
+
+
+def _standard_error(values: Float[Tensor, "prompt layer head"]) -> Float[Tensor, "layer head"]:
+    return values.std(dim=0) / len(values) ** 0.5 if len(values) > 1 else torch.full_like(values[0], torch.nan)
 
 
 def _same_token(tokens: TokenBatch) -> Bool[Tensor, "prompt query key"]:

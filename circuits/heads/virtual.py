@@ -8,7 +8,7 @@ from torch import Tensor
 
 from circuits.errors import GraphError, PromptError
 from circuits.graph import Node
-from circuits.heads.composition import folded_unembedding, output_matrices, reading_matrices
+from circuits.heads.composition import output_matrices, reading_matrices, token_to_token
 from circuits.heads.embedded import head_of, projected_tokens, typical_scale, written_logits
 from circuits.heads.weight_tables import WeightTable
 from circuits.models import Model
@@ -51,11 +51,11 @@ def virtual_heads(model: Model, k: int = 20) -> list[VirtualHead]:
                     found.append((float(norms[a, b]), float(own[a, b]), (early, a), (late, b)))
     total = sum(norm for norm, *_ in found) or 1.0
     found = sorted(found, key=lambda one: (-one[0], one[2], one[3]))[:k]
-    token_to_token = (folded_unembedding(model.weights) @ model.weights.W_E).double() if found else torch.zeros(0, 0)
+    through_tokens = token_to_token(model.weights).double() if found else torch.zeros(0, 0)
     rows = []
     for norm, own, (early, a), (late, b) in found:
         inner = outputs[early][a] @ values[late][b]
-        product = inner @ outputs[late][b] @ token_to_token @ values[early][a]
+        product = inner @ outputs[late][b] @ through_tokens @ values[early][a]
         eigenvalues = torch.linalg.eigvals(product)
         copying = float(eigenvalues.sum().real / eigenvalues.abs().sum().clamp(min=1e-30))
         composition = norm / own if own else 0.0

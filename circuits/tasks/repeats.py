@@ -15,11 +15,13 @@ def bos_id(model: Model) -> int | None:
 
 
 def sampling_pool(model: Model) -> torch.Tensor:
-    """Token ids to draw random tokens from: without special tokens, and without the tenth of the vocabulary at either
-    end, where byte-pair vocabularies keep their most common and their rarest tokens (they are listed by merge order).
+    """Token ids to draw random tokens from, that the model predicts: without special tokens, and without the tenth of the
+    vocabulary at either end, where byte-pair vocabularies keep their most common and their rarest tokens (they are listed
+    by merge order).
     Vocabularies of under 200 tokens, and models without a tokenizer, lose special tokens alone."""
     special = {bos_id(model)} if model.tokenizer is None else set(model.tokenizer.all_special_ids)
-    size = model.d_vocab if model.tokenizer is None else min(model.d_vocab, len(model.tokenizer))
+    size = min(model.d_vocab, model.weights.W_U.shape[1])
+    size = size if model.tokenizer is None else min(size, len(model.tokenizer))
     margin = size // 10 if model.tokenizer is not None and size >= 200 else 0
     return torch.tensor([i for i in range(margin, size - margin) if i not in special])
 

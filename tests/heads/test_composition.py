@@ -7,6 +7,7 @@ import torch
 
 from circuits.graph import Node
 from circuits.heads import composition_scores, copying_eigenvalue_scores, matching_eigenvalue_scores
+from circuits.heads.composition import random_composition
 from circuits.models import Model
 from tests.models.native import native_bridge
 
@@ -15,6 +16,7 @@ OPTIONS = [
     {"normalization_type": "RMS"},
     {"normalization_type": None},
     {"n_key_value_heads": 2},
+    {"d_vocab_out": 21},
 ]
 
 
@@ -57,7 +59,8 @@ def test_eigenvalue_scores_equal_those_of_the_vocabulary_wide_matrices(options: 
     copying, matching = copying_eigenvalue_scores(model), matching_eigenvalue_scores(model)
     for layer, head in itertools.product(range(3), range(4)):
         W_Q, W_K, W_V = (reading(model, layer, head, slot) for slot in "QKV")
-        ov = weights.W_E @ W_V @ output(model, layer, head) @ folded(model, weights.final_norm) @ weights.W_U
+        known = weights.W_E[: weights.W_U.shape[1]]  # tokens that the model both reads and predicts
+        ov = known @ W_V @ output(model, layer, head) @ folded(model, weights.final_norm) @ weights.W_U
         assert float(copying[layer, head]) == pytest.approx(positive_share(ov), abs=1e-6)
         qk = weights.W_E @ W_Q @ W_K.T @ weights.W_E.T
         assert float(matching[layer, head]) == pytest.approx(positive_share(qk), abs=1e-6)
@@ -93,3 +96,5 @@ def test_random_weights_lie_near_the_random_mean():
     model = random_model(d_model=64, d_head=8, normalization_type=None)
     later = [scores[0, :, 1] for scores in (composition_scores(model).k, composition_scores(model).q)]
     assert max(float(values.mean().abs()) for values in later) < 0.05
+    drawn = [composition_scores(model, seed=seed).random for seed in (0, 1)]
+    assert drawn == [random_composition(64, 8, seed=seed) for seed in (0, 1)] and drawn[0] != drawn[1]

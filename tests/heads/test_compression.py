@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import random
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import torch
 from circuits.errors import FileFormatError, GraphError, PromptError
 from circuits.heads import Compression, compress_heads
 from circuits.heads.composition import output_matrices, reading_matrices
-from circuits.heads.low_rank import with_ranks
+from circuits.heads.low_rank import OFFSETS, parameters, with_ranks
 from circuits.models import Model
 from circuits.models.planted import planted_tables
+from circuits.models.weights import Rotary
 from tests.models.native import native_bridge
 from tests.models.random_models import D_VOCAB, random_shape, random_weights, record_of
 
@@ -58,13 +60,15 @@ def test_the_full_rank_is_the_model_and_a_value_bias_stays(seed: int) -> None:
     every = dict.fromkeys(places, model.d_head)
     same = dataclasses.replace(model, weights=with_ranks(model.weights, every))
     assert float((same.run(IDS).logits - model.run(IDS).logits).abs().max()) <= 1e-9
-    none = with_ranks(model.weights, {(0, 0, "ov"): 0})
-    attention, old = none.blocks[0].attention, model.weights.blocks[0].attention
-    assert not attention.per_head("W_O")[0].any()
-    if old.b_V is not None:
-        added = old.b_V[: old.d_head] @ old.per_head("W_O")[0]
-        before = torch.zeros_like(added) if old.b_O is None else old.b_O
-        assert attention.b_O is not None and float((attention.b_O - before - added).abs().max()) <= 1e-12
+    for head in range(model.n_heads):
+        none = with_ranks(model.weights, {(0, head, "ov"): 0})
+        attention, old = none.blocks[0].attention, model.weights.blocks[0].attention
+        assert not attention.per_head("W_O")[head].any()
+        if old.b_V is not None:
+            group = head // (model.n_heads // model.n_key_value_heads)
+            added = old.b_V[group * old.d_head : (group + 1) * old.d_head] @ old.per_head("W_O")[head]
+            before = torch.zeros_like(added) if old.b_O is None else old.b_O
+            assert attention.b_O is not None and float((attention.b_O - before - added).abs().max()) <= 1e-12
 
 
 def test_rotary_ranks_fall_and_more_rank_is_nearer() -> None:
@@ -78,6 +82,45 @@ def test_rotary_ranks_fall_and_more_rank_is_nearer() -> None:
         errors.append(float((pattern - base)[:, 0].abs().max()))
         assert torch.equal(pattern[:, 1], base[:, 1])
     assert errors[-1] <= 1e-9 < errors[0] and errors[5] < errors[1]
+
+
+def turn(rotary: Rotary, place: float, d_head: int) -> torch.Tensor:
+    """The matrix that rotary positions apply to a row, written out."""
+    matrix, count = torch.eye(d_head, dtype=torch.float64), len(rotary.inverse_frequencies)
+    for i, frequency in enumerate(rotary.inverse_frequencies.tolist()):
+        a, b = (2 * i, 2 * i + 1) if rotary.adjacent else (i, i + count)
+        angle = place * frequency / rotary.position_scale
+        matrix[a, a] = matrix[b, b] = math.cos(angle)
+        matrix[a, b], matrix[b, a] = math.sin(angle), -math.sin(angle)
+    return matrix
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rotary_ranks_are_the_nearest_over_all_relative_places(seed: int) -> None:
+    """Scores of all relative places beside each other are one matrix; nothing of that rank is nearer to it."""
+    model = random_model(seed, positions="rotary", position_scale=2.0, d_head=6, key_norm=None)
+    rotary, block, head = model.weights.rotary, model.weights.blocks[0], model.n_heads - 1
+    assert rotary is not None
+    turns = [turn(rotary, place, 6) for place in range(OFFSETS)]
+    sides = [("W_Q", "W_K", turns), ("W_K", "W_Q", [matrix.T for matrix in turns])]
+    for rank in range(1, 6):
+        changed = with_ranks(model.weights, {(0, head, "qk"): rank}).blocks[0]
+        for own, other, turned in sides if model.n_heads == model.n_key_value_heads else sides[:1]:
+            reads = torch.cat([matrix @ reading_matrices(block, other)[head].T for matrix in turned], dim=1)
+            whole, lower = (reading_matrices(one, own)[head] @ reads for one in (block, changed))
+            U = torch.linalg.svd(whole, full_matrices=False).U[:, :rank]
+            assert float((lower - U @ U.T @ whole).norm()) <= 1e-5 * float(whole.norm())
+
+
+def test_numbers_of_a_head_are_those_of_its_factors() -> None:
+    for groups, positions, expected in ((4, "learned", 2 * 8 * 2), (4, "rotary", 2 * 2 * 14), (2, "rotary", 2 * 14 + 8 * 6)):
+        options = {"n_heads": 4, "n_key_value_heads": groups, "positions": positions, "d_head": 6, "key_norm": None}
+        weights = random_model(0, **options).weights
+        attention = weights.blocks[0].attention
+        assert parameters(attention, 8, weights.rotary, "qk", 2) == expected, "a query of rank 2; shared keys stay whole"
+        assert parameters(attention, 8, weights.rotary, "ov", 2) == 2 * 8 * 2
+        whole = {parameters(attention, 8, weights.rotary, part, rank) for part in ("qk", "ov") for rank in (None, 6)}
+        assert whole == {2 * 8 * 6}
 
 
 def mean_loss(model: Model) -> float:

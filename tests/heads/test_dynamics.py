@@ -105,7 +105,10 @@ def test_the_rule_refuses_what_is_no_curve():
 
 def test_a_snapshot_equals_loops_over_tokens():
     model, rows = random_model(), text()
-    taken = take_snapshot(model, 7, text=rows, early=range(2, 4), late=range(9, 12), sequences=3, seed=5)
+    options = {"text": rows, "early": range(2, 4), "late": range(9, 12), "sequences": 3, "seed": 5}
+    taken = take_snapshot(model, 7, **options)
+    curves = score_checkpoints({7: model}, **options).curves
+    assert {name: float(curves[name][0]) for name in taken.losses} == taken.losses
     scores = score_heads(model, sequences=3, seed=5, text=rows).scores
     assert taken.step == 7 and torch.equal(taken.k_composition, composition_scores(model).k)
     for name in ("prefix_matching", "previous_token"):
@@ -127,6 +130,11 @@ def test_a_snapshot_equals_loops_over_tokens():
     assert len(row := each[0]) == 2 * length and len(second) == 3 * (length - 1) and row
     assert taken.losses["first_loss"] == pytest.approx(sum(first) / len(first), abs=1e-9)
     assert taken.losses["second_loss"] == pytest.approx(sum(second) / len(second), abs=1e-9)
+
+
+def test_a_token_that_is_never_predicted_has_no_loss():
+    with pytest.raises(PromptError, match="token 35 is never predicted: the model unembeds 30 tokens"):
+        token_losses(random_model(d_vocab_out=30), TokenBatch.unpadded(torch.tensor([[1, 35]])))
 
 
 @pytest.mark.parametrize("left", [False, True])

@@ -121,7 +121,7 @@ def test_attention_between_words_and_every_share_equal_loops(family: Model):
                     if gold < looks:
                         halves[int(second[place])].append((place, looks, gold))
         offsets = [gold - looks for _, looks, gold in halves[0]]
-        assert offsets.count(int(labels.offsets[row])) == max(map(offsets.count, offsets))
+        assert int(labels.offsets[row]) == min(offsets, key=lambda one, all=offsets: (-all.count(one), abs(one)))
         assert int(labels.counts[row]) == len(halves[1])
         hits = [gold - looks == int(labels.offsets[row]) for _, looks, gold in halves[1]]
         assert float(labels.baseline[row]) == pytest.approx(sum(hits) / len(hits), abs=1e-12)
@@ -242,6 +242,24 @@ def test_subtypes_are_counted_where_they_are_asked_for(tiny: Model):
     plain, named = (label_heads(tiny, sentences, min_count=2, relations=one) for one in (["obl"], ["obl:arg", "obl"]))
     assert {row[0] for row in plain.rows} == {"obl"} and {row[0] for row in named.rows} == {"obl", "obl:arg"}
     assert torch.equal(plain.accuracy, named.accuracy[: len(plain.rows)])
+
+
+def test_as_many_cases_as_are_asked_for_are_enough(tiny: Model):
+    sentences = random_sentences(30)
+    words = [(number, word) for one in sentences for number, word in enumerate(one.words)]
+    cases = sum(word.relation == "obj" and word.head is not None and word.head < number for number, word in words)
+    rows = [label_heads(tiny, sentences, relations=["obj"], min_count=count).rows for count in (1, cases)]
+    assert all(("obj", "head") in found for found in rows)
+
+
+def test_of_equal_heads_the_earliest_is_best_and_beating_takes_a_gain():
+    share = torch.tensor([[[0.5, 0.8], [0.8, 0.2]]], dtype=torch.float64)
+    row = {"counts": torch.tensor([9]), "offsets": torch.tensor([-1]), "baseline": torch.tensor([0.5]).double()}
+    errors = dict.fromkeys(("errors", "gain_errors", "p_values"), 0 * share)
+    row |= {"baseline_errors": torch.zeros(1).double(), "sentences": 9, "left_out": {}, "seed": 0}
+    labels = HeadLabels("m", "0", (("obj", "head"),), accuracy=share, **row, **errors)
+    assert labels.best()["head"].tolist() == ["a0.h1"]
+    assert labels.beating()["head"].tolist() == ["a0.h1", "a1.h0"]
 
 
 def test_errors_and_tails_have_their_closed_forms():

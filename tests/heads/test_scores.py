@@ -52,6 +52,33 @@ def test_text_serves_the_scores_that_need_no_repeats():
     assert float(scores.scores["previous_token"][1, 2]) == pytest.approx(float(before), abs=1e-9)
 
 
+def test_standard_errors_are_those_of_means_over_sequences():
+    model = random_model()
+    text = TokenBatch.unpadded(torch.randint(40, (3, 9), generator=torch.Generator().manual_seed(0)))
+    found = score_heads(model, sequences=2, length=6, text=text).standard_errors["previous_token"]
+    run = model.run(text)
+    each = torch.stack([run.pattern(layer).diagonal(-1, 2, 3).mean(dim=-1) for layer in range(model.n_layers)], dim=1)
+    assert torch.allclose(found, each.std(dim=0) / 3**0.5, rtol=0, atol=1e-12)
+    alone = score_heads(model, sequences=2, length=6, text=text[:1])
+    assert torch.allclose(alone.scores["previous_token"], each[0], rtol=0, atol=1e-12)
+    assert alone.standard_errors["previous_token"].isnan().all()
+
+
+def test_heads_that_share_keys_and_values_score_as_if_each_had_its_own():
+    model = random_model(n_key_value_heads=2)
+    blocks = []
+    for block in model.weights.blocks:
+        attention, own = block.attention, {}
+        for name in ("W_K", "W_V", "b_K", "b_V"):
+            part = getattr(attention, name)
+            own[name] = None if part is None else part.unflatten(-1, (2, -1)).repeat_interleave(2, dim=-2).flatten(-2)
+        attention = dataclasses.replace(attention, **own, n_key_value_heads=4)
+        blocks.append(dataclasses.replace(block, attention=attention))
+    other = dataclasses.replace(model, weights=dataclasses.replace(model.weights, blocks=tuple(blocks)))
+    one, two = (score_heads(each, sequences=2, length=6).scores for each in (model, other))
+    assert all(torch.allclose(one[name], two[name], rtol=0, atol=1e-10) for name in SCORES)
+
+
 def test_copying_is_one_for_a_head_that_copies_and_minus_one_for_a_head_that_suppresses():
     model = random_model(n_layers=1, attn_only=True, d_model=48, d_head=48, n_heads=2, normalization_type=None)
     weights, identity = model.weights, torch.eye(48, dtype=torch.float64)
@@ -89,6 +116,14 @@ def test_no_room_is_refused_by_name():
         score_heads(random_model(n_ctx=6))
     with pytest.raises(PromptError, match="no room"):
         score_heads(random_model(d_vocab=4))
+    tight = random_model(n_ctx=24)  # BOS and four copies of six do not fit
+    four, three = (score_heads(tight, sequences=2, length=6, copies=copies).scores for copies in (4, 3))
+    assert all(torch.equal(four[name], three[name]) for name in SCORES)
+
+
+def test_a_model_that_predicts_some_of_its_tokens_is_scored_on_these():
+    scores = score_heads(random_model(d_vocab_out=30), sequences=2, length=6)
+    assert all(bool(values.isfinite().all()) for values in scores.scores.values())
 
 
 def test_the_same_seed_gives_the_same_scores_and_leaves_the_global_generator_alone():

@@ -98,6 +98,25 @@ def test_qk_entries_are_the_scores_of_a_run_without_positions(options: dict, off
         assert float((transposed.row(list(range(V))) - table.row(list(range(V))).T).abs().max()) <= 1e-11
 
 
+def test_scaled_and_normed_embeddings_and_stretched_positions_are_counted_in() -> None:
+    model = random_model(**OPTIONS[3])
+    assert model.weights.rotary is not None
+    rotary = dataclasses.replace(model.weights.rotary, scaling=1.2, position_scale=2.0)
+    changes = {"rotary": rotary, "embedding_scale": 1.5, "embedding_norm": model.weights.final_norm}
+    model = dataclasses.replace(model, weights=dataclasses.replace(model.weights, **changes))
+    run = model.run(torch.tensor([[source, source, 5] for source in range(V)]))
+    scores = (run.q[0][:, 2, 3] * run.k[0][:, 0, 1]).sum(dim=-1) * model.weights.blocks[0].attention.scale
+    assert float((qk_table(model, "a0.h3", offset=2).row(5)[0] - (scores - scores.mean())).abs().max()) <= 1e-6
+    block = dataclasses.replace(model.weights.blocks[0], mlp_post_norm=model.weights.final_norm)
+    quiet = dataclasses.replace(block.attention, W_O=torch.zeros_like(block.attention.W_O), b_O=None)
+    for through_mlp0 in (False, True):  # a run of nothing but what is counted in
+        blocks = (dataclasses.replace(block, attention=quiet, **({} if through_mlp0 else {"mlp": None, "mlp_norm": None})),)
+        alone = dataclasses.replace(model, weights=dataclasses.replace(model.weights, blocks=blocks))
+        logits = alone.run(torch.tensor([[5]])).logits[0].log_softmax(dim=-1)
+        whole = dataclasses.replace(alone, weights=dataclasses.replace(alone.weights, blocks=(block,)))
+        assert float((bigram_table(whole, through_mlp0=through_mlp0).row(5) - logits).abs().max()) <= 1e-11
+
+
 def reading_of(block, slot: str, head: int, model: Model) -> torch.Tensor:
     index = head if slot == "Q" else head // (model.n_heads // model.n_key_value_heads)
     return getattr(block.attention, f"W_{slot}")[:, index * model.d_head : (index + 1) * model.d_head]
@@ -195,6 +214,7 @@ def test_virtual_heads_equal_dense_products(options: dict) -> None:
     weights, norm = model.weights, torch.linalg.matrix_norm
     found = virtual_heads(model, 1000)
     assert len(found) == 3 * 16 and sum(one.share for one in found) == pytest.approx(1)
+    assert virtual_heads(model, 5) == found[:5]
     assert [one.norm for one in found] == sorted((one.norm for one in found), reverse=True)
     ov = {f"a{i}.h{h}": reading(model, i, h, "V") @ output(model, i, h) for i in range(3) for h in range(4)}
     for one in found[::5]:

@@ -1,5 +1,6 @@
 """A neuron held at a value is the edit that it says."""
 
+import dataclasses
 import math
 
 import pytest
@@ -18,7 +19,7 @@ def test_clamping_is_the_edit_it_says(seed: int) -> None:
     model = random_model(seed)
     ids = torch.randint(1, D_VOCAB, (4,), generator=torch.Generator().manual_seed(seed))
     name = f"m{seed % model.n_layers}.n1"
-    positions = [-1] if seed % 2 else None
+    positions = [None, [-1], [0, -1]][seed % 3]
     found = clamp(model, ids, {name: 4.0}, positions=positions, top=D_VOCAB, continuation=3)
     before = model.run(ids).logits[0, -1].log_softmax(dim=-1)
     after = model.run(ids, edits=[Edit(name, 4.0, positions)]).logits[0, -1].log_softmax(dim=-1)
@@ -49,3 +50,22 @@ def test_what_cannot_be_clamped_is_refused() -> None:
         clamp(model, ids, {"m0.n0": 1.0}, positions=[7])
     with pytest.raises(PromptError, match="attention alone"):
         clamp(without_mlps(model), ids, {"m0.n0": 1.0})
+
+
+@pytest.mark.parametrize("positions", [None, [-1], [0, -2]])
+def test_what_is_written_next_is_written_with_the_neurons_held(positions: list[int] | None) -> None:
+    model, ids = random_model(21), torch.tensor([3, 1, 4, 1])
+    found = clamp(model, ids, {"m0.n1": 40.0}, positions=positions, continuation=3)
+    columns = None if positions is None else [position % 4 for position in positions]
+    written = ids
+    for _ in range(3):  # columns are those of the prompt, however long the text has grown
+        logits = model.run(written, edits=[Edit("m0.n1", 40.0, columns)]).logits
+        written = torch.cat([written, logits[0, -1:].argmax(dim=-1)])
+    assert found.continuation[1].split() == [str(token) for token in written[4:].tolist()] != found.continuation[0].split()
+
+
+def test_nothing_is_written_past_the_end_of_the_context() -> None:
+    model, ids = random_model(0), torch.ones(4, dtype=torch.long)
+    short = dataclasses.replace(model, weights=dataclasses.replace(model.weights, max_positions=6))
+    found = clamp(short, ids, {"m0.n1": 4.0}, continuation=5)
+    assert [len(text.split()) for text in found.continuation] == [2, 2]

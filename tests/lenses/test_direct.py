@@ -100,6 +100,10 @@ def test_batches_pads_and_sides_change_nothing(mini: Model) -> None:
     metric = mini.run(pairs.clean).logits[range(6), pairs.answer_columns]
     expected = (metric[range(6), pairs.answers] - metric[range(6), pairs.distractors]).double()
     assert torch.allclose(whole.total, expected, rtol=0, atol=1e-9)
+    earlier = logits(mini, dataclasses.replace(pairs, answer_columns=pairs.answer_columns - 1))
+    metric = mini.run(pairs.clean).logits[range(6), pairs.answer_columns - 1]
+    expected = (metric[range(6), pairs.answers] - metric[range(6), pairs.distractors]).double()
+    assert torch.allclose(earlier.total, expected, rtol=0, atol=1e-9), "pairs say where they are read"
     other = logits(mini, pairs, side="corrupt")
     direct = logits(mini, pairs.corrupt, answers=pairs.answers, distractors=pairs.distractors)
     assert torch.equal(other.values, direct.values) and not torch.equal(other.values, whole.values[: len(other.rows)])
@@ -112,6 +116,8 @@ def test_text_is_asked_about_the_models_own_answer(mini: Model) -> None:
     assert named.answers == (" Paris",) and named.distractors == (" Rome",)
     run = mini.run("The capital of France is").logits[0, -1]
     assert float(own.total[0]) == pytest.approx(float(run[mini.single_token(" Paris")]), abs=1e-9)
+    sizes = [abs(value) for _, value in named.top(len(named.rows))]
+    assert sizes == sorted(named.mean.abs().tolist(), reverse=True)
     name, value = named.top(1)[0]
     assert value == pytest.approx(float(named.mean.abs().max()) * (1 if value > 0 else -1)) and name in named.rows
 
@@ -181,6 +187,10 @@ def test_other_refusals(mini: Model) -> None:
         logits(mini, pairs, answers=3)
     with pytest.raises(MemoryBudgetError, match="fewer prompts"):
         logits(mini, pairs, neurons="all", budget=2**10)
+    kept = 8 * len(pairs) * mini.n_layers * (mini.n_heads + 1)
+    logits(mini, pairs, budget=kept)
+    with pytest.raises(MemoryBudgetError, match="without positions"):
+        logits(mini, pairs, positions=True, budget=kept)
     _, _, bare, batch, *_ = next(case for case in map(random_case, range(50)) if not case[2].d_mlp)
     with pytest.raises(PromptError, match="no MLPs"):
         logits(bare, batch, neurons=2)

@@ -11,7 +11,9 @@ from torch import Tensor
 import circuits
 from circuits.errors import FileFormatError, PromptError
 from circuits.lenses import Lens, logit_lens
-from circuits.models import Model, load_model
+from circuits.lenses.logit_lens import _groups
+from circuits.models import Model, TokenBatch, load_model
+from tests.lenses.test_logit_lens import random_model
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +77,38 @@ def test_several_prompts_of_text_and_progress(mini: Model) -> None:
         lens.columns(2)
     with pytest.raises(circuits.CircuitsError, match="'mid0' was not read"):
         lens.row("mid0")
+
+
+def test_tables_and_means_are_of_each_prompts_own_tokens() -> None:
+    model, batch = random_model(0)
+    pads = torch.zeros(3, 2, dtype=torch.long)
+    padded = TokenBatch(torch.cat([pads, batch.ids], dim=1), torch.cat([pads.bool(), batch.mask], dim=1))
+    lens = logit_lens(model, padded, sites="residual")
+    table = lens.to_dataframe()
+    for prompt, length in enumerate((5, 3, 6)):
+        here = table[(table["prompt"] == prompt) & (table["row"] == "resid0")]
+        assert here["position"].tolist() == list(range(length))
+    for number in ("cross_entropy", "entropy", "rank"):
+        means = table.groupby("row", sort=False)[number].mean()
+        assert lens.mean(number).tolist() == pytest.approx([float(means[row]) for row in lens.rows])
+
+
+def test_rows_come_in_the_order_of_computation() -> None:
+    model, batch = random_model(0)
+    lens = logit_lens(model, batch, sites=["mid0", "resid1", "resid0"], nodes=["a0.h0", "input"])
+    assert lens.rows == ("resid0", "mid0", "resid1", "a0.h0", "input")
+
+
+def test_a_token_that_the_model_never_predicts_follows_nothing() -> None:
+    model = next(model for model, _ in map(random_model, range(50)) if model.weights.b_U is None)
+    cut = dataclasses.replace(model, weights=dataclasses.replace(model.weights, W_U=model.weights.W_U[:, :7]))
+    lens = logit_lens(cut, torch.tensor([[1, 9, 2]]), sites="residual")
+    assert lens.followed.tolist() == [[False, True, False]] and not bool(lens.cross_entropy[:, 0, ::2].any())
+    assert lens.targets[0, 0] == lens.top_ids[-1, 0, 0, 0], "the target is the model's own next token"
+
+
+def test_prompts_run_together_as_far_as_the_budget_goes() -> None:
+    model, batch = random_model(0)
+    each = batch.ids.shape[1] * model.d_model * 8
+    for size, groups in ((1, [(0, 1), (1, 2), (2, 3)]), (2, [(0, 2), (2, 3)]), (3, [(0, 3)])):
+        assert _groups(model, batch, [], size * each) == groups

@@ -7,7 +7,9 @@ import torch
 
 from circuits.errors import GraphError, PromptError
 from circuits.graph import Node
-from circuits.lenses import find_triggers, key_value_agreement, read_values, sub_updates
+from circuits.lenses import Triggers, find_triggers, key_value_agreement, read_values, sub_updates
+from circuits.lenses.found import Places
+from circuits.lenses.memories import following_tokens
 from circuits.lenses.updates import update_vectors
 from circuits.models import Model, TokenBatch
 from circuits.models.layers import norm_scale, normalise
@@ -52,7 +54,10 @@ def test_values_are_what_a_unit_of_activation_adds_to_the_logits(seed: int) -> N
     through = f"a{last}.h{seed % model.n_heads}" if last and seed % 2 else None
     values = read_values(model, ["m0"], k=4, through=through)
     assert values.through == through and values.layers.tolist() == [0] * model.d_mlp
+    block = model.weights.blocks[0]
     for row in range(model.d_mlp):
+        written = linear_part(block.mlp.W_out[row], block.mlp_post_norm)
+        assert float(values.norms[row]) == pytest.approx(float(written.norm()), abs=1e-10), "what the neuron itself writes"
         logits = slow_value(model, f"m0.n{row}", through)
         for ids, amounts, sign in ((values.raised, values.raised_by, 1), (values.lowered, values.lowered_by, -1)):
             best = (sign * logits).sort(descending=True).values[:4] * sign
@@ -186,3 +191,27 @@ def test_agreement_of_made_neurons_is_whole_and_chance_is_far_below() -> None:
     found = key_value_agreement(made, triggers, tokens, k=1, seed=0)
     assert found.share == (1.0,) and found.neurons == (size,)
     assert found.chance[0] == pytest.approx(1 / size, abs=0.04) and found.high[0] < 0.5
+
+
+def test_chance_is_what_shuffling_says_drawn_from_the_seed_and_pads_follow_nothing() -> None:
+    """Six neurons name one token and six another; shuffled, the matches of a kind are hypergeometric: chances of 0.04 and
+    less for one of six, and for five."""
+    model = next(one for one in map(random_model, range(50)) if one.n_layers == 1)
+    block, value = model.weights.blocks[0], torch.randn(model.d_model, generator=torch.Generator().manual_seed(0)).double()
+    W_out = torch.cat([value.expand(6, -1), -value.expand(6, -1)])
+    mlp = dataclasses.replace(block.mlp, W_in=torch.zeros_like(W_out).T, W_out=W_out, b_in=None, W_gate=None, b_gate=None)
+    blocks = (dataclasses.replace(block, mlp=mlp),)
+    made = dataclasses.replace(model, weights=dataclasses.replace(model.weights, blocks=blocks))
+    first, second = read_values(made, ["m0.n0", "m0.n6"], k=1).raised[:, 0].tolist()
+    tokens = TokenBatch.from_rows([[5, first], [5, second, 3]])
+    prompts, zeros = torch.tensor([0] * 6 + [1] * 6), torch.zeros(12, dtype=torch.long)
+    places = Places(torch.ones(12, 1).double(), prompts[:, None], zeros[:, None])
+    statistics = {"count": 5, "mean": zeros.double(), "active": zeros.double()}
+    triggers = Triggers("made", made.fingerprint, zeros, torch.arange(12), places, None, **statistics)
+    found = key_value_agreement(made, triggers, tokens, k=1, permutations=2000)
+    assert found.share == found.share_within == (1.0,) and found.chance[0] == pytest.approx(0.5, abs=0.01)
+    assert (found.low[0], found.high[0]) == pytest.approx((2 / 12, 10 / 12))
+    few = {key_value_agreement(made, triggers, tokens, k=1, permutations=3, seed=seed).chance for seed in range(4)}
+    assert len(few) > 1
+    last = dataclasses.replace(triggers, highest=dataclasses.replace(places, positions=places.positions + 1))
+    assert following_tokens(made, last, tokens)[1][:, 0].tolist() == [False] * 6 + [True] * 6

@@ -11,9 +11,11 @@ from circuits.graph import Node
 from circuits.lenses import Agreement, NeuronReport, find_triggers, key_value_agreement, neuron
 from circuits.lenses.alignment import key_tokens, strongest_readers, strongest_writers
 from circuits.lenses.contexts import contexts
+from circuits.lenses.neurons import default_corpus
 from circuits.models import TokenBatch, load_model
 from circuits.models.layers import normalise
 from circuits.models.planted import planted_recall
+from circuits.tasks.corpus import written_text
 from tests.lenses.test_memories import linear_part
 from tests.lenses.test_triggers import random_model
 from tests.models.random_edits import random_batch
@@ -54,7 +56,26 @@ def test_writers_and_readers_are_cosines_of_weights(seed: int) -> None:
         block = weights.blocks[layer]
         return linear_part(block.mlp.W_out[index], block.mlp_post_norm)
 
-    for name, strength in strongest_writers(model, reader, top=3):
+    def head_parts(node: Node) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a head reads values with, and what it writes with."""
+        block, d_head = weights.blocks[node.layer], model.d_head
+        group = node.index // (model.n_heads // model.n_key_value_heads)
+        reads = torch.stack([linear_part(row, block.attention_norm) for row in eye])
+        rows = block.attention.W_O[node.index * d_head : (node.index + 1) * d_head]
+        W_O = torch.stack([linear_part(row, block.attention_post_norm) for row in rows])
+        return reads @ block.attention.W_V[:, group * d_head : (group + 1) * d_head], W_O
+
+    def largest(cosines: list[torch.Tensor]) -> list[float]:
+        return sorted((abs(float(cosine)) for cosine in cosines), reverse=True)[:3]
+
+    cosines = [
+        torch.cosine_similarity(value(early, index), key(last, 0), dim=0)
+        for early in range(last)
+        for index in range(model.d_mlp)
+    ]
+    found = strongest_writers(model, reader, top=3)
+    assert [abs(strength) for name, strength in found if ".n" in name] == pytest.approx(largest(cosines), abs=1e-9)
+    for name, strength in found:
         node = Node.parse(name)
         assert node.layer < last or (node.kind == "head" and not weights.parallel)
         if node.kind == "neuron":
@@ -62,14 +83,25 @@ def test_writers_and_readers_are_cosines_of_weights(seed: int) -> None:
                 float(torch.cosine_similarity(value(node.layer, node.index), key(last, 0), dim=0)), abs=1e-9
             )
         else:
-            assert 0 <= strength <= 1 + 1e-9
-    for name, strength in strongest_readers(model, writer, top=3):
+            W_O, read = head_parts(node)[1], key(last, 0)
+            assert strength == pytest.approx(float((W_O @ read).norm() / (W_O.norm() * read.norm())), abs=1e-9)
+    cosines = [
+        torch.cosine_similarity(value(0, 0), key(late, index), dim=0)
+        for late in range(1, last + 1)
+        for index in range(model.d_mlp)
+    ]
+    found = strongest_readers(model, writer, top=3)
+    assert [abs(strength) for name, strength in found if ".n" in name] == pytest.approx(largest(cosines), abs=1e-9)
+    for name, strength in found:
         node = Node.parse(name)
         assert node.layer > 0
         if node.kind == "neuron":
             assert strength == pytest.approx(
                 float(torch.cosine_similarity(value(0, 0), key(node.layer, node.index), dim=0)), abs=1e-9
             )
+        else:
+            W_V, written = head_parts(node)[0], value(0, 0)
+            assert strength == pytest.approx(float((written @ W_V).norm() / (W_V.norm() * written.norm())), abs=1e-9)
 
 
 def test_planted_writers_and_readers_are_those_of_the_circuit() -> None:
@@ -149,3 +181,10 @@ def test_contexts_are_what_stands_around_each_place(seed: int) -> None:
         )
         last = one.position + 1 == length
         assert one.following == (None if last else str(int(tokens.ids[one.prompt, one.position + 1])))
+
+
+def test_the_default_corpus_is_what_the_model_writes_drawn_from_the_seed() -> None:
+    model = next(one for one in map(random_model, range(50)) if one.weights.W_pos is None and one.weights.causal)
+    for seed in (0, 1):
+        assert torch.equal(default_corpus(model, seed=seed).ids, written_text(model, count=64, length=64, seed=seed).ids)
+    assert not torch.equal(default_corpus(model, seed=0).ids, default_corpus(model, seed=1).ids)

@@ -117,6 +117,16 @@ def test_the_light_forward_computes_the_neurons_of_the_model(seed: int) -> None:
             assert torch.allclose(values, run.neurons[layer], atol=1e-12)
 
 
+def test_half_precision_is_counted_and_averaged_in_full() -> None:
+    model = random_model(1, torch.bfloat16)
+    tokens = TokenBatch.unpadded(torch.randint(1, D_VOCAB, (99, 9), generator=torch.Generator().manual_seed(0)))
+    found = find_triggers(model, tokens, count_bos=True)
+    layers = [values.double().flatten(0, 1) for _, values in neuron_layers(model.weights, tokens)]
+    values = torch.cat(layers, dim=1)
+    assert torch.equal((found.active * found.count).round(), (values > 0).double().sum(dim=0))
+    assert torch.allclose(found.mean, values.mean(dim=0), rtol=0, atol=1e-6)
+
+
 def test_pads_never_trigger_and_change_nothing() -> None:
     model = random_model(5)
     ids = torch.randint(1, D_VOCAB, (3, 5), generator=torch.Generator().manual_seed(1))
@@ -206,7 +216,8 @@ def test_files_and_tables_hold_everything(tmp_path: Path) -> None:
         assert pd_equal and (again.model, again.weights_sha256, again.count) == (found.model, model.fingerprint, found.count)
         assert (again.lowest is None) == (not lowest)
         table = found.to_dataframe()
-        assert len(table) == len(found.names) * 3 * (1 + lowest) and table["rank"].iloc[0] == 1
+        ranks = [sign * rank for sign in (1, -1)[: 1 + lowest] for _ in found.names for rank in (1, 2, 3)]
+        assert table["rank"].tolist() == ranks
     content = (tmp_path / "triggers.safetensors").read_bytes()
     for damaged in (b"", content[:-5], content[:40], b"{}", content.replace(b"circuits-triggers", b"circuits-squirrel")):
         (tmp_path / "bad.safetensors").write_bytes(damaged)

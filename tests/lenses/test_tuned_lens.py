@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import random
 from pathlib import Path
 
@@ -127,8 +128,13 @@ def test_the_hash_does_not_depend_on_a_longer_number_format() -> None:
     longer = dataclasses.replace(weights, W_U=weights.W_U.double())
     models = [Model("m", "m", one, None) for one in (weights, longer)]
     assert unembedding_sha256(models[0]) == unembedding_sha256(models[1])
-    flipped = dataclasses.replace(weights, W_U=-weights.W_U)
-    assert unembedding_sha256(models[0]) != unembedding_sha256(Model("m", "m", flipped, None))
+    norm = weights.final_norm
+    assert norm is not None
+    changes: list[dict] = [{"W_U": -weights.W_U}, {"b_U": weights.W_U[0]}, {"logit_soft_cap": 30.0}]
+    changes += [{"final_norm": None}, {"final_norm": dataclasses.replace(norm, eps=0.5)}]
+    for change in changes:
+        changed = dataclasses.replace(weights, **change)
+        assert unembedding_sha256(models[0]) != unembedding_sha256(Model("m", "m", changed, None)), change
 
 
 def test_files_give_back_what_was_saved_and_damaged_ones_are_refused(tmp_path: Path) -> None:
@@ -206,3 +212,14 @@ def test_a_comparison_is_kept_and_says_how_sure_it_is(tmp_path: Path) -> None:
         LensComparison.load(tmp_path / "comparison.json")
     with pytest.raises(PromptError, match="two or more"):
         compare_lenses(model, batch[[0]], TunedLens.identity(model))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_comparison_is_in_bits_and_over_each_prompts_own_tokens(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = random_model(seed)
+    lens = random_lens(model)
+    monkeypatch.setattr("circuits.lenses.comparison._TOKENS", 12)  # two prompts at a time
+    found = compare_lenses(model, batch, lens)
+    for values, tuned in ((found.logit, None), (found.tuned, lens)):
+        read = logit_lens(model, batch, sites="residual", tuned=tuned).divergence[:-1]
+        assert (values - read.sum(dim=-1) / batch.mask.sum(dim=-1) / math.log(2)).abs().max() <= 1e-10

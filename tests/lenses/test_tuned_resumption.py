@@ -13,7 +13,9 @@ import torch
 from circuits.errors import FileFormatError, ModelError
 from circuits.lenses import TunedLens, compare_lenses, logit_lens
 from circuits.lenses.tuned_lens import read_lens_file
+from circuits.models import TokenBatch
 from tests.lenses.test_tuned_lens import random_model, train
+from tests.models.random_models import D_VOCAB
 
 
 class StoppedError(Exception):
@@ -104,6 +106,8 @@ def test_another_training_and_another_model_are_refused_by_name(tmp_path: Path) 
             train(model, batch, path=path, **options)
     with pytest.raises(FileFormatError, match="text is"):
         train(model, batch[[0, 1, 2]], path=path)
+    with pytest.raises(FileFormatError, match="text is"):
+        train(model, TokenBatch((batch.ids + 1) % D_VOCAB, batch.mask), path=path)
     assert path.read_bytes() == before
     moved = dataclasses.replace(model.weights, W_U=model.weights.W_U * 1.001)
     other = dataclasses.replace(model, name="another", weights=moved)

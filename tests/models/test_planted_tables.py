@@ -84,3 +84,12 @@ def test_crossings_of_two_phrases_have_the_same_product_of_scores() -> None:
 
 def test_a_seed_gives_the_same_weights_and_another_one_others() -> None:
     assert planted_tables(seed=1).model.fingerprint == planted_of(1).model.fingerprint != planted_of(2).model.fingerprint
+    assert not torch.equal(planted_of(1).model.weights.W_E, planted_of(2).model.weights.W_E)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_planted_heads_rest_on_bos_where_no_source_is(seed: int) -> None:
+    planted = planted_of(seed)
+    pattern = planted.model.run(torch.tensor([[0, *planted.fillers[:6]]])).pattern(0)[0]
+    for head in planted.skip_trigrams:
+        assert float(pattern[int(head.removeprefix("a0.h")), :, 0].min()) > 0.9

@@ -9,12 +9,13 @@ import torch
 
 import circuits
 from circuits.errors import FileFormatError, MemoryBudgetError, NonFiniteError, PromptError
-from circuits.heads.tracing import trace_attention
+from circuits.heads.tracing import TRACINGS, trace_attention
 from circuits.models import Edit, Model, TokenBatch, load_model
 from circuits.models.layers import embed
 from circuits.patching import AttentionTrace, attention
 from circuits.patching.attention_trace import spearman
 from circuits.patching.attention_tracing import own_positions
+from circuits.patching.bootstrap import bootstrap
 from tests.models.random_models import random_shape, random_weights, record_of
 
 RIGHT = TokenBatch(
@@ -151,7 +152,47 @@ def test_rank_correlation_has_its_closed_form():
         assert spearman(torch.tensor(first), torch.tensor(second)) == pytest.approx(1 - 6 * squares / (7 * 48))
     ties = spearman(torch.tensor([1.0, 1.0, 2.0]), torch.tensor([1.0, 2.0, 3.0]))
     assert ties == pytest.approx(1.5 / (1.5 * 2) ** 0.5), "ties share their mean rank"
+    ties = spearman(torch.tensor([1.0, 2.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    assert ties == pytest.approx((4.5 / 5) ** 0.5)
     assert str(spearman(torch.ones(3), torch.tensor([1.0, 2.0, 3.0]))) == "nan"
+
+
+def test_agreement_is_over_prompts_with_three_sources_or_more():
+    noise, places = torch.Generator().manual_seed(0), (1, 2, *(3, 4) * 6)
+    names = ("embedding", "embedding_logit", "knockout", "knockout_logit")
+    tables = {name: torch.rand(14, 5, generator=noise, dtype=torch.float64) for name in (*TRACINGS, *names)}
+    trace = AttentionTrace(
+        model="made",
+        weights_sha256="0",
+        tokens=tuple(tuple("abcde"[: place + 1]) for place in places),
+        opening=(True,) * 14,
+        causal=True,
+        positions=places,
+        answers=("x",) * 14,
+        log_probabilities=torch.zeros(14).double(),
+        logits=torch.zeros(14).double(),
+        tracings={name: tables[name] for name in TRACINGS},
+        effects={name: tables[name] for name in names},
+        kind="mean",
+        seed=0,
+    )
+    for opening in (False, True):
+        for row in trace.disagreement(opening=opening, seed=3):
+            ranks, tops = [], []
+            for prompt, place in enumerate(places):
+                sources = list(range(int(not opening), place + int(row.effect == "embedding")))
+                one, other = tables[row.tracing][prompt, sources], tables[row.effect][prompt, sources]
+                if len(sources) > 2:
+                    ranks.append(spearman(one, other))
+                    tops.append(float(one.argmax() == other.argmax()))
+            assert (row.spearman, row.top) == tuple(bootstrap(torch.tensor(values), seed=3) for values in (ranks, tops))
+            assert row.prompts == len(ranks) < 14
+
+
+def test_only_the_first_token_opens_a_prompt():
+    mini = load_model("mini")
+    bos = mini.tokenizer.bos_token_id
+    assert attention(mini, torch.tensor([[bos, 50, 60], [50, bos, 60]])).opening == (True, False)
 
 
 def test_what_a_user_can_get_wrong():

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import itertools
 import json
+import math
 import random
 from pathlib import Path
 
@@ -12,11 +14,12 @@ import torch
 from circuits.errors import FileFormatError, NonFiniteError, PromptError
 from circuits.heads import text_loss
 from circuits.models import Edit, Model, TokenBatch
+from circuits.models.folding import through_norm
 from circuits.models.forward import forward
 from circuits.models.layers import Geometry, embed, mix, mlp_output, neuron_activations, normalise
 from circuits.models.planted import planted_tables
 from circuits.patching import LayerRemoval, Terms, order_of_terms, remove_layers
-from circuits.patching.expansion import expand
+from circuits.patching.expansion import expand, frozen_final
 from circuits.patching.removal import Removal, without
 from tests.models.native import native_bridge
 from tests.models.random_models import D_VOCAB, LENGTH, random_shape, random_weights, record_of
@@ -167,6 +170,57 @@ def test_direct_total_and_compensation_add_up_where_no_norm_rescales(seed: int) 
     assert not found.compensation[-1, -1].abs().max() > 1e-12, "after the last layer nothing compensates"
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("kind", ["zero", "mean"])
+def test_direct_and_total_effects_are_those_on_the_next_tokens_logit(seed: int, kind: Removal) -> None:
+    model, tokens = random_case(seed)
+    found, run, weights = remove_layers(model, tokens, kind=kind), model.run(tokens), model.weights
+    onto = weights.W_U.T[tokens.ids.roll(-1, dims=1)] - weights.W_U.mean(dim=1)
+
+    def over_prompts(read: torch.Tensor) -> torch.Tensor:
+        counted = tokens.mask & tokens.mask.roll(-1, dims=1)
+        counted[:, -1] = False
+        return ((read * onto).sum(dim=-1) * counted).sum(dim=1) / counted.sum(dim=1)
+
+    for index, part in enumerate(found.parts):
+        for layer in range(model.n_layers):
+            wrote = torch.stack([run.middles[layer] - run.residuals[layer], run.residuals[layer + 1] - run.middles[layer]])
+            stand = wrote[:, tokens.mask].mean(dim=1) if kind == "mean" else 0 * wrote[:, 0, 0]
+            gone = (wrote - stand[:, None, None])[{"attention": [0], "mlp": [1], "both": [0, 1]}[part]].sum(dim=0)
+            direct = over_prompts(through_norm(gone, weights.final_norm, run.final_scale))
+            assert float((found.direct[index, layer] - direct).abs().max()) <= 1e-9
+            blocks = (*weights.blocks[:layer], without(weights.blocks[layer], part, stand), *weights.blocks[layer + 1 :])
+            other = dataclasses.replace(model, weights=dataclasses.replace(weights, blocks=blocks)).run(tokens)
+            ends = [normalise(one.residuals[-1], weights.final_norm) for one in (run, other)]
+            assert float((found.total[index, layer] - over_prompts(ends[0] - ends[1])).abs().max()) <= 1e-9
+    counts = found.counts.double()
+    assert torch.allclose(found.mean("loss"), (found.loss * counts).sum(dim=-1) / counts.sum(), rtol=0, atol=1e-12)
+    assert found.interval("total", "attention", 0).effect == pytest.approx(float(found.total[0, 0].mean()))
+
+
+@pytest.mark.parametrize("seed", [1, 3, 5])
+def test_losses_are_over_tokens_and_intervals_over_prompts(seed: int) -> None:
+    model, tokens = random_case(seed)
+    cut = {"W_U": model.weights.W_U[:, :7], "b_U": None, "logit_soft_cap": None}
+    model = dataclasses.replace(model, weights=dataclasses.replace(model.weights, **cut))
+    tokens = TokenBatch(tokens.ids % 7, tokens.mask)
+    found, run = order_of_terms(model, tokens), model.run(tokens, keep="patterns")
+    counts = (tokens.mask.sum(dim=1) - 1).double()
+
+    def mean(values: torch.Tensor) -> float:
+        return float((values * counts).sum() / counts.sum())
+
+    assert found.uniform == pytest.approx(math.log(7)) and torch.equal(found.counts.double(), counts)
+    assert found.full_loss == pytest.approx(mean(loss_of(run.logits, tokens)), abs=1e-9)
+    assert found.loss(1) == pytest.approx(mean(found.losses[1]), abs=1e-12)
+    assert found.interval(1).effect == pytest.approx(float((found.losses[0] - found.losses[1]).mean()))
+    expansion = expand(run, heads=1)
+    for layer, head in itertools.product(range(model.n_layers), range(model.n_heads)):
+        x = frozen_final(run, expansion.up_to(1) - expansion.head_term(1, layer, head))
+        expected = mean(loss_of(x @ model.weights.W_U, tokens)) - found.loss(1)
+        assert float(found.heads[0, layer, head]) == pytest.approx(expected, abs=1e-9)
+
+
 def test_a_removed_part_writes_its_constant() -> None:
     model, tokens = random_case(3)
     value = torch.randn(2, model.d_model, dtype=torch.float64)
@@ -188,11 +242,12 @@ def test_small_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_results_are_saved_and_read_back(tmp_path: Path) -> None:
     model, tokens = random_case(2)
-    terms, removal = order_of_terms(model, tokens), remove_layers(model, tokens)
+    terms, removal = order_of_terms(model, tokens), remove_layers(model, tokens, kind="mean")
     terms.save(tmp_path / "terms.json")
     removal.save(tmp_path / "removal.json")
     assert Terms.load(tmp_path / "terms.json").to_dataframe().equals(terms.to_dataframe())
     assert LayerRemoval.load(tmp_path / "removal.json").to_dataframe().equals(removal.to_dataframe())
+    assert LayerRemoval.load(tmp_path / "removal.json").kind == "mean"
     for kind, name, changes in (
         (Terms, "terms", ({"mlps": "odd"}, {"losses": [[1.0]]}, {"heads_shape": [1]}, {"counts": "x"})),
         (LayerRemoval, "removal", ({"parts": ["odd"]}, {"loss": [1.0]}, {"counts": None})),

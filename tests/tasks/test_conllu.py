@@ -65,6 +65,8 @@ def test_line_ends_a_byte_order_mark_and_a_missing_last_line_are_no_matter(tmp_p
         ("4\tnsubj", "1\tnsubj", "line 3: following heads from word 1 never ends at the root"),
         ("2-3\tdoesn't", "3-4\tdoesn't", "line 4: the multiword token 3-4 does not begin at word 2"),
         ("2-3\tdoesn't", "2-9\tdoesn't", "line 4: the multiword token reaches past the last word, 6"),
+        ("2-3\tdoesn't", "2-7\tdoesn't", "line 4: the multiword token reaches past the last word, 6"),
+        ("3\tn't", "3-4" + 9 * "\t_" + "\n3\tn't", "line 6: the multiword token 3-4 does not begin at word 3"),
         ("4.1\tseen", "5.1\tseen", "line 8: the empty node 5.1 comes after word 4"),
         ("text = Mia doesn't", "text = Mia does not", "line 4: the text goes on with"),
         ("see it.\n1", "see it. Yes\n1", "line 10: the text goes on with"),

@@ -1,5 +1,6 @@
 """Files of minimal pairs, and minimal pairs as clean and corrupt prompts."""
 
+import dataclasses
 import json
 import random
 import time
@@ -130,6 +131,9 @@ def test_paradigms_do_not_mix_and_none_left_is_refused(mini: Model) -> None:
     same = [MinimalPair(*SENTENCES[0], "x"), MinimalPair(SENTENCES[0][1], SENTENCES[0][0], "x")]
     with pytest.raises(PromptError, match="partner"):
         minimal_pair_prompts(mini, same)
+    half = [MinimalPair("The boy is", "The boy are", "x"), MinimalPair("The boys are", "The boys was", "x")]
+    with pytest.raises(PromptError, match="partner"):
+        minimal_pair_prompts(mini, half)
     with pytest.raises(ModelError, match="no tokenizer"):
         minimal_pair_prompts(planted_induction().model, apart)
 
@@ -140,3 +144,17 @@ def test_the_same_seed_draws_the_same_prompts(mini: Model) -> None:
     pairs += [MinimalPair(f"The {s}s are here.", f"The {s}s is here.", "x") for s in ("boy", "tree", "girl")]
     once, again = (minimal_pair_prompts(mini, pairs, count=3, seed=4) for _ in range(2))
     assert once.clean.ids.tolist() == again.clean.ids.tolist() and once.corrupt.ids.tolist() == again.corrupt.ids.tolist()
+    drawn = [minimal_pair_prompts(mini, pairs, count=3, seed=seed) for seed in range(4)]
+    assert len({str(prompts.clean.ids.tolist()) for prompts in drawn}) > 1
+
+
+def test_a_prompt_may_fill_the_context(mini: Model) -> None:
+    pairs = [MinimalPair("The boy is", "The boy are", "x"), MinimalPair("The boys are", "The boys is", "x")]
+    width = minimal_pair_prompts(mini, pairs).clean.ids.shape[1]
+    for room, fits in ((width, True), (width - 1, False)):
+        model = dataclasses.replace(mini, weights=dataclasses.replace(mini.weights, max_positions=room))
+        if fits:
+            assert len(minimal_pair_prompts(model, pairs)) == 2
+        else:
+            with pytest.raises(PromptError, match="partner"):
+                minimal_pair_prompts(model, pairs)

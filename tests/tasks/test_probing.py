@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from circuits.errors import CircuitsError, FileFormatError, ModelError, NonFiniteError, PromptError
-from circuits.models import Model, load_model
+from circuits.models import Model, Run, TokenBatch, load_model
+from circuits.models.forward import forward
 from circuits.models.planted import planted_induction
-from circuits.tasks import BehaviourScores, Fact, MinimalPair, mini_facts, score_facts, score_minimal_pairs
+from circuits.models.weights import Weights
+from circuits.tasks import BehaviourScores, Fact, MinimalPair, likelihood, mini_facts, score_facts, score_minimal_pairs
 from circuits.tasks.likelihood import BACKOFF, Bigram, WordCounts, token_log_probabilities
+from circuits.tasks.probing import _margin
 from tests.models import checkpoints
 
 PAIRS = [
@@ -96,12 +99,44 @@ def test_pads_and_batches_move_no_number(mini: Model) -> None:
         assert other.tolist() == pytest.approx(one_at_a_time(mini, text), abs=1e-10)
 
 
+def test_half_precision_is_summed_in_full() -> None:
+    half = load_model("mini", dtype=torch.bfloat16)
+    ids = half.to_tokens(PAIRS[0].good).ids
+    expected = half.run(ids).logits[0, :-1].float().log_softmax(dim=-1).gather(1, ids[0, 1:, None])[:, 0]
+    assert torch.allclose(token_log_probabilities(half, ids.tolist())[0], expected.double(), rtol=0, atol=1e-4)
+
+
+def test_the_models_own_bigrams_see_bos_and_one_token(mini: Model) -> None:
+    W_pos = torch.randn(128, mini.d_model, generator=torch.Generator().manual_seed(0)).double()
+    placed = dataclasses.replace(mini, weights=dataclasses.replace(mini.weights, W_pos=W_pos))  # a second BOS would tell
+    row = mini.to_tokens(PAIRS[0].good).ids[0].tolist()
+    found = Bigram.of(placed, None).log_probabilities([row])[0]
+    assert float(found.sum()) == pytest.approx(by_two(placed, PAIRS[0].good), abs=1e-9)
+
+
+def test_batches_stay_within_the_budget(mini: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, int]] = []
+
+    def seen(weights: Weights, tokens: TokenBatch, **options) -> Run:
+        shapes.append(tuple(tokens.ids.shape))
+        return forward(weights, tokens, **options)
+
+    monkeypatch.setattr(likelihood, "forward", seen)
+    rows, budget = [[5] * width for width in (60, 5, 60, 5, 60, 5, 60, 60, 60)], 4 * likelihood._bytes(mini, 64)
+    token_log_probabilities(mini, rows, budget=budget)
+    list(likelihood.next_token_logits(mini, rows, budget=budget))
+    assert shapes[0] == (3, 5) and sum(count for count, _ in shapes) == 2 * len(rows)
+    assert all(count * likelihood._bytes(mini, width) <= budget for count, width in shapes)
+
+
 def test_a_model_that_knows_pairs_of_letters_does_what_it_was_built_to_do(bigram_model: Model) -> None:
     pairs = [MinimalPair("xab", "xac"), MinimalPair("xac", "xab"), MinimalPair("xcb", "xcd")]
     scores = score_minimal_pairs(bigram_model, pairs)
     assert scores.values["accuracy"].tolist() == [1.0, 0.0, 0.5], "after c nothing is preferred: a tie"
     assert scores.values["margin"].tolist() == pytest.approx([9.0, -9.0, 0.0]), "the logit of b after a is 3 x 3"
     assert scores.values["bigram"].tolist() == [1.0, 0.0, 0.5], "the model is a bigram model"
+    longer = score_minimal_pairs(bigram_model, [MinimalPair("xcb", "xcbb")]).values
+    assert (float(longer["accuracy"]), float(longer["accuracy_per_token"])) == (1.0, 0.5), "each token is as likely"
     assert scores.mean("accuracy") == 0.5 and scores.standard_error("accuracy") == pytest.approx(0.5 / 3**0.5)
 
 
@@ -119,6 +154,12 @@ def test_facts_of_that_model_and_their_baselines(bigram_model: Model) -> None:
     assert scores.values["majority_top1"].tolist() == [0.0, 1.0, 1.0, 1.0]
     assert scores.values["majority_reciprocal_rank"].tolist() == [0.5, 1.0, 1.0, 1.0]
     assert scores.values["majority_log_probability"].tolist() == pytest.approx([math.log(1 / 3), *[math.log(2 / 3)] * 2, 0])
+
+
+def test_sums_that_differ_by_rounding_are_a_tie_and_counts_are_not() -> None:
+    good, bad = torch.tensor([-100.0, -100.0]).double(), torch.tensor([-100.00001, -100.001]).double()
+    assert (_margin(good, bad, exact=False) > 0).tolist() == [False, True]
+    assert (_margin(good, bad, exact=True) > 0).tolist() == [True, True]
 
 
 class _Spaceless:
@@ -174,8 +215,8 @@ def test_counts_of_a_text_are_those_of_a_loop(mini: Model) -> None:
     row = mini.to_tokens("The king is").ids[0].tolist()
     expected = [math.log(probability(*pair)) for pair in itertools.pairwise(row)]
     assert bigram.log_probabilities([row])[0].tolist() == pytest.approx(expected)
-    (_, table), *_ = bigram.tables([row[1], row[0]])
-    assert table.exp().sum(dim=1).tolist() == pytest.approx([1.0, 1.0])
+    (_, table), *_ = bigram.tables([row[1], row[0], ids[-1]])
+    assert table.exp().sum(dim=1).tolist() == pytest.approx([1.0, 1.0, 1.0]), "nothing follows the last token of the text"
     with pytest.raises(PromptError, match="no neighbours"):
         WordCounts.of(mini, "the")
 
