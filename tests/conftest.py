@@ -18,7 +18,8 @@ jaxtyping.install_import_hook(MODULES, "beartype.beartype")
 jaxtyping.config.update("jaxtyping_disable", True)  # while tests are collected
 
 CHECKED, CHECKED_SLOW = 8, 2
-"""Cases of a test that run under the checks, which take most of the time: further ones only differ in their numbers."""
+"""Cases of a test that run under the checks, which take most of the time. Only numbered ones (seeds) are counted: what has a
+name of its own is always checked."""
 _UNCHECKED = pytest.StashKey[bool]()
 
 
@@ -26,9 +27,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests come first, so that no core waits for one at the end."""
     seen: collections.Counter[str] = collections.Counter()
     for item in items:
-        test = item.nodeid.partition("[")[0]
-        item.stash[_UNCHECKED] = seen[test] >= (CHECKED_SLOW if item.get_closest_marker("slow") else CHECKED)
-        seen[test] += 1
+        test, case = item.nodeid.partition("[")[0], getattr(item, "callspec", None)
+        numbered = case is not None and all(isinstance(value, int) for value in case.params.values())
+        item.stash[_UNCHECKED] = numbered and seen[test] >= (CHECKED_SLOW if item.get_closest_marker("slow") else CHECKED)
+        seen[test] += numbered
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

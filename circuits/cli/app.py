@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from circuits.cli.errors import Commands, plain_errors
+from circuits.cli.errors import Commands, Context, plain_errors, refuse_with_open
 
 app = typer.Typer(
     cls=Commands,
@@ -126,6 +126,7 @@ def heads(
 @app.command()
 @plain_errors()
 def trace(
+    context: Context,
     model: ModelName = "mini",
     prompt: Annotated[str | None, typer.Option(help="A prompt; the answer is what the model makes of it.")] = None,
     subject: Annotated[str | None, typer.Option(help="The part of the prompt to corrupt.")] = None,
@@ -157,7 +158,7 @@ def trace(
     ] = None,
     memory: Annotated[int, typer.Option(metavar="MB", min=1, help="Memory for patched runs, besides the model.")] = 256,
     out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default="out/trace-MODEL")] = None,
-    saved: Annotated[
+    open_file: Annotated[
         Path | None, typer.Option("--open", metavar="FILE", help="Show a saved trace.json or traces.json; nothing is traced.")
     ] = None,
     device: Device = "cpu",
@@ -180,8 +181,9 @@ def trace(
     """
     from circuits.cli import trace as command
 
-    if saved is not None:
-        command.reopen(saved, out=out, as_json=as_json)
+    if open_file is not None:
+        refuse_with_open(context)
+        command.reopen(open_file, out=out, as_json=as_json)
         return
     question = command.Question(prompt, subject, facts, limit)
     corruption = command.Corruption(

@@ -81,7 +81,8 @@ def run(question: Question, *, model: str, device: str, dtype: str, memory: int,
             )
         options: dict[str, Any] = {"position": question.position, "kind": _KINDS[question.replace], "seed": question.seed}
         found = attention(loaded, tokens, answers=question.answer, budget=memory * 2**20, progress=progress, **options)
-        files = _write(found, staging)
+        found.save(staging / "attention.json")
+        files = {"attention.json": "everything measured; circuits attention --open shows it again", **_write(found, staging)}
         if question.head_names:
             files |= _draw(loaded, question.head_names, found, tokens.ids, staging)
     if as_json:
@@ -106,15 +107,12 @@ def reopen(file: Path, *, out: Path | None, as_json: bool) -> None:
 
 
 def _write(found: AttentionTrace, folder: Path) -> dict[str, str]:
-    found.save(folder / "attention.json")
+    """Write the table and the figure; returns what they are."""
     found.to_dataframe().to_csv(folder / "attention.csv", index=False)
-    files = {
-        "attention.json": "everything measured; circuits attention --open shows it again",
-        "attention.csv": "a row a token",
-    }
+    files = {"attention.csv": "a row a token"}
     if len(found.tokens[0]) <= _MOST_DRAWN:
         save_figure(attention_figure(found), folder / "attention.png")
-        files["attention.png"] = "the same as a picture"
+        files["attention.png"] = "it as a picture"
     return files
 
 

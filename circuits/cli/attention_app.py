@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from circuits.cli.app import AsJson, Device, Dtype, ModelName, app
-from circuits.cli.errors import plain_errors
-from circuits.cli.patching_app import Memory, Open, refuse_with_open
+from circuits.cli.errors import Context, plain_errors, refuse_with_open
+from circuits.cli.patching_app import Memory, Open
 
 _PROMPT = "The capital of France is"
 
@@ -15,6 +15,7 @@ _PROMPT = "The capital of France is"
 @app.command()
 @plain_errors()
 def attention(
+    context: Context,
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What the model reads.", show_default=_PROMPT)] = None,
     answer: Annotated[
         str | None, typer.Option(help="The token that is explained, with its space.", show_default="the model's own")
@@ -92,7 +93,7 @@ def attention(
     }
     tables = {"--limit": limit, "--relations": relations, "--min-count": min_count}
     if open_file is not None:
-        refuse_with_open({**prompts, "--labels": labels, **tables}, ())
+        refuse_with_open(context)
         command.reopen(open_file, out=out, as_json=as_json)
         return
     if labels is not None:

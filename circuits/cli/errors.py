@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperGroup
@@ -11,6 +11,11 @@ from typer.core import TyperGroup
 from circuits.cli.text import one_line
 from circuits.errors import CircuitsError
 
+if TYPE_CHECKING:
+    Context = typer.Context
+else:
+    Context = typer.Context.__base__
+    """What typer hands to a command that asks for a `typer.Context`."""
 WRONG, INTERRUPTED = 2, 130
 _MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -42,6 +47,18 @@ def _stop(message: str, status: int) -> None:
     raise typer.Exit(status) from None
 
 
+def refuse_with_open(context: Context, *used: str) -> None:
+    """Raise CircuitsError for the first option on the command line that `--open` leaves without effect: all but `--open`,
+    `--out`, `--json` and those that are `used`."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or name in ("open_file", "out", "as_json", *used):
+            continue
+        said = parameter.opts[0] if parameter.opts[0].startswith("-") else getattr(parameter, "metavar", None) or name.upper()
+        raise CircuitsError(f"--open shows what was measured before and computes nothing: leave out {said}")
+
+
 class Commands(TyperGroup):
     """The commands; what the parser refuses ends in one line too."""
 
@@ -52,6 +69,8 @@ class Commands(TyperGroup):
         try:
             status = super().main(*args, standalone_mode=False, **extra)
         except Exception as error:
+            if type(error).__name__ == "Abort":
+                _stop("aborted", 1)
             if not hasattr(error, "format_message"):  # the parser's errors: typer carries a click of its own
                 raise
             sys.exit(_refuse(error))
@@ -64,5 +83,5 @@ def _refuse(error: Any) -> int:
     else:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "circuits"
-        typer.echo(f"Error: {one_line(error.format_message()).rstrip('.')}; {path} --help says more", err=True)
+        typer.echo(f"Error: {one_line(error.format_message()).rstrip('.?')}; {path} --help says more", err=True)
     return error.exit_code

@@ -25,6 +25,14 @@ _CELL, _LONGEST = 10, 100
 """Letters of a token in the table, and of a line."""
 _SAVE_EVERY = 20
 _COMPARISON = ("comparison.json", "comparison.png")
+FILES = {
+    "lens.json": "everything read; circuits lens --open and circuits.Lens.load read it",
+    "lens.csv": "all of it as a table",
+    "lens.png": "layers by tokens",
+    "curves.png": "entropy, divergence and loss by layer",
+    "comparison.json": "both lenses on held-out text",
+    "comparison.png": "the same as a figure",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,6 +93,7 @@ def run(asked: Asked, training: Training, *, model: str, out: Path | None, devic
         tuned, comparison = _tuned(loaded, training, text, asked.budget, progress)
         if tuned is not None:
             found = _read(loaded, tokens, asked, tuned, progress)
+        found.save(staging / "lens.json")
         files = _write(found, comparison, staging)
     _print(found, comparison, folder, files, _steps(found, training, model), as_json=as_json)
 
@@ -111,7 +120,7 @@ def _print(
     if as_json:
         print_json(_as_json(found, comparison, {name: str(folder / name) for name in files}))
         return
-    parts = _report(found, comparison, folder)
+    parts = [*_report(found, comparison), paired(f"Files in {one_line(folder)}", [(name, FILES[name]) for name in files])]
     typer.echo("\n\n".join([*parts, paired("Try next", steps)] if steps else parts))
 
 
@@ -161,16 +170,14 @@ def _tuned(
 
 
 def _write(found: Lens, comparison: LensComparison | None, folder: Path) -> list[str]:
-    found.save(folder / "lens.json")
+    """Write the tables and the figures; returns the names of all files that are there."""
     found.to_dataframe().to_csv(folder / "lens.csv", index=False)
     save_figure(lens_figure(found), folder / "lens.png")
     save_figure(lens_curves_figure(found), folder / "curves.png")
-    names = ["lens.json", "lens.csv", "lens.png", "curves.png"]
-    if comparison is None:
-        return names
-    comparison.save(folder / "comparison.json")
-    save_figure(lens_comparison_figure(comparison), folder / "comparison.png")
-    return [*names, *_COMPARISON]
+    if comparison is not None:
+        comparison.save(folder / "comparison.json")
+        save_figure(lens_comparison_figure(comparison), folder / "comparison.png")
+    return [name for name in FILES if (folder / name).is_file()]
 
 
 def _as_json(found: Lens, comparison: LensComparison | None, files: dict[str, str]) -> dict[str, Any]:
@@ -195,7 +202,7 @@ def _as_json(found: Lens, comparison: LensComparison | None, files: dict[str, st
     }
 
 
-def _report(found: Lens, comparison: LensComparison | None, folder: Path) -> list[str]:
+def _report(found: Lens, comparison: LensComparison | None) -> list[str]:
     columns, last = found.columns(), found.columns()[-1]
     goal = f"the answer {_shown(found, found.targets[0, last])}" if found.answered else "the model's own top token"
     kind = "Tuned lens" if found.tuned else "Logit lens"
@@ -216,14 +223,7 @@ def _report(found: Lens, comparison: LensComparison | None, folder: Path) -> lis
     )
     if comparison is not None:
         parts.append(_compared(comparison))
-    about = [
-        ("lens.json", "everything read; circuits lens --open and circuits.Lens.load read it"),
-        ("lens.csv", "the same as a table"),
-    ]
-    about += [("lens.png", "layers by tokens"), ("curves.png", "entropy, divergence and loss by layer")]
-    if comparison is not None:
-        about += [("comparison.json", "both lenses on held-out text"), ("comparison.png", "the same as a figure")]
-    return [*parts, paired(f"Files in {one_line(folder)}", about)]
+    return parts
 
 
 def _steps(found: Lens, training: Training, model: str) -> list[tuple[str, str]]:

@@ -6,16 +6,15 @@ from typing import Annotated
 import typer
 
 from circuits.cli.app import AsJson, Device, Dtype, ModelName, Seed, app
-from circuits.cli.errors import plain_errors
-from circuits.cli.patching_app import Memory, Open, refuse_with_open
-
-_PROMPT = "The capital of France is"
+from circuits.cli.errors import Context, plain_errors, refuse_with_open
+from circuits.cli.patching_app import Memory, Open
 
 
 @app.command()
 @plain_errors()
 def lens(
-    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What the model reads.", show_default=_PROMPT)] = None,
+    context: Context,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="What the model reads.")] = "The capital of France is",
     answer: Annotated[
         str | None,
         typer.Option(help="A token whose rank and probability are followed, with its space.", show_default="the model's own"),
@@ -24,7 +23,7 @@ def lens(
         str | None, typer.Option(help="Also what nodes write: a1.h2,m3,m0.n5; a0.h1+m3 is a sum.", show_default=False)
     ] = None,
     sublayers: Annotated[bool, typer.Option("--sublayers", help="Also read between attention and MLP of each layer.")] = False,
-    top: Annotated[int | None, typer.Option(min=1, help="Top tokens of each row to print and keep.", show_default="5")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Top tokens of each row to print and keep.")] = 5,
     tuned: Annotated[Path | None, typer.Option(metavar="FILE", help="Read through a trained tuned lens.")] = None,
     train_tuned: Annotated[
         Path | None,
@@ -64,16 +63,15 @@ def lens(
     from circuits.cli import lens as command
 
     if open_file is not None:
-        given = {"PROMPT": prompt, "--answer": answer, "--nodes": nodes, "--sublayers": sublayers, "--top": top}
-        refuse_with_open({**given, "--tuned": tuned, "--train-tuned": train_tuned, "--text": text}, ())
+        refuse_with_open(context)
         command.reopen(open_file, out=out, as_json=as_json)
         return
     asked = command.Asked(
-        prompt=_PROMPT if prompt is None else prompt,
+        prompt=prompt,
         answer=answer,
         nodes=command.parse_nodes(nodes),
         sublayers=sublayers,
-        top=top or 5,
+        top=top,
         bos=bos,
         budget=memory * 2**20,
     )

@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from circuits.cli.app import AsJson, Device, Dtype, ModelName, app
-from circuits.cli.errors import plain_errors
-from circuits.cli.patching_app import Clean, Corrupt, Count, Memory, Open, PromptFile, Seed, Task, refuse_with_open
+from circuits.cli.errors import Context, plain_errors, refuse_with_open
+from circuits.cli.patching_app import Clean, Corrupt, Count, Memory, Open, PromptFile, Seed, Task
 
 
 @app.command()
 @plain_errors()
 def logits(
+    context: Context,
     prompt: Annotated[
         str | None,
         typer.Argument(metavar="PROMPT", help="A text; its last token's logits are taken apart.", show_default=False),
@@ -67,8 +68,7 @@ def logits(
     texts = {"clean": clean, "corrupt": corrupt, **({"answer": answer, "distractor": distractor} if own else {})}
     pairs = PromptOptions(task=task, prompts=prompts, **texts, count=count, seed=seed)
     if open_file is not None:
-        given = {"PROMPT": prompt, "--answer": answer, "--neurons": neurons, "--positions": positions}
-        refuse_with_open(given, pairs.given())
+        refuse_with_open(context, "top")
         command.reopen(open_file, out=out, top=top, as_json=as_json)
         return
     question = command.Question(

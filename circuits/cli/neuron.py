@@ -109,6 +109,7 @@ def run(question: Question, *, model: str, device: str, dtype: str, out: Path | 
         progress("preparing the text", 1, 1)
         if question.node is not None and question.node.kind == "neuron":
             report, held = _one(question, loaded, corpus, progress)
+            report.save(staging / "neuron.json")
             written = _write_one(report, held, staging)
         else:
             listed, agreement = _many(question, loaded, corpus, progress, staging)
@@ -124,10 +125,6 @@ def run(question: Question, *, model: str, device: str, dtype: str, out: Path | 
 
 def reopen(file: Path, question: Question, *, out: Path | None, as_json: bool) -> None:
     """Print a saved report again, and write its table and picture beside it, or into `out`."""
-    asked = {"NEURON": question.name, "--text": question.text, "--through": question.through, "--clamp": question.clamp}
-    given = next((name for name, value in {**asked, "--prompt": question.prompt}.items() if value is not None), None)
-    if given is not None:
-        raise PromptError(f"--open shows what was found before and computes nothing: leave out {given}")
     report, folder = NeuronReport.load(file), file.parent if out is None else out
     with staged(folder) as staging:
         written = _write_one(report, None, staging)
@@ -165,8 +162,7 @@ def _many(
 
 
 def _write_one(report: NeuronReport, held: Clamp | None, folder: Path) -> list[str]:
-    """Write what is known of one neuron; returns the files' names."""
-    report.save(folder / "neuron.json")
+    """Write what is known of one neuron; returns the names of all files that are there."""
     _write_table(report.to_dataframe(), folder / "triggers.csv")
     save_figure(circuits.plots.neuron_figure(report), folder / "neuron.png")
     if held is not None:

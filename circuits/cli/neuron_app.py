@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from circuits.cli.app import AsJson, Device, Dtype, ModelName, app
-from circuits.cli.errors import plain_errors
+from circuits.cli.errors import Context, plain_errors, refuse_with_open
 
 
 @app.command()
 @plain_errors()
 def neuron(
+    context: Context,
     name: Annotated[
         str | None,
         typer.Argument(
@@ -36,7 +37,7 @@ def neuron(
         str | None, typer.Option(help="The prompt on which it is held.", show_default="the text where it fires least")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default="out/neuron-MODEL")] = None,
-    saved: Annotated[
+    open_file: Annotated[
         Path | None, typer.Option("--open", metavar="FILE", help="Show a saved neuron.json; nothing is computed.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the text that the model writes, and of what counts as chance.")] = 0,
@@ -65,7 +66,8 @@ def neuron(
     from circuits.cli import neuron as command
 
     asked = command.Question(name=name, text=text, limit=limit, top=top, through=through, clamp=clamp, prompt=prompt, seed=seed)
-    if saved is not None:
-        command.reopen(saved, asked, out=out, as_json=as_json)
+    if open_file is not None:
+        refuse_with_open(context, "top")
+        command.reopen(open_file, asked, out=out, as_json=as_json)
         return
     command.run(asked, model=model, device=device, dtype=dtype, out=out, as_json=as_json)

@@ -1,13 +1,12 @@
 """The commands `circuits patch` and `circuits ablate`: what they take and what they say of themselves."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from circuits.cli.app import AsJson, Device, Dtype, ModelName, app
-from circuits.cli.errors import plain_errors
+from circuits.cli.errors import Context, plain_errors, refuse_with_open
 
 Task = Annotated[
     str | None,
@@ -47,6 +46,7 @@ Open = Annotated[Path | None, typer.Option("--open", metavar="FILE", help="Show 
 @app.command()
 @plain_errors()
 def patch(
+    context: Context,
     nodes: Annotated[
         str | None,
         typer.Option(
@@ -124,7 +124,7 @@ def patch(
     asked = PromptOptions(task=task, prompts=prompts, **texts, count=count, seed=seed)
     patches = command.Patches(nodes=nodes, edges=edges, paths=path or (), freeze_mlps=freeze_mlps, direction=direction)
     if open_file is not None:
-        refuse_with_open({"--nodes": nodes, "--edges": edges, "--path": path, "--positions": positions}, asked.given())
+        refuse_with_open(context, "top")
         command.reopen(open_file, out=out, top=top, as_json=as_json)
         return
     where = {"model": model, "device": device, "dtype": dtype, "memory": memory, "out": out}
@@ -135,6 +135,7 @@ def patch(
 @app.command()
 @plain_errors()
 def ablate(
+    context: Context,
     nodes: Annotated[
         list[str] | None,
         typer.Argument(metavar="NODES", help="Nodes, sites or groups, such as a0.h5 m2 heads.", show_default=False),
@@ -196,19 +197,10 @@ def ablate(
     texts = {"clean": clean, "corrupt": corrupt, "answer": answer, "distractor": distractor}
     asked = PromptOptions(task=task, prompts=prompts, **texts, count=count, seed=seed)
     if open_file is not None:
-        refuse_with_open({"NODES": nodes, "--self-repair": self_repair, "--positions": positions}, asked.given())
+        refuse_with_open(context)
         command.reopen(open_file, out=out, as_json=as_json)
         return
     names = [name for text in nodes or () for name in names_of(text)]
     loss = command.Loss(nodes=names, kind=kind, freeze_patterns=freeze_patterns, each=each, self_repair=self_repair)
     where = {"model": model, "device": device, "dtype": dtype, "memory": memory, "out": out}
     command.run(loss, Setting(prompts=asked, metric=metric, positions=positions, **where), as_json=as_json)
-
-
-def refuse_with_open(options: Mapping[str, object], prompts: Sequence[str]) -> None:
-    """Raise CircuitsError where --open stands beside an option that would change what is computed."""
-    from circuits.errors import CircuitsError
-
-    given = [*(name for name, value in options.items() if value), *prompts]
-    if given:
-        raise CircuitsError(f"--open shows what was measured before and computes nothing: leave out {given[0]}")

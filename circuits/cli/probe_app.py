@@ -6,13 +6,13 @@ from typing import Annotated
 import typer
 
 from circuits.cli.app import AsJson, Device, Dtype, ModelName, app
-from circuits.cli.errors import plain_errors
-from circuits.cli.patching_app import refuse_with_open
+from circuits.cli.errors import Context, plain_errors, refuse_with_open
 
 
 @app.command()
 @plain_errors()
 def probe(
+    context: Context,
     files: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -63,8 +63,7 @@ def probe(
     from circuits.cli import probe as command
 
     if open_file is not None:
-        given = {"FILES": files, "--minimal-pairs": minimal_pairs, "--facts": facts, "--text": text, "--limit": limit}
-        refuse_with_open(given, ())
+        refuse_with_open(context)
         command.reopen(open_file, out=out, as_json=as_json)
         return
     asked = command.sort_files(files or [], minimal_pairs or [], facts or [])

@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from circuits.cli.app import AsJson, Device, Dtype, ModelName, app
-from circuits.cli.errors import plain_errors
+from circuits.cli.errors import Context, plain_errors, refuse_with_open
 
 
 @app.command()
 @plain_errors()
 def tables(
+    given: Context,
     token: Annotated[
         str | None,
         typer.Option(help="One token, with its space: what follows it, and what heads do with it.", show_default=False),
@@ -55,7 +56,7 @@ def tables(
     kind: Annotated[str, typer.Option(metavar="zero|mean", help="With --layers: what stands in for a layer.")] = "zero",
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the text that the model writes.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for the files.", show_default="out/tables-MODEL")] = None,
-    saved: Annotated[
+    open_file: Annotated[
         Path | None, typer.Option("--open", metavar="FILE", help="Show a saved tables.json; nothing is computed.")
     ] = None,
     model: ModelName = "mini",
@@ -81,13 +82,15 @@ def tables(
     from circuits.cli import tables as command
     from circuits.cli import tables_text as texts
 
+    if open_file is not None:
+        refuse_with_open(given, "top", "skip_trigrams")
     where = texts.Place(model, device, dtype, out, as_json)
     jobs = {"--token": token is not None, "--terms": terms, "--layers": layers, "--compress": compress}
-    command.check_jobs({**jobs, "--open": saved is not None}, text)
+    command.check_jobs(jobs, text)
     options = command.Options(top, context, offset, through_mlp0, skip_trigrams, head)
     corpus = texts.Corpus(text, limit, seed)
-    if saved is not None:
-        command.reopen(saved, where, options)
+    if open_file is not None:
+        command.reopen(open_file, where, options)
     elif token is not None:
         command.about_token(token, where, options)
     elif terms:

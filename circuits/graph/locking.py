@@ -1,7 +1,9 @@
 """One writer of a file at a time."""
 
 import contextlib
+import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,14 +13,15 @@ try:
     import fcntl
 except ImportError:  # not on this system: then nobody is kept out
     fcntl = None
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 @contextlib.contextmanager
 def sole_writer(path: Path) -> Iterator[None]:
     """Keep other writers of a file out while the block lasts, and no longer where the process is killed.
 
-    What a killed writer left half written beside the file goes. Raises FileFormatError where another process is writing it
-    or nothing can be written there.
+    What a killed writer left half written beside the file goes. Where the system or the disk knows no locks, nobody is kept
+    out and nothing goes. Raises FileFormatError where another process is writing the file or nothing can be written there.
     """
     lock = path.with_name(f".{path.name}.lock")
     try:
@@ -27,9 +30,12 @@ def sole_writer(path: Path) -> Iterator[None]:
         raise FileFormatError(f"{path}: another process is writing it: wait for it, or name another file") from None
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be written: {error.strerror}") from None
+    if descriptor is None:
+        yield
+        return
     try:
         for part in path.parent.iterdir():
-            if part.name.startswith(f".{path.name}.") and part.suffix == ".tmp":
+            if re.fullmatch(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp", part.name):
                 part.unlink(missing_ok=True)
         yield
     finally:
@@ -37,18 +43,21 @@ def sole_writer(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _locked(lock: Path) -> int:
-    """Open and lock a file. Whoever had it before may have removed it in between: then it is another file, and tried again."""
-    while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
+def _locked(lock: Path) -> int | None:
+    """Open and lock a file; None where there are no locks. Whoever had it before may have removed it in between: then it is
+    another file, and tried again."""
+    while fcntl is not None:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if fcntl is None:
-                return descriptor
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(FileNotFoundError):
                 if lock.stat().st_ino == os.fstat(descriptor).st_ino:
                     return descriptor
-        except BaseException:
+        except BaseException as error:
             os.close(descriptor)
+            if isinstance(error, OSError) and error.errno in _NO_LOCKS:
+                lock.unlink(missing_ok=True)
+                return None
             raise
         os.close(descriptor)
+    return None

@@ -15,11 +15,11 @@ Array = np.ndarray
 
 
 def layered_flows(
-    capacities: Float[Tensor, "step width width"], start: int, *, progress: Callable[[int, int], None] | None = None
+    capacities: Float[Tensor, "step width width"], start: int, *, progress: Callable[[int], None] | None = None
 ) -> Float[Tensor, " width"]:
     """The maximum flow from a node of the top level to each node of the bottom level, one sink at a time, where the edges go
     from each level to the next with these capacities (`[from, to]`, from the top down; a row sums to 1 or less). `progress`
-    is told how many sinks are done, and of how many.
+    is told how many sinks are done.
 
     Preflows are pushed towards the sink along exact distances (Goldberg & Tarjan 1988), all nodes at one distance together;
     as soon as no excess can reach the sink, what has arrived is the maximum flow.
@@ -31,12 +31,11 @@ def layered_flows(
         return torch.from_numpy(first.copy()).to(capacities.device)
     looks_back = not np.triu(numbers, 1).any()
     found = np.zeros(width)
-    sinks = start + 1 if looks_back else width
-    for sink in range(sinks):
+    for sink in range(start + 1 if looks_back else width):
         kept = slice(sink, start + 1) if looks_back else slice(None)  # no other node lies between the two
         found[sink] = _Preflow(inner[:, kept, kept], first[kept], drains[kept, sink]).run()
         if progress is not None:
-            progress(sink + 1, sinks)
+            progress(sink + 1)
     return torch.from_numpy(found).to(capacities.device)
 
 

@@ -75,16 +75,17 @@ def flow(
     columns, mask = readout_columns(run, readout), run.tokens.mask
     mixed = torch.stack([_mixed(run, layer) for layer in reversed(range(len(run.weights.blocks)))], dim=1)
     scores = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
+    report, done, total = progress or (lambda what, done, total: None), 0, int(mask.sum())
     for prompt in range(len(mask)):
         real = mask[prompt].nonzero()[:, 0]
         start = int((real == columns[prompt]).nonzero()[0, 0])
-        capacities = mixed[prompt][:, real][:, :, real]
 
-        def told(done: int, total: int, before: int = prompt) -> None:
-            if progress is not None:
-                progress("tracing flows", before * total + done, len(mask) * total)
+        def told(sinks: int, before: int = done) -> None:
+            report("tracing flows", before + sinks, total)
 
-        scores[prompt, real] = layered_flows(capacities, start, progress=told)
+        scores[prompt, real] = layered_flows(mixed[prompt][:, real][:, :, real], start, progress=told)
+        done += len(real)
+        report("tracing flows", done, total)
     return scores
 
 

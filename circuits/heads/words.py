@@ -103,8 +103,9 @@ def stream_attention(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Iterator[WordAttention]:
     """Attention between words, some sentences at a time, of similar length; patterns are dropped after each. On the model's
-    device, in float32 or wider. Raises NonFiniteError for a pattern that is none, MemoryBudgetError where one sentence alone
-    does not fit."""
+    device, in float32 or wider. Raises NonFiniteError for weights and patterns that hold NaN or infinity, MemoryBudgetError
+    where one sentence alone does not fit."""
+    model.require_finite()
     order = sorted(range(len(aligned)), key=lambda place: (len(aligned[place].ids), place))
     heads, done = model.n_layers * model.n_heads, 0
     while done < len(order):

@@ -93,7 +93,6 @@ def clamp(
     bad = next((name for name, value in nodes.items() if not math.isfinite(value)), None)
     if bad is not None or not nodes:
         raise NonFiniteError(f"{bad} is to be held at {nodes[bad]}") if bad else PromptError("no neuron is named to be held")
-    model.require_finite()
     batch = model.prepare(prompt)
     if len(batch) != 1 or batch.padded:
         raise PromptError(f"neurons are held on one prompt at a time, without pads; got {len(batch)} prompts")

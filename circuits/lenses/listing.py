@@ -60,10 +60,11 @@ def list_neurons(
 
 
 def _shares(model: Model, tokens: TokenBatch) -> Float[Tensor, " token"]:
-    """How much of the text each token is, those that follow nothing left out; one is added to each count."""
+    """How much of the text each token is, those that follow nothing left out; one more token is spread over all of them, so
+    that none has a share of 0."""
     later = tokens.ids[:, 1:][tokens.mask[:, 1:] & tokens.mask[:, :-1]].cpu()
-    counts = torch.bincount(later, minlength=model.weights.W_U.shape[1]).double() + 1
-    return counts / counts.sum()
+    counts = torch.bincount(later, minlength=model.weights.W_U.shape[1]).double()
+    return (counts + 1 / len(counts)) / (counts.sum() + 1)
 
 
 def _divergence(own: Float[Tensor, " neuron"], other: Float[Tensor, " neuron"]) -> Float[Tensor, " neuron"]:

@@ -62,7 +62,6 @@ def logit_lens(
     batch = model.prepare(prompts)
     wanted = token_ids(model, answers, len(batch), "answers")
     arrays = _read_all(model, batch, rows, wanted, tuned, top, max_bytes, progress)
-    model.require_finite()  # attention can lose a NaN on the way
     return _lens(model, batch, rows, arrays, tuned=tuned is not None, answered=wanted is not None)
 
 

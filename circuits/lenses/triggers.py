@@ -104,7 +104,6 @@ def find_triggers(
     if not counted:
         raise PromptError("the text has no place to count: give prompts of more than BOS")
     report("reading the text", done, done)
-    model.require_finite()  # attention can lose a NaN on the way
     return _collected(model, list(layers.values()), counted, min(top, counted))
 
 

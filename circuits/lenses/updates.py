@@ -80,7 +80,6 @@ def sub_updates(
     refuse_without_mlps(model)
     if top < 1 or tokens < 1:
         raise PromptError(f"top={top}, tokens={tokens}: expected numbers of at least 1")
-    model.require_finite()
     batch = model.prepare(prompt)
     width = batch.ids.shape[1]
     if batch.padded:

@@ -164,8 +164,10 @@ class Model:
         return ids[0]
 
     def prepare(self, prompts: Prompts) -> TokenBatch:
-        """Token batch of text, ids or a batch, on the model's device. Raises PromptError for ids outside the vocabulary
-        and prompts longer than the model takes."""
+        """Token batch of text, ids or a batch, on the model's device, as everything that runs the model takes it. Raises
+        PromptError for ids outside the vocabulary and prompts longer than the model takes, NonFiniteError for weights that
+        hold NaN or infinity."""
+        self.require_finite()  # fused attention can lose a NaN on the way
         if isinstance(prompts, str | list):
             batch = self.to_tokens(prompts)
         elif isinstance(prompts, TokenBatch):
@@ -198,7 +200,6 @@ class Model:
         """
         if keep not in get_args(Keep):
             raise PromptError(f"keep={keep!r}: expected one of {', '.join(get_args(Keep))}")
-        self.require_finite()  # fused attention can lose a NaN on the way
         batch = self.prepare(prompts)
         compiled = compile_edits(edits, self.graph())
         if patterns is not None:

@@ -96,6 +96,7 @@ def _of_batch(model: Model, rows: list[Sequence[int]]) -> list[Float[Tensor, " t
 
 
 def _check_rows(model: Model, rows: Sequence[Sequence[int]]) -> None:
+    model.require_finite()  # fused attention can lose a NaN on the way
     for row in rows:
         if not row:
             raise PromptError("a text has no tokens")

@@ -117,7 +117,7 @@ def test_one_pair_has_no_interval(command: Command, tiny: Path, tmp_path: Path) 
         (["m0", "--positions", "each"], ["one choice of positions"]),
         (["m0", "--metric", "loudness"], ["loudness"]),
         (["m0", "--open", "ablation.json"], ["--open", "NODES"]),
-        (["--open", "nowhere.json"], ["nowhere.json", "No such file"]),
+        (["--open", "ablation.json"], ["--open", "leave out --model"]),
     ],
 )
 def test_what_cannot_be_ablated_is_one_line_and_no_file(
@@ -130,3 +130,4 @@ def test_what_cannot_be_ablated_is_one_line_and_no_file(
 def test_effects_are_no_ablation(command: Command, tiny: Path, tmp_path: Path) -> None:
     command("patch", "--model", tiny, "--count", 2, "--nodes", "m0", "--out", tmp_path)
     check_one_line(command("ablate", "--open", tmp_path / "effects.json"), "effects.json", "circuits-ablation")
+    check_one_line(command("ablate", "--open", tmp_path / "nowhere.json"), "nowhere.json", "No such file")

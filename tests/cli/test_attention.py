@@ -68,11 +68,14 @@ def test_files_and_json_say_the_same_and_heads_are_drawn(command: Command, tmp_p
     assert len(found["disagreement"]) == 8 and "hint" in found["note"]
     assert all((tmp_path / name).read_bytes().startswith(PNG) for name in ("attention.png", "patterns.png"))
     shown = json.loads(command("attention", "--open", tmp_path / "attention.json", "--out", tmp_path / "b", "--json").out)
-    assert set(shown.pop("files")) == FILES == {path.name for path in (tmp_path / "b").iterdir()}
+    written = {path.name for path in (tmp_path / "b").iterdir()}
+    assert set(shown.pop("files")) == written == FILES - {"attention.json"}
     assert shown == {name: value for name, value in found.items() if name != "files"}
     report = command("attention", "--open", tmp_path / "attention.json").out
     assert report.startswith("Attention of mini: The capital of Austria is\n\nanswer: ·Rome, ")
-    check_one_line(command("attention", "--open", tmp_path / "attention.json", "--limit", 3), "computes nothing", "--limit")
+    for given in (["--limit", 3], ["--position", 0], ["--no-bos"], ["--labels", "x.conllu"], ["--device", "cpu"]):
+        said = given[0].replace("--no-", "--")
+        check_one_line(command("attention", "--open", tmp_path / "attention.json", *given), "computes nothing", said)
 
 
 def test_labels_and_the_probe(command: Command, treebank: Path, tmp_path: Path) -> None:

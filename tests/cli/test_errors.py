@@ -111,6 +111,7 @@ def test_text_that_is_no_text(command: Command, tmp_path: Path, tiny: Path) -> N
         (["induction", "--nope"], ["--nope", "induction --help"]),
         (["info"], ["FILE", "info --help"]),
         (["induction", "--sequences", "1"], ["--sequences", "induction --help"]),
+        (["lans"], ["lens", "--help"]),
         (["lens", "--top", "x\ny"], ["--top", "integer"]),
         (["lens", "--out"], ["--out", "--help"]),
     ],
@@ -121,7 +122,8 @@ def test_what_the_parser_refuses(command: Command, arguments: list[str], words: 
 
 def test_no_command_shows_them_all(command: Command) -> None:
     answer = command()
-    assert answer.status == 2 and "induction" in answer.out + answer.err and "Traceback" not in answer.err
+    assert answer.status in (0, 2), "as click has it"
+    assert "induction" in answer.out + answer.err and "Traceback" not in answer.err
 
 
 def test_a_real_process_says_the_same(process: Command, tmp_path: Path) -> None:

@@ -73,14 +73,25 @@ def test_files_and_json_say_the_same(command: Command, tmp_path: Path) -> None:
     report = command("lens", *options).out
     assert "the answer ·Paris" in report and "Rows of nodes" in report
     again = command("lens", "--open", tmp_path / "lens.json", "--out", tmp_path / "again")
-    assert again.out.replace("/again", "").strip() == report.partition("Try next")[0].strip()
-    assert (tmp_path / "again" / "lens.json").read_bytes() == (tmp_path / "lens.json").read_bytes()
+    read, shown = report.partition("Files in")[0], again.out.partition("Files in")
+    assert shown[0] == read and "lens.csv" in shown[2] and "lens.json" not in shown[2]
+    assert {path.name for path in (tmp_path / "again").iterdir()} == FILES - {"lens.json"}
+    whole = json.loads(command("lens", *options, "--json").out)
     shown = json.loads(command("lens", "--open", tmp_path / "lens.json", "--json").out)
-    assert shown == json.loads(command("lens", *options, "--json").out)
-    for asked in ("PROMPT", ("--top", 3), ("--answer", " Rome")):
-        words = [asked] if isinstance(asked, str) else asked
-        check_one_line(command("lens", "--open", tmp_path / "lens.json", *words), "computes nothing", words[0])
-    check_one_line(command("lens", "--open", tmp_path / "lens.csv"), "lens.csv")
+    assert shown.pop("files") == {name: path for name, path in whole.pop("files").items() if name != "lens.json"}
+    assert shown == whole
+    for given in (["PROMPT"], ["--top", 5], ["--answer", " Rome"], ["--no-bos"], ["--seed", 0], ["--model", "mini"]):
+        said = given[0].replace("--no-", "--")
+        check_one_line(command("lens", "--open", tmp_path / "lens.json", *given), "computes nothing", said)
+
+
+def test_a_result_that_is_opened_again_leaves_others_alone(command: Command, tmp_path: Path) -> None:
+    command("lens", "The capital of Italy is", "--out", tmp_path)
+    (tmp_path / "lens.json").rename(tmp_path / "italy.json")
+    command("lens", "--out", tmp_path)
+    before = (tmp_path / "lens.json").read_bytes()
+    assert "·Italy" in command("lens", "--open", tmp_path / "italy.json").out
+    assert (tmp_path / "lens.json").read_bytes() == before
 
 
 def test_bos_can_be_left_out(command: Command, tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_a_suggested_command_names_the_same_prompts() -> None:
         (["--clean", "ab", "--corrupt", "abc", "--answer", "c", "--distractor", "d"], ["3 tokens", "the corrupt one 4"]),
         (["--clean", "ab", "--corrupt", "ad", "--answer", "cat", "--distractor", "d"], ["'cat' is 3 tokens"]),
         (["--memory", "1", "--count", "900", "--nodes", "m0"], ["budget", "--memory"]),
-        (["--open", "nowhere.json"], ["nowhere.json", "No such file"]),
+        (["--open", "effects.json"], ["--open", "leave out --model"]),
         (["--open", "effects.json", "--task", "facts"], ["--open", "--task"]),
     ],
 )
@@ -173,6 +173,7 @@ def test_files_that_hold_something_else_are_refused(command: Command, tiny: Path
     (tmp_path / "notes.txt").write_text("hello")
     check_one_line(command("patch", "--model", tiny, "--prompts", tmp_path / "notes.txt"), "notes.txt", "header")
     check_one_line(command("patch", "--open", tmp_path / "notes.txt"), "notes.txt", "JSON")
+    check_one_line(command("patch", "--open", tmp_path / "nowhere.json"), "nowhere.json", "No such file")
     check_one_line(command("patch", "--model", tmp_path), "config.json")
     command("patch", "--model", tiny, *PAIR, "--nodes", "m0,m1", "--out", tmp_path)
     document = json.loads((tmp_path / "effects.json").read_text())

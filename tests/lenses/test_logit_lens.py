@@ -276,8 +276,8 @@ def test_what_cannot_be_read_is_refused_by_name(options: dict, error: type[Excep
 def test_a_stream_that_is_not_finite_is_named() -> None:
     model = wide_model(torch.Generator().manual_seed(0))
     embedding = model.weights.W_E.clone()
-    embedding[7] = torch.nan
-    broken = dataclasses.replace(model, weights=dataclasses.replace(model.weights, W_E=embedding))
+    embedding[7] = torch.finfo(embedding.dtype).max  # scaled, it is too large a number
+    broken = dataclasses.replace(model, weights=dataclasses.replace(model.weights, W_E=embedding, embedding_scale=2.0))
     with pytest.raises(NonFiniteError, match="resid0 holds NaN or infinity at prompt 1, position 2"):
         logit_lens(broken, torch.tensor([[1, 2, 3], [4, 5, 7]]))
     unembedding = model.weights.W_U.clone()

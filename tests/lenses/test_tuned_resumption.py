@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,31 +44,48 @@ def test_stopped_and_gone_on_with_is_the_same_to_the_byte(tmp_path: Path, stops:
     assert not list(tmp_path.glob(".*"))
 
 
+def killed_after(steps: int, rest: float, train_on: Callable[[Callable[[str, int, int], None]], object]) -> bool:
+    """Train in a process that is killed some seconds after so many steps; whether it was still at it."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            torch.set_num_threads(1)
+            train_on(lambda what, done, total: os.write(writing, b"."))
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    for _ in range(steps + 1):  # the first is told before any step
+        os.read(reading, 1)
+    time.sleep(rest)
+    os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    os.close(reading)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the training failed"
+    return os.WIFSIGNALED(status)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_killed_fifty_times_and_gone_on_with_is_the_same_to_the_byte(tmp_path: Path) -> None:
     model, batch = random_model(3)
-    options = {"path": tmp_path / "killed.safetensors", "save_every": 1, "steps": 60}
-    whole, rng, taken, path = tmp_path / "whole.safetensors", random.Random(0), [0], options["path"]
+    path, whole, rng = tmp_path / "killed.safetensors", tmp_path / "whole.safetensors", random.Random(0)
+    options, taken = {"save_every": 1, "steps": 240}, [0]
     started = time.monotonic()
-    train(model, batch, **{**options, "path": whole})
-    usual = time.monotonic() - started
+    train(model, batch, path=whole, **options)
+    step = (time.monotonic() - started) / 240
     for _ in range(50):
-        child = os.fork()
-        if child == 0:
-            try:
-                torch.set_num_threads(1)
-                train(model, batch, **options)
-            finally:
-                os._exit(0)
-        time.sleep(rng.uniform(0.005, usual / 5))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        killed = killed_after(
+            rng.randrange(3), rng.uniform(0, 2 * step), lambda told: train(model, batch, path=path, progress=told, **options)
+        )
+        assert killed, "it ended before it could be killed"
         if path.exists():
             taken.append(len(read_lens_file(path)[0].losses))
             assert taken[-1] >= taken[-2], "no step is lost"
-    assert taken[-1] > 10
-    train(model, batch, **options)
+    assert 10 < taken[-1] < 240
+    train(model, batch, path=path, **options)
     assert path.read_bytes() == whole.read_bytes()
     assert sorted(tmp_path.iterdir()) == [path, whole], "nothing half written stays"
 
