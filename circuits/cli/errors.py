@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -50,13 +50,29 @@ def _stop(message: str, status: int) -> None:
 def refuse_with_open(context: Context, *used: str) -> None:
     """Raise CircuitsError for the first option on the command line that `--open` leaves without effect: all but `--open`,
     `--out`, `--json` and those that are `used`."""
+    said = _unused(context, ("open_file", "out", "as_json", *used))
+    if said is not None:
+        raise CircuitsError(f"--open shows what was measured before and computes nothing: leave out {said}")
+
+
+def refuse_without_effect(context: Context, *useless: str, why: str) -> None:
+    """Raise CircuitsError for the first of these options that is on the command line."""
+    names = {parameter.name or "" for parameter in context.command.params}
+    said = _unused(context, names - set(useless))
+    if said is not None:
+        raise CircuitsError(f"{said} does not go here: {why}")
+
+
+def _unused(context: Context, used: Collection[str]) -> str | None:
+    """The first option or argument on the command line that is not among the used ones, as it is written there."""
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE" or name in ("open_file", "out", "as_json", *used):
-            continue
-        said = parameter.opts[0] if parameter.opts[0].startswith("-") else getattr(parameter, "metavar", None) or name.upper()
-        raise CircuitsError(f"--open shows what was measured before and computes nothing: leave out {said}")
+        if source is not None and source.name == "COMMANDLINE" and name not in used:
+            return (
+                parameter.opts[0] if parameter.opts[0].startswith("-") else getattr(parameter, "metavar", None) or name.upper()
+            )
+    return None
 
 
 class Commands(TyperGroup):

@@ -148,7 +148,10 @@ def _tuned(
     rows = text_rows(model, text)
     held = max(_LEAST, len(rows) // _HELD_OUT)
     if len(rows) <= held:
-        raise PromptError(f"{training.text}: only {len(rows)} rows of {rows.ids.shape[1]} tokens: too short to train on")
+        width = rows.ids.shape[1]
+        raise PromptError(
+            f"{training.text}: too short to train on: {len(rows)} × {width} tokens, expected {held + 1} × {width} or more"
+        )
     training.path.parent.mkdir(parents=True, exist_ok=True)
     try:
         tuned = train_tuned_lens(

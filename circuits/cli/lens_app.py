@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from circuits.cli.app import AsJson, Device, Dtype, ModelName, Seed, app
-from circuits.cli.errors import Context, plain_errors, refuse_with_open
+from circuits.cli.errors import Context, plain_errors, refuse_with_open, refuse_without_effect
 from circuits.cli.patching_app import Memory, Open
 
 
@@ -66,6 +66,8 @@ def lens(
         refuse_with_open(context)
         command.reopen(open_file, out=out, as_json=as_json)
         return
+    if train_tuned is None:
+        refuse_without_effect(context, "steps", "seed", why="only --train-tuned takes it")
     asked = command.Asked(
         prompt=prompt,
         answer=answer,

@@ -24,7 +24,7 @@ FILES = {
     "logits.json": "every prompt's numbers; circuits logits --open shows them again",
     "logits.csv": "every row: mean and standard error",
     "sources.csv": "what each head takes from each token",
-    "logits.png": "nodes by layer, the largest rows, and where heads take theirs from",
+    "logits.png": "nodes by layer, the largest rows; with --positions also where heads take theirs from",
 }
 """What `circuits logits` writes, and what for; sources.csv with --positions alone."""
 _SIDES: dict[str, Literal["clean", "corrupt"]] = {"clean": "clean", "corrupt": "corrupt"}

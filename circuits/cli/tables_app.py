@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from circuits.cli.app import AsJson, Device, Dtype, ModelName, app
-from circuits.cli.errors import Context, plain_errors, refuse_with_open
+from circuits.cli.errors import Context, plain_errors, refuse_with_open, refuse_without_effect
 
 
 @app.command()
@@ -87,6 +87,12 @@ def tables(
     where = texts.Place(model, device, dtype, out, as_json)
     jobs = {"--token": token is not None, "--terms": terms, "--layers": layers, "--compress": compress}
     command.check_jobs(jobs, text)
+    weights = ("top", "context", "offset", "through_mlp0", "skip_trigrams")
+    if terms or layers or compress:
+        refuse_without_effect(given, *weights, why="with a text nothing but its loss is measured")
+    for name, flag, job in (("mlps", terms, "--terms"), ("kind", layers, "--layers"), ("tolerance", compress, "--compress")):
+        if not flag:
+            refuse_without_effect(given, name, why=f"only {job} takes it")
     options = command.Options(top, context, offset, through_mlp0, skip_trigrams, head)
     corpus = texts.Corpus(text, limit, seed)
     if open_file is not None:

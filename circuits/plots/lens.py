@@ -113,7 +113,9 @@ def _labels(axes: Axes, lens: Lens, prompt: int, chosen: list[int], columns: lis
     above = axes.secondary_xaxis("top")
     above.set_xticks(range(len(columns)), goals, fontsize=7.5, rotation=40, ha="left", parse_math=False)
     above.set_xlabel("target" + (" (the answer)" if lens.answered else " (next token; at the end the model's own)"), fontsize=8)
-    axes.set_xlabel("token" + ("; orange: from here up the top token stays" if "residual" in lens.kinds else ""), fontsize=8)
+    axes.set_xlabel(
+        "token" + ("; orange: from here up the top token of resid rows stays" if "residual" in lens.kinds else ""), fontsize=8
+    )
     axes.tick_params(length=2)
 
 

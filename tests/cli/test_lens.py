@@ -85,6 +85,12 @@ def test_files_and_json_say_the_same(command: Command, tmp_path: Path) -> None:
         check_one_line(command("lens", "--open", tmp_path / "lens.json", *given), "computes nothing", said)
 
 
+@pytest.mark.parametrize("given", [["--steps", "200"], ["--seed", "0"]])
+def test_options_of_a_training_that_is_not_asked_for_are_refused(command: Command, tmp_path: Path, given: list[str]) -> None:
+    check_one_line(command("lens", *given, "--out", tmp_path / "out"), given[0], "only --train-tuned takes it")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_result_that_is_opened_again_leaves_others_alone(command: Command, tmp_path: Path) -> None:
     command("lens", "The capital of Italy is", "--out", tmp_path)
     (tmp_path / "lens.json").rename(tmp_path / "italy.json")

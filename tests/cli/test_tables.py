@@ -94,6 +94,10 @@ def test_the_model_writes_its_own_text(command: Command, tiny: Path, tmp_path: P
         (("--compress", "--head", "a9.h0"), ("a9.h0",)),
         (("--model", "./nowhere"), ("nowhere",)),
         (("--open", "missing.json"), ("missing.json",)),
+        (("--terms", "--context", "5"), ("--context does not go here", "loss")),
+        (("--terms", "--kind", "mean"), ("--kind", "only --layers")),
+        (("--tolerance", "0.1"), ("--tolerance", "only --compress")),
+        (("--layers", "--mlps", "zero"), ("--mlps", "only --terms")),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(command: Command, tmp_path: Path, arguments: tuple, words: tuple) -> None:
