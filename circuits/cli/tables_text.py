@@ -147,8 +147,8 @@ def _print_layers(found: LayerRemoval, corpus: Corpus, rows: list[dict[str, Any]
         cells.append((f"{names[row['part']]} {row['layer']}", *values))
     typer.echo(table(("removed", "loss", "direct", "total", "compensation"), cells))
     note = "direct, total: the true next token's logit, what the part writes itself and what is lost without it; compensation: "
-    note += "what later layers add when it is gone (below 0: they needed it). total has the final norm's scale without the part, "
-    typer.echo(filled(note + "the others that of the whole model: they need not add up."))
+    note += "what later layers add when it is gone (below 0: they needed it). total has the final norm's scale without the "
+    typer.echo(filled(note + "part, the others that of the whole model: they need not add up."))
 
 
 def shrink(corpus: Corpus, where: Place, *, head: str | None, tolerance: float, together: bool) -> None:
