@@ -53,13 +53,6 @@ class Question:
         return [] if self.heads is None else names_of(self.heads)
 
 
-def refuse(options: Mapping[str, object], why: str) -> None:
-    """Raise CircuitsError, with the option, where one is given."""
-    given = next((name for name, value in options.items() if value is not None), None)
-    if given is not None:
-        raise CircuitsError(f"{given} does not go here: {why}")
-
-
 def folder_of(model: str, out: Path | None) -> Path:
     """Where the files go."""
     return Path("out") / f"attention-{default_directory(model).name.removeprefix('induction-')}" if out is None else out

@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from circuits.cli.app import AsJson, Device, Dtype, ModelName, app
-from circuits.cli.errors import Context, plain_errors, refuse_with_open
+from circuits.cli.errors import Context, plain_errors, refuse_with_open, refuse_without_effect
 from circuits.cli.patching_app import Memory, Open
 
 _PROMPT = "The capital of France is"
+_PROMPT_OPTIONS = ("prompt", "answer", "position", "heads", "replace", "bos")
 
 
 @app.command()
@@ -83,24 +84,15 @@ def attention(
     from circuits.cli import attention_labels
 
     where = {"model": model, "device": device, "dtype": dtype, "memory": memory, "out": out, "as_json": as_json}
-    prompts = {
-        "PROMPT": prompt,
-        "--answer": answer,
-        "--position": position,
-        "--heads": heads,
-        "--replace": replace,
-        "--bos": bos,
-    }
-    tables = {"--limit": limit, "--relations": relations, "--min-count": min_count}
     if open_file is not None:
         refuse_with_open(context)
         command.reopen(open_file, out=out, as_json=as_json)
         return
     if labels is not None:
-        command.refuse(prompts, "--labels reads sentences from a file and traces no prompt")
+        refuse_without_effect(context, *_PROMPT_OPTIONS, why="--labels reads sentences from a file and traces no prompt")
         attention_labels.run(labels, limit=limit, relations=relations, min_count=min_count or 50, seed=seed, **where)
         return
-    command.refuse(tables, "only --labels takes it")
+    refuse_without_effect(context, "limit", "relations", "min_count", why="only --labels takes it")
     place = -1 if position is None else position
     asked = command.Question(_PROMPT if prompt is None else prompt, answer, place, heads, replace or "mean", seed, bos)
     command.run(asked, **where)

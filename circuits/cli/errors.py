@@ -86,7 +86,8 @@ class Commands(TyperGroup):
             status = super().main(*args, standalone_mode=False, **extra)
         except Exception as error:
             if type(error).__name__ == "Abort":
-                _stop("aborted", 1)
+                typer.echo("Error: aborted", err=True)
+                sys.exit(1)
             if not hasattr(error, "format_message"):  # the parser's errors: typer carries a click of its own
                 raise
             sys.exit(_refuse(error))

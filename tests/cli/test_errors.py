@@ -166,3 +166,14 @@ def test_other_trouble_is_one_line_too(capsys: pytest.CaptureFixture[str], error
 def test_a_fault_of_the_program_is_not_hidden(error: Exception) -> None:
     with pytest.raises(type(error)), plain_errors():
         raise error
+
+
+def test_an_aborted_question_is_one_line(monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
+    import circuits.cli.models as module
+
+    def end(*args: object, **options: object) -> None:
+        raise EOFError
+
+    monkeypatch.setattr(module, "run", end)
+    answer = command("models")
+    assert answer.status == 1 and answer.err.strip() == "Error: aborted"
