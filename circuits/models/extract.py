@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import einops
 import torch
@@ -55,11 +55,11 @@ def extract_weights(bridge: Any) -> Weights:
         raise ModelError(f"{architecture}: no token embedding or unembedding was found")
     if embedding.shape[1] != bridge.cfg.d_model:
         raise ModelError(f"{architecture}: a projection between embedding and residual stream is not represented")
-    positions = checkpoint.get("pos_embed.weight")
+    positions, logit_scale = checkpoint.get("pos_embed.weight"), _logit_scale(bridge, config, family)
     weights = Weights(
         W_E=embedding,
-        W_U=unembedding.T,
-        b_U=_unless_zero(checkpoint.get("unembed.bias")),
+        W_U=_scaled(unembedding.T, logit_scale),
+        b_U=_scaled(_unless_zero(checkpoint.get("unembed.bias")), logit_scale),
         blocks=blocks,
         final_norm=_norm(checkpoint, bridge, "ln_final", _final_kind(config, native)),
         max_positions=None if family.positions == "alibi" else int(bridge.cfg.n_ctx),
@@ -86,13 +86,17 @@ def _block(checkpoint: _Checkpoint, config: Any, layer: int, native: bool) -> Bl
     mlp_norm = None if mlp is None else _norm(checkpoint, component, "ln2", kind, name)
     if mlp is not None and mlp_norm is None and checkpoint.family.parallel(config):
         mlp_norm = attention_norm
+    post = [_norm(checkpoint, component, part, kind, name) for part in ("ln1_post", "ln2_post")]
+    if post != [None, None] and checkpoint.family.residual_scale(config) != 1.0:
+        # folded into output weights, the norm behind them would divide it out again
+        raise ModelError(f"{architecture_of(checkpoint.bridge)}: a residual multiplier behind a norm is not represented")
     return Block(
         attention_norm=attention_norm,
         attention=_attention(checkpoint, config, layer),
         mlp_norm=mlp_norm,
         mlp=mlp,
-        attention_post_norm=_norm(checkpoint, component, "ln1_post", kind, name),
-        mlp_post_norm=_norm(checkpoint, component, "ln2_post", kind, name),
+        attention_post_norm=post[0],
+        mlp_post_norm=post[1],
     )
 
 
@@ -106,12 +110,12 @@ def _attention(checkpoint: _Checkpoint, config: Any, layer: int) -> Attention:
     joined = {w: _join_heads(getattr(component, w)) for w in ("W_Q", "W_K", "W_V")}
     biases: dict[str, Any] = {b: _flat(getattr(component, b, None)) for b in ("b_Q", "b_K", "b_V")}
     output = component.W_O
-    d_head = output.shape[1]
+    d_head, written = output.shape[1], family.residual_scale(config)
     return Attention(
         **joined,
         **biases,
-        W_O=einops.rearrange(output.detach(), "head d_head d_model -> (head d_head) d_model"),
-        b_O=_detached(getattr(component, "b_O", None)),
+        W_O=_scaled(einops.rearrange(output.detach(), "head d_head d_model -> (head d_head) d_model"), written),
+        b_O=_scaled(_detached(getattr(component, "b_O", None)), written),
         n_heads=output.shape[0],
         n_key_value_heads=component.W_K.shape[0],
         scale=family.score_scale(config, d_head, layer),
@@ -133,11 +137,13 @@ def _mlp(checkpoint: _Checkpoint, config: Any, layer: int, native: bool) -> MLP:
     gate = getattr(component, "W_gate", None)
     default = "silu" if gate is not None else "gelu"
     activation = (config.act_fn or default) if native else checkpoint.family.activation(config)
+    output: Tensor = component.W_out
+    written = checkpoint.family.residual_scale(config)
     return MLP(
         W_in=component.W_in.detach(),
-        W_out=component.W_out.detach(),
+        W_out=_scaled(output.detach(), written),
         b_in=_detached(component.b_in),
-        b_out=_detached(component.b_out),
+        b_out=_scaled(_detached(component.b_out), written),
         activation=activation_of(activation, name),
         W_gate=_detached(gate),
         b_gate=None if gate is None else _detached(getattr(component, "b_gate", None)),
@@ -224,6 +230,23 @@ def _alibi_slopes(n_heads: int, device: torch.device) -> Tensor:
         rest = min(closest, n_heads - closest)
         slopes = torch.cat([slopes, torch.pow(extra, torch.arange(1, 1 + 2 * rest, 2, dtype=torch.int32))])
     return slopes.to(device)
+
+
+def _logit_scale(bridge: Any, config: Any, family: Family) -> float:
+    """What logits are multiplied by. Cohere's model holds it beside its configuration, and TransformerLens's compatibility
+    mode, which multiplies it into the unembedding, sets it to 1 there."""
+    scale = family.logit_scale(config)
+    return scale if scale == 1.0 else float(getattr(bridge.original_model, "logit_scale", scale))
+
+
+@overload
+def _scaled(tensor: Tensor, factor: float) -> Tensor: ...
+@overload
+def _scaled(tensor: Tensor | None, factor: float) -> Tensor | None: ...
+def _scaled(tensor: Tensor | None, factor: float) -> Tensor | None:
+    """A weight or bias with a multiplier folded in: exact up to one rounding in the weights' type, where the original rounds
+    once behind the product. Without a multiplier the storage stays shared."""
+    return tensor if tensor is None or factor == 1.0 else tensor * factor
 
 
 def _join_heads(matrix: Tensor) -> Tensor:

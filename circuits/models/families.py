@@ -39,6 +39,10 @@ class Family:
     parallel: Callable[[Any], bool] = lambda config: False
     activation: Callable[[Any], str] = lambda config: config.hidden_act
     embedding_scale: Callable[[Any], float] = lambda config: 1.0
+    residual_scale: Callable[[Any], float] = lambda config: 1.0
+    """What every sublayer writes is multiplied by it (folded into output weights and biases at load)."""
+    logit_scale: Callable[[Any], float] = lambda config: 1.0
+    """Logits are multiplied by it before any soft cap (folded into the unembedding at load)."""
     score_scale: Callable[[Any, int, int], float] = lambda config, d_head, layer: d_head**-0.5
     """From configuration, d_head and layer."""
     window: Callable[[Any, int], int | None] = lambda config, layer: None
@@ -68,6 +72,14 @@ _GEMMA = Family(
     norm_gain_offset=1.0,
     embedding_scale=lambda config: config.hidden_size**0.5,
     only=(("use_bidirectional_attention", (None, False), "bidirectional attention in Gemma"),),
+)
+_COHERE = Family(
+    norm="layer",
+    positions="rotary",
+    adjacent_pairs=True,
+    parallel=lambda config: True,
+    logit_scale=lambda config: config.logit_scale,
+    only=(("use_qk_norm", (False,), "a norm of queries and keys with gains of its own for each head (use_qk_norm)"),),
 )
 _OLMO_CLIP = (("clip_qkv", (None,), "clipped queries, keys and values (clip_qkv)"),)
 
@@ -132,6 +144,16 @@ FAMILIES: dict[str, Family] = {
         logit_soft_cap=lambda config: config.final_logit_softcapping,
     ),
     "PhiForCausalLM": Family(norm="layer", positions="rotary", parallel=lambda config: True),
+    "Phi3ForCausalLM": dataclasses.replace(_LLAMA, window=_typed_window),
+    "CohereForCausalLM": _COHERE,
+    "GraniteForCausalLM": dataclasses.replace(
+        _LLAMA,
+        embedding_scale=lambda config: config.embedding_multiplier,
+        residual_scale=lambda config: config.residual_multiplier,
+        score_scale=lambda config, d_head, layer: config.attention_multiplier,
+        logit_scale=lambda config: 1.0 / config.logits_scaling,
+    ),
+    "Starcoder2ForCausalLM": Family(norm="layer", positions="rotary", window=_typed_window),
     "OlmoForCausalLM": Family(norm="layer", positions="rotary", only=_OLMO_CLIP),
     "Olmo2ForCausalLM": dataclasses.replace(_LLAMA, norm_over_heads=True),
 }

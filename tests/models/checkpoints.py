@@ -26,10 +26,16 @@ _LLAMA3 = {
 }
 _CAPS = {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0}
 _GEMMA2 = {"sliding_window": 4, "query_pre_attn_scalar": 24, **_CAPS}
+_MULTIPLIERS = {
+    "embedding_multiplier": 12.0,
+    "residual_multiplier": 0.22,
+    "attention_multiplier": 0.31,
+    "logits_scaling": 3.0,
+}
 _NEO = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48, "max_position_embeddings": 64}
 
 
-def _rope(kind: str, **values: float) -> dict[str, Any]:
+def _rope(kind: str, **values: float | list[float]) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **values}}
 
 
@@ -78,6 +84,15 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi": ("Phi", _WIDE),
     "phi grouped": ("Phi", {**_GROUPED, "partial_rotary_factor": 0.25}),
     "phi rope linear": ("Phi", {**_WIDE, **_rope("linear", factor=2.0, partial_rotary_factor=0.5)}),
+    "phi3": ("Phi3", _GROUPED),
+    "phi3 sliding": ("Phi3", {**_WIDE, **_rope("default", partial_rotary_factor=0.5), "sliding_window": 4}),
+    "cohere": ("Cohere", _GROUPED),
+    "cohere biases": ("Cohere", {**_GROUPED, "attention_bias": True, "logit_scale": 0.7, "tie_word_embeddings": False}),
+    "granite": ("Granite", {**_GROUPED, **_MULTIPLIERS}),
+    "granite biases": ("Granite", {**_GROUPED, **_MULTIPLIERS, "attention_bias": True, "mlp_bias": True}),
+    "granite tied": ("Granite", {**_GROUPED, **_MULTIPLIERS, "tie_word_embeddings": True}),
+    "starcoder2": ("Starcoder2", _GROUPED),
+    "starcoder2 sliding": ("Starcoder2", {**_GROUPED, "sliding_window": 4, "use_bias": False, "tie_word_embeddings": False}),
     "olmo": ("Olmo", _GROUPED),
     "olmo2": ("Olmo2", _GROUPED),
 }
@@ -98,6 +113,12 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "gpt-neox without biases": ("GPTNeoX", {**_WIDE, "attention_bias": False}, "attention without biases"),
     "opt projected": ("OPT", {**RECIPES["opt"][1], "word_embed_proj_dim": 16}, "projection between embedding"),
     "olmo clipped": ("Olmo", {**_GROUPED, "clip_qkv": 1.0}, "clip_qkv"),
+    "cohere qk norm": ("Cohere", {**_GROUPED, "use_qk_norm": True}, "use_qk_norm"),
+    "phi3 longrope": (
+        "Phi3",
+        {**_WIDE, **_rope("longrope", short_factor=[1.0] * 4, long_factor=[2.0] * 4, partial_rotary_factor=1.0)},
+        "longrope",
+    ),
     "llama rope dynamic": ("Llama", {**_GROUPED, **_rope("dynamic", factor=4.0)}, "dynamic"),
     "phi qk norm": ("Phi", {**_WIDE, "qk_layernorm": True}, "q_layernorm"),
     "bloom post residual": (
