@@ -1,6 +1,7 @@
 """What a model computes: loading, weights, and the forward pass."""
 
 from circuits.models.edits import Edit
+from circuits.models.families import Family, register_family
 from circuits.models.load import from_bridge, load_model
 from circuits.models.model import Model
 from circuits.models.outputs import attention_bias, node_output
@@ -10,6 +11,7 @@ from circuits.models.tokens import TokenBatch
 
 __all__ = [
     "Edit",
+    "Family",
     "Model",
     "Run",
     "TokenBatch",
@@ -18,4 +20,5 @@ __all__ = [
     "from_bridge",
     "load_model",
     "node_output",
+    "register_family",
 ]

@@ -1,15 +1,19 @@
 """Model families as data: one record says how a family differs, in the switches of `weights.py`.
 
-To add a family, add a record. Everything that a record does not say (shapes, biases, which norms exist) is read from
-the checkpoint itself; a tensor that no part of the record claims stops loading by name.
+To add a family, add a record to the table, or register one from outside (`register_family`). Everything that a record
+does not say (shapes, biases, which norms exist) is read from the checkpoint itself; a tensor that no part of the record
+claims stops loading by name.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from circuits.errors import ModelError
 from circuits.models.weights import Activation
+
+NormKind = Literal["layer", "rms"]
+Positions = Literal["learned", "rotary", "alibi"]
 
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
@@ -29,8 +33,8 @@ ACTIVATIONS: dict[str, Activation] = {
 class Family:
     """How one architecture computes. Functions take the Hugging Face configuration."""
 
-    norm: Literal["layer", "rms"]
-    positions: Literal["learned", "rotary", "alibi"]
+    norm: NormKind
+    positions: Positions
     norm_gain_offset: float = 0.0
     """Added to every stored norm gain (Gemma stores gain - 1)."""
     position_offset: int = 0
@@ -159,6 +163,9 @@ FAMILIES: dict[str, Family] = {
 }
 """By the class name that a Hugging Face configuration gives under `architectures`."""
 
+REGISTERED: dict[str, Family] = {}
+"""What `register_family` has added in this process."""
+
 NATIVE = "TransformerLensNative"
 
 _MISSING_PARTS = (
@@ -169,14 +176,52 @@ _MISSING_PARTS = (
 )
 
 
+def register_family(architecture: str, family: Family) -> None:
+    """Make an architecture loadable by a record of one's own, for this process.
+
+    `architecture` is the class name that a configuration gives under `architectures` (`SeedOssForCausalLM`); TransformerLens
+    must know it too. Loading checks the record against the original as it does the families of the table. A record
+    registered before is replaced. Raises ModelError for what is no record, a switch that does not fit, or a family of the
+    table.
+    """
+    if not isinstance(family, Family):
+        raise ModelError(f"register_family: expected a Family for {architecture!r}, got {type(family).__name__}")
+    if not (isinstance(architecture, str) and architecture.isidentifier()):
+        raise ModelError(f"register_family: {architecture!r} is no class name; expected one such as 'LlamaForCausalLM'")
+    if architecture in FAMILIES:
+        raise ModelError(f"register_family: {architecture} is a family of the package, which cannot be replaced")
+    for field in dataclasses.fields(Family):
+        value = getattr(family, field.name)
+        if (wanted := _misfit(field.name, value)) is not None:
+            raise ModelError(f"register_family: {architecture}: {field.name}={value!r}, expected {wanted}")
+    REGISTERED[architecture] = family
+
+
+def _misfit(name: str, value: Any) -> str | None:
+    """What was expected of a switch that does not fit, or None. The types are those of the table's own defaults."""
+    literals = {"norm": get_args(NormKind), "positions": get_args(Positions)}
+    if name in literals:
+        return None if value in literals[name] else f"one of {', '.join(literals[name])}"
+    if name == "only":
+        entries = isinstance(value, tuple) and all(isinstance(entry, tuple) and len(entry) == 3 for entry in value)
+        fits = entries and all(isinstance(a, str) and isinstance(b, tuple) and b and isinstance(c, str) for a, b, c in value)
+        return None if fits else "a tuple of (configuration attribute, values that are represented, name of the part)"
+    default = getattr(_LLAMA, name)
+    if callable(default):
+        return None if callable(value) else "a function of the configuration"
+    fits = isinstance(value, bool) if isinstance(default, bool) else isinstance(value, int | type(default))
+    return None if fits else f"a {type(default).__name__}"
+
+
 def find_family(architecture: str, config: Any) -> Family:
     """The record of an architecture, with the configuration checked. Raises ModelError that names the part which this
     toolkit does not represent."""
-    family = FAMILIES.get(architecture)
+    family = FAMILIES.get(architecture) or REGISTERED.get(architecture)
     if family is None:
         raise ModelError(
             f"{architecture} cannot be run as a graph: {_missing_part(architecture, config)} is not represented. "
-            f"Represented: {', '.join(FAMILIES)} and models native to TransformerLens."
+            f"Represented: {', '.join(FAMILIES | REGISTERED)} and models native to TransformerLens; "
+            "circuits.models.register_family adds a record of your own."
         )
     for attribute, allowed, part in family.only:
         value = getattr(config, attribute, allowed[0])

@@ -132,12 +132,17 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 _HEADS = {"GPT2": "LMHeadModel", "Bert": "ForMaskedLM", "T5": "ForConditionalGeneration"}
 
 
+def class_name(prefix: str) -> str:
+    """The Hugging Face class of a language model of that prefix, as configurations name it."""
+    return f"{prefix}{_HEADS.get(prefix, 'ForCausalLM')}"
+
+
 def build(prefix: str, config: dict[str, Any], seed: int = 0) -> Any:
     """A model of that class in float32 with every parameter away from zero and one."""
     made = getattr(transformers, f"{prefix}Config")(**config)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = getattr(transformers, f"{prefix}{_HEADS.get(prefix, 'ForCausalLM')}")(made)
+        model = getattr(transformers, class_name(prefix))(made)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.2 * torch.randn_like(parameter))

@@ -13,7 +13,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.errors import ModelError, NonFiniteError
 from circuits.models import Model, TokenBatch, load_model
-from tests.models.checkpoints import RECIPES, REFUSED, original, without_downcasts
+from circuits.models.families import FAMILIES
+from tests.models.checkpoints import RECIPES, REFUSED, class_name, original, without_downcasts
 
 EXACT = ("gpt2", "gpt2 scaled by layer")
 """The families that Hugging Face computes in float64 throughout. The others compute scores, softmax or norms in
@@ -45,6 +46,10 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
     """The largest difference."""
     assert ours.shape == theirs.shape
     return float((ours - theirs).abs().max())
+
+
+def test_every_family_of_the_table_has_a_checkpoint_here() -> None:
+    assert {class_name(prefix) for prefix, _ in RECIPES.values()} == set(FAMILIES)
 
 
 @families
