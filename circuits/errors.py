@@ -31,3 +31,13 @@ class NonFiniteError(CircuitsError):
 
 class MemoryBudgetError(CircuitsError):
     """A computation would need more memory than its budget; refused before anything is allocated."""
+
+
+def shown(value: object) -> str:
+    """Quote a value for an error message: one line of at most about 80 characters, whatever the value."""
+    if isinstance(value, str):
+        quoted = repr(str(value[:80]))
+        return quoted if len(quoted) <= 84 else f"{quoted[:80]}…"
+    if isinstance(value, int) and abs(value) > 2**64:
+        return "a huge whole number"
+    return repr(value) if value is None or isinstance(value, (bool, int, float)) else f"a {type(value).__name__}"

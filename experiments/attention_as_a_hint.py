@@ -24,7 +24,7 @@ from circuits.cli.progress import ProgressBars
 from circuits.errors import CircuitsError
 from circuits.patching import AttentionTrace
 from circuits.tasks import mini_facts
-from circuits.tasks.readers import read_facts
+from circuits.tasks.sources.readers import read_facts
 
 
 def table(found: AttentionTrace) -> pd.DataFrame:

@@ -15,13 +15,13 @@ from circuits.cli.loading import load
 from circuits.cli.progress import ProgressBars
 from circuits.errors import CircuitsError
 from circuits.models import Model
-from circuits.search.curves import Curve
 from circuits.search.discover import Discovery, Method, discover
-from circuits.search.roc import node_scores, roc
+from circuits.search.judging.curves import Curve
+from circuits.search.judging.roc import node_scores, roc
 from circuits.tasks import PromptPairs
-from circuits.tasks.known import KnownCircuit, known_circuit, known_for, precision_recall
 from circuits.tasks.metrics import Metric, answer_logits
 from circuits.tasks.registry import task
+from circuits.tasks.sources.known import KnownCircuit, known_circuit, known_for, precision_recall
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,15 +30,15 @@ from circuits.attribution import EdgeScores, attribute_edges
 from circuits.cli.progress import ProgressBars
 from circuits.errors import CircuitsError
 from circuits.graph import Circuit
-from circuits.graph.progress import Progress
 from circuits.models.planted import Planted
-from circuits.search.acdc import acdc_thresholds
+from circuits.progress import Progress
+from circuits.search.acdc.descent import acdc_thresholds
+from circuits.search.judging.roc import node_scores, roc
 from circuits.search.pruning import prune_edges
-from circuits.search.roc import node_scores, roc
 from circuits.search.screening import Screening, screen_then_verify
 from circuits.tasks import PromptPairs
+from circuits.tasks.library.planted import carrying, planted_task
 from circuits.tasks.metrics import logit_difference
-from circuits.tasks.planted import carrying, planted_task
 from experiments.ground_truth_models import trained_route
 
 PLANTED = ("induction", "recall", "gate", "or", "chain")

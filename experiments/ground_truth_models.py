@@ -19,12 +19,12 @@ from torch import Tensor
 
 import circuits
 from circuits.models.planted import HopWords, Planted
-from circuits.models.planted_chain import chain_circuit
-from circuits.models.planted_parts import Head, Space, bare_block, distractor_head, planted_model
+from circuits.models.planted.chain import chain_circuit
+from circuits.models.planted.parts import Head, Space, bare_block, distractor_head, planted_model
 from circuits.models.weights import Weights
 from circuits.tasks import PromptPairs
+from circuits.tasks.library.planted import hop_pairs, planted_logic_pairs
 from circuits.tasks.metrics import accuracy, answer_logits, logit_difference
-from circuits.tasks.planted import hop_pairs, planted_logic_pairs
 
 HOPS, N_HEADS, D_HEAD = 2, 5, 16
 D_TOKEN, D_CARRIED, D_SCRATCH = 32, 16, 24

@@ -30,7 +30,7 @@ from circuits.cli.output import staged
 from circuits.cli.progress import ProgressBars
 from circuits.errors import CircuitsError
 from circuits.heads import TrainingCurves, steepest
-from circuits.plots.training import PUBLISHED, phase_change_figure
+from circuits.plots.heads.training import PUBLISHED, phase_change_figure
 from experiments.ground_truth import chosen
 from experiments.phase_change_training import Recipe, train
 

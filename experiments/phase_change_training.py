@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from circuits.errors import FileFormatError
-from circuits.graph.storage import write_whole
+from circuits.files.writing import write_whole
 from circuits.heads import Snapshot, TrainingCurves, take_snapshot
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward

@@ -25,7 +25,7 @@ from circuits.cli.progress import ProgressBars
 from circuits.errors import CircuitsError
 from circuits.models import Model
 from circuits.patching import Traces
-from circuits.patching.facts_tracing import trace_facts
+from circuits.patching.tracing.facts import trace_facts
 from circuits.tasks import mini_facts, read_rome_json
 
 XL_SHAPE = (48, 25, 1600, 50257)

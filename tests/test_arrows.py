@@ -8,6 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "circuits"
 ROOMS = (
     "errors",
+    "progress",
+    "statistics",
+    "files",
     "graph",
     "models",
     "tasks",
@@ -127,7 +130,7 @@ def test_no_file_postpones_its_annotations(file: str) -> None:
         "from .. import models",
         "import circuits",
         "from circuits import load_model",
-        "def f():\n    from circuits.search.induction import find",
+        "def f():\n    from circuits.search.mechanisms.induction import find",
     ],
 )
 def test_this_test_sees_an_upward_import(code: str) -> None:

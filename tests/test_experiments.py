@@ -12,8 +12,8 @@ from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_f
 from circuits import tasks
 from circuits.attribution import attribute_edges
 from circuits.models import Model, load_model
-from circuits.search.evaluate import evaluate
-from circuits.search.verdict import Verdict
+from circuits.search.judging.evaluate import evaluate
+from circuits.search.judging.verdict import Verdict
 from circuits.tasks.metrics import logit_difference
 from experiments import attention_as_a_hint, attribution_agreement, discovery, greater_than, ground_truth, ioi
 from experiments.benchmarks import attribution, attribution_work

@@ -13,7 +13,7 @@ from circuits.heads import composition_scores
 from circuits.heads.dynamics import token_losses
 from circuits.models import Model
 from circuits.tasks import PromptPairs, metrics
-from circuits.tasks.likelihood import next_token_logits, token_log_probabilities
+from circuits.tasks.behavioural.likelihood import next_token_logits, token_log_probabilities
 from tests.models.native import native_bridge
 
 EDGE, PATH = "a0.h0->a1.h0<k>", ["a0.h0", "a1.h0<k>", "logits"]

@@ -16,12 +16,12 @@ from circuits.attribution.writers import deltas
 from circuits.errors import CircuitsError, MemoryBudgetError, NonFiniteError
 from circuits.graph import Node
 from circuits.graph.places import reads_from
-from circuits.graph.progress import Progress
 from circuits.models import Model, Run
-from circuits.patching.base import held_nodes, plain_run
+from circuits.patching.engine.base import held_nodes, plain_run
+from circuits.patching.engine.sites import Positions, differing, position_masks
+from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
-from circuits.patching.sites import Positions, differing, position_masks
-from circuits.patching.sweep import BUDGET
+from circuits.progress import Progress
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, of_prompts
 
@@ -235,7 +235,7 @@ def _into(flat: Tensor, slope: Tensor, count: int) -> Tensor:
 def _exact(
     model: Model, pairs: PromptPairs, metric: Metric, positions: Positions, budget: int, progress: Progress | None
 ) -> EdgeScores:
-    from circuits.patching.path_patching import patch_edges
+    from circuits.patching.paths import patch_edges
 
     effects = patch_edges(model, pairs, metric, positions=positions, direction="noising", budget=budget, progress=progress)
     graph = model.graph()

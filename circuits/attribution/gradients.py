@@ -13,8 +13,8 @@ from circuits.models.folding import behind_norm
 from circuits.models.forward import forward
 from circuits.models.layers import SLOTS, Geometry, Slot, activate, headed, norm_scale, placed
 from circuits.models.weights import MLP, Attention, Norm
-from circuits.patching.base import refuse_non_finite
-from circuits.patching.reading import Reading as MetricReading
+from circuits.patching.engine.base import refuse_non_finite
+from circuits.patching.engine.reading import Reading as MetricReading
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
 

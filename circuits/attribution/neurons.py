@@ -16,14 +16,14 @@ from circuits.attribution.scores import EdgeScores
 from circuits.attribution.topk import Largest
 from circuits.attribution.writers import head_writing, neuron_writing
 from circuits.errors import CircuitsError, MemoryBudgetError
-from circuits.graph.progress import Progress
 from circuits.models import Model, Run
 from circuits.models.folding import behind_norm, through_norm
 from circuits.models.forward import SLOTS
 from circuits.models.weights import MLP, Block
-from circuits.patching.base import plain_run
+from circuits.patching.engine.base import plain_run
+from circuits.patching.engine.sites import differing
 from circuits.patching.nodes import about
-from circuits.patching.sites import differing
+from circuits.progress import Progress
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, of_prompts
 

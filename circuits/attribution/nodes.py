@@ -11,14 +11,14 @@ from circuits.attribution.gradients import Gradients, gradients
 from circuits.attribution.points import points
 from circuits.attribution.relevance import relevance
 from circuits.errors import CircuitsError
-from circuits.graph.progress import Progress
 from circuits.models import Model, Run
-from circuits.patching.base import plain_run
 from circuits.patching.effects import Effects, effects_of
+from circuits.patching.engine.base import plain_run
+from circuits.patching.engine.reading import Reading
+from circuits.patching.engine.sites import differing
+from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
-from circuits.patching.reading import Reading
-from circuits.patching.sites import differing
-from circuits.patching.sweep import BUDGET
+from circuits.progress import Progress
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, of_prompts
 

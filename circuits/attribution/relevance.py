@@ -17,7 +17,7 @@ from circuits.models.forward import forward
 from circuits.models.layers import activate, linear, mix, norm_scale
 from circuits.models.run import Reads
 from circuits.models.weights import MLP, Attention, Block, Norm, Weights
-from circuits.patching.reading import Reading
+from circuits.patching.engine.reading import Reading
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
 

@@ -12,10 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import CircuitsError, GraphError, NonFiniteError
+from circuits.files.results import load_result, save_result
 from circuits.graph import Circuit, Edge, Graph
 from circuits.graph.places import edge_at, on_paths, places, reads_from
-from circuits.graph.results import load_result, save_result
-from circuits.patching.members import is_edge
+from circuits.patching.subgraphs.members import is_edge
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

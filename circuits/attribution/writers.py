@@ -9,7 +9,7 @@ from torch import Tensor
 from circuits.models import Run
 from circuits.models.folding import through_norm
 from circuits.models.layers import mlp_output
-from circuits.patching.outside import scaled_heads, scaled_neurons
+from circuits.patching.subgraphs.outside import scaled_heads, scaled_neurons
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -84,7 +84,7 @@ def induction(
       circuits induction --model gpt2 --sequences 64
       circuits induction --model path/to/checkpoint --out results --json
     """
-    from circuits.cli import induction as command
+    from circuits.cli.commands import induction as command
 
     command.run(model=model, out=out, sequences=sequences, seed=seed, device=device, dtype=dtype, as_json=as_json)
 
@@ -118,7 +118,7 @@ def heads(
       circuits heads --model gpt2 --sort copying --top 20
       circuits heads --text book.txt --out scores.csv
     """
-    from circuits.cli import heads as command
+    from circuits.cli.commands import heads as command
 
     command.run(model=model, text=text, sort=sort, top=top, out=out, seed=seed, device=device, dtype=dtype, as_json=as_json)
 
@@ -179,7 +179,7 @@ def trace(
       circuits trace --severed --window 1 --noise 0.3
       circuits trace --open out/trace-mini/trace.json
     """
-    from circuits.cli import trace as command
+    from circuits.cli.commands import trace as command
 
     if open_file is not None:
         refuse_with_open(context)
@@ -226,7 +226,7 @@ def recall(
       circuits recall --model gpt2 --facts known_1000.json --count 64
       circuits recall --min-effect 0.1 --json
     """
-    from circuits.cli import recall as command
+    from circuits.cli.commands import recall as command
 
     command.run(
         model=model,
@@ -252,7 +252,7 @@ def models(as_json: AsJson = False) -> None:
       circuits models
       circuits models --json
     """
-    from circuits.cli import models as command
+    from circuits.cli.commands import models as command
 
     command.run(as_json=as_json)
 
@@ -274,7 +274,7 @@ def export(
       circuits export circuit.json --to graphml --out circuit.graphml
       circuits export circuit.json --to dot | dot -Tsvg > circuit.svg
     """
-    from circuits.cli import files
+    from circuits.cli.commands import files
 
     files.export(file, to=to, out=out)
 
@@ -289,7 +289,7 @@ def info(file: CircuitFile, as_json: AsJson = False) -> None:
       circuits info out/induction-mini/circuit.json
       circuits info circuit.mib.json --json
     """
-    from circuits.cli import files
+    from circuits.cli.commands import files
 
     files.info(file, as_json=as_json)
 

@@ -13,7 +13,7 @@ from circuits.cli.prompts import TASKS, PromptOptions, check_metric, metric_of
 from circuits.cli.text import filled, one_line
 from circuits.errors import CircuitsError, FileFormatError, PromptError
 from circuits.models import Model
-from circuits.search.verdict import Verdict
+from circuits.search.judging.verdict import Verdict
 from circuits.tasks import PromptPairs, task
 from circuits.tasks.metrics import Metric
 from circuits.tasks.registry import is_task

@@ -60,7 +60,7 @@ def lens(
       circuits lens --tuned tuned.safetensors
       circuits lens --open out/lens-mini/lens.json
     """
-    from circuits.cli import lens as command
+    from circuits.cli.commands import lens as command
 
     if open_file is not None:
         refuse_with_open(context)

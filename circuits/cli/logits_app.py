@@ -61,7 +61,7 @@ def logits(
       circuits logits --model gpt2 --prompts ioi.csv --top 30
       circuits logits --open out/logits-mini/logits.json
     """
-    from circuits.cli import logits as command
+    from circuits.cli.commands import logits as command
     from circuits.cli.prompts import PromptOptions
 
     own = clean is not None or corrupt is not None

@@ -17,7 +17,7 @@ from circuits.cli.text import one_line
 from circuits.errors import MemoryBudgetError
 from circuits.models import Model
 from circuits.patching import Ablation, Effects
-from circuits.patching.bootstrap import Effect
+from circuits.statistics import Effect
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
 

@@ -63,7 +63,7 @@ def neuron(
       circuits neuron --model gpt2
       circuits neuron --open out/neuron-mini/neuron.json
     """
-    from circuits.cli import neuron as command
+    from circuits.cli.commands import neuron as command
 
     asked = command.Question(name=name, text=text, limit=limit, top=top, through=through, clamp=clamp, prompt=prompt, seed=seed)
     if open_file is not None:

@@ -116,7 +116,7 @@ def patch(
       circuits patch --model gpt2 --prompts ioi.csv --nodes heads --direction noising
       circuits patch --open out/patch-mini/effects.json --top 30
     """
-    from circuits.cli import patch as command
+    from circuits.cli.commands import patch as command
     from circuits.cli.measured import Setting
     from circuits.cli.prompts import PromptOptions
 
@@ -190,7 +190,7 @@ def ablate(
       circuits ablate --self-repair --kind resample
       circuits ablate --open out/ablate-mini/ablation.json
     """
-    from circuits.cli import ablate as command
+    from circuits.cli.commands import ablate as command
     from circuits.cli.measured import Setting
     from circuits.cli.prompts import PromptOptions, names_of
 

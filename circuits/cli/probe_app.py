@@ -60,7 +60,7 @@ def probe(
       circuits probe --minimal-pairs blimp/*.jsonl --text book.txt --json
       circuits probe --open scores.json --out scores.png
     """
-    from circuits.cli import probe as command
+    from circuits.cli.commands import behaviour as command
 
     if open_file is not None:
         refuse_with_open(context)

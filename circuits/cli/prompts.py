@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 
 from circuits.errors import CircuitsError, FileFormatError, PromptError
-from circuits.graph.reading import read_json
+from circuits.files.reading import read_json
 from circuits.models import Model
-from circuits.patching.sites import Positions
+from circuits.patching.engine.sites import Positions
 from circuits.tasks import (
     PromptPairs,
     fact_pairs,
@@ -20,7 +20,7 @@ from circuits.tasks import (
     registry,
 )
 from circuits.tasks.metrics import Metric, answer_logits
-from circuits.tasks.readers import LARGEST_FILE
+from circuits.tasks.sources.readers import LARGEST_FILE
 
 TASKS = tuple(registry.TASKS)
 """The first one is taken where none is named."""

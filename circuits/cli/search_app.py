@@ -82,8 +82,8 @@ def discover(
       circuits discover --task docstring --method acdc --edges 50 --count 16
       circuits discover --task ioi.csv --method exact --json
     """
-    from circuits.cli import discover as command
     from circuits.cli.asked import Asked
+    from circuits.cli.commands import discover as command
 
     asked = Asked(
         model=model, device=device, dtype=dtype, task=task, count=count, metric=metric, seed=seed, memory=memory, out=out
@@ -134,8 +134,8 @@ def evaluate(
       circuits evaluate ioi_circuit.mib.json --model gpt2 --task ioi
       circuits evaluate circuit.json --task facts --outside mean --no-minimality
     """
-    from circuits.cli import evaluate as command
     from circuits.cli.asked import Asked
+    from circuits.cli.commands import evaluate as command
 
     asked = Asked(
         model=model, device=device, dtype=dtype, task=task, count=count, metric=metric, seed=seed, memory=memory, out=out
@@ -158,6 +158,6 @@ def compare(
       circuits compare out/discover-mini/circuit.json out/discover-mini-exact/circuit.json
       circuits compare mine.json theirs.mib.json --out out/compare --json
     """
-    from circuits.cli import compare as command
+    from circuits.cli.commands import compare as command
 
     command.run(a, b, out=out, as_json=as_json)

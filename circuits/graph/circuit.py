@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from circuits.errors import GraphError
-from circuits.graph import contents, plain, selection
+from circuits.files import plain
+from circuits.graph import contents, selection
 from circuits.graph.contents import Element, Known, Names, Position
 from circuits.graph.graph import Graph
 from circuits.graph.named import Named

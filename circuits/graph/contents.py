@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
-from circuits.errors import GraphError
-from circuits.graph import plain
+from circuits.errors import GraphError, shown
+from circuits.files import plain
 from circuits.graph.graph import Graph
-from circuits.graph.nodes import Edge, Node, shown
+from circuits.graph.nodes import Edge, Node
 
 Element = Node | Edge
 Position = int | str

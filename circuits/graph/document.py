@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from circuits.errors import GraphError
-from circuits.graph import plain
+from circuits.errors import GraphError, shown
+from circuits.files import plain
 from circuits.graph.circuit import Circuit
 from circuits.graph.contents import Element
 from circuits.graph.graph import Graph
-from circuits.graph.nodes import Edge, Node, Reader, shown
+from circuits.graph.nodes import Edge, Node, Reader
 
 if TYPE_CHECKING:
     import networkx

@@ -7,8 +7,8 @@ staircase: an edge exists exactly where `writer_index(writer) < writers_before(r
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from circuits.errors import GraphError
-from circuits.graph.nodes import Edge, Node, NodeKind, Reader, Slot, shown
+from circuits.errors import GraphError, shown
+from circuits.graph.nodes import Edge, Node, NodeKind, Reader, Slot
 
 _LIMITS = {"n_layers": (0, 10_000), "n_heads": (1, 10_000), "n_key_value_heads": (1, 10_000), "d_mlp": (0, 10_000_000)}
 

@@ -9,11 +9,11 @@ has no place for positions, evidence, roles or metadata other than `d_model`.
 
 from collections.abc import Mapping
 
-from circuits.errors import GraphError
-from circuits.graph import plain
+from circuits.errors import GraphError, shown
+from circuits.files import plain
 from circuits.graph.circuit import Circuit
 from circuits.graph.graph import Graph
-from circuits.graph.nodes import Edge, shown
+from circuits.graph.nodes import Edge
 
 
 def to_mib(circuit: Circuit) -> dict[str, object]:

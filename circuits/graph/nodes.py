@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from circuits.errors import GraphError
+from circuits.errors import GraphError, shown
 
 NodeKind = Literal["input", "head", "mlp", "neuron", "logits"]
 Slot = Literal["q", "k", "v"]
@@ -18,16 +18,6 @@ _MLP = re.compile(rf"m{_NUMBER}(?:\.n{_NUMBER})?", re.ASCII)
 _LARGEST = 999_999_999
 _HAS_LAYER = {"input": False, "head": True, "mlp": True, "neuron": True, "logits": False}
 _HAS_INDEX = {"input": False, "head": True, "mlp": False, "neuron": True, "logits": False}
-
-
-def shown(value: object) -> str:
-    """Quote a value for an error message: one line of at most about 80 characters, whatever the value."""
-    if isinstance(value, str):
-        quoted = repr(str(value[:80]))
-        return quoted if len(quoted) <= 84 else f"{quoted[:80]}…"
-    if isinstance(value, int) and abs(value) > 2**64:
-        return "a huge whole number"
-    return repr(value) if value is None or isinstance(value, (bool, int, float)) else f"a {type(value).__name__}"
 
 
 def _check_number(value: object, *, needed: bool, field: str, kind: str) -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from circuits.errors import GraphError
+from circuits.errors import GraphError, shown
 from circuits.graph.graph import Graph
-from circuits.graph.nodes import Edge, Node, shown
+from circuits.graph.nodes import Edge, Node
 
 
 def on_paths(graph: Graph, edges: Iterable[Edge]) -> tuple[list[Edge], list[Node]]:

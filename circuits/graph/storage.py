@@ -5,18 +5,17 @@
 """
 
 import json
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from circuits.errors import FileFormatError, GraphError, NonFiniteError
+from circuits.errors import FileFormatError, GraphError, NonFiniteError, shown
+from circuits.files.reading import LARGEST_FILE, read_json
+from circuits.files.writing import write_whole
 from circuits.graph.circuit import Circuit
 from circuits.graph.document import from_document, to_document, to_networkx
 from circuits.graph.mib import from_mib, to_mib
-from circuits.graph.nodes import shown
-from circuits.graph.reading import LARGEST_FILE, read_json
 
 FORMAT = "transformer-circuits/circuit"
 VERSION = 1
@@ -181,21 +180,6 @@ def load(path: str | Path, *, every_edge: bool = False, max_bytes: int = LARGEST
         return from_json(value)
     except (GraphError, NonFiniteError) as error:
         raise FileFormatError(f"{path}: {error}") from None
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write to a new file beside the target, then rename it; raises FileFormatError where that fails."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise FileFormatError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _dump(value: object) -> str:

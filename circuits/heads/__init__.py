@@ -1,8 +1,8 @@
 """What a head does, from its attention pattern and from its weights."""
 
-from circuits.heads.all_tables import Tables, measured_scale, tables
-from circuits.heads.attention_probe import AttentionProbe, probe_attention
-from circuits.heads.bugs import SkipTrigramBug, crossed_trigrams, skip_trigram_bugs
+from circuits.heads.attention.attention_probe import AttentionProbe, probe_attention
+from circuits.heads.attention.labels import HeadLabels, label_heads
+from circuits.heads.attention.tracing import flow, flow_network, lat, norm_weighted, rollout, trace_attention
 from circuits.heads.composition import (
     Composition,
     composition_scores,
@@ -11,13 +11,13 @@ from circuits.heads.composition import (
 )
 from circuits.heads.compression import Compression, compress_heads
 from circuits.heads.dynamics import Snapshot, TrainingCurves, score_checkpoints, take_snapshot
-from circuits.heads.labels import HeadLabels, label_heads
 from circuits.heads.phase_change import PhaseChange, find_phase_change, steepest
 from circuits.heads.scores import HeadScores, score_heads
-from circuits.heads.skip_trigrams import SkipTrigram, skip_trigrams
-from circuits.heads.tracing import flow, flow_network, lat, norm_weighted, rollout, trace_attention
-from circuits.heads.virtual import VirtualHead, virtual_heads, virtual_table
-from circuits.heads.weight_tables import WeightTable, bigram_table, ov_table, qk_table
+from circuits.heads.weight_tables.all_tables import Tables, measured_scale, tables
+from circuits.heads.weight_tables.bugs import SkipTrigramBug, crossed_trigrams, skip_trigram_bugs
+from circuits.heads.weight_tables.skip_trigrams import SkipTrigram, skip_trigrams
+from circuits.heads.weight_tables.table import WeightTable, bigram_table, ov_table, qk_table
+from circuits.heads.weight_tables.virtual import VirtualHead, virtual_heads, virtual_table
 
 __all__ = [
     "AttentionProbe",

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, NonFiniteError, PromptError
+from circuits.files.results import load_result, save_result
 from circuits.graph import Node
-from circuits.graph.results import load_result, save_result
 from circuits.heads.composition import composition_scores
 from circuits.heads.phase_change import PhaseChange, find_phase_change
 from circuits.heads.scores import score_heads

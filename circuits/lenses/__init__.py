@@ -1,18 +1,18 @@
 """Reading activations and weights out as tokens."""
 
-from circuits.lenses.clamping import Clamp, clamp
 from circuits.lenses.comparison import LensComparison, compare_lenses
-from circuits.lenses.direct import logits
-from circuits.lenses.direct_logits import DirectLogits
-from circuits.lenses.found import Triggers
+from circuits.lenses.direct.attribution import logits
+from circuits.lenses.direct.direct_logits import DirectLogits
 from circuits.lenses.lens import Lens
 from circuits.lenses.logit_lens import logit_lens
-from circuits.lenses.memories import Agreement, Values, key_value_agreement, read_values
-from circuits.lenses.neurons import NeuronReport, neuron
-from circuits.lenses.triggers import find_triggers
+from circuits.lenses.neurons.clamping import Clamp, clamp
+from circuits.lenses.neurons.memories import Agreement, Values, key_value_agreement, read_values
+from circuits.lenses.neurons.places import Triggers
+from circuits.lenses.neurons.report import NeuronReport, neuron
+from circuits.lenses.neurons.triggers import find_triggers
+from circuits.lenses.neurons.updates import SubUpdates, sub_updates
+from circuits.lenses.training import train_tuned_lens
 from circuits.lenses.tuned_lens import TunedLens
-from circuits.lenses.tuning import train_tuned_lens
-from circuits.lenses.updates import SubUpdates, sub_updates
 
 __all__ = [
     "Agreement",

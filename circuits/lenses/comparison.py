@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
-from circuits.graph.progress import Progress
-from circuits.graph.results import load_result, save_result
+from circuits.files.results import load_result, save_result
 from circuits.lenses.streaming import Source, read_sources
 from circuits.lenses.tuned_lens import TunedLens
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.layers import normalise
+from circuits.progress import Progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.errors import CircuitsError
-from circuits.graph.results import load_result, save_result
+from circuits.files.results import load_result, save_result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,15 +9,15 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuits.errors import MemoryBudgetError, NonFiniteError, PromptError
-from circuits.graph.progress import Progress
+from circuits.lenses.direct.targets import Target, token_ids
 from circuits.lenses.lens import Lens, RowKind
-from circuits.lenses.questions import Target, token_ids
 from circuits.lenses.rows import Row, group_vectors, parse_rows, residual_at
 from circuits.lenses.streaming import Reading, Source, read_sources
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.layers import normalise
 from circuits.models.model import Prompts
+from circuits.progress import Progress
 
 if TYPE_CHECKING:
     from circuits.lenses.tuned_lens import TunedLens

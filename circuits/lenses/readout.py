@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.heads.composition import folded_unembedding
-from circuits.heads.ranking import best_of_rows
+from circuits.heads.weight_tables.ranking import best_of_rows
 from circuits.models import Model
 from circuits.models.folding import behind_norm
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import MemoryBudgetError
-from circuits.heads.ranking import best_of_rows
+from circuits.heads.weight_tables.ranking import best_of_rows
 from circuits.models.weights import Weights
 
 HELD = 6

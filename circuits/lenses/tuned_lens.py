@@ -15,8 +15,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from circuits.errors import CircuitsError, FileFormatError, ModelError
-from circuits.graph.reading import LARGEST_FILE
-from circuits.graph.storage import write_whole
+from circuits.files.reading import LARGEST_FILE
+from circuits.files.writing import write_whole
 from circuits.lenses.streaming import wide
 from circuits.models import Model
 

@@ -1,12 +1,12 @@
 """What a model computes: loading, weights, and the forward pass."""
 
 from circuits.models.edits import Edit
-from circuits.models.families import Family, register_family
-from circuits.models.load import from_bridge, load_model
+from circuits.models.loading.families import Family, register_family
+from circuits.models.loading.load import from_bridge, load_model
+from circuits.models.loading.sources import bundled_models
 from circuits.models.model import Model
 from circuits.models.outputs import attention_bias, node_output
 from circuits.models.run import Run
-from circuits.models.sources import bundled_models
 from circuits.models.tokens import TokenBatch
 
 __all__ = [

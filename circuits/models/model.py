@@ -37,7 +37,7 @@ class Model:
     def from_bridge(cls, bridge: Any, *, name: str | None = None) -> "Model":
         """A checked model from a TransformerBridge, raw or in compatibility mode; the bridge is kept, its weights
         are shared where its layout allows. Raises ModelError for parts that are not represented."""
-        from circuits.models.load import from_bridge
+        from circuits.models.loading.load import from_bridge
 
         return from_bridge(bridge, name=name)
 

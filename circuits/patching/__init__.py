@@ -1,19 +1,19 @@
 """What happens if: interventions, exact. Many patched runs share one base run and ride through the layers together."""
 
-from circuits.patching.ablation import Ablation, ablate
-from circuits.patching.attention_trace import Agreement, AttentionTrace
-from circuits.patching.attention_tracing import attention
-from circuits.patching.causal_tracing import causal_trace, noise_level
+from circuits.patching.ablation.ablation import Ablation, ablate
+from circuits.patching.ablation.layers import LayerRemoval, remove_layers
+from circuits.patching.ablation.self_repair import SelfRepair, self_repair
+from circuits.patching.ablation.terms import Terms, order_of_terms
 from circuits.patching.effects import Effects
-from circuits.patching.facts_tracing import trace_facts
-from circuits.patching.knockout import Knockout, attention_knockout
 from circuits.patching.nodes import patch_nodes
-from circuits.patching.path_patching import patch_edges, patch_path
-from circuits.patching.removal import LayerRemoval, remove_layers
-from circuits.patching.self_repair import SelfRepair, self_repair
-from circuits.patching.subgraph import run_circuits
-from circuits.patching.terms import Terms, order_of_terms
-from circuits.patching.traces import Trace, Traces
+from circuits.patching.paths import patch_edges, patch_path
+from circuits.patching.subgraphs.subgraph import run_circuits
+from circuits.patching.tracing.attention import attention
+from circuits.patching.tracing.attention_trace import Agreement, AttentionTrace
+from circuits.patching.tracing.causal import causal_trace, noise_level
+from circuits.patching.tracing.facts import trace_facts
+from circuits.patching.tracing.knockout import Knockout, attention_knockout
+from circuits.patching.tracing.results import Trace, Traces
 
 __all__ = [
     "Ablation",

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
-from circuits.graph.results import load_result, save_result
-from circuits.patching.bootstrap import Effect, ratio_intervals
+from circuits.files.results import load_result, save_result
+from circuits.statistics import Effect, ratio_intervals
 from circuits.tasks import PromptPairs
 from circuits.tasks.prompts import refuse_zero_gap
 

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuits.graph.progress import Progress
 from circuits.models import Model
-from circuits.patching.base import Base
-from circuits.patching.changes import Change, Variant
 from circuits.patching.effects import Direction, Effects, effects_of
-from circuits.patching.reading import Reading
-from circuits.patching.sites import Positions, Site, differing, find_sites, position_masks, value_at
-from circuits.patching.sweep import BUDGET, Sweep
+from circuits.patching.engine.base import Base
+from circuits.patching.engine.change import Change, Variant
+from circuits.patching.engine.reading import Reading
+from circuits.patching.engine.sites import Positions, Site, differing, find_sites, position_masks, value_at
+from circuits.patching.engine.sweep import BUDGET, Sweep
+from circuits.progress import Progress
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
 

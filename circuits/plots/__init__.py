@@ -1,21 +1,21 @@
 """Pictures of results, as matplotlib figures: `figure.savefig("heads.png")` writes one. No pyplot, no global state."""
 
 from circuits.plots.behaviour import behaviour_figure
-from circuits.plots.circuit import circuit_figure
-from circuits.plots.direct import direct_logits_figure
-from circuits.plots.effects import effects_figure
-from circuits.plots.heads import head_scores_figure
+from circuits.plots.graphs.circuit import circuit_figure
+from circuits.plots.graphs.paths import path_figure
+from circuits.plots.heads.patterns import patterns_figure
+from circuits.plots.heads.scores import head_scores_figure
+from circuits.plots.heads.tables import compression_figure, tables_figure
+from circuits.plots.heads.tracing import attention_figure, disagreement_figure, head_labels_figure
+from circuits.plots.heads.training import phase_change_figure
 from circuits.plots.judged import curve_figure, roc_figure, verdict_figure
-from circuits.plots.lens import lens_comparison_figure, lens_curves_figure, lens_figure
-from circuits.plots.losses import ablation_figure, knockout_figure, self_repair_figure
-from circuits.plots.memories import agreement_figure, clamp_figure, neuron_figure, sub_updates_figure, triggers_figure
-from circuits.plots.paths import path_figure
-from circuits.plots.patterns import patterns_figure
-from circuits.plots.tables import compression_figure, tables_figure
-from circuits.plots.terms import layer_removal_figure, terms_figure
-from circuits.plots.traces import role_curves_figure, trace_figure
-from circuits.plots.tracing import attention_figure, disagreement_figure, head_labels_figure
-from circuits.plots.training import phase_change_figure
+from circuits.plots.lenses.direct import direct_logits_figure
+from circuits.plots.lenses.lens import lens_comparison_figure, lens_curves_figure, lens_figure
+from circuits.plots.lenses.memories import agreement_figure, clamp_figure, neuron_figure, sub_updates_figure, triggers_figure
+from circuits.plots.patching.effects import effects_figure
+from circuits.plots.patching.losses import ablation_figure, knockout_figure, self_repair_figure
+from circuits.plots.patching.terms import layer_removal_figure, terms_figure
+from circuits.plots.patching.traces import role_curves_figure, trace_figure
 
 __all__ = [
     "ablation_figure",

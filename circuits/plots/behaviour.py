@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from circuits.errors import CircuitsError
 from circuits.plots.text import shortened, wrapped
-from circuits.tasks.behaviour import BehaviourScores
+from circuits.tasks.behavioural.scores import BehaviourScores
 
 _BASELINES = {"bigram": ("s", "#d55e00"), "unigram": ("^", "#e69f00"), "length": ("D", "#009e73")}
 _FACTS = {"bigram_top1": ("s", "#d55e00"), "majority_top1": ("^", "#009e73")}

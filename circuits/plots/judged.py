@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from circuits.errors import CircuitsError
-from circuits.patching.bootstrap import Effect
-from circuits.plots.effects import MOST_BARS, NEGATIVE, POSITIVE
+from circuits.plots.patching.effects import MOST_BARS, NEGATIVE, POSITIVE
 from circuits.plots.text import shortened, wrapped
-from circuits.search.curves import Curve
-from circuits.search.roc import Roc
-from circuits.search.verdict import Verdict
+from circuits.search.judging.curves import Curve
+from circuits.search.judging.roc import Roc
+from circuits.search.judging.verdict import Verdict
+from circuits.statistics import Effect
 
 _STYLES = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#e69f00", "v"), ("#56b4e9", "P"))
 """Colours that are told apart by colour-blind eyes, each with a marker of its own."""

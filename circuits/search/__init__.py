@@ -1,17 +1,17 @@
 """Finding circuits and judging them."""
 
-from circuits.search.acdc import acdc, acdc_thresholds
-from circuits.search.compare import Comparison, compare
-from circuits.search.curves import Curve, faithfulness_curve
+from circuits.search.acdc.descent import acdc, acdc_thresholds
 from circuits.search.discover import Discovery, discover
-from circuits.search.evaluate import evaluate, faithfulness
-from circuits.search.factual_recall import find_factual_recall_circuit
-from circuits.search.induction import find_induction_circuit
+from circuits.search.judging.compare import Comparison, compare
+from circuits.search.judging.curves import Curve, faithfulness_curve
+from circuits.search.judging.evaluate import evaluate, faithfulness
+from circuits.search.judging.roc import Roc, node_scores, roc
+from circuits.search.judging.verdict import Verdict
+from circuits.search.mechanisms.induction import find_induction_circuit
+from circuits.search.mechanisms.recall import find_factual_recall_circuit
 from circuits.search.pruning import prune_edges
-from circuits.search.roc import Roc, node_scores, roc
 from circuits.search.screening import Screening, screen_then_verify
 from circuits.search.shrinking import shrink
-from circuits.search.verdict import Verdict
 
 __all__ = [
     "Comparison",

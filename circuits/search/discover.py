@@ -9,16 +9,16 @@ from circuits.attribution import EdgeScores, attribute_edges
 from circuits.attribution.edges import KEPT
 from circuits.errors import CircuitsError, PromptError
 from circuits.graph import Circuit
-from circuits.graph.progress import Progress
 from circuits.models import Model
-from circuits.patching.sweep import BUDGET
-from circuits.search.acdc import acdc_thresholds
-from circuits.search.curves import Curve, curve_of
-from circuits.search.evaluate import Judge, faithfulness, verdict_of
+from circuits.patching.engine.sweep import BUDGET
+from circuits.progress import Progress
+from circuits.search.acdc.descent import acdc_thresholds
+from circuits.search.judging.curves import Curve, curve_of
+from circuits.search.judging.evaluate import Judge, faithfulness, verdict_of
+from circuits.search.judging.verdict import Verdict
 from circuits.search.pruning import prune_edges
 from circuits.search.screening import Screening, screen_then_verify
 from circuits.search.shrinking import shrink
-from circuits.search.verdict import Verdict
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
 

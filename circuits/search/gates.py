@@ -12,12 +12,12 @@ from circuits.graph import Graph
 from circuits.models import Model, Run
 from circuits.models.folding import through_norm
 from circuits.models.layers import Geometry, mlp_output, neuron_activations, normalise
-from circuits.patching.base import plain_run
-from circuits.patching.members import is_edge
-from circuits.patching.outside import Ablation, LayerOutside, Outside, outside_of, scaled_heads
-from circuits.patching.reading import Reading
-from circuits.patching.subgraph import first_column
-from circuits.search.slots import Slots
+from circuits.patching.engine.base import plain_run
+from circuits.patching.engine.reading import Reading
+from circuits.patching.subgraphs.members import is_edge
+from circuits.patching.subgraphs.outside import Ablation, LayerOutside, Outside, outside_of, scaled_heads
+from circuits.patching.subgraphs.subgraph import first_column
+from circuits.search.acdc.slots import Slots
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, of_prompts
 

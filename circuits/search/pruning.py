@@ -9,15 +9,15 @@ from torch import Tensor
 from circuits.attribution import EdgeScores
 from circuits.errors import CircuitsError, NonFiniteError
 from circuits.graph import Graph
-from circuits.graph.progress import Progress
 from circuits.models import Model
 from circuits.models.layers import unembed
-from circuits.patching.base import plain_run
-from circuits.patching.members import is_edge
+from circuits.patching.engine.base import plain_run
+from circuits.patching.engine.reading import Reading
+from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
-from circuits.patching.outside import Ablation
-from circuits.patching.reading import Reading
-from circuits.patching.sweep import BUDGET
+from circuits.patching.subgraphs.members import is_edge
+from circuits.patching.subgraphs.outside import Ablation
+from circuits.progress import Progress
 from circuits.search.gates import Gated, open_probability, parts, sampled
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, kl_divergence

@@ -11,16 +11,16 @@ from torch import Tensor
 
 from circuits.attribution import EdgeScores, attribute_edges
 from circuits.graph import Circuit, Edge, Graph, Node, Reader
-from circuits.graph.progress import Progress
 from circuits.models import Model
-from circuits.patching.base import Base, held_nodes, plain_run
-from circuits.patching.bootstrap import Effect, ratio_intervals
-from circuits.patching.changes import Change, Kind, Variant
-from circuits.patching.directions import difference, reading_change
+from circuits.patching.engine.base import Base, held_nodes, plain_run
+from circuits.patching.engine.change import Change, Kind, Variant
+from circuits.patching.engine.directions import difference, reading_change
+from circuits.patching.engine.reading import Reading
+from circuits.patching.engine.sites import differing
+from circuits.patching.engine.sweep import BUDGET, Sweep
 from circuits.patching.nodes import about
-from circuits.patching.reading import Reading
-from circuits.patching.sites import differing
-from circuits.patching.sweep import BUDGET, Sweep
+from circuits.progress import Progress
+from circuits.statistics import Effect, ratio_intervals
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
 from circuits.tasks.prompts import refuse_zero_gap

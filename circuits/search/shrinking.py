@@ -6,12 +6,12 @@ from torch import Tensor
 
 from circuits.attribution import EdgeScores
 from circuits.errors import CircuitsError, NonFiniteError
-from circuits.graph.progress import Progress
 from circuits.models import Model
-from circuits.patching.members import is_edge
+from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
-from circuits.patching.outside import Ablation
-from circuits.patching.sweep import BUDGET
+from circuits.patching.subgraphs.members import is_edge
+from circuits.patching.subgraphs.outside import Ablation
+from circuits.progress import Progress
 from circuits.search.gates import Gated, parts
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric

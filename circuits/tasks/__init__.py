@@ -1,26 +1,26 @@
 """What behaviour is asked about: aligned clean and corrupt prompts, their answers, and numbers from logits."""
 
-from circuits.tasks.behaviour import BehaviourScores
-from circuits.tasks.conllu import Sentence, Word, read_conllu
-from circuits.tasks.docstring import docstring_metric
-from circuits.tasks.facts import fact_pairs, mini_facts, planted_pairs
-from circuits.tasks.greater_than import greater_than_metric
-from circuits.tasks.known import KnownCircuit, known_circuit, known_for, precision_recall
-from circuits.tasks.minimal_pairs import MinimalPair, minimal_pair_prompts, read_blimp_jsonl
-from circuits.tasks.probing import score_facts, score_minimal_pairs
+from circuits.tasks.behavioural.minimal_pairs import MinimalPair, minimal_pair_prompts, read_blimp_jsonl
+from circuits.tasks.behavioural.scores import BehaviourScores
+from circuits.tasks.behavioural.scoring import score_facts, score_minimal_pairs
+from circuits.tasks.library.docstring import docstring_metric
+from circuits.tasks.library.facts import fact_pairs, mini_facts, planted_pairs
+from circuits.tasks.library.greater_than import greater_than_metric
 from circuits.tasks.prompts import PromptPairs
-from circuits.tasks.readers import Fact, read_autocircuit_json, read_eap_ig_csv, read_lre_json, read_rome_json
 from circuits.tasks.registry import TASKS, Task, task
 from circuits.tasks.repeats import repeated_tokens
+from circuits.tasks.sources.conllu import Sentence, Word, read_conllu
+from circuits.tasks.sources.known import KnownCircuit, known_circuit, known_for, precision_recall
+from circuits.tasks.sources.readers import Fact, read_autocircuit_json, read_eap_ig_csv, read_lre_json, read_rome_json
 
 # isort: split
 # After the modules, so that these names are the functions.
-from circuits.tasks.agreement import agreement
-from circuits.tasks.docstring import docstring
-from circuits.tasks.gendered_pronouns import gendered_pronouns
-from circuits.tasks.greater_than import greater_than
-from circuits.tasks.induction import induction
-from circuits.tasks.ioi import ioi
+from circuits.tasks.library.agreement import agreement
+from circuits.tasks.library.docstring import docstring
+from circuits.tasks.library.gendered_pronouns import gendered_pronouns
+from circuits.tasks.library.greater_than import greater_than
+from circuits.tasks.library.induction import induction
+from circuits.tasks.library.ioi import ioi
 
 __all__ = [
     "TASKS",

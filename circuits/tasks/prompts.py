@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.errors import ModelError, NonFiniteError, PromptError
-from circuits.graph.nodes import shown
+from circuits.errors import ModelError, NonFiniteError, PromptError, shown
 from circuits.models import Model, TokenBatch
 
 _BEFORE_A_JOINED_WORD = "([{<\"'“‘«-–—/_@#$&"

@@ -4,16 +4,15 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from circuits.errors import PromptError
-from circuits.graph.nodes import shown
+from circuits.errors import PromptError, shown
 from circuits.models import Model
-from circuits.tasks.agreement import agreement
-from circuits.tasks.docstring import docstring, docstring_metric
-from circuits.tasks.facts import fact_pairs, mini_facts
-from circuits.tasks.gendered_pronouns import gendered_pronouns
-from circuits.tasks.greater_than import greater_than, greater_than_metric
-from circuits.tasks.induction import induction
-from circuits.tasks.ioi import ioi
+from circuits.tasks.library.agreement import agreement
+from circuits.tasks.library.docstring import docstring, docstring_metric
+from circuits.tasks.library.facts import fact_pairs, mini_facts
+from circuits.tasks.library.gendered_pronouns import gendered_pronouns
+from circuits.tasks.library.greater_than import greater_than, greater_than_metric
+from circuits.tasks.library.induction import induction
+from circuits.tasks.library.ioi import ioi
 from circuits.tasks.metrics import Metric, logit_difference
 from circuits.tasks.prompts import PromptPairs
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from circuits.graph import Circuit
 from circuits.models import Model
 from circuits.models.weights import Attention, Block, Norm, Weights
-from circuits.search.acdc import acdc
+from circuits.search.acdc.descent import acdc
 from circuits.tasks import PromptPairs
 from experiments.benchmarks.measure import Row, compare, show
 

@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from circuits.attribution import EdgeScores, attribute_edges
 from circuits.graph import Circuit
 from circuits.models import Model
-from circuits.patching.subgraph import run_circuits
-from circuits.search.curves import MIB_SIZES
+from circuits.patching.subgraphs.subgraph import run_circuits
+from circuits.search.judging.curves import MIB_SIZES
 from circuits.tasks import PromptPairs, metrics
 from experiments.benchmarks import acdc, neuron_edges
 from experiments.benchmarks.attribution_work import AUTOCIRCUIT, autocircuit_rows, lens_rows

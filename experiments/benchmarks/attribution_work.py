@@ -12,8 +12,8 @@ from transformer_lens.tools.analysis import attribution_patching as lens
 
 from circuits.attribution import attribute_edges
 from circuits.models import Model
-from circuits.patching.subgraph import run_circuits
-from circuits.search.curves import MIB_SIZES
+from circuits.patching.subgraphs.subgraph import run_circuits
+from circuits.search.judging.curves import MIB_SIZES
 from circuits.tasks import PromptPairs, metrics
 from experiments.benchmarks.measure import Row, seconds_of
 

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from circuits.models import Model
 from circuits.patching import patch_edges, patch_nodes
-from circuits.patching.causal_tracing import KINDS
+from circuits.patching.tracing.causal import KINDS
 from circuits.tasks import PromptPairs, metrics
 from experiments.benchmarks.forward import random_gpt2
 from experiments.benchmarks.measure import Row, matrix_rate, seconds_of, show

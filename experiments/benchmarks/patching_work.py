@@ -9,10 +9,10 @@ from torch import Tensor
 
 from circuits.models import Edit, Model, Run, TokenBatch
 from circuits.models.layers import embed
-from circuits.patching.base import Base
-from circuits.patching.causal_tracing import Cells, TraceKind
-from circuits.patching.reading import Reading
-from circuits.patching.sweep import Sweep
+from circuits.patching.engine.base import Base
+from circuits.patching.engine.reading import Reading
+from circuits.patching.engine.sweep import Sweep
+from circuits.patching.tracing.causal import Cells, TraceKind
 from circuits.tasks import PromptPairs
 
 DRAWS, TOKENS, SUBJECT, WINDOW = 10, 20, (4, 8), 10

@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import circuits
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
-from circuits.tasks.corpus import read_text, text_rows
 from circuits.tasks.repeats import bos_id
+from circuits.tasks.sources.corpus import read_text, text_rows
 from experiments.benchmarks.measure import seconds_of
 
 PIECE = 128

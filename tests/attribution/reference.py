@@ -16,7 +16,7 @@ from circuits.models.layers import (
     project,
     unembed,
 )
-from circuits.patching.running import single_neuron
+from circuits.patching.engine.variant_pass import single_neuron
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
 

@@ -7,10 +7,10 @@ from circuits import metrics
 from circuits.attribution import EdgeScores, attribute_edges
 from circuits.graph import Circuit, Reader
 from circuits.patching import run_circuits
-from circuits.patching.base import Base
-from circuits.patching.directions import difference, reading_change
-from circuits.patching.reading import Reading
-from circuits.patching.sweep import Sweep
+from circuits.patching.engine.base import Base
+from circuits.patching.engine.directions import difference, reading_change
+from circuits.patching.engine.reading import Reading
+from circuits.patching.engine.sweep import Sweep
 from circuits.tasks.metrics import answer_logits
 from tests.attribution.reference import slow_scores
 from tests.patching.test_sweeps import difference_of, random_case

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from circuits.cli.findings import INDUCTION_FILES
+from circuits.cli.circuit_report import INDUCTION_FILES
 from circuits.cli.output import default_directory, staged
 from circuits.cli.progress import ProgressBars
 from circuits.errors import FileFormatError

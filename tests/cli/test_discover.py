@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 import circuits
 from circuits.attribution import EdgeScores
 from circuits.cli import app
-from circuits.cli.discover import FILES, _known
+from circuits.cli.commands.discover import FILES, _known
 from circuits.graph import Circuit, Graph
-from circuits.search.curves import Curve
 from circuits.search.discover import discover
-from circuits.search.verdict import Verdict
+from circuits.search.judging.curves import Curve
+from circuits.search.judging.verdict import Verdict
 from circuits.tasks import known_circuit
 from tests.cli.conftest import Answer, Command
 from tests.cli.test_errors import check_one_line

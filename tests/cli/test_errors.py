@@ -132,7 +132,7 @@ def test_a_real_process_says_the_same(process: Command, tmp_path: Path) -> None:
 
 
 def test_an_interrupt_ends_with_130(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Path) -> None:
-    import circuits.cli.induction as module
+    import circuits.cli.commands.induction as module
 
     def interrupt(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
@@ -169,7 +169,7 @@ def test_a_fault_of_the_program_is_not_hidden(error: Exception) -> None:
 
 
 def test_an_aborted_question_is_one_line(monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
-    import circuits.cli.models as module
+    import circuits.cli.commands.models as module
 
     def end(*args: object, **options: object) -> None:
         raise EOFError

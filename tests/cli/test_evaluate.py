@@ -8,12 +8,12 @@ import pytest
 
 import circuits
 from circuits.cli.asked import standing
-from circuits.cli.evaluate import FILES
+from circuits.cli.commands.evaluate import FILES
 from circuits.graph import Circuit, Graph
 from circuits.models import Model
-from circuits.patching.bootstrap import Effect
-from circuits.search.evaluate import evaluate
-from circuits.search.verdict import Verdict
+from circuits.search.judging.evaluate import evaluate
+from circuits.search.judging.verdict import Verdict
+from circuits.statistics import Effect
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
 

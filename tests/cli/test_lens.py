@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from circuits.cli.lens import _grid
+from circuits.cli.commands.lens import _grid
 from circuits.lenses import Lens, LensComparison, TunedLens, logit_lens
 from circuits.models import load_model
 from tests.cli.conftest import Command
@@ -107,7 +107,7 @@ def test_bos_can_be_left_out(command: Command, tmp_path: Path) -> None:
 def test_a_training_that_is_interrupted_says_where_it_stands(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, book: Path
 ) -> None:
-    import circuits.cli.lens as module
+    import circuits.cli.commands.lens as module
 
     def interrupt(*args: object, path: Path, **options: object) -> None:
         path.write_bytes(b"so far")

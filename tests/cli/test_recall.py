@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from circuits.cli.recall import FILES
+from circuits.cli.commands.recall import FILES
 from circuits.graph import Circuit
 from tests.cli.conftest import Command
 

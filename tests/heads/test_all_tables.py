@@ -9,9 +9,9 @@ import torch
 
 import circuits
 from circuits.heads import bigram_table, ov_table, qk_table, skip_trigram_bugs, skip_trigrams, virtual_heads, virtual_table
-from circuits.heads.all_tables import measured_scale
 from circuits.heads.composition import copying_eigenvalue_scores, matching_eigenvalue_scores
-from circuits.heads.embedded import embedded
+from circuits.heads.weight_tables.all_tables import measured_scale
+from circuits.heads.weight_tables.embedded import embedded
 from circuits.models.forward import forward
 from circuits.models.layers import norm_scale
 from tests.heads.test_tables import OPTIONS, random_model
@@ -68,7 +68,7 @@ def test_the_measured_scale_is_a_mean_and_a_layer_with_an_mlp_is_not_all_tables(
         runs.append(forward(*args, **options))
         return runs[-1]
 
-    monkeypatch.setattr("circuits.heads.all_tables.forward", kept)
+    monkeypatch.setattr("circuits.heads.weight_tables.all_tables.forward", kept)
     scales = [measured_scale(model, seed=seed) for seed in (0, 1)]
     for scale, run in zip(scales, runs, strict=True):
         assert scale == pytest.approx(float(norm_scale(run.residuals[-1], model.weights.final_norm).mean()), abs=1e-12)
@@ -88,7 +88,7 @@ def test_sources_are_searched_until_none_can_do_better(seed: int, monkeypatch: p
     everything = torch.arange(model.d_vocab)
     share = torch.sigmoid(qk_table(model, "a0.h1").row(everything) - math.log(9))
     dense = torch.einsum("ds,so->sdo", share, ov_table(model, "a0.h1").row(everything)).flatten()
-    monkeypatch.setattr(importlib.import_module("circuits.heads.skip_trigrams"), "BLOCK", 1)  # a source at a time
+    monkeypatch.setattr(importlib.import_module("circuits.heads.weight_tables.skip_trigrams"), "BLOCK", 1)  # a source at a time
     for k in (1, 3, 20, 60):
         best = [one.score for one in skip_trigrams(model, "a0.h1", k, context=10)]
         assert best == pytest.approx(dense.topk(k).values.tolist(), abs=1e-12)

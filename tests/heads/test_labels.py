@@ -13,8 +13,8 @@ from tokenizers import models as tokenizer_models
 
 from circuits.errors import FileFormatError, MemoryBudgetError, ModelError, PromptError
 from circuits.heads import AttentionProbe, HeadLabels, label_heads, probe_attention
-from circuits.heads.labels import _second_half, _tail, clustered_errors
-from circuits.heads.words import align_sentences, stream_attention
+from circuits.heads.attention.labels import _second_half, _tail, clustered_errors
+from circuits.heads.attention.words import align_sentences, stream_attention
 from circuits.models import Model, load_model
 from circuits.models.planted import Planted, planted_induction
 from circuits.tasks import Sentence, Word

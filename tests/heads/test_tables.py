@@ -17,13 +17,13 @@ from circuits.heads import (
     crossed_trigrams,
     ov_table,
     qk_table,
-    ranking,
     skip_trigram_bugs,
     skip_trigrams,
     virtual_heads,
     virtual_table,
 )
-from circuits.heads.embedded import typical_scale
+from circuits.heads.weight_tables import ranking
+from circuits.heads.weight_tables.embedded import typical_scale
 from circuits.models import Model
 from circuits.models.layers import normalise
 from tests.heads.test_composition import folded, output, positive_share, reading

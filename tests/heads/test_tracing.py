@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from circuits.errors import NonFiniteError, PromptError
-from circuits.heads.maxflow import layered_flows
-from circuits.heads.tracing import flow, flow_network, lat, norm_weighted, rollout, trace_attention
+from circuits.heads.attention.max_flow import layered_flows
+from circuits.heads.attention.tracing import flow, flow_network, lat, norm_weighted, rollout, trace_attention
 from circuits.models import Model, Run, TokenBatch
 from circuits.models.planted import planted_induction
-from circuits.patching.attention_tracing import own_positions
+from circuits.patching.tracing.attention import own_positions
 from tests.models.random_models import random_shape, random_weights, record_of
 
 PADS = TokenBatch(

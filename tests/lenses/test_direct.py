@@ -137,7 +137,7 @@ def test_other_formats_stay_close(dtype: torch.dtype, bound: float) -> None:
 
 
 def test_rows_that_do_not_sum_to_the_logit_stop(monkeypatch: pytest.MonkeyPatch, mini: Model) -> None:
-    from circuits.lenses import direct
+    from circuits.lenses.direct import attribution as direct
 
     real = direct.layer_contributions
     monkeypatch.setattr(

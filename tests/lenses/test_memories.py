@@ -8,9 +8,9 @@ import torch
 from circuits.errors import GraphError, PromptError
 from circuits.graph import Node
 from circuits.lenses import Triggers, find_triggers, key_value_agreement, read_values, sub_updates
-from circuits.lenses.found import Places
-from circuits.lenses.memories import following_tokens
-from circuits.lenses.updates import update_vectors
+from circuits.lenses.neurons.memories import following_tokens
+from circuits.lenses.neurons.places import Places
+from circuits.lenses.neurons.updates import update_vectors
 from circuits.models import Model, TokenBatch
 from circuits.models.layers import norm_scale, normalise
 from circuits.models.planted import planted_recall

@@ -9,13 +9,13 @@ import torch
 from circuits.errors import FileFormatError, GraphError
 from circuits.graph import Node
 from circuits.lenses import Agreement, NeuronReport, find_triggers, key_value_agreement, neuron
-from circuits.lenses.alignment import key_tokens, strongest_readers, strongest_writers
-from circuits.lenses.contexts import contexts
-from circuits.lenses.neurons import default_corpus
+from circuits.lenses.neurons.alignment import key_tokens, strongest_readers, strongest_writers
+from circuits.lenses.neurons.contexts import contexts
+from circuits.lenses.neurons.report import default_corpus
 from circuits.models import TokenBatch, load_model
 from circuits.models.layers import normalise
 from circuits.models.planted import planted_recall
-from circuits.tasks.corpus import written_text
+from circuits.tasks.sources.corpus import written_text
 from tests.lenses.test_memories import linear_part
 from tests.lenses.test_triggers import random_model
 from tests.models.random_edits import random_batch

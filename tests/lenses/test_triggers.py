@@ -10,9 +10,9 @@ import torch
 
 from circuits.errors import FileFormatError, GraphError, MemoryBudgetError, NonFiniteError, PromptError
 from circuits.lenses import Triggers, find_triggers, read_values
-from circuits.lenses.activations import neuron_layers
-from circuits.lenses.highest import Highest
-from circuits.lenses.listing import list_neurons
+from circuits.lenses.neurons.activations import neuron_layers
+from circuits.lenses.neurons.highest import Highest
+from circuits.lenses.neurons.listing import list_neurons
 from circuits.models import Model, TokenBatch
 from circuits.models.planted import planted_recall
 from tests.models.random_edits import random_batch

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from circuits.errors import FileFormatError, GraphError, MemoryBudgetError, PromptError
 from circuits.lenses import LensComparison, TunedLens, compare_lenses, logit_lens, train_tuned_lens
+from circuits.lenses.training import _drawn, _gradients, _State
 from circuits.lenses.tuned_lens import FORMAT, unembedding_sha256
-from circuits.lenses.tuning import _drawn, _gradients, _State
 from circuits.models import Model, TokenBatch, load_model
 from circuits.models.layers import unembed
-from circuits.tasks.corpus import written_text
+from circuits.tasks.sources.corpus import written_text
 from tests.models.native import native_bridge
 from tests.models.random_models import D_VOCAB, random_shape, random_weights, record_of
 

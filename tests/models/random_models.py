@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circuits.models.families import activation_of
+from circuits.models.loading.families import activation_of
 from circuits.models.weights import MLP, Attention, Block, Norm, Rotary, Weights
 from tests.models.reference import Array, Shape
 

@@ -13,7 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.errors import ModelError, NonFiniteError
 from circuits.models import Model, TokenBatch, load_model
-from circuits.models.families import FAMILIES
+from circuits.models.loading.families import FAMILIES
 from tests.models.checkpoints import RECIPES, REFUSED, class_name, original, without_downcasts
 
 EXACT = ("gpt2", "gpt2 scaled by layer")

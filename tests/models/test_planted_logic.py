@@ -13,10 +13,10 @@ from circuits.models import Edit
 from circuits.models.planted import HopWords, OperandWords, Planted, planted_chain, planted_gate, planted_induction, planted_or
 from circuits.patching import patch_edges
 from circuits.patching.effects import Direction
-from circuits.patching.subgraph import run_subgraph
+from circuits.patching.subgraphs.subgraph import run_subgraph
 from circuits.tasks import PromptPairs
+from circuits.tasks.library.planted import carrying, planted_logic_pairs, planted_task
 from circuits.tasks.metrics import accuracy, answer_logits, logit_difference
-from circuits.tasks.planted import carrying, planted_logic_pairs, planted_task
 from experiments.ground_truth_models import trained_route
 
 MAKERS = {"gate": planted_gate, "or": planted_or, "chain": planted_chain}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from circuits.heads import bigram_table, crossed_trigrams, skip_trigram_bugs, skip_trigrams
-from circuits.heads.skip_trigrams import SkipTrigram
+from circuits.heads.weight_tables.skip_trigrams import SkipTrigram
 from circuits.models import Edit
 from circuits.models.planted import PlantedTables, planted_tables
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from circuits.errors import ModelError, NonFiniteError
 from circuits.models import Model, load_model
-from circuits.models.load import verify
+from circuits.models.loading.load import verify
 from circuits.models.weights import Weights
 from tests.models import checkpoints
 from tests.models.native import native_bridge, random_native

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from circuits.models import Model, TokenBatch
-from circuits.patching.changes import ADDED, STAGE, Change, Kind
+from circuits.patching.engine.change import ADDED, STAGE, Change, Kind
 from tests.models.reference import Array, Node
 from tests.models.reference import Change as SlowChange
 

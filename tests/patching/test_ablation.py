@@ -8,7 +8,7 @@ import torch
 from circuits.errors import CircuitsError, FileFormatError, GraphError, PromptError
 from circuits.models import Edit, Model
 from circuits.patching import Ablation, SelfRepair, ablate, self_repair
-from circuits.patching.self_repair import contributions
+from circuits.patching.ablation.self_repair import contributions
 from circuits.tasks import metrics
 from tests.models.native import native_bridge
 from tests.models.random_models import D_VOCAB

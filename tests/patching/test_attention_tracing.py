@@ -9,13 +9,13 @@ import torch
 
 import circuits
 from circuits.errors import FileFormatError, MemoryBudgetError, NonFiniteError, PromptError
-from circuits.heads.tracing import TRACINGS, trace_attention
+from circuits.heads.attention.tracing import TRACINGS, trace_attention
 from circuits.models import Edit, Model, TokenBatch, load_model
 from circuits.models.layers import embed
 from circuits.patching import AttentionTrace, attention
-from circuits.patching.attention_trace import spearman
-from circuits.patching.attention_tracing import own_positions
-from circuits.patching.bootstrap import bootstrap
+from circuits.patching.tracing.attention import own_positions
+from circuits.patching.tracing.attention_trace import spearman
+from circuits.statistics import bootstrap
 from tests.models.random_models import random_shape, random_weights, record_of
 
 RIGHT = TokenBatch(

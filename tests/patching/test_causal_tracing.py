@@ -10,8 +10,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from circuits.errors import FileFormatError, PromptError
 from circuits.models import Model, load_model
 from circuits.patching import Knockout, Trace, Traces, attention_knockout, causal_trace, noise_level
-from circuits.patching.base import Base
-from circuits.patching.causal_tracing import KINDS, SEVERED, Cells
+from circuits.patching.engine.base import Base
+from circuits.patching.tracing.causal import KINDS, SEVERED, Cells
 from circuits.tasks import mini_facts
 from experiments.benchmarks.patching_work import RomeLoop, Tracing
 

@@ -8,9 +8,9 @@ import torch
 
 from circuits.errors import NonFiniteError
 from circuits.models import Model, TokenBatch
-from circuits.patching.changes import Change
-from circuits.patching.reading import Reading
-from circuits.patching.sweep import Sweep
+from circuits.patching.engine.change import Change
+from circuits.patching.engine.reading import Reading
+from circuits.patching.engine.sweep import Sweep
 from tests.models.native import native_bridge
 from tests.models.random_edits import random_batch
 from tests.models.random_models import D_VOCAB, LENGTH, random_shape, random_weights

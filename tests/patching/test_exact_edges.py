@@ -9,8 +9,8 @@ import torch
 from circuits.models import Model, TokenBatch
 from circuits.models.layers import activate
 from circuits.patching import patch_edges, patch_path
-from circuits.patching.base import Base
-from circuits.patching.directions import difference
+from circuits.patching.engine.base import Base
+from circuits.patching.engine.directions import difference
 from circuits.tasks import PromptPairs, metrics
 from tests.models.native import native_bridge
 from tests.models.random_models import D_VOCAB

@@ -6,8 +6,8 @@ import torch
 from circuits.errors import PromptError
 from circuits.models import Model, load_model
 from circuits.patching import causal_trace, noise_level
-from circuits.patching.causal_tracing import SEVERED
-from circuits.patching.facts_tracing import trace_facts
+from circuits.patching.tracing.causal import SEVERED
+from circuits.patching.tracing.facts import trace_facts
 from circuits.tasks import Fact, mini_facts
 
 CAPITALS = mini_facts(relation="country_capital")

@@ -9,12 +9,12 @@ from circuits.errors import GraphError, MemoryBudgetError, NonFiniteError, Promp
 from circuits.graph import Circuit, Reader
 from circuits.models import Edit, Model
 from circuits.patching import Effects, patch_edges, patch_nodes, patch_path
-from circuits.patching.base import Base
-from circuits.patching.directions import difference, reading_change
-from circuits.patching.reading import Reading
-from circuits.patching.sites import GROUPS, differing, find_sites, value_at
-from circuits.patching.subgraph import run_subgraph
-from circuits.patching.sweep import Sweep
+from circuits.patching.engine.base import Base
+from circuits.patching.engine.directions import difference, reading_change
+from circuits.patching.engine.reading import Reading
+from circuits.patching.engine.sites import GROUPS, differing, find_sites, value_at
+from circuits.patching.engine.sweep import Sweep
+from circuits.patching.subgraphs.subgraph import run_subgraph
 from circuits.tasks import PromptPairs, metrics
 from tests.models.native import native_bridge
 from tests.models.random_models import D_VOCAB, random_shape, random_weights
@@ -194,7 +194,7 @@ def test_what_is_no_number_stops_with_its_site(bad: float) -> None:
             Sweep(model, broken, Reading.of(difference_of, pairs))
     site = find_sites(model, "a1.h0")[0]
     sweep = Sweep(model, run_of, Reading.of(difference_of, pairs))
-    from circuits.patching.changes import Change
+    from circuits.patching.engine.change import Change
 
     value = torch.full((1, pairs.clean.ids.shape[1], 4), bad, dtype=torch.float64)
     with pytest.raises(NonFiniteError, match=r"a1\.h0"):
@@ -208,7 +208,7 @@ class Broken(KeyboardInterrupt):
 
 
 def test_broken_sweeps_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    from circuits.patching import running
+    from circuits.patching.engine import variant_pass as running
 
     model = Model.from_bridge(native_bridge(2, d_vocab=D_VOCAB))
     pairs, fingerprint = random_pairs(random.Random(1)), model.fingerprint

@@ -19,8 +19,8 @@ from circuits.models.forward import forward
 from circuits.models.layers import Geometry, embed, mix, mlp_output, neuron_activations, normalise
 from circuits.models.planted import planted_tables
 from circuits.patching import LayerRemoval, Terms, order_of_terms, remove_layers
-from circuits.patching.expansion import expand, frozen_final
-from circuits.patching.removal import Removal, without
+from circuits.patching.ablation.expansion import expand, frozen_final
+from circuits.patching.ablation.layers import Removal, without
 from tests.models.native import native_bridge
 from tests.models.random_models import D_VOCAB, LENGTH, random_shape, random_weights, record_of
 

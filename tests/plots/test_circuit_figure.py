@@ -14,8 +14,8 @@ from matplotlib.transforms import Bbox
 from circuits.errors import GraphError
 from circuits.graph import Circuit, Graph, Reader
 from circuits.plots import circuit_figure
-from circuits.plots.circuit import MOST_NODES
-from circuits.plots.layout import BOX_HEIGHT, BOX_WIDTH, lay_out
+from circuits.plots.graphs.circuit import MOST_NODES
+from circuits.plots.graphs.layout import BOX_HEIGHT, BOX_WIDTH, lay_out
 from tests.graph.samples import random_circuit
 
 MINI = Graph(n_layers=4, n_heads=8, n_key_value_heads=8, d_mlp=1024)

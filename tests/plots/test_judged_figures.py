@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 
 from circuits.errors import CircuitsError
 from circuits.graph import Circuit, Graph
-from circuits.patching.bootstrap import Effect
 from circuits.plots import circuit_figure, curve_figure, roc_figure, verdict_figure
-from circuits.plots.effects import MOST_BARS, NEGATIVE, POSITIVE
-from circuits.search.curves import Curve
-from circuits.search.roc import roc
-from circuits.search.verdict import Need, Removal, Verdict
+from circuits.plots.patching.effects import MOST_BARS, NEGATIVE, POSITIVE
+from circuits.search.judging.curves import Curve
+from circuits.search.judging.roc import roc
+from circuits.search.judging.verdict import Need, Removal, Verdict
+from circuits.statistics import Effect
 from tests.plots.test_effect_figures import drawn
 
 SHARES, EDGES = (0.001, 0.01, 0.1, 1.0), (1, 10, 100, 1000)

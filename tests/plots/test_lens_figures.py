@@ -12,7 +12,7 @@ from circuits.errors import CircuitsError
 from circuits.lenses import Lens, LensComparison, TunedLens, logit_lens
 from circuits.models import Model
 from circuits.plots import lens_comparison_figure, lens_curves_figure, lens_figure
-from circuits.plots.lens import COLOURS
+from circuits.plots.lenses.lens import COLOURS
 
 
 @pytest.fixture(scope="module")

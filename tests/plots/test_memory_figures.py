@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 from circuits.errors import CircuitsError
 from circuits.lenses import Agreement, clamp, find_triggers, key_value_agreement, neuron, sub_updates
-from circuits.lenses.clamping import Clamp
-from circuits.lenses.contexts import Context
+from circuits.lenses.neurons.clamping import Clamp
+from circuits.lenses.neurons.contexts import Context
 from circuits.models import Model, TokenBatch
 from circuits.plots import agreement_figure, clamp_figure, neuron_figure, sub_updates_figure
-from circuits.plots.memories import draw_contexts
+from circuits.plots.lenses.memories import draw_contexts
 
 
 @pytest.fixture(scope="module")

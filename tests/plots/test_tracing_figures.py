@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from circuits.errors import CircuitsError
 from circuits.heads import HeadLabels
-from circuits.heads.tracing import TRACINGS
+from circuits.heads.attention.tracing import TRACINGS
 from circuits.patching import AttentionTrace
 from circuits.plots import attention_figure, disagreement_figure, head_labels_figure
 

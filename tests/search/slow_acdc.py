@@ -6,9 +6,9 @@ from torch import Tensor
 from circuits.graph import Graph
 from circuits.graph.places import edge_at, reader_at, reads_from, writer_at
 from circuits.models import Model
-from circuits.patching.members import Members
-from circuits.patching.outside import Ablation
-from circuits.patching.subgraph import Circuits
+from circuits.patching.subgraphs.members import Members
+from circuits.patching.subgraphs.outside import Ablation
+from circuits.patching.subgraphs.subgraph import Circuits
 from circuits.tasks import PromptPairs, metrics
 from circuits.tasks.metrics import Metric
 

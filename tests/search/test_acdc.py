@@ -8,8 +8,8 @@ import torch
 from circuits import metrics
 from circuits.errors import CircuitsError, GraphError, NonFiniteError
 from circuits.graph import Circuit
-from circuits.search.acdc import acdc, acdc_thresholds
-from circuits.tasks.planted import carrying, planted_task
+from circuits.search.acdc.descent import acdc, acdc_thresholds
+from circuits.tasks.library.planted import carrying, planted_task
 from experiments.benchmarks.acdc import toy, toy_pairs
 from tests.patching.test_sweeps import random_case
 from tests.search.slow_acdc import slow_acdc

@@ -8,7 +8,7 @@ from circuits import metrics
 from circuits.errors import CircuitsError, PromptError
 from circuits.search.discover import split
 from circuits.tasks import induction
-from circuits.tasks.planted import carrying, planted_task
+from circuits.tasks.library.planted import carrying, planted_task
 
 difference_of = metrics.logit_difference
 

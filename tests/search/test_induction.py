@@ -8,9 +8,9 @@ import torch
 from circuits.graph import Node
 from circuits.models import Edit, Model
 from circuits.models.planted import planted_induction
-from circuits.patching.bootstrap import bootstrap, p_value
 from circuits.search import find_induction_circuit
-from circuits.search.induction_evidence import Ablations, Repeats
+from circuits.search.mechanisms.induction_evidence import Ablations, Repeats
+from circuits.statistics import bootstrap, p_value
 from circuits.tasks import repeated_tokens
 from tests.models.native import native_bridge
 

@@ -10,15 +10,15 @@ from circuits import metrics
 from circuits.attribution import EdgeScores, attribute_edges
 from circuits.errors import CircuitsError, FileFormatError, GraphError
 from circuits.graph import Circuit, Graph
-from circuits.patching.members import Members
-from circuits.search.compare import compare
-from circuits.search.curves import MIB_SIZES, Curve, faithfulness_curve
-from circuits.search.evaluate import evaluate
-from circuits.search.nulls import random_edges, random_paths
-from circuits.search.roc import node_scores, roc
+from circuits.patching.subgraphs.members import Members
+from circuits.search.judging.compare import compare
+from circuits.search.judging.curves import MIB_SIZES, Curve, faithfulness_curve
+from circuits.search.judging.evaluate import evaluate
+from circuits.search.judging.nulls import random_edges, random_paths
+from circuits.search.judging.roc import node_scores, roc
+from circuits.search.judging.verdict import Verdict
 from circuits.search.screening import screen_then_verify
-from circuits.search.verdict import Verdict
-from circuits.tasks.planted import carrying, planted_task
+from circuits.tasks.library.planted import carrying, planted_task
 
 difference_of = metrics.logit_difference
 

@@ -12,7 +12,7 @@ from circuits.models.layers import unembed
 from circuits.patching import run_circuits
 from circuits.search.gates import GatedRun, open_probability, sampled
 from circuits.search.pruning import prune_edges
-from circuits.tasks.planted import carrying, planted_task
+from circuits.tasks.library.planted import carrying, planted_task
 from tests.patching.test_sweeps import random_case
 
 

@@ -8,8 +8,8 @@ import torch
 
 from circuits.errors import PromptError
 from circuits.models import Model, load_model
-from circuits.tasks import corpus
-from circuits.tasks.corpus import read_text, text_rows, text_tokens, written_text
+from circuits.tasks.sources import corpus
+from circuits.tasks.sources.corpus import read_text, text_rows, text_tokens, written_text
 
 TEXT = "The river runs to the sea.\n\nThe sea is deep,     and the river\nis long. " * 5
 

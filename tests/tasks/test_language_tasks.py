@@ -9,7 +9,7 @@ import circuits.tasks
 from circuits.errors import ModelError, PromptError
 from circuits.models import Model
 from circuits.tasks import agreement, docstring, gendered_pronouns, greater_than, ioi, metrics
-from circuits.tasks.wording import word_list
+from circuits.tasks.library.wording import word_list
 from tests.models.native import native_bridge
 from tests.tasks.vocabularies import KINDS, Make, at, made, model, model_of, texts
 

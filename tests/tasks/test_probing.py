@@ -15,9 +15,10 @@ from circuits.models import Model, Run, TokenBatch, load_model
 from circuits.models.forward import forward
 from circuits.models.planted import planted_induction
 from circuits.models.weights import Weights
-from circuits.tasks import BehaviourScores, Fact, MinimalPair, likelihood, mini_facts, score_facts, score_minimal_pairs
-from circuits.tasks.likelihood import BACKOFF, Bigram, WordCounts, token_log_probabilities
-from circuits.tasks.probing import _margin
+from circuits.tasks import BehaviourScores, Fact, MinimalPair, mini_facts, score_facts, score_minimal_pairs
+from circuits.tasks.behavioural import likelihood
+from circuits.tasks.behavioural.likelihood import BACKOFF, Bigram, WordCounts, token_log_probabilities
+from circuits.tasks.behavioural.scoring import _margin
 from tests.models import checkpoints
 
 PAIRS = [

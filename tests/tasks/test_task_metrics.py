@@ -10,8 +10,8 @@ import torch
 
 from circuits.errors import NonFiniteError, PromptError
 from circuits.tasks import PromptPairs, agreement, docstring, greater_than
-from circuits.tasks.docstring import docstring_metric
-from circuits.tasks.greater_than import greater_than_metric, year_tokens
+from circuits.tasks.library.docstring import docstring_metric
+from circuits.tasks.library.greater_than import greater_than_metric, year_tokens
 from circuits.tasks.metrics import Metric
 from tests.tasks.vocabularies import KINDS, Make, made, model, texts, word
 

@@ -12,9 +12,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from circuits.models import Model, load_model
 from circuits.tasks import PromptPairs
-from circuits.tasks.docstring import _TEMPLATE as DOCSTRING
-from circuits.tasks.greater_than import _TEMPLATE as GREATER_THAN
-from circuits.tasks.wording import word_list
+from circuits.tasks.library.docstring import _TEMPLATE as DOCSTRING
+from circuits.tasks.library.greater_than import _TEMPLATE as GREATER_THAN
+from circuits.tasks.library.wording import word_list
 from tests.models.checkpoints import byte_tokenizer
 from tests.models.native import native_bridge
 

@@ -1,0 +1,93 @@
+"""Reading JSON from a file that may be damaged or hostile: strict, bounded, and with one kind of error."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from circuits.errors import FileFormatError, shown
+
+LARGEST_FILE = 32 * 2**20
+_MOST_DIGITS = 20
+
+
+def read_json(path: Path, *, max_bytes: int = LARGEST_FILE) -> object:
+    """Read one JSON value from a file.
+
+    Raises FileFormatError, with the file's name, for a file that is missing, larger than `max_bytes`, not UTF-8 or not
+    JSON, and for duplicate keys, NaN, infinities, integers of more than 20 digits and deep nesting.
+    """
+    content = _content(path, max_bytes)
+    return _parsed(path, content)
+
+
+def read_json_lines(path: Path, *, max_bytes: int = LARGEST_FILE) -> list[object]:
+    """Read one JSON value a line from a file; empty lines are passed over. Raises FileFormatError as `read_json`, with the
+    row, counted from 0."""
+    lines = [line for line in _content(path, max_bytes).removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()]
+    return [_parsed(f"{path}: row {row}", line) for row, line in enumerate(lines)]
+
+
+def _content(path: Path, max_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except OSError as error:
+        raise FileFormatError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(content) > max_bytes:
+        raise FileFormatError(f"{path}: larger than {max_bytes:,} bytes; pass a larger max_bytes if you trust the file")
+    return content
+
+
+def _parsed(where: Path | str, content: bytes) -> object:
+    try:
+        return json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_int=_integer,
+            parse_float=_finite,
+            parse_constant=_constant,
+        )
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{where}: not UTF-8 text: byte {error.start} cannot be decoded") from None
+    except RecursionError:
+        raise FileFormatError(f"{where}: nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise FileFormatError(f"{where}: not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except ValueError as error:
+        raise FileFormatError(f"{where}: {error}") from None
+
+
+def read_document(path: str | Path, kind: str, *, max_bytes: int = LARGEST_FILE) -> dict[str, Any]:
+    """Read a JSON object of format `kind`, version 1, without these two keys. Raises FileFormatError as `read_json`, and for
+    anything else."""
+    data = read_json(Path(path), max_bytes=max_bytes)
+    if not isinstance(data, dict) or data.pop("format", None) != kind or data.pop("version", None) != 1:
+        raise FileFormatError(f"{path}: not a file of format {kind}, version 1")
+    return data
+
+
+def _unique(pairs: list) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"the key {shown(twice)} appears twice in one object")
+    return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number has {len(digits)} digits; expected at most {_MOST_DIGITS}")
+    return int(digits)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {shown(digits)} is too large for a float")
+    return number
+
+
+def _constant(name: str) -> float:
+    raise ValueError(f"holds {name}; every number must be finite")

@@ -1,0 +1,1 @@
+"""From attention patterns to words and relations."""

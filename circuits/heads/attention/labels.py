@@ -1,0 +1,274 @@
+"""Which heads point along which relation between words, beside what a word's place alone tells (Clark et al. 2019)."""
+
+import dataclasses
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuits.errors import CircuitsError, PromptError
+from circuits.files.results import load_result, save_result
+from circuits.heads.attention.words import BUDGET, Aligned, align_sentences, stream_attention
+from circuits.models import Model
+from circuits.tasks.sources.conllu import Sentence
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+FORMAT = "circuits-head-labels"
+DIRECTIONS = ("head", "dependent")
+"""What is looked at: the word's head (dependent → head), or its dependent (head → dependent)."""
+_ROWS = ("offsets", "counts", "baseline", "baseline_errors")
+_TABLES = ("accuracy", "errors", "gain_errors", "p_values")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeadLabels:
+    """For each relation and direction, how often each head looks most at the word that the relation names.
+
+    Rows are (relation, direction); all shares are of cases in the half of the sentences that the baseline was not found on.
+    """
+
+    model: str
+    weights_sha256: str
+    rows: tuple[tuple[str, str], ...]
+    counts: Int[Tensor, " row"]
+    """Cases that shares are of."""
+    offsets: Int[Tensor, " row"]
+    """The position baseline: it always names the word this many places on (negative: before)."""
+    baseline: Float[Tensor, " row"]
+    baseline_errors: Float[Tensor, " row"]
+    accuracy: Float[Tensor, "row layer head"]
+    errors: Float[Tensor, "row layer head"]
+    """Standard errors, cases of one sentence taken together; those of the baseline likewise."""
+    gain_errors: Float[Tensor, "row layer head"]
+    """Standard errors of accuracy minus baseline, on the same cases."""
+    p_values: Float[Tensor, "row layer head"]
+    """One-sided exact McNemar test against the baseline, times the number of tests (Bonferroni), at most 1."""
+    sentences: int
+    left_out: dict[str, int]
+    """Sentences that were not used, by reason; and `words`, those without a token of their own."""
+    seed: int
+
+    def __post_init__(self) -> None:
+        count, shapes = len(self.rows), {tuple(getattr(self, name).shape) for name in _TABLES}
+        if any(getattr(self, name).shape != (count,) for name in _ROWS) or len(shapes) > 1 or self.accuracy.ndim != 3:
+            raise CircuitsError("head labels need one number a row, and tables of shape [row layer head]")
+        if len(self.accuracy) != count:
+            raise CircuitsError(f"{count} rows of head labels, but tables of {len(self.accuracy)}")
+
+    def to_dataframe(self) -> "pandas.DataFrame":
+        """One row a relation, direction and head."""
+        import pandas
+
+        layers, heads = self.accuracy.shape[1:]
+        found = []
+        for row, (relation, direction) in enumerate(self.rows):
+            shared = {"relation": relation, "looks_at": direction, "cases": int(self.counts[row])}
+            shared |= {"offset": int(self.offsets[row]), "baseline": float(self.baseline[row])}
+            for place in range(layers * heads):
+                at = (row, place // heads, place % heads)
+                values = {"accuracy": float(self.accuracy[at]), "standard_error": float(self.errors[at])}
+                values |= {"gain": values["accuracy"] - shared["baseline"], "gain_error": float(self.gain_errors[at])}
+                name = {"head": f"a{at[1]}.h{at[2]}", "layer": at[1]}
+                found.append({**shared, **name, **values, "p_value": float(self.p_values[at])})
+        return pandas.DataFrame(found)
+
+    def best(self) -> "pandas.DataFrame":
+        """Each row's most accurate head (of equal ones the earliest), in the order of its gain."""
+        table = self.to_dataframe()
+        ranked = table.sort_values("accuracy", ascending=False, kind="stable").drop_duplicates(["relation", "looks_at"])
+        gains = ranked["gain"].tolist()
+        return ranked.iloc[sorted(range(len(gains)), key=lambda place: -gains[place])].reset_index(drop=True)
+
+    def beating(self, *, level: float = 0.05) -> "pandas.DataFrame":
+        """Heads that beat the position baseline, p-value (corrected) up to `level`, in the order of their gain."""
+        table = self.to_dataframe()
+        kept: Any = table[(table["p_value"] <= level) & (table["gain"] > 0)]
+        return kept.sort_values("gain", ascending=False, kind="stable").reset_index(drop=True)
+
+    def plot(self) -> "Figure":
+        """The best heads against the baseline, relation by relation."""
+        return importlib.import_module("circuits.plots").head_labels_figure(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write to a JSON file; `HeadLabels.load` reads it."""
+        fields: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields |= {name: fields[name].tolist() for name in (*_ROWS, *_TABLES)}
+        save_result(path, FORMAT, fields)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "HeadLabels":
+        """Saved labels. Raises FileFormatError for anything else."""
+        return load_result(path, FORMAT, "the labels do", cls._from, max_bytes=2**30)
+
+    @classmethod
+    def _from(cls, data: dict[str, Any]) -> "HeadLabels":
+        whole: dict[str, Any] = {n: torch.tensor(data.pop(n), dtype=torch.int64) for n in ("offsets", "counts")}
+        names = ("baseline", "baseline_errors", *_TABLES)
+        tables: dict[str, Any] = {name: torch.tensor(data.pop(name), dtype=torch.float64) for name in names}
+        rows = tuple((str(relation), str(direction)) for relation, direction in data.pop("rows"))
+        left_out = {str(name): int(count) for name, count in data.pop("left_out").items()}
+        plain = plain_fields(data, {"model": str, "weights_sha256": str, "sentences": int, "seed": int})
+        return cls(**plain, rows=rows, left_out=left_out, **whole, **tables)
+
+
+def label_heads(
+    model: Model,
+    sentences: Sequence[Sentence],
+    *,
+    relations: Sequence[str] | None = None,
+    min_count: int = 50,
+    seed: int = 0,
+    budget: int = BUDGET,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> HeadLabels:
+    """How often each head looks most at the word that a dependency names, for every relation and both directions.
+
+    A head looks from a word's last token; what it gives to the tokens of another word is summed, and the word with most is
+    what it looks at (of equal ones the earlier). BOS and the word itself are no options, nor in a causal model are later
+    words; so only pairs count whose looked-at word comes earlier. Relations are taken without subtypes (`nmod:poss` is an
+    `nmod`), unless `relations` names one with its subtype; those with fewer than `min_count` cases are left out.
+
+    The baseline is the fixed offset that is right most often on half of the sentences (drawn by `seed`); it and the heads are
+    scored on the other half. Raises PromptError where no relation has enough cases, ModelError as `align_sentences`.
+    """
+    aligned, left_out = align_sentences(model, sentences)
+    left_out["words"] = sum(not own for one in aligned for own in one.own)
+    known = {part for one in sentences for word in one.words for part in (word.relation, word.relation.split(":")[0])}
+    for name in relations or ():
+        if name not in known:
+            raise PromptError(f"no word has the relation {name!r}: these sentences have {', '.join(sorted(known))}"[:400])
+    cases = _cases(model, aligned, None if relations is None else set(relations))
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number, case in enumerate(cases):
+        for relation in case.relations:
+            groups.setdefault((relation, case.direction), []).append(number)
+    second = _second_half(len(aligned), seed)
+    groups = {
+        row: kept
+        for row, kept in sorted(groups.items())
+        if len(kept) >= min_count and 0 < sum(bool(second[cases[number].sentence]) for number in kept) < len(kept)
+    }
+    if not groups:
+        raise PromptError(
+            f"no relation has {min_count} cases or more in {len(aligned)} sentences: give more of them, or lower min_count"
+        )
+    right = _right(model, aligned, cases, budget, progress)
+    found = [_scored(cases, right, kept, second) for kept in groups.values()]
+    tables = {name: torch.stack([row[name] for row in found]) for name in found[0]}
+    tests = tables["p_values"].numel()
+    tables["p_values"] = (tables["p_values"] * tests).clamp(max=1.0)
+    shaped = {n: v.unflatten(1, (model.n_layers, model.n_heads)) if n in _TABLES else v for n, v in tables.items()}
+    about: dict[str, Any] = {"sentences": len(aligned), "left_out": left_out, "seed": seed}
+    return HeadLabels(model.name, model.fingerprint, tuple(groups), **shaped, **about)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Case:
+    """In a sentence, one word should look at another."""
+
+    sentence: int
+    looks: int
+    gold: int
+    relations: tuple[str, ...]
+    direction: str
+
+
+def _cases(model: Model, aligned: Sequence[Aligned], wanted: set[str] | None) -> list[_Case]:
+    cases = []
+    for place, one in enumerate(aligned):
+        own = one.own
+        for number, word in enumerate(one.sentence.words):
+            names = {word.relation.split(":")[0]} if wanted is None else {word.relation, word.relation.split(":")[0]} & wanted
+            if word.head is None or not names or not (own[number] and own[word.head]):
+                continue
+            for direction, looks, gold in (("head", number, word.head), ("dependent", word.head, number)):
+                if gold < looks or not model.weights.causal:
+                    cases.append(_Case(place, looks, gold, tuple(sorted(names)), direction))
+    return cases
+
+
+def _second_half(count: int, seed: int) -> Bool[Tensor, " sentence"]:
+    """Which sentences are scored: half of them, drawn."""
+    drawn = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return torch.zeros(count, dtype=torch.bool).scatter(0, drawn[count // 2 :], True)
+
+
+def _right(
+    model: Model, aligned: Sequence[Aligned], cases: Sequence[_Case], budget: int, progress: Callable | None
+) -> Bool[Tensor, "case head"]:
+    """Whether each head looks most at the word it should."""
+    right = torch.zeros(len(cases), model.n_layers * model.n_heads, dtype=torch.bool)
+    by_sentence: dict[int, list[int]] = {}
+    for number, case in enumerate(cases):
+        by_sentence.setdefault(case.sentence, []).append(number)
+    for batch in stream_attention(model, aligned, budget=budget, progress=progress):
+        numbers = [(row, n) for row, place in enumerate(batch.places) for n in by_sentence.get(place, ())]
+        for start in range(0, len(numbers), 512):
+            part = numbers[start : start + 512]
+            rows, looks, gold = (
+                torch.tensor(values, device=batch.own.device)
+                for values in zip(*((row, cases[n].looks, cases[n].gold) for row, n in part), strict=True)
+            )
+            words = torch.arange(batch.own.shape[1], device=rows.device)
+            options = batch.own[rows] & (words < looks[:, None] if model.weights.causal else words != looks[:, None])
+            seen = batch.attention[rows, looks].masked_fill(~options[:, :, None], -1.0)
+            right[[n for _, n in part]] = (seen.argmax(dim=1) == gold[:, None]).cpu()
+    return right
+
+
+def _scored(cases: Sequence[_Case], right: Tensor, kept: Sequence[int], second: Tensor) -> dict[str, Tensor]:
+    """One row of the tables; p-values not corrected yet."""
+    offsets: dict[int, int] = {}
+    for case in (cases[number] for number in kept if not second[cases[number].sentence]):
+        offsets[case.gold - case.looks] = offsets.get(case.gold - case.looks, 0) + 1
+    offset = min(offsets, key=lambda one: (-offsets[one], abs(one), one))
+    scored = [number for number in kept if second[cases[number].sentence]]
+    sentence = torch.tensor([cases[number].sentence for number in scored])
+    ours = right[scored].double()
+    fixed = torch.tensor([float(cases[number].gold - cases[number].looks == offset) for number in scored])[:, None].double()
+    wins, losses = ((ours > fixed).sum(dim=0), (ours < fixed).sum(dim=0))
+    return {
+        "counts": torch.tensor(len(scored)),
+        "offsets": torch.tensor(offset),
+        "baseline": fixed.mean(),
+        "baseline_errors": clustered_errors(fixed, sentence)[0],
+        "accuracy": ours.mean(dim=0),
+        "errors": clustered_errors(ours, sentence),
+        "gain_errors": clustered_errors(ours - fixed, sentence),
+        "p_values": torch.tensor([_tail(w, w + n) for w, n in zip(wins.tolist(), losses.tolist(), strict=True)]).double(),
+    }
+
+
+def plain_fields(data: dict[str, Any], kinds: dict[str, type]) -> dict[str, Any]:
+    """The same values. Raises CircuitsError unless they have exactly these names and types."""
+    if set(data) != set(kinds):
+        raise CircuitsError(f"expected {', '.join(kinds)} besides the tables")
+    wrong = next((name for name, kind in kinds.items() if type(data[name]) is not kind), None)
+    if wrong is not None:
+        raise CircuitsError(f"{wrong} is of another type than {kinds[wrong].__name__}")
+    return data
+
+
+def clustered_errors(values: Float[Tensor, "case column"], cluster: Int[Tensor, " case"]) -> Float[Tensor, " column"]:
+    """Standard errors of the columns' means, where cases of one cluster may depend on each other."""
+    centred = values - values.mean(dim=0)
+    _, index = cluster.unique(return_inverse=True)
+    sums = torch.zeros(int(index.max()) + 1, values.shape[1], dtype=values.dtype).index_add_(0, index, centred)
+    return sums.square().sum(dim=0).sqrt() / len(values)
+
+
+def _tail(successes: int, trials: int) -> float:
+    """The chance of so many heads or more in tosses of a fair coin."""
+    if successes <= 0:
+        return 1.0
+    logs = torch.arange(successes, trials + 1, dtype=torch.float64)
+    ways = math.lgamma(trials + 1) - torch.lgamma(logs + 1) - torch.lgamma(trials - logs + 1)
+    return min(1.0, float((ways.logsumexp(dim=0) - trials * math.log(2)).exp()))

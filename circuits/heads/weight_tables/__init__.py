@@ -1,0 +1,1 @@
+"""Tables of tokens against tokens, read from the weights."""

@@ -1,0 +1,163 @@
+"""A logit, or a difference of two, taken apart: the result, its tables and its file."""
+
+import dataclasses
+import importlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.errors import CircuitsError, GraphError
+from circuits.files.results import load_result, save_result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT = "circuits-direct-logits"
+_ROW = re.compile(r"(?:a(?P<attention>\d+)|m(?P<mlp>\d+))\.?(?P<part>.*)", re.ASCII)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DirectLogits:
+    """What each node writes to the answer's logit, less what it writes to the distractor's, in nats: positive = it speaks
+    for the answer.
+
+    Rows: `input` (token embedding), `positions` (learned ones), heads `a0.h1`, MLPs `m3` with their bias, and where MLPs are
+    split neurons `m3.n7`, `m3.rest` (all other neurons) and `m3.bias`; biases `a0.bias` (attention's output) and `bias` (final
+    norm and unembedding). They sum to `total`.
+    """
+
+    model: str
+    rows: tuple[str, ...]
+    values: Float[Tensor, "row prompt"]
+    total: Float[Tensor, " prompt"]
+    """The logit (difference) that the model computes; before the cap where logits are capped."""
+    answers: tuple[str, ...]
+    """The answer's text, one a prompt; likewise the distractor's (empty: none, the answer's logit alone)."""
+    distractors: tuple[str, ...]
+    capped: bool
+    """Whether the model caps its logits, so that the rows sum to the logit before its cap."""
+    tokens: tuple[tuple[str, ...], ...]
+    """The text of every column, one tuple a prompt; "" at pads."""
+    sources: Float[Tensor, "head prompt position"] | None = None
+    """Each head by the column that it attends to, heads in the order of `heads`; sums over columns to the head."""
+
+    def __post_init__(self) -> None:
+        prompts = len(self.total)
+        shapes = [tuple(self.values.shape) == (len(self.rows), prompts), len(self.answers) == len(self.tokens) == prompts]
+        shapes += [len(self.distractors) in (0, prompts), len({len(row) for row in self.tokens}) == 1]
+        if self.sources is not None:
+            shapes.append(tuple(self.sources.shape) == (len(self.heads), prompts, len(self.tokens[0])))
+        if not all(shapes) or not self.rows or len(set(self.rows)) < len(self.rows):
+            raise CircuitsError("rows, values, prompts and sources of a logit's contributions do not fit each other")
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The rows that are heads."""
+        return tuple(row for row in self.rows if row[0] == "a" and ".h" in row)
+
+    @property
+    def mean(self) -> Float[Tensor, " row"]:
+        """Mean over prompts."""
+        return self.values.mean(dim=1)
+
+    @property
+    def standard_error(self) -> Float[Tensor, " row"]:
+        """Standard error of the mean over prompts; NaN for one prompt."""
+        if self.values.shape[1] == 1:
+            return torch.full_like(self.values[:, 0], torch.nan)
+        return self.values.std(dim=1) / self.values.shape[1] ** 0.5
+
+    def top(self, k: int) -> list[tuple[str, float]]:
+        """The k rows with the largest mean by size, largest first; of equal ones the earlier."""
+        mean = self.mean
+        return [(self.rows[row], float(mean[row])) for row in mean.abs().argsort(descending=True, stable=True)[:k].tolist()]
+
+    def by_source(self, head: str) -> Float[Tensor, "prompt position"]:
+        """What a head takes from each column. Raises GraphError for a head that is not there, or sources not asked for."""
+        if self.sources is None:
+            raise GraphError("contributions by source position were not computed: ask for them with positions=True")
+        if head not in self.heads:
+            raise GraphError(f"no head {head!r} among the rows: heads are named like {self.heads[0]}")
+        return self.sources[self.heads.index(head)]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a node: name, kind (input, positions, head, mlp, neuron, rest, bias), layer, mean and standard error."""
+        kinds = [_kind(row) for row in self.rows]
+        columns = {"row": list(self.rows), "kind": [kind for kind, _ in kinds]}
+        layers = pd.array([layer for _, layer in kinds], dtype="Int64")
+        return pd.DataFrame(
+            {**columns, "layer": layers, "mean": self.mean.tolist(), "standard_error": self.standard_error.tolist()}
+        )
+
+    def sources_dataframe(self) -> pd.DataFrame:
+        """One row a head, prompt and column that is no pad: what the head takes from there. Raises GraphError where sources
+        were not asked for."""
+        parts = [(head, self.by_source(head).tolist()) for head in self.heads]
+        if self.sources is None:
+            raise GraphError("contributions by source position were not computed: ask for them with positions=True")
+        rows = [
+            {"head": head, "prompt": prompt, "position": position, "token": token, "contribution": values[prompt][position]}
+            for head, values in parts
+            for prompt, tokens in enumerate(self.tokens)
+            for position, token in enumerate(tokens)
+            if token
+        ]
+        return pd.DataFrame(rows, columns=["head", "prompt", "position", "token", "contribution"])
+
+    def plot(self) -> "Figure":
+        """Heads and MLPs by layer, the largest rows, and where the strongest heads take theirs from."""
+        return importlib.import_module("circuits.plots").direct_logits_figure(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write to a JSON file; `DirectLogits.load` reads it."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in fields.items()}
+        save_result(path, FORMAT, plain)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "DirectLogits":
+        """A saved result. Raises FileFormatError for anything else."""
+        return load_result(path, FORMAT, "the parts do", cls._from, max_bytes=2**30)
+
+    @classmethod
+    def _from(cls, data: dict[str, Any]) -> "DirectLogits":
+        sources = None if data["sources"] is None else torch.tensor(data["sources"], dtype=torch.float64)
+        return cls(
+            model=_text(data["model"]),
+            rows=_texts(data["rows"]),
+            values=torch.tensor(data["values"], dtype=torch.float64),
+            total=torch.tensor(data["total"], dtype=torch.float64),
+            answers=_texts(data["answers"]),
+            distractors=_texts(data["distractors"]),
+            capped=data["capped"] is True,
+            tokens=tuple(_texts(row) for row in data["tokens"]),
+            sources=sources,
+        )
+
+
+def _kind(row: str) -> tuple[str, int | None]:
+    """A row's kind and layer."""
+    found = _ROW.fullmatch(row)
+    if found is None:
+        return row, None
+    layer, part = int(found["attention"] or found["mlp"]), found["part"]
+    if part in ("rest", "bias"):
+        return part, layer
+    return ("head" if found["attention"] else "neuron" if part else "mlp"), layer
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where text belongs")
+    return value
+
+
+def _texts(values: object) -> tuple[str, ...]:
+    if not isinstance(values, list):
+        raise TypeError(f"{type(values).__name__} where a list of texts belongs")
+    return tuple(_text(value) for value in values)

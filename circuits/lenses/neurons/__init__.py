@@ -1,0 +1,1 @@
+"""Single neurons: what triggers them, what they write, what holding them does."""

@@ -1,0 +1,208 @@
+"""One neuron, read from all sides: what triggers it, what it writes, and where it stands in the network."""
+
+import dataclasses
+import importlib
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from circuits.errors import CircuitsError, PromptError
+from circuits.files.results import load_result, save_result
+from circuits.graph import Node
+from circuits.lenses.neurons.activations import parse_neuron
+from circuits.lenses.neurons.alignment import key_tokens, strongest_readers, strongest_writers
+from circuits.lenses.neurons.contexts import Context, contexts
+from circuits.lenses.neurons.memories import read_values
+from circuits.lenses.neurons.triggers import find_triggers
+from circuits.models import Model, TokenBatch
+from circuits.tasks import mini_facts
+from circuits.tasks.repeats import bos_id
+from circuits.tasks.sources.corpus import text_rows, written_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT = "circuits-neuron"
+FACTS = 240
+"""Facts of the bundled model that stand in its default corpus."""
+Named = tuple[tuple[str, float], ...]
+_NAMED = ("raises", "lowers", "writers", "readers")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NeuronReport:
+    """What is known of one neuron.
+
+    `raises`, `lowers`: tokens with the logits that a unit of activation adds, before the final norm's scale. `keys`: for
+    `input` (and `gate`) tokens with the largest and the smallest pre-activation on their embedding alone. `writers`,
+    `readers`: heads and neurons that lie along its key and its value, by weight.
+    """
+
+    model: str
+    weights_sha256: str
+    neuron: str
+    triggers: tuple[Context, ...]
+    """Where its activation is largest, the largest first."""
+    lowest: tuple[Context, ...]
+    """Where it is smallest, the smallest first."""
+    places: int
+    """Places of the text that were looked at."""
+    mean: float
+    """Mean activation over these."""
+    active: float
+    """Share of them with an activation above 0."""
+    norm: float
+    """Length of what it writes, a unit of activation."""
+    raises: Named
+    lowers: Named
+    through: str | None
+    """The head through which its value was read; None: straight from the residual stream."""
+    keys: dict[str, tuple[Named, ...]]
+    writers: Named
+    readers: Named
+
+    @property
+    def largest(self) -> float:
+        """Its largest activation."""
+        return self.triggers[0].activation
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a trigger, the largest first, then the smallest activations (rank from -1 downwards): rank, activation,
+        prompt, position, token, the token that follows, and the text around with the token between marks."""
+        ranked = [*enumerate(self.triggers, start=1), *((-rank, one) for rank, one in enumerate(self.lowest, start=1))]
+        rows = [
+            {
+                "neuron": self.neuron,
+                "rank": rank,
+                "activation": one.activation,
+                "prompt": one.prompt,
+                "position": one.position,
+                "token": one.tokens[one.at],
+                "following": one.following,
+                "context": one.marked(),
+            }
+            for rank, one in ranked
+        ]
+        return pd.DataFrame(rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, as they stand in files."""
+        return dataclasses.asdict(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write to a JSON file; `NeuronReport.load` reads it."""
+        save_result(path, FORMAT, self.as_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "NeuronReport":
+        """A saved report. Raises FileFormatError for anything else."""
+        return load_result(path, FORMAT, "the report does", cls._from)
+
+    @classmethod
+    def _from(cls, data: dict[str, Any]) -> "NeuronReport":
+        for name in _NAMED:
+            data[name] = _named(data[name])
+        data["keys"] = {str(slot): tuple(_named(end) for end in ends) for slot, ends in data["keys"].items()}
+        for name in ("triggers", "lowest"):
+            data[name] = tuple(_context(row) for row in data[name])
+        for name, kind in (("model", str), ("weights_sha256", str), ("neuron", str), ("places", int)):
+            if not isinstance(data[name], kind):
+                raise CircuitsError(f"{name} is no {kind.__name__}")
+        for name in ("mean", "active", "norm"):
+            data[name] = float(data[name])
+        if not data["triggers"] or not isinstance(data["through"], str | None):
+            raise CircuitsError("no trigger, or a head that is no name")
+        Node.parse(data["neuron"])
+        return cls(**data)
+
+    def plot(self) -> "Figure":
+        """Its triggers in their contexts, coloured by its activation, beside the tokens that it raises and lowers."""
+        return importlib.import_module("circuits.plots").neuron_figure(self)
+
+
+def neuron(
+    model: Model,
+    name: str | Node,
+    tokens: TokenBatch | str | None = None,
+    *,
+    top: int = 10,
+    k: int = 10,
+    through: str | Node | None = None,
+    before: int = 10,
+    after: int = 4,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> NeuronReport:
+    """Report on one neuron (`m3.n7`): what triggers it in a text, what it writes, its statistics, its place by weight.
+
+    `tokens`: prompts or a text (default: `default_corpus`). `top` triggers, each with `before` and `after` tokens around it;
+    `k` tokens each way. `through`: read its value through a head of a later layer (`read_values`). Raises GraphError for a
+    name that is no neuron of the model, PromptError for attention-only models and texts that are too short.
+    """
+    if min(before, after) < 0:
+        raise PromptError(f"before={before}, after={after}: expected numbers of at least 0")
+    node = parse_neuron(model, name)
+    values = read_values(model, [node], k=k, through=through)
+    if isinstance(tokens, TokenBatch):
+        corpus = tokens
+    else:
+        corpus = default_corpus(model, seed=seed) if tokens is None else text_rows(model, tokens)
+    found = find_triggers(model, corpus, neurons=[node], top=top, lowest=True, progress=progress)
+    assert found.lowest is not None
+    around = {"before": before, "after": after}
+    words = values.tokens
+    up, down = (
+        tuple((words[token], amount) for token, amount in zip(ids[0].tolist(), amounts[0].tolist(), strict=True))
+        for ids, amounts in ((values.raised, values.raised_by), (values.lowered, values.lowered_by))
+    )
+    return NeuronReport(
+        model=model.name,
+        weights_sha256=model.fingerprint,
+        neuron=str(node),
+        triggers=contexts(model, node, found.highest, 0, corpus, **around),
+        lowest=contexts(model, node, found.lowest, 0, corpus, **around),
+        places=found.count,
+        mean=float(found.mean[0]),
+        active=float(found.active[0]),
+        norm=float(values.norms[0]),
+        raises=up,
+        lowers=down,
+        through=values.through,
+        keys=key_tokens(model, node, k=k),
+        writers=strongest_writers(model, node),
+        readers=strongest_readers(model, node),
+    )
+
+
+def default_corpus(model: Model, *, seed: int = 0) -> TokenBatch:
+    """A text for where none is at hand: what the model writes by itself and, for the bundled model, facts that it knows."""
+    written = written_text(model, count=64, length=64, seed=seed)
+    bos = bos_id(model)
+    if model.name != "mini" or bos is None:
+        return written
+    known = model.to_tokens([f"{fact.prompt} {fact.attribute}." for fact in random.Random(seed).sample(mini_facts(), FACTS)])
+    ids = [row[mask].tolist() for batch in (written, known) for row, mask in zip(batch.ids, batch.mask, strict=True)]
+    return TokenBatch.from_rows(ids, pad_id=bos)
+
+
+def _named(rows: Any) -> Named:
+    return tuple((_text(token), float(amount)) for token, amount in rows)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise CircuitsError(f"a {type(value).__name__} stands where a token is expected")
+    return value
+
+
+def _context(row: Any) -> Context:
+    tokens, values = tuple(_text(token) for token in row["tokens"]), tuple(float(one) for one in row["activations"])
+    following = None if row["following"] is None else _text(row["following"])
+    prompt, position, at = (int(row[name]) for name in ("prompt", "position", "at"))
+    made = Context(float(row["activation"]), prompt, position, tokens, at, values, following)
+    if len(values) != len(tokens) or not 0 <= made.at < len(tokens) or len(row) != len(dataclasses.fields(Context)):
+        raise CircuitsError("a context needs one activation a token, and its place among them")
+    return made

@@ -1,0 +1,94 @@
+"""Loading: from a bundled name, a local Hugging Face directory, a hub name or a TransformerBridge to a checked `Model`."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from circuits.errors import ModelError, NonFiniteError
+from circuits.models.forward import forward
+from circuits.models.loading.extract import architecture_of, extract_weights
+from circuits.models.loading.sources import boot, check_configuration, check_device, resolve
+from circuits.models.model import Model
+from circuits.models.tokens import TokenBatch
+from circuits.models.weights import Weights
+
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 5e-4, torch.bfloat16: 0.5, torch.float16: 0.1}
+"""Largest difference in log-probability from the bridge on the check prompt, besides the rounding of the logits
+themselves. In float64 some originals still compute norms and softmax in float32."""
+
+
+def load_model(name: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Model:
+    """Load a language model as a graph that runs, and check it against the original.
+
+    `name` is a bundled model (`mini`), a local Hugging Face directory (no network is touched), or a hub name. The
+    weights are read once, in `dtype`, to `device`. Raises ModelError if there is no such model, a part of it is not
+    represented, or its log-probabilities differ from the original's; NonFiniteError for damaged weights.
+    """
+    check_device(device)
+    source = resolve(str(name))
+    check_configuration(source, str(name))
+
+    def make_bridge() -> Any:
+        return boot(source, str(name), device, dtype)
+
+    return _model_from(make_bridge(), name=str(name), make_bridge=make_bridge)
+
+
+def from_bridge(bridge: Any, *, name: str | None = None) -> Model:
+    """A model from a TransformerBridge that you already hold (raw or in compatibility mode, Hugging Face or native).
+
+    The weights are shared with the bridge where its layout allows, and the bridge is kept. Raises as `load_model`.
+    """
+    return _model_from(bridge, name=name or str(bridge.cfg.model_name), make_bridge=lambda: bridge)
+
+
+def verify(weights: Weights, bridge: Any) -> None:
+    """Raise ModelError unless the record computes what the bridge computes: every tensor equal to the bridge's, and
+    log-probabilities on a short random prompt within `TOLERANCE`."""
+    for (label, ours), (other, theirs) in zip(weights.tensors(), extract_weights(bridge).tensors(), strict=True):
+        if label != other or not torch.equal(ours, theirs):
+            raise ModelError(f"the weight {label} differs from the original's")
+    width = min(16, weights.max_positions or 16)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, weights.W_E.shape[0], (2, width), generator=generator).to(weights.W_E.device)
+    with torch.no_grad(), _evaluating(bridge):
+        theirs = bridge(ids, prepend_bos=False)
+        ours = forward(weights, TokenBatch.unpadded(ids), keep="logits").logits
+    if not bool(torch.isfinite(ours).all()):
+        raise NonFiniteError("the loaded model's logits hold NaN or infinity on a random prompt")
+    difference = float((ours.double().log_softmax(-1) - theirs.double().log_softmax(-1)).abs().max())
+    rounding = 2 * torch.finfo(theirs.dtype).eps * float(theirs.abs().max())
+    tolerance = TOLERANCE.get(weights.W_E.dtype, 5e-4) + rounding
+    if not difference <= tolerance:
+        raise ModelError(
+            f"{architecture_of(bridge)}: log-probabilities differ from the original's by {difference:.2g} "
+            f"(allowed {tolerance:.2g}): some part of this model is not represented; please report its configuration"
+        )
+
+
+def _model_from(bridge: Any, *, name: str, make_bridge: Callable[[], Any]) -> Model:
+    weights = extract_weights(bridge)
+    verify(weights, bridge)
+    tokenizer = getattr(bridge, "tokenizer", None)
+    if tokenizer is not None and tokenizer.vocab_size == 0:  # made up by the libraries where its files are missing
+        tokenizer = None
+    prepend = False
+    if tokenizer is not None and tokenizer.bos_token_id is not None:
+        asked_for = tokenizer.init_kwargs.get("add_bos_token") is True  # said in tokenizer_config.json
+        prepend = asked_for or bool(bridge.cfg.default_prepend_bos)
+    return Model(name, architecture_of(bridge), weights, tokenizer, prepend, make_bridge)
+
+
+@contextlib.contextmanager
+def _evaluating(bridge: Any) -> Iterator[None]:
+    """Switch dropout off for the check and put every module's mode back."""
+    modes = {module: module.training for module in bridge.original_model.modules()}
+    bridge.original_model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -1,0 +1,23 @@
+"""Models whose circuit is known because their weights were set by hand, to judge search methods on."""
+
+from circuits.models.planted.chain import planted_chain
+from circuits.models.planted.induction import planted_induction
+from circuits.models.planted.logic import planted_gate, planted_or
+from circuits.models.planted.parts import Planted, PlantedFact
+from circuits.models.planted.recall import planted_recall
+from circuits.models.planted.tables import PlantedTables, planted_tables
+from circuits.models.planted.words import HopWords, OperandWords
+
+__all__ = [
+    "HopWords",
+    "OperandWords",
+    "Planted",
+    "PlantedFact",
+    "PlantedTables",
+    "planted_chain",
+    "planted_gate",
+    "planted_induction",
+    "planted_or",
+    "planted_recall",
+    "planted_tables",
+]

@@ -1,0 +1,1 @@
+"""What nodes, layers and orders of terms are worth."""

@@ -1,0 +1,150 @@
+"""Names of what can be patched, and the values that stand there in a run."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from circuits.errors import GraphError, PromptError
+from circuits.graph import Node
+from circuits.models import Model
+from circuits.patching.engine.base import Base
+from circuits.patching.engine.change import Kind
+from circuits.tasks import PromptPairs
+
+GROUPS = ("nodes", "heads", "mlps", "residual", "attention", "middle", "q", "k", "v", "patterns", "neurons")
+Positions = str | int | Sequence[str | int] | None
+"""None: every position together; "each": every column by itself; the name of a position of the pairs, "last" or a column
+(negative from the end); or a list of names and columns, each by itself."""
+
+_WHOLE = re.compile(r"(resid|attn|mid|m)(0|[1-9][0-9]{0,5})", re.ASCII)
+_SLOT = re.compile(r"(a\d+\.h\d+)<(q|k|v|pattern)>", re.ASCII)
+_KINDS: dict[str, Kind] = {"resid": "residual", "attn": "attention", "mid": "middle", "m": "mlp"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """One value of a run that can be patched."""
+
+    name: str
+    kind: Kind
+    layer: int
+    index: int | None = None
+
+
+def find_sites(model: Model, names: str | Sequence[str] | None) -> list[Site]:
+    """Sites by name: nodes (`input`, `a0.h1`, `m3`, `m3.n5`), a head's `a0.h1<q>`, `<k>`, `<v>` (with grouped keys the
+    number is the group's, as on edges) or `<pattern>`, `resid3` (the residual stream before layer 3), `attn3`, `mid3`; or a
+    group of `GROUPS`. None: every node (`input`, heads, MLPs). Raises GraphError for a name that is none."""
+    given = ["nodes"] if names is None else [names] if isinstance(names, str) else list(names)
+    if not given:
+        raise GraphError("there is nothing to patch: the list of names is empty")
+    found = [site for name in given for site in (_group(model, name) if name in GROUPS else [_site(model, name)])]
+    return list(dict.fromkeys(found))
+
+
+def _group(model: Model, name: str) -> list[Site]:
+    layers = range(model.n_layers)
+    heads = [f"a{layer}.h{head}" for layer in layers for head in range(model.n_heads)]
+    mlps = [f"m{layer}" for layer in layers] if model.d_mlp else []
+    groups = [f"a{layer}.h{group}" for layer in layers for group in range(model.n_key_value_heads)]
+    names = {
+        "nodes": [str(node) for node in model.graph().nodes() if node.kind != "logits"],
+        "heads": heads,
+        "mlps": mlps,
+        "residual": [f"resid{layer}" for layer in range(model.n_layers + 1)],
+        "attention": [f"attn{layer}" for layer in layers],
+        "middle": [f"mid{layer}" for layer in layers],
+        "q": [f"{head}<q>" for head in heads],
+        "k": [f"{head}<k>" for head in groups],
+        "v": [f"{head}<v>" for head in groups],
+        "patterns": [f"{head}<pattern>" for head in heads],
+        "neurons": [f"{mlp}.n{neuron}" for mlp in mlps for neuron in range(model.d_mlp)],
+    }[name]
+    if not names:
+        raise GraphError(f"{model.name} has no {name}")
+    return [_site(model, name) for name in names]
+
+
+def _site(model: Model, name: str) -> Site:
+    if match := _WHOLE.fullmatch(name):
+        kind, layer = _KINDS[match[1]], int(match[2])
+        if layer >= model.n_layers + (kind == "residual") or (kind == "mlp" and not model.d_mlp):
+            raise GraphError(f"{model.name} has no {name}: it has {model.n_layers} layers")
+        return Site(name, kind, layer)
+    slot = None
+    if match := _SLOT.fullmatch(name):
+        name, slot = match[1], match[2]
+    node = Node.parse(name)
+    dataclasses.replace(model.graph(), neurons=node.kind == "neuron").node(node)
+    layer, index = node.layer or 0, node.index
+    if node.kind == "input":
+        return Site("input", "residual", 0)
+    if node.kind == "logits":
+        raise GraphError("logits cannot be patched: patch what feeds them")
+    if node.kind == "neuron":
+        return Site(name, "neuron", layer, index)
+    if slot is None:
+        return Site(name, "head", layer, index)
+    if slot in ("k", "v") and (index or 0) >= model.n_key_value_heads:
+        raise GraphError(f"{model.name} has no {name}<{slot}>: a layer has {model.n_key_value_heads} groups of keys and values")
+    kinds: dict[str, Kind] = {"q": "q", "k": "k", "v": "v", "pattern": "pattern"}
+    return Site(f"{name}<{slot}>", kinds[slot], layer, index)
+
+
+def value_at(base: Base, site: Site) -> Tensor:
+    """What stands at a site in a run, `[prompt position …]`."""
+    run, layer = base.run, site.layer
+    match site.kind:
+        case "residual":
+            return run.residuals[layer]
+        case "middle":
+            return run.middles[layer]
+        case "attention":
+            return base.attention(layer)
+        case "mlp":
+            return base.mlp(layer)
+        case "pattern":
+            return base.pattern(layer)[:, site.index]
+        case "neuron":
+            return run.neurons[layer][:, :, site.index]
+        case "head":
+            return run.z[layer][:, :, site.index]
+        case "q" | "k" | "v":
+            return getattr(run, site.kind)[layer][:, :, site.index]
+    raise GraphError(f"{site.name} has no value of its own")
+
+
+def position_masks(pairs: PromptPairs, positions: Positions) -> dict[str, Tensor]:
+    """Label → mask `[prompt position]` of each way to patch a site; "" where all positions go together. Raises PromptError
+    for a position that the pairs lack."""
+    mask = pairs.clean.mask
+    if positions is None:
+        return {"": mask}
+    if positions == "each":
+        wanted: Sequence[str | int] = range(mask.shape[1])
+    else:
+        wanted = [positions] if isinstance(positions, str | int) else list(positions)
+    return {str(name): _mask_of(pairs, name) for name in wanted}
+
+
+def _mask_of(pairs: PromptPairs, name: str | int) -> Tensor:
+    mask, width = pairs.clean.mask, pairs.clean.mask.shape[1]
+    if isinstance(name, int):
+        if not -width <= name < width:
+            raise PromptError(f"position {name} is outside the {width} columns of the prompts")
+        columns = torch.full((len(pairs),), name % width, device=mask.device)
+    elif name in ("last", *pairs.positions):
+        columns = pairs.clean.last if name == "last" else pairs.positions[name]
+    else:
+        raise PromptError(f"no position {name!r}: there are {', '.join(('last', *pairs.positions))}, each, and columns")
+    return mask & (torch.arange(width, device=mask.device) == columns[:, None])
+
+
+def differing(pairs: PromptPairs, *, causal: bool) -> Tensor:
+    """Mask `[prompt position]` of the tokens that can differ between a clean run and its corrupt one: in a causal model
+    those from the first differing token on."""
+    changed = pairs.clean.ids != pairs.corrupt.ids
+    return pairs.clean.mask & (changed.long().cumsum(dim=1) > 0 if causal else torch.ones_like(changed))

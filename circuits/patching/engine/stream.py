@@ -1,0 +1,112 @@
+"""Patched runs under way: rows that left the base run, grouped by the first column that differs from it."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from circuits.patching.engine.base import Base
+from circuits.patching.engine.change import Change, Kind, Variant
+from circuits.patching.engine.plan import Planned
+
+ACTIVE = 0
+"""The stage at which rows enter that already differ from the base run, or whose residual stream is changed."""
+
+
+@dataclasses.dataclass(eq=False)
+class Stream:
+    """Variants whose changes were the same so far: one row a prompt."""
+
+    variants: list[Planned]
+    entry: int = ACTIVE
+    """The stage of the present layer at which it leaves the base run."""
+    changes: Variant = ()
+    """Those of the present layer."""
+
+    def of(self, *kinds: Kind) -> list[Change]:
+        """The present layer's changes of these kinds."""
+        return [change for change in self.changes if change.kind in kinds]
+
+
+@dataclasses.dataclass(eq=False)
+class Block:
+    """Streams that start at the same column. Tensors are `[stream prompt column …]`, columns from `start` on; in the last
+    layer queries, and all that follows them, stand at the columns that are read."""
+
+    base: Base
+    start: int
+    streams: list[Stream]
+    x: Tensor
+    columns: Tensor
+    """`[1 column]`: from `start` to the end."""
+    queries: Tensor
+    """`[prompt|1 column]`: those of `columns`, or in the last layer those that are read."""
+
+    @classmethod
+    def empty(cls, base: Base, start: int) -> "Block":
+        """No streams yet."""
+        prompts, width, d_model = base.run.residuals[0].shape
+        columns = torch.arange(start, width, device=base.model.device)[None]
+        x = base.run.residuals[0].new_empty(0, prompts, width - start, d_model)
+        return cls(base, start, [], x, columns, columns)
+
+    def count(self, stage: int) -> int:
+        """How many streams have left the base run at a stage or before it; they come first."""
+        return sum(stream.entry <= stage for stream in self.streams)
+
+    def regroup(self, layer: int, newcomers: list[Stream]) -> None:
+        """Split streams whose variants part in this layer, and take in those that leave the base run here."""
+        streams, rows = [], []
+        for row, stream in enumerate(self.streams):
+            parts: dict[Variant, list[Planned]] = {}
+            for variant in stream.variants:
+                parts.setdefault(variant.layers.get(layer, ()), []).append(variant)
+            streams += [Stream(variants, ACTIVE, changes) for changes, variants in parts.items()]
+            rows += [row] * len(parts)
+        if len(rows) > len(self.streams):
+            self.x = self.x[rows]
+        self.streams = streams + sorted(newcomers, key=lambda stream: stream.entry)
+
+    def pick(self, value: Tensor, columns: Tensor) -> Tensor:
+        """`[prompt|1 position …]` at some columns: `[prompt|1 column …]`."""
+        if columns is self.columns:
+            return value[:, self.start :]
+        if columns.shape[0] == 1:
+            return value[:, columns[0]]
+        rows = torch.arange(columns.shape[0], device=columns.device)[:, None]
+        return value.expand(columns.shape[0], *value.shape[1:])[rows, columns]
+
+    def extended(self, tensor: Tensor, base_value: Tensor, stage: int, columns: Tensor) -> Tensor:
+        """A tensor of the first streams, followed by the base run's value for those that enter up to a stage."""
+        missing = self.count(stage) - tensor.shape[0]
+        if not missing:
+            return tensor
+        picked = self.pick(base_value, columns)
+        return torch.cat([tensor, picked.expand(missing, *picked.shape)])
+
+    def read_off(self, tensor: Tensor, base_value: Tensor) -> Tensor:
+        """A tensor at `columns` taken at `queries`; the base run's value where these lie before `start`."""
+        if self.queries is self.columns:
+            return tensor
+        inner = (self.queries - self.start).clamp(min=0)
+        rows = torch.arange(inner.shape[0], device=inner.device)[:, None]
+        taken = tensor[:, rows, inner] if inner.shape[0] > 1 else tensor[:, :, inner[0]]
+        if bool((self.queries >= self.start).all()):
+            return taken
+        inside = (self.queries >= self.start)[None, :, :, None]
+        return torch.where(inside, taken, self.pick(base_value, self.queries)[None])
+
+    def added(self, changes: list[Change], columns: Tensor) -> dict[int | None, Tensor]:
+        """What is added to the input of each reader, `[prompt|1 column d_model]` by index, several changes summed."""
+        sums: dict[int | None, Tensor] = {}
+        for change in changes:
+            value = torch.where(self.pick(change.mask, columns)[..., None], self.pick(change.value, columns), 0)
+            sums[change.index] = sums[change.index] + value if change.index in sums else value
+        return sums
+
+    def put(self, target: Tensor, change: Change, columns: Tensor) -> None:
+        """Make a change in place: `target` is `[prompt column …]`, one stream's."""
+        mask, value = self.pick(change.mask, columns), self.pick(change.value, columns)
+        mask = mask.reshape(*mask.shape, *[1] * (target.ndim - 2))
+        new = target + value if change.add else value
+        target.copy_(torch.where(mask, new.to(target.dtype), target))

@@ -1,0 +1,172 @@
+"""Running subgraphs: edges inside a circuit carry the present run's values, edges outside it others."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.errors import NonFiniteError
+from circuits.graph import Circuit, Graph
+from circuits.models import Model, Run, TokenBatch
+from circuits.models.layers import Geometry, unembed
+from circuits.patching.engine.base import plain_run
+from circuits.patching.engine.reading import Reading
+from circuits.patching.engine.sites import differing
+from circuits.patching.engine.sweep import BUDGET
+from circuits.patching.subgraphs.circuit_pass import CircuitPass
+from circuits.patching.subgraphs.members import Members, check
+from circuits.patching.subgraphs.outside import Ablation, Outside, outside_of
+from circuits.progress import Progress
+from circuits.tasks import PromptPairs
+from circuits.tasks.metrics import Metric, of_prompts
+
+
+@torch.no_grad()
+def run_subgraph(
+    model: Model, own: Run, other: Run, circuit: Circuit | Members, *, outside: Ablation = "corrupt"
+) -> Float[Tensor, "prompt position d_vocab"]:
+    """Logits of the prompts of `own` when every reader takes the writers that feed it inside the circuit as they now are,
+    and all others from the run `other` (Conmy et al. 2023). The full graph gives `own`, the empty one `other`.
+
+    The circuit's graph may be that of heads and MLPs or of neurons. `outside` as in `run_circuits`. Exact; models with a norm
+    after a sublayer and a bias inside it share the bias's change with no writer. Raises GraphError for another graph.
+    """
+    members = Members.of(circuit)
+    check(model.graph(neurons=members.graph.neurons), [members])
+    geometry = Geometry(model.weights, own.tokens, model.dtype)
+    rest = outside_of(outside, other, neurons=members.graph.neurons)
+    carried = CircuitPass(model.weights, geometry, own.residuals[0], rest, [members], 0)
+    return unembed(model.weights, carried.run(None)[0])
+
+
+class Circuits:
+    """Clean and corrupt runs that serve any number of circuits (a graph of heads and MLPs, or of neurons)."""
+
+    def __init__(
+        self, model: Model, pairs: PromptPairs, metric: Metric, *, outside: Ablation = "corrupt", budget: int = BUDGET
+    ) -> None:
+        self.model, self.pairs, self.metric, self.budget = model, pairs, metric, budget
+        with torch.no_grad():
+            self.own, self.other = (plain_run(model, side) for side in (pairs.clean, pairs.corrupt))
+        self.outside: Ablation = outside
+        self._rest: dict[bool, Outside] = {}
+        self.start = first_column(model, pairs, outside)
+        self.reading = Reading.of(metric, pairs)
+        self.clean, self.corrupt = (self._scores(run.residuals[-1]) for run in (self.own, self.other))
+
+    def rest(self, neurons: bool) -> Outside:
+        """What edges outside carry, in a graph of neurons or of whole MLPs."""
+        if neurons not in self._rest:
+            self._rest[neurons] = outside_of(self.outside, self.other, neurons=neurons)
+        return self._rest[neurons]
+
+    def baseline(self, *, neurons: bool = False) -> Float[Tensor, " prompt"]:
+        """The metric of the empty circuit, from which faithfulness counts: the corrupt run's where its values are outside."""
+        if self.outside == "corrupt":
+            return self.corrupt
+        nothing = torch.zeros(0, dtype=torch.long)
+        return self.scores([Members(self.model.graph(neurons=neurons), nothing, nothing)])[0]
+
+    def _scores(self, final: Tensor) -> Float[Tensor, " prompt"]:
+        return self.reading.scores(self.model.weights, self.reading.at_columns(final)[None])[0]
+
+    @torch.no_grad()
+    def scores(
+        self, circuits: Sequence[Circuit | Members], *, progress: Progress | None = None, what: str = "running circuits"
+    ) -> Float[Tensor, "circuit prompt"]:
+        """The metric of every circuit on every prompt. Raises GraphError for circuits of another graph, NonFiniteError where
+        the metric is not a number."""
+        members = [Members.of(circuit) for circuit in circuits]
+        report = progress or (lambda what, done, total: None)
+        found = self.clean.new_zeros(len(members), len(self.pairs))
+        for neurons in (False, True):
+            rows = [row for row, one in enumerate(members) if one.graph.neurons == neurons]
+            graph = self.model.graph(neurons=neurons)
+            check(graph, [members[row] for row in rows])
+            whole = [row for row in rows if len(members[row]) == graph.edge_count]
+            found[whole] = self.clean
+            self._run([row for row in rows if row not in set(whole)], members, found, report, what)
+        report(what, len(members), len(members))
+        if not bool(found.isfinite().all()):
+            circuit, prompt = (~found.isfinite()).nonzero()[0].tolist()
+            raise NonFiniteError(f"the metric is {float(found[circuit, prompt])} on prompt {prompt} with circuit {circuit}")
+        return found
+
+    def _run(self, rows: list[int], members: list[Members], found: Tensor, report: Progress, what: str) -> None:
+        if not rows:
+            return
+        together, prompts = self._at_once(members[rows[0]].graph, len(rows))
+        for first in range(0, len(rows), together):
+            report(what, first, len(members))
+            chosen = rows[first : first + together]
+            for start in range(0, len(self.pairs), prompts):
+                part = slice(start, min(start + prompts, len(self.pairs)))
+                found[chosen, part] = self._pass([members[row] for row in chosen], part)
+
+    def _at_once(self, graph: Graph, circuits: int) -> tuple[int, int]:
+        """How many circuits and prompts one pass takes."""
+        width = self.pairs.clean.ids.shape[1] - self.start
+        dense = 1 + graph.n_layers * (graph.n_heads + (0 if graph.neurons else graph.mlp_writers))
+        one = (dense + 4 * graph.n_heads + 8) * width * self.model.d_model * torch.finfo(self.model.dtype).bits // 8
+        room = max(1, self.budget // one)
+        together = min(circuits, room)
+        return together, max(1, min(len(self.pairs), room // together))
+
+    def _pass(self, members: list[Members], part: slice) -> Float[Tensor, "circuit prompt"]:
+        tokens = TokenBatch(self.own.tokens.ids[part], self.own.tokens.mask[part])
+        geometry = Geometry(self.model.weights, tokens, self.model.dtype)
+        rest = _rows(self.rest(members[0].graph.neurons), part)
+        carried = CircuitPass(self.model.weights, geometry, self.own.residuals[0][part], rest, members, self.start)
+        final = carried.run(self.reading.columns[part])
+        reading = (
+            self.reading if part == slice(0, len(self.pairs)) else Reading.of(of_prompts(self.metric, part), self.pairs[part])
+        )
+        return reading.scores(self.model.weights, final)
+
+
+def first_column(model: Model, pairs: PromptPairs, outside: Ablation) -> int:
+    """The first column where clean values and those outside can differ."""
+    if outside != "corrupt" or not model.weights.causal:
+        return 0
+    used = differing(pairs, causal=True).any(dim=0).nonzero()[:, 0]
+    first = int(used[0]) if len(used) else pairs.clean.ids.shape[1] - 1
+    return min(first, int(pairs.answer_columns.min()))
+
+
+def _rows(rest: Outside, part: slice) -> Outside:
+    """What is outside for some prompts."""
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[part]
+        if isinstance(value, dict):
+            return {name: cut(item) for name, item in value.items()}
+        return tuple(cut(item) for item in value) if isinstance(value, tuple) else value
+
+    layers = tuple(
+        type(layer)(**{field.name: cut(getattr(layer, field.name)) for field in dataclasses.fields(layer)})
+        for layer in rest.layers
+    )
+    return Outside(rest.input[part], layers, rest.final[part], rest.resting)
+
+
+def run_circuits(
+    model: Model,
+    pairs: PromptPairs,
+    metric: Metric,
+    circuits: Sequence[Circuit | Members],
+    *,
+    outside: Ablation = "corrupt",
+    budget: int = BUDGET,
+    progress: Progress | None = None,
+) -> Float[Tensor, "circuit prompt"]:
+    """The metric of every circuit on every clean prompt, when edges outside it carry the corrupt prompts' values, the mean
+    of these over prompts, or zero ("corrupt", "mean", "zero"). All circuits ride together and share both base runs.
+
+    Graphs of heads and MLPs and of neurons may be mixed. Exact. `budget` bounds the bytes of a pass. Raises GraphError for
+    circuits of another model's graph.
+    """
+    return Circuits(model, pairs, metric, outside=outside, budget=budget).scores(circuits, progress=progress)

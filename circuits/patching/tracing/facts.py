@@ -1,0 +1,102 @@
+"""Causal tracing of many facts, for averages like ROME's."""
+
+import functools
+from collections.abc import Sequence
+
+import torch
+
+from circuits.errors import PromptError
+from circuits.models import Model
+from circuits.patching.engine.sweep import BUDGET
+from circuits.patching.tracing.causal import KINDS, WHAT, TraceKind, asks_for_bos, causal_trace, noise_level
+from circuits.patching.tracing.results import Trace, Traces
+from circuits.progress import Progress
+from circuits.tasks.prompts import subject_columns
+from circuits.tasks.sources.readers import Fact
+
+
+def trace_facts(
+    model: Model,
+    facts: Sequence[Fact],
+    *,
+    replacement: str | None = None,
+    noise: float | None = None,
+    draws: int = 10,
+    window: int = 10,
+    kinds: Sequence[TraceKind] = KINDS,
+    seed: int = 0,
+    prepend_bos: bool | None = None,
+    budget: int = BUDGET,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Traces:
+    """Trace the facts that the model knows: those whose attribute is the clean run's top token, both stripped, as in
+    ROME's code. All other facts are in `skipped`, each with the reason.
+
+    Options are those of `causal_trace` and the same for every fact, `seed` too. `noise` defaults to 3 standard deviations
+    of the token embeddings of all given facts' subjects. `limit` stops after so many traced facts. Progress counts first
+    facts, then cells. Raises PromptError for no facts at all.
+    """
+    if not facts or (limit is not None and limit < 1):
+        raise PromptError(f"nothing to trace: {len(facts)} facts with a limit of {limit}; expected at least one")
+    bos = asks_for_bos(model) if prepend_bos is None else prepend_bos
+    report = progress or (lambda what, done, total: None)
+    known, skipped = _known(model, facts, bos, limit, report)
+    level = noise_level(model, [fact.subject for fact in facts]) if noise is None and replacement is None else noise
+    trace = functools.partial(
+        causal_trace,
+        model,
+        replacement=replacement,
+        noise=level,
+        draws=draws,
+        window=window,
+        kinds=kinds,
+        seed=seed,
+        prepend_bos=bos,
+        budget=budget,
+    )
+    traces: list[Trace] = []
+    sizes = [len(kinds) * model.n_layers * tokens for _, tokens in known]
+    for place, (fact, _) in enumerate(known):
+        within = functools.partial(_within, report, sizes, place, kinds)
+        try:
+            traces.append(trace(fact.prompt, subject=fact.subject, progress=within))
+        except PromptError as error:
+            if replacement is None:
+                raise
+            skipped.append((fact.prompt, str(error)))
+    return Traces(tuple(traces), tuple(skipped))
+
+
+def _within(
+    report: Progress, sizes: Sequence[int], place: int, kinds: Sequence[TraceKind], what: str, done: int, total: int
+) -> None:
+    """One fact's progress, which starts anew for every kind, as progress over the cells of all facts."""
+    before = sum(sizes[:place]) + [WHAT[kind] for kind in kinds].index(what) * total
+    report(f"tracing {len(sizes)} fact{'s' * (len(sizes) > 1)}", before + done, sum(sizes))
+
+
+def _known(
+    model: Model, facts: Sequence[Fact], bos: bool, limit: int | None, report: Progress
+) -> tuple[list[tuple[Fact, int]], list[tuple[str, str]]]:
+    """The first `limit` facts that the model knows, each with its number of tokens, and the others with the reason."""
+    known: list[tuple[Fact, int]] = []
+    skipped: list[tuple[str, str]] = []
+    for place, fact in enumerate(facts):
+        report("asking the model", place, len(facts))
+        try:
+            tokens = model.to_tokens(fact.prompt, prepend_bos=bos)
+            subject_columns(model, fact.prompt, fact.subject, tokens)
+            with torch.no_grad():
+                top = model.to_string(model.run(tokens, keep="logits").logits[0, -1].argmax()[None]).strip()
+        except PromptError as error:
+            skipped.append((fact.prompt, str(error)))
+            continue
+        if top == fact.attribute.strip():
+            known.append((fact, tokens.ids.shape[1]))
+        else:
+            skipped.append((fact.prompt, f"the model answers {top!r}, not {fact.attribute.strip()!r}"))
+        if len(known) == limit:
+            break
+    report("asking the model", len(facts), len(facts))
+    return known, skipped

@@ -1,0 +1,1 @@
+"""Circuits and paths drawn by layer."""

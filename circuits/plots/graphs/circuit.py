@@ -1,0 +1,184 @@
+"""A circuit drawn by layer: input at the bottom, logits at the top, every edge running upwards."""
+
+import itertools
+from collections.abc import Mapping
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyBboxPatch, Patch, PathPatch
+from matplotlib.path import Path
+
+from circuits.errors import GraphError
+from circuits.graph import Circuit, Node, Reader
+from circuits.graph.nodes import Slot
+from circuits.plots.graphs.layout import BOX_HEIGHT, BOX_WIDTH, PORTS, Layout, Point, lay_out
+from circuits.plots.text import shortened, wrapped
+from circuits.search.judging.compare import supporting_sign
+
+MOST_NODES = 250
+"""More than this and the picture would be too large to read."""
+
+_ROLES = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00")
+_NO_ROLE, _OTHER_ROLES = "#d9d9d9", "#999999"
+_SUPPORTS, _OPPOSES, _UNSCORED = "#0072b2", "#d55e00", "#8c8c8c"
+_LEFT, _RIGHT, _MARGIN = 1.15, 0.25, 0.15
+_NARROWEST = 6.0
+_LINE = 0.21
+
+
+def circuit_figure(circuit: Circuit, *, title: str | None = None) -> Figure:
+    """Draw a circuit with its roles, scores and slots.
+
+    A box is a node with its score; letters at the foot of a head say by which slot an edge enters (q, k, v). An edge's
+    width is its |score|, relative to the largest, grey without one. Where `metadata["method"]` says what the sign means
+    (after attribution a negative score supports the metric, after ACDC and verification a positive one), blue edges support
+    the metric and orange ones oppose it; else blue scores are positive, orange ones negative. Raises GraphError for more than
+    `MOST_NODES` nodes.
+    """
+    if len(circuit.nodes) > MOST_NODES:
+        raise GraphError(
+            f"a picture of {len(circuit.nodes):,} nodes cannot be read (at most {MOST_NODES}): "
+            "keep the strongest edges with circuit.top(k), or export .graphml for a graph viewer"
+        )
+    layout = lay_out(circuit)
+    colours = _role_colours(circuit)
+    entries = _legend_entries(circuit, colours)
+    width = max(layout.width, _NARROWEST - _LEFT - _RIGHT)
+    heading = wrapped(title or _heading(circuit), int((width + _LEFT) * 9), lines=2)
+    top = _LINE * (heading.count("\n") + 2) + 2 * _MARGIN
+    columns = max(1, int((width + _LEFT) / 2.1))
+    bottom = _LINE * -(-len(entries) // columns) + _MARGIN
+    size = (width + _LEFT + _RIGHT, layout.height + top + bottom)
+    figure = Figure(figsize=size)
+    place = (_LEFT / size[0], bottom / size[1], width / size[0], layout.height / size[1])
+    axes = figure.add_axes(place, xlim=(-width / 2, width / 2), ylim=(-BOX_HEIGHT / 4, layout.height - BOX_HEIGHT / 4))
+    _name_rows(axes, layout, width)
+    _draw_edges(axes, circuit, layout)
+    _draw_nodes(axes, circuit, layout, colours)
+    figure.text(0.5, 1 - _MARGIN / size[1], heading, ha="center", va="top", fontsize=11, parse_math=False)
+    below = 1 - (top - _MARGIN) / size[1]
+    figure.text(0.5, below, _counts(circuit), ha="center", va="bottom", fontsize=8, color="#404040")
+    if entries:
+        figure.legend(handles=entries, loc="lower center", ncols=columns, fontsize=7.5, frameon=False)
+    return figure
+
+
+def _heading(circuit: Circuit) -> str:
+    task, model = circuit.metadata.get("task"), circuit.metadata.get("model")
+    kind = f"{str(task).capitalize()} circuit" if task else "Circuit"
+    return f"{kind} of {model}" if model else kind
+
+
+def _counts(circuit: Circuit) -> str:
+    nodes, edges = len(circuit.nodes), len(circuit.edges)
+    whole = f"{nodes:,} of {circuit.graph.node_count:,} nodes, {edges:,} of {circuit.graph.edge_count:,} edges"
+    return f"{whole}; every edge runs upwards" if edges else whole
+
+
+def _name_rows(axes: Axes, layout: Layout, width: float) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([row.y for row in layout.rows], [row.label for row in layout.rows], fontsize=8)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    if not layout.rows:
+        axes.text(0, BOX_HEIGHT / 4, "nothing in this circuit", ha="center", va="center", fontsize=9, color="#595959")
+    for row in layout.rows:
+        axes.fill_between([-width / 2, width / 2], row.y - 0.33, row.y + 0.33, color="#f5f5f5", zorder=0, linewidth=0)
+
+
+def _draw_edges(axes: Axes, circuit: Circuit, layout: Layout) -> None:
+    largest, supporting = _largest(circuit), supporting_sign(circuit) or 1
+    for (edge, _), points in layout.paths.items():
+        score = circuit.edges[edge]
+        line = PathPatch(
+            _curve(points),
+            facecolor="none",
+            edgecolor=_UNSCORED if score is None else _OPPOSES if score * supporting < 0 else _SUPPORTS,
+            linewidth=_line_width(score, largest),
+            alpha=0.85 if len(circuit.edges) <= 60 else 0.6,
+            capstyle="butt",
+            zorder=1 if score is None else 2,
+        )
+        line.set_gid(str(edge))
+        axes.add_patch(line)
+
+
+def _largest(circuit: Circuit) -> float:
+    return max((abs(score) for score in circuit.edges.values() if score is not None), default=0.0)
+
+
+def _line_width(score: float | None, largest: float) -> float:
+    return 0.8 if score is None or not largest else 0.8 + 3.4 * abs(score) / largest
+
+
+def _curve(points: tuple[Point, ...]) -> Path:
+    """Smooth steps from point to point that leave and arrive vertically."""
+    corners, codes = [points[0]], [Path.MOVETO]
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        middle = (y0 + y1) / 2
+        corners += [(x0, middle), (x1, middle), (x1, y1)]
+        codes += [Path.CURVE4] * 3
+    return Path(corners, codes)
+
+
+def _draw_nodes(axes: Axes, circuit: Circuit, layout: Layout, colours: Mapping[str, str]) -> None:
+    slots: dict[Node | Reader, set[Slot]] = {}
+    for edge, end in layout.paths:
+        if edge.slot is not None and not isinstance(end, Reader):
+            slots.setdefault(end, set()).add(edge.slot)
+    for item, (x, y) in layout.centres.items():
+        shared = isinstance(item, Reader)
+        role = None if shared else circuit.roles.get(item)
+        score = None if shared else circuit.nodes[item]
+        rounding = 0.12 if not shared and item.kind == "head" else 0.02
+        box = FancyBboxPatch(
+            (x - BOX_WIDTH / 2, y - BOX_HEIGHT / 2),
+            BOX_WIDTH,
+            BOX_HEIGHT,
+            boxstyle=f"round,pad=0,rounding_size={rounding}",
+            facecolor="white" if shared else _tint(_NO_ROLE if role is None else colours[role]),
+            edgecolor="#404040" if role is None else colours[role],
+            linestyle="dashed" if shared else "solid",
+            linewidth=1.2,
+            zorder=3,
+        )
+        box.set_gid(str(item))
+        axes.add_patch(box)
+        lift = (0.05 if score is not None else 0.0) + (0.06 if slots.get(item, set()) else 0.0)
+        name = shortened(str(item), 13)
+        axes.text(x, y + lift, name, ha="center", va="center", fontsize=8 if len(name) < 10 else 6.5, zorder=4)
+        if score is not None:
+            axes.text(x, y + lift - 0.13, f"{score:+.3g}", ha="center", va="center", fontsize=6, zorder=4)
+        for slot in slots.get(item, set()):
+            axes.text(x + PORTS[slot], y - 0.195, slot, ha="center", va="center", fontsize=6.5, style="italic", zorder=4)
+
+
+def _tint(colour: str) -> str:
+    """The colour mixed with white, so that black text on it reads well."""
+    return "#" + "".join(f"{int(255 - 0.45 * (255 - int(colour[i : i + 2], 16))):02x}" for i in (1, 3, 5))
+
+
+def _role_colours(circuit: Circuit) -> dict[str, str]:
+    """A colour a role, in the order of their names; beyond the palette, roles share one grey."""
+    roles = sorted(set(circuit.roles.values()))
+    return {role: _ROLES[place] if place < len(_ROLES) else _OTHER_ROLES for place, role in enumerate(roles)}
+
+
+def _legend_entries(circuit: Circuit, colours: Mapping[str, str]) -> list[Patch | Line2D]:
+    entries: list[Patch | Line2D] = []
+    for role, colour in list(colours.items())[: len(_ROLES)]:
+        entries.append(Patch(facecolor=_tint(colour), edgecolor=colour, label=shortened(role, 24).replace("$", r"\$")))
+    if len(colours) > len(_ROLES):
+        entries.append(Patch(facecolor=_tint(_OTHER_ROLES), edgecolor=_OTHER_ROLES, label="other roles"))
+    scores = [score for score in circuit.edges.values() if score is not None]
+    largest, supporting = _largest(circuit), supporting_sign(circuit)
+    for sign, colour, word in ((supporting or 1, _SUPPORTS, "supports"), (-supporting or -1, _OPPOSES, "opposes")):
+        strongest = max((sign * score for score in scores), default=0.0)
+        if strongest > 0:
+            reach = f"up to {sign * strongest:+.3g}"
+            label = f"{word}, score {reach}" if supporting else f"edge score {reach}"
+            entries.append(Line2D([], [], color=colour, linewidth=_line_width(strongest, largest), label=label))
+    if len(scores) < len(circuit.edges):
+        entries.append(Line2D([], [], color=_UNSCORED, linewidth=0.8, label="edge without score"))
+    return entries

@@ -1,0 +1,1 @@
+"""Pictures of heads: scores, patterns, tables, training."""

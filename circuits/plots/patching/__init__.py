@@ -1,0 +1,1 @@
+"""Pictures of what patches, ablations and traces did."""

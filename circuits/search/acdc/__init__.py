@@ -1,0 +1,1 @@
+"""ACDC: edges are cut one after the other, from the logits backwards."""

@@ -1,0 +1,1 @@
+"""Judging circuits: verdicts, curves, random circuits, comparisons."""

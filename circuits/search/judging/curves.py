@@ -1,0 +1,161 @@
+"""Faithfulness over circuit sizes."""
+
+import dataclasses
+import importlib
+import itertools
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.attribution.scores import By, EdgeScores
+from circuits.errors import CircuitsError
+from circuits.files.results import load_result, save_result
+from circuits.models import Model
+from circuits.patching.engine.sweep import BUDGET
+from circuits.patching.nodes import about
+from circuits.patching.subgraphs.members import Members
+from circuits.patching.subgraphs.outside import Ablation
+from circuits.progress import Progress
+from circuits.search.judging.evaluate import Judge
+from circuits.search.judging.nulls import random_edges
+from circuits.statistics import Effect, ratio_intervals
+from circuits.tasks import PromptPairs
+from circuits.tasks.metrics import Metric
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MIB_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Shares of all edges at which MIB measures (Mueller et al. 2025)."""
+FORMAT = "circuits-faithfulness"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Curve:
+    """Faithfulness of circuits of growing size: 0 = as the corrupt prompts (or the empty circuit), 1 = as the whole model."""
+
+    shares: tuple[float, ...]
+    """Shares of all edges, growing."""
+    edges: tuple[int, ...]
+    faithfulness: tuple[Effect, ...]
+    """With 95 % intervals over prompts."""
+    null: Float[Tensor, "draw size"]
+    """Faithfulness of as many edges drawn at random."""
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def cpr(self) -> float:
+        """Area under the curve, linear in the share of edges, from the smallest size on; higher is better (MIB)."""
+        return self._area([one.effect for one in self.faithfulness])
+
+    @property
+    def cmd(self) -> float:
+        """Area between the curve and 1; lower is better (MIB)."""
+        return self._area([abs(1 - one.effect) for one in self.faithfulness])
+
+    def _area(self, heights: list[float]) -> float:
+        points = list(zip(self.shares, heights, strict=True))
+        return sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in itertools.pairwise(points))
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a size: share, edges, faithfulness, low, high, and the random circuits' mean and largest."""
+        rows = []
+        for index, (share, edges, one) in enumerate(zip(self.shares, self.edges, self.faithfulness, strict=True)):
+            row = {"share": share, "edges": edges, "faithfulness": one.effect, "low": one.low, "high": one.high}
+            if len(self.null):
+                row |= {"random_mean": float(self.null[:, index].mean()), "random_max": float(self.null[:, index].max())}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def plot(self) -> "Figure":
+        """The curve over the share of edges (logarithmic), with intervals and the band of random circuits."""
+        return importlib.import_module("circuits.plots").curve_figure({"circuit": self})
+
+    def save(self, path: str | Path) -> None:
+        """Write to a JSON file; `Curve.load` reads it."""
+        document = {
+            "shares": list(self.shares),
+            "edges": list(self.edges),
+            "faithfulness": [one.as_json() for one in self.faithfulness],
+            "null": self.null.tolist(),
+            "metadata": dict(self.metadata),
+        }
+        save_result(path, FORMAT, document)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Curve":
+        """A saved curve. Raises FileFormatError for anything else."""
+        return load_result(path, FORMAT, "the curve does", cls._from, max_bytes=2**28)
+
+    @classmethod
+    def _from(cls, data: dict[str, Any]) -> "Curve":
+        shares, edges = tuple(map(float, data["shares"])), tuple(map(int, data["edges"]))
+        points = tuple(Effect.from_json(one) for one in data["faithfulness"])
+        null = torch.tensor(data["null"], dtype=torch.float64).reshape(-1, len(shares))
+        if len(edges) != len(shares) or len(points) != len(shares) or not isinstance(data["metadata"], dict):
+            raise CircuitsError("sizes and values are not equally many")
+        return cls(shares, edges, points, null, data["metadata"])
+
+
+def faithfulness_curve(
+    model: Model,
+    scores: EdgeScores,
+    pairs: PromptPairs,
+    metric: Metric,
+    *,
+    shares: Sequence[float] = MIB_SIZES,
+    by: By = "size",
+    outside: Ablation = "corrupt",
+    random_orders: int = 5,
+    seed: int = 0,
+    budget: int = BUDGET,
+    progress: Progress | None = None,
+) -> Curve:
+    """Run the strongest edges alone, for each share of all edges, and as many random ones: all in one call, on one pair of
+    base runs.
+
+    `pairs` should be held out: others than the scores were made on. `by`: strongest by |score| ("size"), or by how much they
+    support the metric. Raises CircuitsError for shares outside 0 to 1 and for scores of some edges alone.
+    """
+    judge = Judge(model, pairs, metric, outside=outside, neurons=scores.graph.neurons, budget=budget, progress=progress)
+    return curve_of(judge, scores, shares=shares, by=by, random_orders=random_orders, seed=seed)
+
+
+def curve_of(
+    judge: Judge,
+    scores: EdgeScores,
+    *,
+    shares: Sequence[float] = MIB_SIZES,
+    by: By = "size",
+    random_orders: int = 5,
+    seed: int = 0,
+) -> Curve:
+    """`faithfulness_curve` on base runs that are there already."""
+    if not shares or any(not 0 < share <= 1 for share in shares):
+        raise CircuitsError("shares of edges lie above 0 and at most at 1")
+    if not scores.complete:
+        raise CircuitsError(f"a curve needs a score of every edge; {len(scores):,} of {scores.graph.edge_count:,} were kept")
+    shares = tuple(sorted(set(shares)))
+    sizes = [max(1, round(share * len(scores))) for share in shares]
+    order, graph = scores.order(by), scores.graph
+    circuits = [_chosen(scores, order[:size]) for size in sizes]
+    draw = random.Random(seed)
+    for _ in range(random_orders):
+        circuits += [random_edges(graph, size, draw) for size in sizes]
+    found = judge.changes(circuits, "running circuits of all sizes")
+    points = ratio_intervals(found[: len(sizes)], judge.gap, seed=seed)
+    null = found[len(sizes) :].mean(dim=1) / judge.gap.mean()
+    setting = {"outside": judge.outside, "by": by, "prompts": len(judge.gap), "seed": seed}
+    details = about(judge.model, judge.metric, **setting, scores=dict(scores.metadata))
+    return Curve(shares, tuple(sizes), tuple(points), null.reshape(random_orders, len(sizes)), details)
+
+
+def _chosen(scores: EdgeScores, rows: Tensor) -> Members:
+    rows = rows.sort().values
+    return Members(scores.graph, scores.writers[rows], scores.readers[rows])

@@ -1,0 +1,179 @@
+"""What is known about a circuit after it was judged."""
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from circuits.errors import CircuitsError
+from circuits.files.results import load_result, save_result
+from circuits.statistics import Effect
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT = "circuits-verdict"
+
+
+@dataclasses.dataclass(frozen=True)
+class Removal:
+    """A set of nodes taken out of the circuit and out of the whole model: both should lose alike."""
+
+    nodes: tuple[str, ...]
+    how: str
+    """"random" or "greedy"."""
+    circuit: float
+    """Faithfulness of the circuit without them; `model`: of the whole model without them."""
+    model: float
+
+    @property
+    def gap(self) -> float:
+        """|circuit - model|: what the circuit misses."""
+        return abs(self.circuit - self.model)
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """How much one node matters to the circuit: the largest change of its faithfulness when the node goes, after some other
+    nodes are gone (`without`; most often none)."""
+
+    node: str
+    change: float
+    without: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Verdict:
+    """A circuit's faithfulness, and what speaks for and against it. Faithfulness: 0 = as the corrupt prompts, 1 = as the
+    whole model, edges outside the circuit carrying what `metadata["outside"]` says: corrupt values, their mean or zero."""
+
+    edges: int
+    nodes: int
+    share: float
+    """Of all the graph's edges."""
+    prompts: int
+    faithfulness: Effect
+    """With its 95 % interval over prompts."""
+    null: tuple[float, ...]
+    """Faithfulness of random circuits of as many edges."""
+    p_value: float | None
+    completeness: tuple[Removal, ...] = ()
+    minimality: tuple[Need, ...] = ()
+    searched_on: Effect | None = None
+    """Faithfulness on the prompts that the circuit was searched on, where they were given."""
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def incompleteness(self) -> float | None:
+        """The largest gap over the removed sets."""
+        return max((one.gap for one in self.completeness), default=None)
+
+    def unneeded(self, least: float = 0.01) -> tuple[str, ...]:
+        """Nodes whose removal never changed the faithfulness by `least`."""
+        return tuple(need.node for need in self.minimality if abs(need.change) < least)
+
+    @property
+    def summary(self) -> str:
+        """The verdict in a few sentences."""
+        one = self.faithfulness
+        share = f"{self.edges:,} edges ({_percent(self.share)} of all) between {self.nodes:,} nodes"
+        words = [
+            f"{share} keep {one.effect:.2f} of the behaviour"
+            f" (95 % interval {one.low:.2f} to {one.high:.2f}, {self.prompts} prompts)."
+        ]
+        if self.searched_on is not None:
+            words.append(f"On the prompts searched on: {self.searched_on.effect:.2f}.")
+        if self.null:
+            words.append(
+                f"{len(self.null)} random circuits of this size: at most {max(self.null):.2f} (p = {self.p_value:.3g})."
+            )
+        if self.incompleteness is not None:
+            words.append(f"Largest gap to the model when sets of nodes are taken out of both: {self.incompleteness:.2f}.")
+        if self.minimality:
+            spare, count = self.unneeded(), len(self.minimality)
+            names = ", ".join(spare[:5]) + (", …" if len(spare) > 5 else "")
+            words.append(
+                f"{len(spare)} of {count} nodes are not needed ({names})." if spare else f"All {count} nodes are needed."
+            )
+        return " ".join(words)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a measure: measure, value, low, high, about."""
+        one, rows = self.faithfulness, []
+        rows.append({"measure": "faithfulness", "value": one.effect, "low": one.low, "high": one.high})
+        if (seen := self.searched_on) is not None:
+            rows.append({"measure": "faithfulness searched on", "value": seen.effect, "low": seen.low, "high": seen.high})
+        for value in self.null:
+            rows.append({"measure": "random circuit", "value": value, "about": f"{self.edges} edges"})
+        for removal in self.completeness:
+            about = f"{removal.how}: {' '.join(removal.nodes)}"
+            rows.append({"measure": "incompleteness", "value": removal.gap, "about": about})
+        for need in self.minimality:
+            rows.append({"measure": f"need of {need.node}", "value": need.change, "about": " ".join(need.without)})
+        return pd.DataFrame(rows, columns=["measure", "value", "low", "high", "about"])
+
+    def plot(self) -> "Figure":
+        """Faithfulness with its interval beside the random circuits; incompleteness; need by node."""
+        return importlib.import_module("circuits.plots").verdict_figure(self)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, as they stand in files."""
+        return {
+            "edges": self.edges,
+            "nodes": self.nodes,
+            "share": self.share,
+            "prompts": self.prompts,
+            "faithfulness": self.faithfulness.as_json(),
+            "null": list(self.null),
+            "p_value": self.p_value,
+            "completeness": [{**dataclasses.asdict(one), "nodes": list(one.nodes)} for one in self.completeness],
+            "minimality": [{**dataclasses.asdict(one), "without": list(one.without)} for one in self.minimality],
+            "searched_on": None if self.searched_on is None else self.searched_on.as_json(),
+            "metadata": dict(self.metadata),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write to a JSON file; `Verdict.load` reads it."""
+        save_result(path, FORMAT, self.as_json(), indent=1)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Verdict":
+        """A saved verdict. Raises FileFormatError for anything else."""
+        return load_result(path, FORMAT, "the verdict does", cls._from, max_bytes=2**28)
+
+    @classmethod
+    def _from(cls, data: dict[str, Any]) -> "Verdict":
+        removals = [
+            Removal(_names(one["nodes"]), str(one["how"]), float(one["circuit"]), float(one["model"]))
+            for one in data["completeness"]
+        ]
+        needs = [Need(str(one["node"]), float(one["change"]), _names(one["without"])) for one in data["minimality"]]
+        seen, p_value = data["searched_on"], data["p_value"]
+        if not isinstance(data["metadata"], dict):
+            raise CircuitsError("metadata must be an object")
+        return cls(
+            edges=int(data["edges"]),
+            nodes=int(data["nodes"]),
+            share=float(data["share"]),
+            prompts=int(data["prompts"]),
+            faithfulness=Effect.from_json(data["faithfulness"]),
+            null=tuple(float(value) for value in data["null"]),
+            p_value=None if p_value is None else float(p_value),
+            completeness=tuple(removals),
+            minimality=tuple(needs),
+            searched_on=None if seen is None else Effect.from_json(seen),
+            metadata=data["metadata"],
+        )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else f"{100 * share:.2g}%"
+
+
+def _names(data: Any) -> tuple[str, ...]:
+    if not isinstance(data, list) or not all(isinstance(name, str) for name in data):
+        raise CircuitsError("names must be a list of texts")
+    return tuple(data)

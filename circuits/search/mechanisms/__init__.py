@@ -1,0 +1,1 @@
+"""Known mechanisms searched for by their own signs: induction, factual recall."""

@@ -1,0 +1,1 @@
+"""Prompts, sentences, text and published circuits from files."""
