@@ -11,6 +11,8 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
+from circuits.moved import know_old_paths
+
 if TYPE_CHECKING:
     from circuits import attribution, errors, graph, heads, lenses, models, patching, plots, search, tasks
     from circuits.attribution import EdgeScores, attribute_edges, attribute_nodes
@@ -221,6 +223,9 @@ __all__ = [
     "trace_facts",
     "train_tuned_lens",
 ]
+
+
+know_old_paths()
 
 
 def __getattr__(name: str) -> Any:

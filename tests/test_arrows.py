@@ -25,7 +25,7 @@ ROOMS = (
 )
 """From the top down: a room imports those before it, and its own files."""
 
-FRONT = ("__init__", "__main__")
+FRONT = ("__init__", "__main__", "moved")
 """Files of the package itself, which may import every room."""
 
 FILES = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}

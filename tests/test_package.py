@@ -1,5 +1,6 @@
 """The public names, and that importing them is cheap."""
 
+import importlib
 import subprocess
 import sys
 import tomllib
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import circuits
+from circuits.moved import MOVED
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,6 +43,21 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
     heavy = "{'torch', 'transformers', 'transformer_lens', 'matplotlib', 'pandas', 'networkx'}"
     check = f"{code}; import sys; loaded = {heavy} & set(sys.modules); assert not loaded, loaded"
     subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_an_old_path_gives_the_module_at_its_new_one_and_says_so(old: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"{old} has moved to {MOVED[old]}$") as warned:
+        module = importlib.import_module(old)
+    assert module is sys.modules[MOVED[old]] and module.__spec__ is not None and module.__spec__.name == MOVED[old]
+    assert len(warned) == 1
+    del sys.modules[old]  # the next import warns again
+
+
+def test_an_old_path_takes_no_function_away() -> None:
+    for old in MOVED:
+        room, _, name = old.rpartition(".")
+        assert not callable(getattr(importlib.import_module(room), name, None)), old
 
 
 @pytest.mark.parametrize("case", range(9))
