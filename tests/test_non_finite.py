@@ -1,20 +1,27 @@
-"""A weight that is no number stops everything that runs a model, with the weight's name: fused attention can lose a NaN."""
+"""A weight that is no number stops everything that runs a model, with the weight's name: fused attention can lose a NaN. A sum
+that overflows on the way is seen behind every activation."""
 
 import math
 import random
 import re
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 import circuits
 from circuits.errors import NonFiniteError
 from circuits.heads import composition_scores
 from circuits.heads.dynamics import token_losses
 from circuits.models import Model
+from circuits.models.layers import activate
+from circuits.models.weights import Activation
 from circuits.tasks import PromptPairs, metrics
 from circuits.tasks.behavioural.likelihood import next_token_logits, token_log_probabilities
 from tests.models.native import native_bridge
+from tests.models.overflow import with_overflow
 
 EDGE, PATH = "a0.h0->a1.h0<k>", ["a0.h0", "a1.h0<k>", "logits"]
 metric = metrics.logit_difference
@@ -68,3 +75,36 @@ def test_a_broken_weight_is_named_by_everything_that_runs_a_model(name: str) -> 
         weight[(-1,) * weight.ndim] = math.inf if place % 2 else math.nan
         with pytest.raises(NonFiniteError, match=f"the weight {re.escape(label)} of native holds NaN or infinity"):
             ENTRIES[name](model, pairs)
+
+
+@pytest.mark.parametrize("kind", get_args(Activation))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("width", [1, 33])  # kernels take whole vectors and what is left over in different ways
+def test_no_activation_makes_a_number_of_an_overflow(kind: Activation, dtype: torch.dtype, width: int) -> None:
+    for value in (math.inf, -math.inf, math.nan):
+        x = torch.full((2, width), value, dtype=dtype)
+        if kind == "relu" and dtype == torch.float16 and value == -math.inf:
+            assert (activate(x, kind) == 0).all(), "a true number, lower than float16 holds"
+        else:
+            assert not activate(x, kind).isfinite().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_relu_is_relu_for_every_number_and_so_is_its_gradient(dtype: torch.dtype) -> None:
+    limits = torch.finfo(dtype)
+    edges = torch.tensor([0.0, -0.0, limits.max, limits.min, limits.tiny, -limits.tiny], dtype=dtype)
+    x = torch.cat([edges, torch.randn(500, generator=torch.Generator().manual_seed(0)).to(dtype)]).requires_grad_()
+    ours, plain = activate(x, "relu"), F.relu(x)
+    assert torch.equal(ours, plain) and not ours[x < 0].signbit().any()
+    assert torch.equal(torch.autograd.grad(ours.sum(), x)[0], torch.autograd.grad(plain.sum(), x)[0])
+
+
+READERS = ("patch_nodes", "patch_edges", "attribute_edges", "acdc", "clamp", "find_triggers")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_an_overflow_that_relu_would_swallow_is_named(name: str) -> None:
+    model, pairs = model_and_pairs(0)
+    broken = with_overflow(model, 0, 2, part="W_in", activation="relu", sign=-1)
+    with pytest.raises(NonFiniteError):
+        ENTRIES[name](broken, pairs)

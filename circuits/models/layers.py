@@ -36,14 +36,18 @@ def norm_scale(x: Float[Tensor, "... width"], norm: Norm | None) -> Float[Tensor
 
 
 def activate(x: Float[Tensor, "... d_mlp"], kind: Activation) -> Float[Tensor, "... d_mlp"]:
-    """The nonlinearity of an MLP."""
+    """The nonlinearity of an MLP. An infinite x, one that overflowed, gives an infinity or NaN under every one of them."""
     match kind:
         case "gelu":
             return F.gelu(x)
         case "gelu_tanh":
             return F.gelu(x, approximate="tanh")
         case "relu":
-            return F.relu(x)
+            # ReLU alone would make 0 of minus infinity. Yet in which infinity a sum ends whose terms are too large depends on
+            # the order of its additions, so on the processor: a 0 there would be chance. Minus infinity times a slope of zero
+            # is NaN, as under the other activations, and all checks see it; minus zero leaves no -0.0 for numbers below 0.
+            # Sums in float16 are made in float32: minus infinity is then a true number below all that float16 holds.
+            return F.relu(x) if x.dtype == torch.float16 else F.leaky_relu(x, negative_slope=-0.0)
         case "silu":
             return F.silu(x)
         case "quick_gelu":

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import random
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from circuits.lenses.neurons.highest import Highest
 from circuits.lenses.neurons.listing import list_neurons
 from circuits.models import Model, TokenBatch
 from circuits.models.planted import planted_recall
+from circuits.models.weights import Activation
+from tests.models.overflow import Part, with_overflow
 from tests.models.random_edits import random_batch
 from tests.models.random_models import D_VOCAB, LENGTH, random_shape, random_weights, record_of
 
@@ -195,14 +198,19 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
     bare = dataclasses.replace(model, weights=dataclasses.replace(model.weights, blocks=tuple(without)))
     with pytest.raises(PromptError, match="attention alone"):
         find_triggers(bare, tokens)
-    last = model.weights.blocks[-1]
-    assert last.mlp is not None
-    W_in = last.mlp.W_in.clone()
-    W_in[:, 1] = torch.finfo(W_in.dtype).max  # what it reads is too large a number
-    broken = dataclasses.replace(last, mlp=dataclasses.replace(last.mlp, W_in=W_in, activation="relu"))
-    weights = dataclasses.replace(model.weights, blocks=(*model.weights.blocks[:-1], broken))
-    with pytest.raises(NonFiniteError, match=rf"m{model.n_layers - 1}\.n1 is (inf|nan) at position"):
-        find_triggers(dataclasses.replace(model, weights=weights), tokens)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("part", get_args(Part))
+@pytest.mark.parametrize("activation", get_args(Activation))
+def test_an_activation_that_overflows_is_refused_by_name(activation: Activation, part: Part, sign: int) -> None:
+    model = random_model(1)
+    last = model.n_layers - 1
+    broken = with_overflow(model, last, 1, part=part, activation=activation, sign=sign)
+    everywhere = activation == "solu" and sign > 0 and part != "gated W_in"  # softmax over neurons, one of them infinite
+    index = r"\d+" if everywhere else "1"
+    with pytest.raises(NonFiniteError, match=rf"m{last}\.n{index} is -?(inf|nan) at position 0 of prompt 0"):
+        find_triggers(broken, TokenBatch.unpadded(torch.ones(2, 4, dtype=torch.long)))
 
 
 def test_files_and_tables_hold_everything(tmp_path: Path) -> None:
