@@ -80,8 +80,7 @@ def attention(
       circuits attention --open out/attention-mini/attention.json
       circuits attention --labels en_ewt-ud-dev.conllu --limit 500
     """
-    from circuits.cli.commands import attention as command
-    from circuits.cli.commands import attention_labels
+    from circuits.cli.commands import attention as command, attention_labels
 
     where = {"model": model, "device": device, "dtype": dtype, "memory": memory, "out": out, "as_json": as_json}
     if open_file is not None:

@@ -79,8 +79,7 @@ def tables(
       circuits tables --layers --kind mean
       circuits tables --compress --head a0.h3,a1.h0 --tolerance 0.02
     """
-    from circuits.cli.commands import tables as command
-    from circuits.cli.commands import tables_text as texts
+    from circuits.cli.commands import tables as command, tables_text as texts
 
     if open_file is not None:
         refuse_with_open(given, "top", "skip_trigrams")

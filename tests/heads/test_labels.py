@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, pre_tokenizers
-from tokenizers import models as tokenizer_models
+from tokenizers import Tokenizer, models as tokenizer_models, pre_tokenizers
 
 from circuits.errors import FileFormatError, MemoryBudgetError, ModelError, PromptError
 from circuits.heads import AttentionProbe, HeadLabels, label_heads, probe_attention

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from circuits.models import Model, TokenBatch
 from circuits.patching.engine.change import ADDED, STAGE, Change, Kind
-from tests.models.reference import Array, Node
-from tests.models.reference import Change as SlowChange
+from tests.models.reference import Array, Change as SlowChange, Node
 
 
 @dataclasses.dataclass(frozen=True)

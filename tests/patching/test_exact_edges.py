@@ -14,8 +14,7 @@ from circuits.patching.engine.directions import difference
 from circuits.tasks import PromptPairs, metrics
 from tests.models.native import native_bridge
 from tests.models.random_models import D_VOCAB
-from tests.models.reference import Node as Place
-from tests.models.reference import run
+from tests.models.reference import Node as Place, run
 from tests.patching.test_sweeps import random_case, random_pairs
 
 difference_of = metrics.logit_difference

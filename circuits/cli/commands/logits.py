@@ -15,8 +15,7 @@ from circuits.cli.progress import ProgressBars
 from circuits.cli.prompts import PromptOptions, require_text
 from circuits.cli.text import one_line, print_json, table
 from circuits.errors import PromptError
-from circuits.lenses import DirectLogits
-from circuits.lenses import logits as take_apart
+from circuits.lenses import DirectLogits, logits as take_apart
 from circuits.models import Model
 from circuits.plots import direct_logits_figure
 

@@ -15,8 +15,7 @@ from circuits.cli.output import staged
 from circuits.cli.progress import ProgressBars
 from circuits.cli.text import filled, one_line, print_json, table
 from circuits.errors import PromptError
-from circuits.heads import Tables, bigram_table, measured_scale, ov_table, qk_table
-from circuits.heads import tables as read_tables
+from circuits.heads import Tables, bigram_table, measured_scale, ov_table, qk_table, tables as read_tables
 from circuits.heads.weight_tables.embedded import head_of
 from circuits.models import Model
 
