@@ -9,7 +9,6 @@ import importlib.abc
 import importlib.machinery
 import sys
 import warnings
-from collections.abc import Sequence
 from types import ModuleType
 
 _WINGS = {
@@ -164,9 +163,7 @@ MOVED = {f"circuits.{old}": f"circuits.{wing}{new}" for wing, names in _WINGS.it
 class _OldPaths(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds what stood at an old path. It is asked only after all other finders have found nothing."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(self, fullname: str, path: object, target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
         return importlib.machinery.ModuleSpec(fullname, self) if fullname in MOVED else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
