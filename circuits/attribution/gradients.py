@@ -137,7 +137,7 @@ def _slot_reading(model: Model, found: Gradients, layer: int, slot: Slot, unit: 
     norm = {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot]
     if attention.norm_over_heads and norm is not None:
         return Reading(W[None], torch.stack(_through_norms(model, found, layer, slot)) / scale, unit)
-    if norm is not None or (model.weights.rotary is not None and slot != "v"):
+    if norm is not None or (model.weights.rotary_at(layer) is not None and slot != "v"):
         slope = _through_placing(model, found, layer, slot, slope).unflatten(-1, (heads, -1))
     return Reading(W.unflatten(1, (heads, -1)).transpose(0, 1), slope.permute(2, 0, 1, 3) / scale, unit)
 
@@ -148,7 +148,7 @@ def _through_placing(model: Model, found: Gradients, layer: int, slot: Slot, slo
     geometry = Geometry(model.weights, found.run.tokens, model.dtype)
     with torch.enable_grad():
         start = getattr(found.run.reads[layer], slot).detach().requires_grad_(True)
-        value = placed(headed(start, attention, slot), slot, model.weights, geometry.rotation)
+        value = placed(headed(start, attention, slot), slot, geometry.rotation(layer))
         return torch.autograd.grad(value, start, slope)[0]
 
 

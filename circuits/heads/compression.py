@@ -142,8 +142,11 @@ def compress_heads(
             if joint - loss <= tolerance:
                 break
             allowed /= 4
-    sizes = {key: parameters(_attention(model, key), model.d_model, model.weights.rotary, key[2], ranks[key]) for key in wanted}
-    whole = sum(parameters(_attention(model, key), model.d_model, model.weights.rotary, key[2]) for key in wanted)
+    sizes = {
+        key: parameters(_attention(model, key), model.d_model, model.weights.rotary_at(key[0]), key[2], ranks[key])
+        for key in wanted
+    }
+    whole = sum(parameters(_attention(model, key), model.d_model, model.weights.rotary_at(key[0]), key[2]) for key in wanted)
     parts = [
         CompressedPart(f"a{key[0]}.h{key[1]}", key[2], ranks[key], search.known[key, ranks[key]] - loss, sizes[key])
         for key in wanted

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.heads.composition import output_matrices, reading_matrices
-from circuits.models.layers import rotate
+from circuits.models.layers import Rotation, rotate
 from circuits.models.weights import Attention, Block, Rotary, Weights
 
 HeadPart = Literal["qk", "ov"]
@@ -33,7 +33,7 @@ def with_ranks(weights: Weights, ranks: Ranks) -> Weights:
     blocks = list(weights.blocks)
     for layer in layers:
         held: dict[tuple[int, HeadPart], int] = {(head, part): rank for (at, head, part), rank in ranks.items() if at == layer}
-        blocks[layer] = _block(blocks[layer], held, weights.rotary)
+        blocks[layer] = _block(blocks[layer], held, weights.rotary_at(layer))
     return dataclasses.replace(weights, blocks=tuple(blocks))
 
 
@@ -110,7 +110,7 @@ def _over_places(gram: Float[Tensor, "d_head d_head"], rotary: Rotary | None, si
     places = torch.arange(OFFSETS, dtype=torch.float64, device=gram.device) * sign / rotary.position_scale
     angles = places[:, None] * rotary.inverse_frequencies.to(places)
     angles = angles.repeat_interleave(2, dim=-1) if rotary.adjacent else torch.cat([angles, angles], dim=-1)
-    rotation = (angles.cos()[:, None], angles.sin()[:, None])
+    rotation = Rotation(angles.cos()[:, None], angles.sin()[:, None], rotary.adjacent)
     identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device).expand(OFFSETS, -1, -1)
-    turns = rotate(identity, rotary, rotation)
+    turns = rotate(identity, rotation)
     return torch.einsum("pde,ef,pgf->dg", turns, gram, turns) / OFFSETS

@@ -93,10 +93,10 @@ def _attention(
     """q, k, v, z (edited) and, where one is given or asked for, the pattern of one layer; and the linear parts of q, k, v."""
     attention = block.attention
     normed = normalise(x, block.attention_norm)
-    weights, rotation = geometry.weights, geometry.rotation
+    rotation = geometry.rotation(layer)
     linear = (projected(normed, attention, "q"), projected(normed, attention, "k"), projected(normed, attention, "v"))
     parts = zip(linear, SLOTS, strict=True)
-    q, k, v = (placed(headed(part, attention, slot), slot, weights, rotation) for part, slot in parts)
+    q, k, v = (placed(headed(part, attention, slot), slot, rotation) for part, slot in parts)
     bias = geometry.bias(attention.window)
     factors = {"q": q, "k": k, "v": v}
     if given is None and not keep_pattern:

@@ -1,7 +1,7 @@
 """The pieces of a forward pass: norms, embedding, attention, MLPs, unembedding, each a plain function on weights."""
 
 import dataclasses
-import functools
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -64,6 +64,20 @@ def linear(x: Float[Tensor, "... d_in"], W: Tensor, b: Tensor | None) -> Float[T
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Rotation:
+    """cos and sin of rotary angles, `[prompt position 1 rotary]` (the prompt axis is 1 without pads) or any shape that
+    broadcasts to what is turned; `adjacent` as in Rotary."""
+
+    cos: Tensor
+    sin: Tensor
+    adjacent: bool
+
+    def picked(self, pick: Callable[[Tensor], Tensor]) -> "Rotation":
+        """The same at some positions: `pick` is applied to cos and to sin."""
+        return Rotation(pick(self.cos), pick(self.sin), self.adjacent)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Geometry:
     """What attention needs to know about where tokens stand: rotary tables and masks, made once a run."""
 
@@ -71,19 +85,23 @@ class Geometry:
     tokens: TokenBatch
     dtype: torch.dtype
     _biases: dict[int | None, Tensor | None] = dataclasses.field(default_factory=dict, repr=False)
+    _rotations: dict[int, Rotation] = dataclasses.field(default_factory=dict, repr=False)
 
-    @functools.cached_property
-    def rotation(self) -> tuple[Tensor, Tensor] | None:
-        """cos and sin of the rotary angles, `[prompt position 1 rotary]` (the prompt axis is 1 without pads); None where
-        the model has no rotary positions."""
-        rotary = self.weights.rotary
+    def rotation(self, layer: int) -> Rotation | None:
+        """What turns the queries and keys of a layer; None where it has no rotary positions."""
+        rotary = self.weights.rotary_at(layer)
         if rotary is None:
             return None
+        if id(rotary) not in self._rotations:  # layers share a table by sharing the record, which the weights keep alive
+            self._rotations[id(rotary)] = self._make_rotation(rotary)
+        return self._rotations[id(rotary)]
+
+    def _make_rotation(self, rotary: Rotary) -> Rotation:
         positions = self.tokens.positions if self.tokens.padded else self.tokens.positions[:1]
         angles = (positions.float() / rotary.position_scale)[:, :, None] * rotary.inverse_frequencies.float()
         angles = angles.repeat_interleave(2, dim=-1) if rotary.adjacent else torch.cat([angles, angles], dim=-1)
         cos, sin = angles.cos() * rotary.scaling, angles.sin() * rotary.scaling
-        return cos.to(self.dtype)[:, :, None], sin.to(self.dtype)[:, :, None]
+        return Rotation(cos.to(self.dtype)[:, :, None], sin.to(self.dtype)[:, :, None], rotary.adjacent)
 
     def bias(self, window: int | None) -> Tensor | None:
         """What is added to scores, `[prompt|1 head|1 query key]`: -inf where a query may not look; None if nothing is
@@ -127,14 +145,12 @@ class Geometry:
         return bias
 
 
-def rotate(
-    x: Float[Tensor, "... head d_head"], rotary: Rotary, rotation: tuple[Tensor, Tensor]
-) -> Float[Tensor, "... head d_head"]:
+def rotate(x: Float[Tensor, "... head d_head"], rotation: Rotation) -> Float[Tensor, "... head d_head"]:
     """Apply rotary positions, given as cos and sin that broadcast to x, to queries or keys."""
-    cos, sin = rotation
+    cos, sin = rotation.cos, rotation.sin
     width = cos.shape[-1]
     turned, passed = x[..., :width], x[..., width:]
-    if rotary.adjacent:
+    if rotation.adjacent:
         partner = torch.stack([-turned[..., 1::2], turned[..., 0::2]], dim=-1).flatten(-2)
     else:
         first, second = turned.chunk(2, dim=-1)
@@ -165,11 +181,9 @@ def project(x: Float[Tensor, "... d_model"], attention: Attention, slot: Slot) -
     return headed(projected(x, attention, slot), attention, slot)
 
 
-def placed(x: Tensor, slot: Slot, weights: Weights, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Projected queries, keys or values with rotary positions applied, where the model has them."""
-    if weights.rotary is None or rotation is None or slot == "v":
-        return x
-    return rotate(x, weights.rotary, rotation)
+def placed(x: Tensor, slot: Slot, rotation: Rotation | None) -> Tensor:
+    """Projected queries, keys or values with rotary positions applied, where the layer has them (`Geometry.rotation`)."""
+    return x if rotation is None or slot == "v" else rotate(x, rotation)
 
 
 def attention_pattern(

@@ -15,8 +15,8 @@ from circuits.models.layers import (
     mlp_output,
     neuron_activations,
     normalise,
+    placed,
     project,
-    rotate,
     unembed,
 )
 from circuits.models.tokens import TokenBatch
@@ -53,7 +53,9 @@ class Writer:
 
     def _attended(self, layer: int, block: Block, x: Tensor) -> Float[Tensor, "prompt 1 d_model"]:
         attention, normed, at = block.attention, normalise(x, block.attention_norm), self.count
-        q, k, v = (self._placed(project(normed, attention, slot), slot) for slot in SLOTS)
+        rotation = self.geometry.rotation(layer)
+        rotation = None if rotation is None else rotation.picked(lambda table: table[:, at : at + 1])
+        q, k, v = (placed(project(normed, attention, slot), slot, rotation) for slot in SLOTS)
         for kept, new in zip(self._kept[layer], (k, v), strict=True):
             kept[:, at : at + 1] = new
         keys, values = (kept[:, : at + 1] for kept in self._kept[layer])
@@ -61,13 +63,6 @@ class Writer:
         bias = self.geometry.bias_at(attention.window, column)[..., : at + 1]
         pattern = attention_pattern(q, keys, attention, bias)
         return attention_output(mix(pattern, values, attention), attention, block.attention_post_norm)
-
-    def _placed(self, x: Tensor, slot: str) -> Tensor:
-        rotary, rotation = self.weights.rotary, self.geometry.rotation
-        if rotary is None or rotation is None or slot == "v":
-            return x
-        cos, sin = (table[:, self.count : self.count + 1] for table in rotation)
-        return rotate(x, rotary, (cos, sin))
 
 
 @torch.no_grad()

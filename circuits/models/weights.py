@@ -120,7 +120,8 @@ class Weights:
     max_positions: int | None
     W_pos: Float[Tensor, "position d_model"] | None = None
     """Row p is added at position p (any offset of the original is already cut off)."""
-    rotary: Rotary | None = None
+    rotary: Rotary | tuple[Rotary | None, ...] | None = None
+    """One for all layers, or one a layer where they differ (None: a layer without rotary positions)."""
     alibi_slopes: Float[Tensor, " head"] | None = None
     """Scores of head h gain `slope[h] * (key position)`."""
     embedding_scale: float = 1.0
@@ -128,6 +129,10 @@ class Weights:
     parallel: bool = False
     causal: bool = True
     logit_soft_cap: float | None = None
+
+    def rotary_at(self, layer: int) -> Rotary | None:
+        """The rotary positions of a layer, or None where it has none."""
+        return self.rotary[layer] if isinstance(self.rotary, tuple) else self.rotary
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor with its dotted name, in a fixed order."""
@@ -154,6 +159,7 @@ def _tensors(record: object, prefix: str) -> Iterator[tuple[str, Tensor]]:
             yield name, value
         elif isinstance(value, tuple):
             for index, item in enumerate(value):
-                yield from _tensors(item, f"{name}.{index}.")
+                if item is not None:
+                    yield from _tensors(item, f"{name}.{index}.")
         elif dataclasses.is_dataclass(value):
             yield from _tensors(value, f"{name}.")

@@ -42,7 +42,7 @@ def slopes(model: Model, pairs: PromptPairs, metric: Metric, graph: Graph, start
             for index in range(graph.n_heads if slot == "q" else graph.n_key_value_heads):
                 normed = normalise(read(Reader(Node("head", layer, index), slot), before), block.attention_norm)
                 heads.append(project(normed, attention, slot)[:, :, index])
-            parts.append(placed(torch.stack(heads, dim=2), slot, weights, geometry.rotation))
+            parts.append(placed(torch.stack(heads, dim=2), slot, geometry.rotation(layer)))
         z = attend(*parts, attention, geometry.bias(attention.window))
         x = x + attention_output(z, attention, block.attention_post_norm)
         if block.mlp is not None:

@@ -99,7 +99,7 @@ def turn(rotary: Rotary, place: float, d_head: int) -> torch.Tensor:
 def test_rotary_ranks_are_the_nearest_over_all_relative_places(seed: int) -> None:
     """Scores of all relative places beside each other are one matrix; nothing of that rank is nearer to it."""
     model = random_model(seed, positions="rotary", position_scale=2.0, d_head=6, key_norm=None)
-    rotary, block, head = model.weights.rotary, model.weights.blocks[0], model.n_heads - 1
+    rotary, block, head = model.weights.rotary_at(0), model.weights.blocks[0], model.n_heads - 1
     assert rotary is not None
     turns = [turn(rotary, place, 6) for place in range(OFFSETS)]
     sides = [("W_Q", "W_K", turns), ("W_K", "W_Q", [matrix.T for matrix in turns])]
@@ -117,9 +117,9 @@ def test_numbers_of_a_head_are_those_of_its_factors() -> None:
         options = {"n_heads": 4, "n_key_value_heads": groups, "positions": positions, "d_head": 6, "key_norm": None}
         weights = random_model(0, **options).weights
         attention = weights.blocks[0].attention
-        assert parameters(attention, 8, weights.rotary, "qk", 2) == expected, "a query of rank 2; shared keys stay whole"
-        assert parameters(attention, 8, weights.rotary, "ov", 2) == 2 * 8 * 2
-        whole = {parameters(attention, 8, weights.rotary, part, rank) for part in ("qk", "ov") for rank in (None, 6)}
+        assert parameters(attention, 8, weights.rotary_at(0), "qk", 2) == expected, "a query of rank 2; shared keys stay whole"
+        assert parameters(attention, 8, weights.rotary_at(0), "ov", 2) == 2 * 8 * 2
+        whole = {parameters(attention, 8, weights.rotary_at(0), part, rank) for part in ("qk", "ov") for rank in (None, 6)}
         assert whole == {2 * 8 * 6}
 
 

@@ -100,8 +100,9 @@ def test_qk_entries_are_the_scores_of_a_run_without_positions(options: dict, off
 
 def test_scaled_and_normed_embeddings_and_stretched_positions_are_counted_in() -> None:
     model = random_model(**OPTIONS[3])
-    assert model.weights.rotary is not None
-    rotary = dataclasses.replace(model.weights.rotary, scaling=1.2, position_scale=2.0)
+    rotary = model.weights.rotary_at(0)
+    assert rotary is not None
+    rotary = dataclasses.replace(rotary, scaling=1.2, position_scale=2.0)
     changes = {"rotary": rotary, "embedding_scale": 1.5, "embedding_norm": model.weights.final_norm}
     model = dataclasses.replace(model, weights=dataclasses.replace(model.weights, **changes))
     run = model.run(torch.tensor([[source, source, 5] for source in range(V)]))

@@ -21,7 +21,7 @@ def random_shape(rng: random.Random) -> Shape:
     n_layers, d_head = rng.randint(1, 3), rng.choice([2, 4, 6])
     positions = rng.choice(["learned", "rotary", "alibi"])
     parallel = rng.random() < 0.4
-    return Shape(
+    shape = Shape(
         n_layers=n_layers,
         n_heads=n_heads,
         n_key_value_heads=rng.choice([g for g in range(1, n_heads + 1) if n_heads % g == 0]),
@@ -48,6 +48,10 @@ def random_shape(rng: random.Random) -> Shape:
         embedding_scale=rng.choice([1.0, 3.3]),
         embedding_norm=rng.random() < 0.2,
     )
+    own = random.Random(repr(shape))
+    if positions == "rotary" and own.random() < 0.4:
+        shape = dataclasses.replace(shape, rotary_bases=tuple(own.choice([None, 50.0, 10000.0]) for _ in range(n_layers)))
+    return shape
 
 
 def random_weights(shape: Shape, rng: random.Random) -> dict[str, Array]:
@@ -123,8 +127,6 @@ class _Raw:
 def record_of(shape: Shape, weights: dict[str, Array], dtype: torch.dtype = torch.float64) -> Weights:
     """The package's record of a shape and its raw weights."""
     raw = _Raw(shape, weights, dtype)
-    frequencies = 1.0 / shape.rotary_base ** (torch.arange(0, shape.rotary_dim, 2).float() / shape.rotary_dim)
-    rotary = Rotary(frequencies, adjacent=shape.adjacent, position_scale=shape.position_scale)
     return Weights(
         W_E=raw.needed("embed.weight"),
         W_U=raw.needed("unembed.weight").T,
@@ -133,7 +135,7 @@ def record_of(shape: Shape, weights: dict[str, Array], dtype: torch.dtype = torc
         final_norm=raw.norm("ln_final", shape.final_rms),
         max_positions=None,
         W_pos=raw.tensor("pos_embed.weight") if shape.positions == "learned" else None,
-        rotary=rotary if shape.positions == "rotary" else None,
+        rotary=_rotary(shape),
         alibi_slopes=torch.tensor(shape.slopes, dtype=torch.float64) if shape.slopes else None,
         embedding_scale=shape.embedding_scale,
         embedding_norm=raw.norm("embed_ln") if shape.embedding_norm else None,
@@ -141,6 +143,19 @@ def record_of(shape: Shape, weights: dict[str, Array], dtype: torch.dtype = torc
         causal=shape.causal,
         logit_soft_cap=shape.logit_cap,
     )
+
+
+def _rotary(shape: Shape) -> Rotary | tuple[Rotary | None, ...] | None:
+    def table(base: float) -> Rotary:
+        frequencies = 1.0 / base ** (torch.arange(0, shape.rotary_dim, 2).float() / shape.rotary_dim)
+        return Rotary(frequencies, adjacent=shape.adjacent, position_scale=shape.position_scale)
+
+    if shape.positions != "rotary":
+        return None
+    if not shape.rotary_bases:
+        return table(shape.rotary_base)
+    tables = {base: table(base) for base in shape.rotary_bases if base is not None}
+    return tuple(None if base is None else tables[base] for base in shape.rotary_bases)
 
 
 def _block(raw: _Raw, layer: int) -> Block:

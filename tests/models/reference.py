@@ -36,6 +36,8 @@ class Shape:
     adjacent: bool = True
     rotary_dim: int = 0
     rotary_base: float = 10000.0
+    rotary_bases: tuple[float | None, ...] = ()
+    """One a layer in place of `rotary_base`; None: a layer without rotary positions."""
     position_scale: float = 1.0
     slopes: tuple[float, ...] = ()
     parallel: bool = False
@@ -192,15 +194,16 @@ def vector(shape: Shape, weights: Mapping[str, Array], name: str, slot: str, hea
         own = (whole / math.sqrt(float(np.mean(whole**2)) + shape.eps) * gain)[rows]
     else:
         own = whole[rows] / math.sqrt(float(np.mean(whole[rows] ** 2)) + shape.eps) * gain
-    return rotated(shape, own, position) if shape.positions == "rotary" and slot != "v" else own
+    base = shape.rotary_bases[int(name.split(".")[1])] if shape.rotary_bases else shape.rotary_base
+    return own if base is None or shape.positions != "rotary" or slot == "v" else rotated(shape, own, position, base)
 
 
-def rotated(shape: Shape, x: Array, position: int) -> Array:
+def rotated(shape: Shape, x: Array, position: int, base: float) -> Array:
     """Turn pair i of the first `rotary_dim` entries by position / base^(2 i / rotary_dim)."""
     out, pairs = x.copy(), shape.rotary_dim // 2
     for pair in range(pairs):
         first, second = (2 * pair, 2 * pair + 1) if shape.adjacent else (pair, pair + pairs)
-        cos, sin = angle(position, pair, shape.position_scale, shape.rotary_base, shape.rotary_dim)
+        cos, sin = angle(position, pair, shape.position_scale, base, shape.rotary_dim)
         out[first] = x[first] * cos - x[second] * sin
         out[second] = x[second] * cos + x[first] * sin
     return out

@@ -121,6 +121,8 @@ def test_the_reference_itself_sees_a_change_of_every_switch() -> None:
         "final_rms": [False, True],
         "eps": [1e-5, 1e-2],
         "adjacent": [True, False],
+        "rotary_base": [10000.0, 50.0],
+        "rotary_bases": [(), (10000.0, None)],
         "position_scale": [1.0, 2.0],
         "parallel": [False, True],
         "post_norms": [False, True],

@@ -29,7 +29,7 @@ def slow_subgraph(model: Model, own: Run, circuit: Circuit, theirs: dict[Node, T
             for index in range(graph.n_heads if slot == "q" else graph.n_key_value_heads):
                 normed = normalise(read(Reader(Node("head", layer, index), slot)), block.attention_norm)
                 parts.append(project(normed, block.attention, slot)[:, :, index])
-            slots.append(placed(torch.stack(parts, dim=2), slot, weights, geometry.rotation))
+            slots.append(placed(torch.stack(parts, dim=2), slot, geometry.rotation(layer)))
         z = attend(*slots, block.attention, geometry.bias(block.attention.window))
         run = changed(own, layer, "z", z)
         now |= {node: node_output(run, node) for node in (Node("head", layer, h) for h in range(graph.n_heads))}

@@ -16,8 +16,8 @@ from circuits.heads.composition import output_matrices
 from circuits.heads.weight_tables.ranking import blocks
 from circuits.models import Model
 from circuits.models.folding import through_norm
-from circuits.models.layers import linear, mlp_output, neuron_activations, norm_scale, normalise, rotate
-from circuits.models.weights import Weights
+from circuits.models.layers import Rotation, linear, mlp_output, neuron_activations, norm_scale, normalise, rotate
+from circuits.models.weights import Rotary, Weights
 
 
 def head_of(model: Model, head: str | Node) -> tuple[int, int]:
@@ -77,18 +77,17 @@ def projected_tokens(
     else:
         out = linear(x, W[:, own], None if b is None or slot == "v" else b[own])
         out = normalise(out, norm)
-    return _turned(out, weights, offset) if slot == "q" else out
+    return _turned(out, weights.rotary_at(layer), offset) if slot == "q" else out
 
 
-def _turned(q: Float[Tensor, "token d_head"], weights: Weights, offset: int) -> Float[Tensor, "token d_head"]:
-    rotary = weights.rotary
+def _turned(q: Float[Tensor, "token d_head"], rotary: Rotary | None, offset: int) -> Float[Tensor, "token d_head"]:
     if rotary is None:
         return q
     angles = (torch.tensor(float(offset)) / rotary.position_scale) * rotary.inverse_frequencies.float().cpu()
     angles = angles.repeat_interleave(2) if rotary.adjacent else torch.cat([angles, angles])
     # a model that stretches cos and sin does so for queries and for keys, of which only the query is turned here
     cos, sin = (turn.to(q) * rotary.scaling**2 for turn in (angles.cos(), angles.sin()))
-    return rotate(q[:, None], rotary, (cos[None, None], sin[None, None]))[:, 0]
+    return rotate(q[:, None], Rotation(cos[None, None], sin[None, None], rotary.adjacent))[:, 0]
 
 
 def written_logits(model: Model, place: tuple[int, int], scale: float) -> Float[Tensor, "d_head d_vocab_out"]:

@@ -78,7 +78,7 @@ def neuron_layers(
     last = len(weights.blocks) - 1 if last is None else last
     for layer, block in enumerate(weights.blocks[: last + 1]):
         alone = weights.parallel and layer == last  # the last neurons do not read this attention
-        middle = x if alone else x + _attended(block, x, geometry)
+        middle = x if alone else x + _attended(block, x, geometry, layer)
         if block.mlp is None:
             x = middle
             continue
@@ -88,9 +88,9 @@ def neuron_layers(
             x = middle + mlp_output(neurons, block.mlp, block.mlp_post_norm)
 
 
-def _attended(block: Block, x: Tensor, geometry: Geometry) -> Float[Tensor, "prompt position d_model"]:
+def _attended(block: Block, x: Tensor, geometry: Geometry, layer: int) -> Float[Tensor, "prompt position d_model"]:
     """What a layer's attention adds to the residual stream."""
     attention, normed = block.attention, normalise(x, block.attention_norm)
-    q, k, v = (placed(project(normed, attention, slot), slot, geometry.weights, geometry.rotation) for slot in SLOTS)
+    q, k, v = (placed(project(normed, attention, slot), slot, geometry.rotation(layer)) for slot in SLOTS)
     z = attend(q, k, v, attention, geometry.bias(attention.window))
     return attention_output(z, attention, block.attention_post_norm)

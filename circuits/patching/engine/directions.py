@@ -65,7 +65,7 @@ def _through_heads(base: Base, graph: Graph, readers: Sequence[Reader], delta: D
     slots = {"q": run.q[layer], "k": run.k[layer], "v": run.v[layer]}
     for reader in readers:
         slot = reader.slot or "q"
-        new = placed(project(normed, block.attention, slot), slot, run.weights, geometry.rotation)
+        new = placed(project(normed, block.attention, slot), slot, geometry.rotation(layer))
         slots[slot] = slots[slot].clone()
         slots[slot][:, :, reader.node.index] = new[:, :, reader.node.index]
     moved = attend(slots["q"], slots["k"], slots["v"], block.attention, geometry.bias(block.attention.window))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from circuits.errors import NonFiniteError
 from circuits.models.layers import (
+    Rotation,
     Slot,
     activate,
     attend,
@@ -136,7 +137,7 @@ class Pass:
             out = joined(functools.partial(project, attention=attention, slot=slot), source)
             for i, block in enumerate(blocks):
                 columns = block.queries if slot == "q" else block.columns
-                out[i] = placed(out[i], slot, self.weights, self._rotation(block, columns))
+                out[i] = placed(out[i], slot, self._rotation(layer, block, columns))
                 out[i] = block.extended(out[i], kept[layer], STAGE["q"], columns)
                 for row, stream in enumerate(block.streams[: out[i].shape[0]]):
                     reads = before[i] if slot == "q" else block.x
@@ -152,11 +153,11 @@ class Pass:
         """Queries, keys or values of one stream from what they read, `[prompt column head d_head]`."""
         weights = self.weights.blocks[layer]
         projected = project(normalise(reads, weights.attention_norm), weights.attention, slot)
-        return placed(projected, slot, self.weights, self._rotation(block, columns))
+        return placed(projected, slot, self._rotation(layer, block, columns))
 
-    def _rotation(self, block: Block, columns: Tensor) -> tuple[Tensor, Tensor] | None:
-        rotation = self.base.geometry.rotation
-        return None if rotation is None else (block.pick(rotation[0], columns), block.pick(rotation[1], columns))
+    def _rotation(self, layer: int, block: Block, columns: Tensor) -> Rotation | None:
+        rotation = self.base.geometry.rotation(layer)
+        return None if rotation is None else rotation.picked(lambda table: block.pick(table, columns))
 
     def _mixed(self, layer: int, block: Block, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """z of the streams that enter at attention or before it."""

@@ -63,7 +63,7 @@ class CircuitPass:
         running = sorted({circuit for circuit, _, _ in moved}) if self.outside.resting else list(range(self.moves.count))
         if not running:
             return
-        slots = self._slots(block, rest, place, moved, running)
+        slots = self._slots(layer, rest, place, moved, running)
         attention, rows = block.attention, len(running)
         bias = self._bias(attention.window, rows)
         q, k, v = (slots[slot].flatten(0, 1) for slot in SLOTS)
@@ -74,8 +74,11 @@ class CircuitPass:
         touched = torch.ones(rows, attention.n_heads, dtype=torch.bool) if every else self._touched(place, moved, running)
         self.moves.set_heads(layer, running, torch.einsum("npchd,hdm->nhpcm", change, W), touched)
 
-    def _slots(self, block: Block, rest: LayerOutside, place: int, moved: list, running: list[int]) -> dict[str, Tensor]:
+    def _slots(self, layer: int, rest: LayerOutside, place: int, moved: list, running: list[int]) -> dict[str, Tensor]:
         """Queries (from `start` on), keys and values of the circuits that run this layer."""
+        block, rotation = self.geometry.weights.blocks[layer], self.geometry.rotation(layer)
+        if rotation is not None:
+            rotation = rotation.picked(lambda table: table[:, self.start :])
         values = {slot: rest.slots[slot][None].expand(len(running), *rest.slots[slot].shape) for slot in SLOTS}
         values["q"] = values["q"][:, :, self.start :]
         values = {slot: value.clone() for slot, value in values.items()}
@@ -84,7 +87,7 @@ class CircuitPass:
             normed = normalise(reads, block.attention_norm)
             for index, reader in enumerate(readers.tolist()):
                 slot, head = self._slot(reader - place)
-                value = self._project(normed[index], block.attention, slot, head)
+                value = placed(self._project(normed[index], block.attention, slot, head), slot, rotation)[:, :, 0]
                 into = values[slot][row_of[circuit]]
                 (into if slot == "q" else into[:, self.start :])[:, :, head] = value
         return values
@@ -95,19 +98,16 @@ class CircuitPass:
             return "q", index
         return ("k", index - heads) if index < heads + groups else ("v", index - heads - groups)
 
-    def _project(self, normed: Tensor, attention: Attention, slot: Slot, head: int) -> Float[Tensor, "prompt position d_head"]:
-        """One head's queries, keys or values."""
+    def _project(
+        self, normed: Tensor, attention: Attention, slot: Slot, head: int
+    ) -> Float[Tensor, "prompt position 1 d_head"]:
+        """One head's queries, keys or values, rotary positions not applied yet."""
         norm = {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot]
         if attention.norm_over_heads:
-            value = headed(projected(normed, attention, slot), attention, slot)[:, :, head, None]
-        else:
-            width = slice(head * attention.d_head, (head + 1) * attention.d_head)
-            W, b = getattr(attention, f"W_{slot.upper()}"), getattr(attention, f"b_{slot.upper()}")
-            value = normalise(linear(normed, W[:, width], None if b is None else b[width]), norm)[:, :, None]
-        rotation = self.geometry.rotation
-        if rotation is not None:
-            rotation = (rotation[0][:, self.start :], rotation[1][:, self.start :])
-        return placed(value, slot, self.weights, rotation)[:, :, 0]
+            return headed(projected(normed, attention, slot), attention, slot)[:, :, head, None]
+        width = slice(head * attention.d_head, (head + 1) * attention.d_head)
+        W, b = getattr(attention, f"W_{slot.upper()}"), getattr(attention, f"b_{slot.upper()}")
+        return normalise(linear(normed, W[:, width], None if b is None else b[width]), norm)[:, :, None]
 
     def _bias(self, window: int | None, rows: int) -> Tensor | None:
         """What is added to the scores of the queries from `start` on, for `rows` circuits."""

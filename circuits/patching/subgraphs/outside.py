@@ -96,7 +96,7 @@ def _held(run: Run, change: Callable[[Tensor], Tensor], by_neuron: bool) -> Outs
     for layer, block in enumerate(weights.blocks):
         before, attention = x, block.attention
         normed = normalise(x, block.attention_norm)
-        slots = {slot: placed(project(normed, attention, slot), slot, weights, geometry.rotation) for slot in SLOTS}
+        slots = {slot: placed(project(normed, attention, slot), slot, geometry.rotation(layer)) for slot in SLOTS}
         z = attend(slots["q"], slots["k"], slots["v"], attention, geometry.bias(attention.window))
         heads = change(scaled_heads(run.z[layer], block))
         x = x + heads.flatten(2) @ through_norm(attention.W_O, block.attention_post_norm)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.models.layers import SLOTS, Geometry, Slot, attend, headed, normalise, placed, projected
+from circuits.models.layers import SLOTS, Geometry, Rotation, Slot, attend, headed, normalise, placed, projected
 from circuits.models.weights import Weights
 
 
@@ -74,7 +74,7 @@ class Slots:
         found: dict[Slot, tuple[Tensor, Tensor]] = {}
         for slot, rows, inside in self.split(indices):
             value = self._normed(layer, slot, inside, normed[rows], values[rows])
-            found[slot] = (inside, placed(value, slot, self.weights, self._rotation(thin)))
+            found[slot] = (inside, placed(value, slot, self._rotation(layer, thin)))
         return found
 
     def _normed(self, layer: int, slot: Slot, inside: Tensor, normed: Tensor, value: Tensor) -> Tensor:
@@ -85,13 +85,12 @@ class Slots:
         each = zip(normed, inside.tolist(), strict=True)
         return torch.stack([headed(projected(x, attention, slot), attention, slot)[..., head, :] for x, head in each])
 
-    def _rotation(self, thin: bool) -> tuple[Tensor, Tensor] | None:
-        rotation = self.geometry.rotation
+    def _rotation(self, layer: int, thin: bool) -> Rotation | None:
+        rotation = self.geometry.rotation(layer)
         if rotation is None:
             return None
-        parts = (part[:, self.start :, 0] for part in rotation)
-        cos, sin = (self.pick(part.expand(len(self.columns), -1, -1)) if thin else part for part in parts)
-        return cos, sin
+        rotation = rotation.picked(lambda part: part[:, self.start :, 0])
+        return rotation.picked(lambda part: self.pick(part.expand(len(self.columns), -1, -1))) if thin else rotation
 
     def attend(
         self,

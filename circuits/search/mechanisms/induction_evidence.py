@@ -113,7 +113,7 @@ class Ablations:
             block = self.model.weights.blocks[layer]
             geometry = Geometry(self.model.weights, run.tokens, self.model.dtype)
             normed = normalise(run.residuals[layer] - output + mean, block.attention_norm)
-            keys = placed(project(normed, block.attention, "k"), "k", self.model.weights, geometry.rotation)
+            keys = placed(project(normed, block.attention, "k"), "k", geometry.rotation(layer))
             pattern = attention_pattern(run.q[layer], keys, block.attention, geometry.bias(block.attention.window))
             scores.append(prefix_matching(pattern[:, head.index], self.repeats))
         return torch.cat(scores)
