@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from circuits.errors import ModelError
-from circuits.models import Family, families, load_model, register_family
+from circuits.models import Family, load_model, register_family
+from circuits.models.loading import families
 from tests.models import checkpoints
 
 NAME = "SeedOssForCausalLM"
