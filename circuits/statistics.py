@@ -1,12 +1,22 @@
-"""Intervals and p-values for effects measured once a prompt."""
+"""How sure a number is: intervals, standard errors, tests, and how two rankings agree.
+
+Resampling is over prompts (or sequences): it says what other prompts of the kind would give, nothing of other models.
+"""
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from circuits.errors import CircuitsError
+
+TAILS = (0.025, 0.975)
+"""Where a 95 % interval ends."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,34 +37,100 @@ class Effect:
         return cls(float(data["effect"]), float(data["low"]), float(data["high"]))
 
 
+def percentile_interval(drawn: Float[Tensor, "*row draw"]) -> tuple[Float[Tensor, "*row"], Float[Tensor, "*row"]]:
+    """Where the middle 95 % of the draws begin and end, interpolated linearly between draws; float64.
+
+    Raises CircuitsError without draws.
+    """
+    if not drawn.shape[-1]:
+        raise CircuitsError("an interval of no draws: expected at least one")
+    low, high = drawn.double().quantile(torch.tensor(TAILS, dtype=torch.float64, device=drawn.device), dim=-1)
+    return low, high
+
+
 def bootstrap(values: Float[Tensor, " prompt"], *, seed: int = 0, resamples: int = 2000) -> Effect:
-    """Mean over prompts and the percentile interval of the means of resampled prompts (Efron 1979)."""
+    """Mean over prompts and the percentile interval of the means of resampled prompts (Efron 1979).
+
+    With a single prompt nothing can be resampled: the interval is the mean itself. Raises CircuitsError without prompts.
+    """
     values = values.double().cpu()
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(len(values), (resamples, len(values)), generator=generator)
-    low, high = values[drawn].mean(dim=1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Effect(float(values.mean()), low, high)
+    low, high = percentile_interval(values[_resampled(len(values), seed, resamples)].mean(dim=1))
+    return Effect(float(values.mean()), float(low), float(high))
 
 
 def ratio_intervals(
     changes: Float[Tensor, "patch prompt"], gaps: Float[Tensor, " prompt"], *, seed: int = 0, resamples: int = 2000
 ) -> list[Effect]:
     """For each patch its mean change over the mean gap, with the percentile interval over resampled prompts; the same
-    resamples serve every patch. With a single prompt nothing can be resampled: the interval is the effect itself."""
+    resamples serve every patch. With a single prompt nothing can be resampled: the interval is the effect itself. Raises
+    CircuitsError without prompts."""
     changes, gaps = changes.double().cpu(), gaps.double().cpu()
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(len(gaps), (resamples, len(gaps)), generator=generator)
+    drawn = _resampled(len(gaps), seed, resamples)
+    # How often each prompt was drawn: a resample's sum is then one product, for all patches together.
     weights = torch.zeros(resamples, len(gaps), dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
-    tails = torch.tensor([0.025, 0.975], dtype=torch.float64)
     effects: list[Effect] = []
-    for part in changes.split(4096):
-        ratios = (part @ weights.T) / (weights @ gaps)
-        bounds = ratios.quantile(tails, dim=1)
+    for part in changes.split(4096) if len(changes) else ():
+        low, high = percentile_interval((part @ weights.T) / (weights @ gaps))
         means = part.mean(dim=1) / gaps.mean()
-        effects += [Effect(*values) for values in zip(means.tolist(), bounds[0].tolist(), bounds[1].tolist(), strict=True)]
+        effects += [Effect(*values) for values in zip(means.tolist(), low.tolist(), high.tolist(), strict=True)]
     return effects
 
 
-def p_value(effect: float, null: list[float]) -> float:
+def _resampled(count: int, seed: int, resamples: int) -> Int[Tensor, "resample prompt"]:
+    """Prompts drawn with replacement, as many as there are, time and again."""
+    if not count:
+        raise CircuitsError("a bootstrap of no prompts: expected at least one")
+    return torch.randint(count, (resamples, count), generator=torch.Generator().manual_seed(seed))
+
+
+def standard_error(values: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
+    """The standard error of the mean along an axis, sd / sqrt(n) with n - 1 in the sd; NaN for a single value."""
+    count = values.shape[dim]
+    if count < 2:
+        return torch.full_like(values.sum(dim=dim), torch.nan)
+    return values.std(dim=dim) / count**0.5
+
+
+def clustered_errors(values: Float[Tensor, "case column"], cluster: Int[Tensor, " case"]) -> Float[Tensor, " column"]:
+    """Standard errors of the columns' means, where cases of one cluster may depend on each other (Liang & Zeger 1986): the
+    root of the summed squares of each cluster's summed deviations, over the number of cases. No correction for few clusters."""
+    centred = values - values.mean(dim=0)
+    _, index = cluster.unique(return_inverse=True)
+    sums = torch.zeros(int(index.max()) + 1, values.shape[1], dtype=values.dtype).index_add_(0, index, centred)
+    return sums.square().sum(dim=0).sqrt() / len(values)
+
+
+def p_value(effect: float, null: Sequence[float]) -> float:
     """Chance of an effect at least as large under the null: (1 + how many null effects reach it) / (1 + how many)."""
     return (1 + sum(other >= effect for other in null)) / (1 + len(null))
+
+
+def mcnemar(wins: int, losses: int) -> float:
+    """One-sided exact McNemar test of two answerers on the same cases: the chance of so many wins or more where a case on
+    which just one of them is right goes to either with probability 1/2. Cases on which both or none are right do not count.
+
+    Raises CircuitsError for negative counts.
+    """
+    if wins < 0 or losses < 0:
+        raise CircuitsError(f"{wins} wins and {losses} losses: expected counts of at least 0")
+    if not wins:
+        return 1.0
+    trials = wins + losses
+    heads = torch.arange(wins, trials + 1, dtype=torch.float64)
+    # In logarithms: the numbers of ways overflow at a thousand trials.
+    ways = math.lgamma(trials + 1) - torch.lgamma(heads + 1) - torch.lgamma(trials - heads + 1)
+    return min(1.0, float((ways.logsumexp(dim=0) - trials * math.log(2)).exp()))
+
+
+def bonferroni(p_values: Float[Tensor, "*test"]) -> Float[Tensor, "*test"]:
+    """The p-values of as many tests, each times their number, at most 1: the chance of any false alarm stays below them."""
+    return (p_values * p_values.numel()).clamp(max=1.0)
+
+
+def spearman(first: Float[Tensor, " item"], second: Float[Tensor, " item"]) -> float:
+    """Spearman's rank correlation, -1 to 1: 1 = the same order. Ties share their mean rank. NaN where all values of one side
+    are equal, where any is NaN, and for fewer than two items."""
+    if len(first) < 2:
+        return math.nan
+    ranks = [pd.Series(values.double().tolist()).rank().tolist() for values in (first, second)]
+    return float(torch.corrcoef(torch.tensor(ranks, dtype=torch.float64))[0, 1])

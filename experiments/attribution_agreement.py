@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -24,6 +25,7 @@ from circuits.cli.loading import load
 from circuits.cli.progress import ProgressBars
 from circuits.errors import CircuitsError
 from circuits.models import Model
+from circuits.statistics import spearman
 from circuits.tasks.registry import task
 
 METHODS = ("eap", "eap-ig", "eap-ig-activations", "relp")
@@ -37,8 +39,8 @@ def agreement(exact: pd.Series, estimated: pd.Series, top: int) -> list[dict[str
     for name, edges in largest.items():
         one, other = exact[edges], estimated[edges]
         alike = float(((one > 0) == (other > 0))[one != 0].mean())
-        sizes = float(one.abs().rank().corr(other.abs().rank()))
-        signed = float(one.rank().corr(other.rank()))
+        both = torch.tensor([list(one), list(other)], dtype=torch.float64)
+        sizes, signed = spearman(*both.abs()), spearman(*both)
         rows.append({"edges": name, "signed": signed, "sizes": sizes, "same_sign": alike, "count": len(one)})
     return rows
 

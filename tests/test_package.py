@@ -65,7 +65,7 @@ def test_shapes_are_checked_while_tests_run_but_for_further_cases_of_one(case: i
     import torch
     from jaxtyping import TypeCheckError
 
-    from circuits.patching.tracing.attention_trace import spearman
+    from circuits.statistics import spearman
 
     if case >= 8:
         assert spearman(torch.ones(3), torch.arange(3)) != 1, "whole numbers are let through"

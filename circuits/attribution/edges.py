@@ -22,6 +22,7 @@ from circuits.patching.engine.sites import Positions, differing, position_masks
 from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
 from circuits.progress import Progress
+from circuits.statistics import standard_error
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, of_prompts
 
@@ -241,7 +242,7 @@ def _exact(
     graph = model.graph()
     labels = tuple(position_masks(pairs, positions))
     change = effects.scores - effects.clean
-    errors = change.std(dim=1) / len(pairs) ** 0.5 if len(pairs) > 1 else torch.zeros(len(change)).double()
+    errors = standard_error(change) if len(pairs) > 1 else torch.zeros(len(change)).double()
     rows = torch.arange(len(change)).reshape(graph.edge_count, len(labels)).T
     mean = change.mean(dim=1)
     details = about(model, metric, method="exact", steps=1, prompts=len(pairs))

@@ -13,6 +13,7 @@ from circuits.errors import NonFiniteError, PromptError
 from circuits.graph import Node
 from circuits.heads.composition import folded_unembedding, output_matrices
 from circuits.models import Model, Run, TokenBatch
+from circuits.statistics import standard_error
 from circuits.tasks.repeats import repeated_tokens, sampling_pool
 
 if TYPE_CHECKING:
@@ -103,12 +104,8 @@ def score_heads(
         bad = (~mean.isfinite()).nonzero().tolist()
         if bad:
             raise NonFiniteError(f"the score {name} of {Node('head', *bad[0])} in {model.name} is no finite number")
-    errors = {name: _standard_error(values[name]) for name in SCORES}
+    errors = {name: standard_error(values[name], dim=0) for name in SCORES}
     return HeadScores(model.name, means, errors, sequences, seed)
-
-
-def _standard_error(values: Float[Tensor, "prompt layer head"]) -> Float[Tensor, "layer head"]:
-    return values.std(dim=0) / len(values) ** 0.5 if len(values) > 1 else torch.full_like(values[0], torch.nan)
 
 
 def _same_token(tokens: TokenBatch) -> Bool[Tensor, "prompt query key"]:

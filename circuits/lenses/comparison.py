@@ -19,6 +19,7 @@ from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.layers import normalise
 from circuits.progress import Progress
+from circuits.statistics import standard_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +50,7 @@ class LensComparison:
         if column not in (*COLUMNS, "gain"):
             raise CircuitsError(f"no column {column!r}: there are {', '.join(COLUMNS)}, gain")
         values = self.logit - self.tuned if column == "gain" else getattr(self, column)
-        return values.mean(dim=1), values.std(dim=1) / math.sqrt(values.shape[1])
+        return values.mean(dim=1), standard_error(values)
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a layer: bits of both lenses and of the gain, each with its standard error over prompts."""

@@ -9,8 +9,9 @@ import torch
 
 from circuits.heads import label_heads, probe_attention
 from circuits.heads.attention.attention_probe import _best_offset, _Group
-from circuits.heads.attention.labels import _second_half, clustered_errors
+from circuits.heads.attention.labels import _second_half
 from circuits.heads.attention.words import align_sentences, stream_attention
+from circuits.statistics import clustered_errors
 from tests.heads.test_labels import built, random_sentences, sentence, slow_attention
 
 

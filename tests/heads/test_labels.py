@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models as tokenizer_models, pre_tokenizers
 
 from circuits.errors import FileFormatError, MemoryBudgetError, ModelError, PromptError
 from circuits.heads import AttentionProbe, HeadLabels, label_heads, probe_attention
-from circuits.heads.attention.labels import _second_half, _tail, clustered_errors
+from circuits.heads.attention.labels import _second_half
 from circuits.heads.attention.words import align_sentences, stream_attention
 from circuits.models import Model, load_model
 from circuits.models.planted import Planted, planted_induction
@@ -259,13 +259,6 @@ def test_of_equal_heads_the_earliest_is_best_and_beating_takes_a_gain():
     labels = HeadLabels("m", "0", (("obj", "head"),), accuracy=share, **row, **errors)
     assert labels.best()["head"].tolist() == ["a0.h1"]
     assert labels.beating()["head"].tolist() == ["a0.h1", "a1.h0"]
-
-
-def test_errors_and_tails_have_their_closed_forms():
-    values = torch.tensor([[1.0], [0.0], [1.0], [1.0]], dtype=torch.float64)
-    assert float(clustered_errors(values, torch.arange(4))[0]) == pytest.approx((3 / 16 / 4) ** 0.5)
-    assert float(clustered_errors(values, torch.tensor([0, 0, 1, 1]))[0]) == pytest.approx((2 * 0.25) ** 0.5 / 4)
-    assert [_tail(0, 9), _tail(5, 5), _tail(1, 2)] == pytest.approx([1.0, 2**-5, 0.75])
 
 
 def test_results_come_back_from_their_files_and_damage_is_refused(tiny: Model, tmp_path: Path):

@@ -14,8 +14,7 @@ from circuits.models import Edit, Model, TokenBatch, load_model
 from circuits.models.layers import embed
 from circuits.patching import AttentionTrace, attention
 from circuits.patching.tracing.attention import own_positions
-from circuits.patching.tracing.attention_trace import spearman
-from circuits.statistics import bootstrap
+from circuits.statistics import bootstrap, spearman
 from tests.models.random_models import random_shape, random_weights, record_of
 
 RIGHT = TokenBatch(
@@ -141,20 +140,6 @@ def test_on_mini_ablation_finds_the_subject_and_lat_does_not():
     assert rows["lat", "knockout"].top.effect == 0 and rows["lat", "knockout"].prompts == 2
     assert "Attention is a hint, not a cause" in trace.summary()
     assert 0 not in trace.sources(0, opening=False) and len(trace.to_dataframe()) == sum(map(len, trace.tokens))
-
-
-def test_rank_correlation_has_its_closed_form():
-    rng = random.Random(2)
-    for _ in range(20):
-        first, second = ([rng.random() for _ in range(7)] for _ in range(2))
-        ranks = [[sorted(values).index(value) for value in values] for values in (first, second)]
-        squares = sum((a - b) ** 2 for a, b in zip(*ranks, strict=True))
-        assert spearman(torch.tensor(first), torch.tensor(second)) == pytest.approx(1 - 6 * squares / (7 * 48))
-    ties = spearman(torch.tensor([1.0, 1.0, 2.0]), torch.tensor([1.0, 2.0, 3.0]))
-    assert ties == pytest.approx(1.5 / (1.5 * 2) ** 0.5), "ties share their mean rank"
-    ties = spearman(torch.tensor([1.0, 2.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 3.0, 4.0]))
-    assert ties == pytest.approx((4.5 / 5) ** 0.5)
-    assert str(spearman(torch.ones(3), torch.tensor([1.0, 2.0, 3.0]))) == "nan"
 
 
 def test_agreement_is_over_prompts_with_three_sources_or_more():

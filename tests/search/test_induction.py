@@ -10,7 +10,6 @@ from circuits.models import Edit, Model
 from circuits.models.planted import planted_induction
 from circuits.search import find_induction_circuit
 from circuits.search.mechanisms.induction_evidence import Ablations, Repeats
-from circuits.statistics import bootstrap, p_value
 from circuits.tasks import repeated_tokens
 from tests.models.native import native_bridge
 
@@ -130,19 +129,3 @@ def test_taking_a_writer_out_of_keys_equals_editing_the_weights_that_read():
     pattern = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf).softmax(-1)
     expected = sum(float(pattern[q, q - 5]) for q in range(7, 12)) / 5
     assert float(measured.prefix_matching_without(head, writer)) == pytest.approx(expected, abs=1e-10)
-
-
-def test_bootstrap_interval_covers_the_mean_of_a_normal_sample():
-    generator = torch.Generator().manual_seed(0)
-    covered = 0
-    for seed in range(200):
-        effect = bootstrap(torch.randn(40, generator=generator) + 1.0, seed=seed, resamples=500)
-        covered += effect.low <= 1.0 <= effect.high
-    assert 175 <= covered <= 198
-    constant = bootstrap(torch.full((7,), 2.0))
-    assert dataclasses.astuple(constant) == (2.0, 2.0, 2.0)
-
-
-def test_p_value_counts_the_null():
-    assert p_value(3.0, [1.0, 2.0, 3.0, 4.0]) == pytest.approx(3 / 5)
-    assert p_value(9.0, [1.0] * 19) == pytest.approx(0.05)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from circuits.errors import CircuitsError, MemoryBudgetError, PromptError
 from circuits.files.results import load_result, save_result
-from circuits.heads.attention.labels import clustered_errors, plain_fields
+from circuits.heads.attention.labels import plain_fields
 from circuits.heads.attention.words import BUDGET, Aligned, align_sentences, stream_attention
 from circuits.models import Model
+from circuits.statistics import clustered_errors
 from circuits.tasks.sources.conllu import Sentence
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from circuits.errors import CircuitsError, PromptError
 from circuits.files.results import load_result, save_result
 from circuits.heads.attention.words import BUDGET, Aligned, align_sentences, stream_attention
 from circuits.models import Model
+from circuits.statistics import bonferroni, clustered_errors, mcnemar
 from circuits.tasks.sources.conllu import Sentence
 
 if TYPE_CHECKING:
@@ -163,8 +163,7 @@ def label_heads(
     right = _right(model, aligned, cases, budget, progress)
     found = [_scored(cases, right, kept, second) for kept in groups.values()]
     tables = {name: torch.stack([row[name] for row in found]) for name in found[0]}
-    tests = tables["p_values"].numel()
-    tables["p_values"] = (tables["p_values"] * tests).clamp(max=1.0)
+    tables["p_values"] = bonferroni(tables["p_values"])
     shaped = {n: v.unflatten(1, (model.n_layers, model.n_heads)) if n in _TABLES else v for n, v in tables.items()}
     about: dict[str, Any] = {"sentences": len(aligned), "left_out": left_out, "seed": seed}
     return HeadLabels(model.name, model.fingerprint, tuple(groups), **shaped, **about)
@@ -243,7 +242,7 @@ def _scored(cases: Sequence[_Case], right: Tensor, kept: Sequence[int], second: 
         "accuracy": ours.mean(dim=0),
         "errors": clustered_errors(ours, sentence),
         "gain_errors": clustered_errors(ours - fixed, sentence),
-        "p_values": torch.tensor([_tail(w, w + n) for w, n in zip(wins.tolist(), losses.tolist(), strict=True)]).double(),
+        "p_values": torch.tensor(list(map(mcnemar, wins.tolist(), losses.tolist())), dtype=torch.float64),
     }
 
 
@@ -255,20 +254,3 @@ def plain_fields(data: dict[str, Any], kinds: dict[str, type]) -> dict[str, Any]
     if wrong is not None:
         raise CircuitsError(f"{wrong} is of another type than {kinds[wrong].__name__}")
     return data
-
-
-def clustered_errors(values: Float[Tensor, "case column"], cluster: Int[Tensor, " case"]) -> Float[Tensor, " column"]:
-    """Standard errors of the columns' means, where cases of one cluster may depend on each other."""
-    centred = values - values.mean(dim=0)
-    _, index = cluster.unique(return_inverse=True)
-    sums = torch.zeros(int(index.max()) + 1, values.shape[1], dtype=values.dtype).index_add_(0, index, centred)
-    return sums.square().sum(dim=0).sqrt() / len(values)
-
-
-def _tail(successes: int, trials: int) -> float:
-    """The chance of so many heads or more in tosses of a fair coin."""
-    if successes <= 0:
-        return 1.0
-    logs = torch.arange(successes, trials + 1, dtype=torch.float64)
-    ways = math.lgamma(trials + 1) - torch.lgamma(logs + 1) - torch.lgamma(trials - logs + 1)
-    return min(1.0, float((ways.logsumexp(dim=0) - trials * math.log(2)).exp()))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from circuits.errors import CircuitsError, GraphError
 from circuits.files.results import load_result, save_result
+from circuits.statistics import standard_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,9 +69,7 @@ class DirectLogits:
     @property
     def standard_error(self) -> Float[Tensor, " row"]:
         """Standard error of the mean over prompts; NaN for one prompt."""
-        if self.values.shape[1] == 1:
-            return torch.full_like(self.values[:, 0], torch.nan)
-        return self.values.std(dim=1) / self.values.shape[1] ** 0.5
+        return standard_error(self.values)
 
     def top(self, k: int) -> list[tuple[str, float]]:
         """The k rows with the largest mean by size, largest first; of equal ones the earlier."""

@@ -20,6 +20,7 @@ from circuits.lenses.neurons.places import Triggers
 from circuits.lenses.readout import top_tokens
 from circuits.models import Model, TokenBatch
 from circuits.models.folding import through_norm
+from circuits.statistics import percentile_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -212,8 +213,9 @@ def key_value_agreement(
             drawn = torch.tensor([pair[place] for pair in by_chance], dtype=torch.float64)
             rows[f"share{suffix}"].append(hits[0][place])
             rows[f"chance{suffix}"].append(float(drawn.mean()))
-            rows[f"low{suffix}"].append(float(drawn.quantile(0.025)))
-            rows[f"high{suffix}"].append(float(drawn.quantile(0.975)))
+            low, high = percentile_interval(drawn)
+            rows[f"low{suffix}"].append(float(low))
+            rows[f"high{suffix}"].append(float(high))
     return Agreement(model.name, **{n: tuple(v) for n, v in rows.items()}, k=k, permutations=permutations, seed=seed)
 
 

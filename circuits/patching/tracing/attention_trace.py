@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError
 from circuits.files.results import load_result, save_result
 from circuits.heads.attention.tracing import TRACINGS
-from circuits.statistics import Effect, bootstrap
+from circuits.statistics import Effect, bootstrap, spearman
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -177,16 +177,3 @@ def _numbers(values: Any, axes: int) -> Tensor:
     if tensor.ndim != axes or not bool(tensor.isfinite().all()):
         raise CircuitsError(f"expected finite numbers with {axes} axes")
     return tensor
-
-
-def spearman(first: Float[Tensor, " item"], second: Float[Tensor, " item"]) -> float:
-    """Spearman's rank correlation, ties sharing their mean rank; NaN where all values of one side are equal."""
-    ranks = [_ranks(values.double()) for values in (first, second)]
-    centred = [rank - rank.mean() for rank in ranks]
-    size = float(centred[0].norm() * centred[1].norm())
-    return float(centred[0] @ centred[1]) / size if size else math.nan
-
-
-def _ranks(values: Float[Tensor, " item"]) -> Float[Tensor, " item"]:
-    below: Bool[Tensor, "item item"] = values[None, :] < values[:, None]
-    return below.double().sum(dim=1) + (values[None, :] == values[:, None]).double().sum(dim=1) / 2

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from circuits.errors import CircuitsError, FileFormatError
 from circuits.files.reading import read_document
 from circuits.files.writing import write_whole
+from circuits.statistics import standard_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -219,8 +219,9 @@ class Traces:
 
 
 def _interval(rows: Float[Tensor, "fact layer"]) -> tuple[Tensor, Tensor]:
-    spread = rows.std(dim=0) if len(rows) > 1 else torch.full_like(rows[0], 0.0)
-    return rows.mean(dim=0), 1.96 * spread / math.sqrt(len(rows))
+    """The mean, and half the width of its 95 % interval: 0 for a single fact, which shows no spread."""
+    errors = standard_error(rows, dim=0) if len(rows) > 1 else torch.zeros_like(rows[0])
+    return rows.mean(dim=0), 1.96 * errors
 
 
 def _is_number(value: object) -> bool:

@@ -1,12 +1,14 @@
 """What two circuits share, and where they differ."""
 
 import dataclasses
+import math
 
-import numpy as np
 import pandas as pd
+import torch
 
 from circuits.errors import GraphError
 from circuits.graph import Circuit, Edge, Node
+from circuits.statistics import spearman
 
 _CORRUPTED = ("eap", "eap-ig", "eap-ig-activations", "relp", "exact")
 """Methods whose scores say how far the metric moves when the edge is corrupted: negative = the edge supports it."""
@@ -87,7 +89,7 @@ def compare(first: Circuit, second: Circuit) -> Comparison:
         tuple(node for node in first.nodes if node not in second.nodes),
         tuple(node for node in second.nodes if node not in first.nodes),
         tuple(opposite),
-        _spearman(known) if len(known) >= 3 else None,
+        _rank_correlation(known),
     )
 
 
@@ -103,8 +105,9 @@ def _jaccard(both: int, first: int, second: int) -> float:
     return both / (both + first + second) if both + first + second else 1.0
 
 
-def _spearman(pairs: list[tuple[float, float]]) -> float | None:
-    first, second = (np.asarray(pd.Series(column).rank()) for column in zip(*pairs, strict=True))
-    if first.std() == 0 or second.std() == 0:
+def _rank_correlation(sizes: list[tuple[float, float]]) -> float | None:
+    """Of the sizes of both sides; None for fewer than three edges, and where one side's are all equal."""
+    if len(sizes) < 3:
         return None
-    return float(np.corrcoef(first, second)[0, 1])
+    found = spearman(*torch.tensor(sizes, dtype=torch.float64).T)
+    return None if math.isnan(found) else found

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from circuits.errors import CircuitsError, shown
 from circuits.files.results import load_result, save_result
+from circuits.statistics import standard_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,8 +53,7 @@ class BehaviourScores:
 
     def standard_error(self, column: str, group: str = EVERYTHING) -> float:
         """The standard error of that mean; NaN for a single item."""
-        values = self._of(column, group)
-        return float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("nan")
+        return float(standard_error(self._of(column, group)))
 
     def _of(self, column: str, group: str) -> Float[Tensor, " item"]:
         if column not in self.values:

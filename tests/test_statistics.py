@@ -1,0 +1,210 @@
+"""Statistics against slow references written out sum by sum, and against laws that they must keep."""
+
+import dataclasses
+import itertools
+import math
+import random
+from fractions import Fraction
+
+import pytest
+import torch
+
+from circuits.errors import CircuitsError
+from circuits.statistics import (
+    Effect,
+    bonferroni,
+    bootstrap,
+    clustered_errors,
+    mcnemar,
+    p_value,
+    percentile_interval,
+    ratio_intervals,
+    spearman,
+    standard_error,
+)
+
+
+def slow_quantile(values: list[float], share: float) -> float:
+    """Between the two order statistics around share × (n - 1), linearly."""
+    values, place = sorted(values), share * (len(values) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(values) - 1)
+    return values[below] + (place - below) * (values[above] - values[below])
+
+
+def slow_spearman(first: list[float], second: list[float]) -> float:
+    """Pearson's correlation of ranks, each rank a count of smaller and half of the equal ones."""
+    ranks = [[sum(a < b for a in row) + (sum(a == b for a in row) + 1) / 2 for b in row] for row in (first, second)]
+    means = [sum(row) / len(row) for row in ranks]
+    one, other = ([value - mean for value in row] for row, mean in zip(ranks, means, strict=True))
+    return sum(a * b for a, b in zip(one, other, strict=True)) / math.sqrt(sum(a * a for a in one) * sum(b * b for b in other))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 40, 41, 200])
+def test_percentile_intervals_are_interpolated_order_statistics(count: int) -> None:
+    drawn = torch.randn(2, 3, count, generator=torch.Generator().manual_seed(count), dtype=torch.float64)
+    low, high = percentile_interval(drawn)
+    assert low.shape == high.shape == (2, 3)
+    for at in itertools.product(range(2), range(3)):
+        values = drawn[at].tolist()
+        assert float(low[at]) == pytest.approx(slow_quantile(values, 0.025), abs=1e-12)
+        assert float(high[at]) == pytest.approx(slow_quantile(values, 0.975), abs=1e-12)
+
+
+def test_percentile_intervals_of_small_floats_are_made_in_float64() -> None:
+    low, high = percentile_interval(torch.tensor([1.0, 2.0], dtype=torch.bfloat16))
+    assert (low.dtype, high.dtype) == (torch.float64, torch.float64)
+    assert (float(low), float(high)) == pytest.approx((1.025, 1.975), abs=1e-12)
+
+
+def test_a_bootstrap_is_means_of_resampled_prompts() -> None:
+    values, seed, resamples = [0.5, -1.0, 4.0, 2.0, 2.0], 7, 300
+    drawn = torch.randint(5, (resamples, 5), generator=torch.Generator().manual_seed(seed)).tolist()
+    means = [sum(values[place] for place in row) / 5 for row in drawn]
+    found = bootstrap(torch.tensor(values), seed=seed, resamples=resamples)
+    expected = (1.5, slow_quantile(means, 0.025), slow_quantile(means, 0.975))
+    assert dataclasses.astuple(found) == pytest.approx(expected, abs=1e-12)
+
+
+def test_bootstrap_interval_covers_the_mean_of_a_normal_sample() -> None:
+    generator = torch.Generator().manual_seed(0)
+    covered = 0
+    for seed in range(200):
+        effect = bootstrap(torch.randn(40, generator=generator) + 1.0, seed=seed, resamples=500)
+        covered += effect.low <= 1.0 <= effect.high
+    assert 175 <= covered <= 198
+    constant = bootstrap(torch.full((7,), 2.0))
+    assert dataclasses.astuple(constant) == (2.0, 2.0, 2.0)
+
+
+def test_ratio_intervals_are_ratios_of_sums_over_the_same_resamples() -> None:
+    rng, seed, resamples = random.Random(3), 5, 200
+    gaps = [1 + rng.random() for _ in range(6)]
+    changes = [[rng.gauss(0, 1) for _ in range(6)] for _ in range(3)]
+    drawn = torch.randint(6, (resamples, 6), generator=torch.Generator().manual_seed(seed)).tolist()
+    found = ratio_intervals(torch.tensor(changes).double(), torch.tensor(gaps).double(), seed=seed, resamples=resamples)
+    for row, effect in zip(changes, found, strict=True):
+        ratios = [sum(row[p] for p in draw) / sum(gaps[p] for p in draw) for draw in drawn]
+        expected = (sum(row) / sum(gaps), slow_quantile(ratios, 0.025), slow_quantile(ratios, 0.975))
+        assert dataclasses.astuple(effect) == pytest.approx(expected, rel=1e-6)
+
+
+def test_ratios_are_the_same_in_whatever_company_a_patch_is() -> None:
+    changes = torch.randn(4100, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gaps = torch.tensor([1.0, 2.0, 0.5])
+    whole = ratio_intervals(changes, gaps, resamples=50)
+    for row in (0, 4095, 4096, 4099):
+        alone = ratio_intervals(changes[row : row + 1], gaps, resamples=50)[0]
+        assert dataclasses.astuple(whole[row]) == pytest.approx(dataclasses.astuple(alone), rel=1e-12)
+    assert ratio_intervals(torch.zeros(0, 3), gaps) == []
+
+
+def test_one_prompt_is_its_own_interval() -> None:
+    assert bootstrap(torch.tensor([3.0])) == Effect(3.0, 3.0, 3.0)
+    assert ratio_intervals(torch.tensor([[3.0]]), torch.tensor([2.0])) == [Effect(1.5, 1.5, 1.5)]
+
+
+def test_nothing_has_no_interval() -> None:
+    for ask in (lambda none: bootstrap(none), lambda none: ratio_intervals(none[None], none)):
+        with pytest.raises(CircuitsError, match="no prompts"):
+            ask(torch.zeros(0))
+    with pytest.raises(CircuitsError, match="no draws"):
+        percentile_interval(torch.zeros(2, 0))
+
+
+def test_an_effect_is_the_same_after_its_file() -> None:
+    effect = Effect(0.1, -0.2, 0.30000000000000004)
+    assert Effect.from_json(effect.as_json()) == effect
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_standard_errors_are_root_mean_squares_over_the_axis(dim: int) -> None:
+    values = torch.randn(5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for column, error in zip(values.movedim(dim, 0).T.tolist(), standard_error(values, dim).tolist(), strict=True):
+        mean, count = sum(column) / len(column), len(column)
+        assert error == pytest.approx(math.sqrt(sum((one - mean) ** 2 for one in column) / (count - 1) / count), rel=1e-12)
+
+
+def test_one_value_has_no_standard_error() -> None:
+    alone = standard_error(torch.ones(3, 1))
+    assert alone.shape == (3,) and alone.isnan().all()
+    assert standard_error(torch.ones(1, 3), dim=0).isnan().all()
+
+
+def test_clustered_errors_are_sums_over_clusters() -> None:
+    rng = random.Random(4)
+    values, clusters = [[rng.random(), rng.random()] for _ in range(20)], [rng.choice([3, 5, 11, 40]) for _ in range(20)]
+    found = clustered_errors(torch.tensor(values).double(), torch.tensor(clusters))
+    for column in range(2):
+        mean = sum(row[column] for row in values) / 20
+        sums = [sum(r[column] - mean for r, own in zip(values, clusters, strict=True) if own == one) for one in set(clusters)]
+        assert float(found[column]) == pytest.approx(math.sqrt(sum(one * one for one in sums)) / 20, rel=1e-6)
+
+
+def test_clustered_errors_have_their_closed_forms() -> None:
+    values = torch.tensor([[1.0], [1.0], [1.0], [0.0]], dtype=torch.float64)
+    assert float(clustered_errors(values, torch.arange(4))[0]) == pytest.approx((3 / 16 / 4) ** 0.5)
+    assert float(clustered_errors(values, torch.tensor([0, 0, 1, 1]))[0]) == pytest.approx((2 * 0.25) ** 0.5 / 4)
+    twice = clustered_errors(values.repeat_interleave(2, dim=0), torch.arange(4).repeat_interleave(2))
+    assert float(twice[0]) == pytest.approx(float(clustered_errors(values, torch.arange(4))[0])), "copies tell nothing new"
+
+
+def test_p_value_counts_the_null() -> None:
+    assert p_value(3.0, [1.0, 2.0, 3.0, 4.0]) == pytest.approx(3 / 5)
+    assert p_value(9.0, [1.0] * 19) == pytest.approx(0.05)
+    assert p_value(0.0, []) == 1.0
+
+
+@pytest.mark.parametrize("trials", [1, 2, 7, 30, 1200])
+def test_mcnemar_is_the_exact_tail_of_a_fair_coin(trials: int) -> None:
+    for wins in {0, 1, trials // 3, trials // 2, trials - 1, trials}:
+        ways = Fraction(sum(math.comb(trials, heads) for heads in range(wins, trials + 1)), 2**trials)
+        assert mcnemar(wins, trials - wins) == pytest.approx(float(ways), rel=1e-9)
+
+
+def test_mcnemar_of_no_cases_shows_nothing_and_negative_counts_are_refused() -> None:
+    assert mcnemar(0, 0) == 1.0
+    with pytest.raises(CircuitsError, match="-1 losses"):
+        mcnemar(2, -1)
+
+
+def test_bonferroni_multiplies_by_the_number_of_tests_up_to_one() -> None:
+    found = bonferroni(torch.tensor([[0.01, 0.2], [0.5, 1.0]], dtype=torch.float64))
+    assert found.tolist() == [[0.04, 0.8], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize("levels", [2, 3, 5, 1000])
+def test_rank_correlation_counts_ranks(levels: int) -> None:
+    rng = random.Random(levels)
+    for _ in range(10):
+        first, second = ([rng.randrange(levels) + 0.5 for _ in range(12)] for _ in range(2))
+        found = spearman(torch.tensor(first), torch.tensor(second))
+        assert found == pytest.approx(slow_spearman(first, second), abs=1e-12)
+        assert found == pytest.approx(spearman(torch.tensor(second), torch.tensor(first)), abs=1e-12)
+
+
+def test_rank_correlation_has_its_closed_form() -> None:
+    rng = random.Random(2)
+    for _ in range(20):
+        first, second = ([rng.random() for _ in range(7)] for _ in range(2))
+        ranks = [[sorted(values).index(value) for value in values] for values in (first, second)]
+        squares = sum((a - b) ** 2 for a, b in zip(*ranks, strict=True))
+        assert spearman(torch.tensor(first), torch.tensor(second)) == pytest.approx(1 - 6 * squares / (7 * 48))
+    ties = spearman(torch.tensor([1.0, 1.0, 2.0]), torch.tensor([1.0, 2.0, 3.0]))
+    assert ties == pytest.approx(1.5 / (1.5 * 2) ** 0.5), "ties share their mean rank"
+    ties = spearman(torch.tensor([1.0, 2.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    assert ties == pytest.approx((4.5 / 5) ** 0.5)
+
+
+def test_rank_correlation_sees_order_alone() -> None:
+    values = torch.tensor([0.3, -2.0, 1.5, 0.0, 9.0])
+    assert spearman(values, values.exp()) == pytest.approx(1.0)
+    assert spearman(values, -(values**3)) == pytest.approx(-1.0)
+    assert spearman(values, torch.tensor([0.3, -math.inf, 1.5, 0.0, math.inf])) == pytest.approx(1.0), "infinities have ranks"
+
+
+@pytest.mark.parametrize("first", [[1.0, 1.0, 1.0], [1.0, math.nan, 2.0], [0.1, 0.1, 0.1]])
+def test_where_there_is_no_order_there_is_no_rank_correlation(first: list[float]) -> None:
+    assert math.isnan(spearman(torch.tensor(first), torch.tensor([1.0, 2.0, 3.0])))
+    assert math.isnan(spearman(torch.tensor([1.0]), torch.tensor([2.0])))
+    assert math.isnan(spearman(torch.tensor([]), torch.tensor([])))
