@@ -149,8 +149,9 @@ def test_rows_that_do_not_sum_to_the_logit_stop(monkeypatch: pytest.MonkeyPatch,
 
 def test_a_number_that_is_none_is_named(mini: Model) -> None:
     blocks = list(mini.weights.blocks)
-    W_O = blocks[2].attention.W_O.clone()
-    W_O[:, 0] = torch.finfo(W_O.dtype).max  # what it writes is too large a number
+    W_O, z = blocks[2].attention.W_O.clone(), mini.run("The capital of France is").z[2][0, -1].flatten()
+    assert float(z.abs().sum()) > 2
+    W_O[:, 0] = torch.finfo(W_O.dtype).max * z.sign()  # what it writes is too large a number, in whatever order it is added
     blocks[2] = dataclasses.replace(blocks[2], attention=dataclasses.replace(blocks[2].attention, W_O=W_O))
     broken = dataclasses.replace(mini, weights=dataclasses.replace(mini.weights, blocks=tuple(blocks)))
     with pytest.raises(NonFiniteError, match="the attention of layer 2 holds NaN or infinity on prompt 0"):

@@ -1,5 +1,6 @@
 """Many patched runs at once equal one slow run a patch, on random small models of every kind."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -110,8 +111,13 @@ def test_reading_some_tokens_equals_reading_all(seed: int) -> None:
 def test_a_number_that_goes_wrong_on_the_way_is_told_with_its_layer() -> None:
     model = Model.from_bridge(native_bridge(1, d_vocab=D_VOCAB, normalization_type=None))
     batch = TokenBatch.unpadded(torch.tensor([[1, 2, 3]]))
-    huge = torch.full((1, 3, model.d_model), 1e200, dtype=torch.float64)
-    change = Change("residual", 0, None, huge, batch.mask)
+    first = model.weights.blocks[0]
+    assert first.mlp is not None
+    W_out = first.mlp.W_out.clone()
+    W_out[0] = 10.0  # one term that overflows alone: no order of adding makes it a number
+    blocks = (dataclasses.replace(first, mlp=dataclasses.replace(first.mlp, W_out=W_out)), *model.weights.blocks[1:])
+    model = dataclasses.replace(model, weights=dataclasses.replace(model.weights, blocks=blocks))
+    change = Change("neuron", 0, 0, torch.full((1, 3), 1e308, dtype=torch.float64), batch.mask)
     how = Reading(torch.tensor([[2]]), lambda logits: logits[:, 0, 0])
-    with pytest.raises(NonFiniteError, match=r"layer \d holds NaN or infinity in a patched run"):
+    with pytest.raises(NonFiniteError, match="the residual stream before layer 1 holds NaN or infinity in a patched run"):
         Sweep(model, model.run(batch), how).evaluate([(change,)])

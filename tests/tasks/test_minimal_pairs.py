@@ -92,12 +92,12 @@ def test_mutated_files_are_refused_or_read(tmp_path: Path) -> None:
             at = rng.randrange(len(mutated))
             mutated[at : at + rng.randint(0, 3)] = rng.randbytes(rng.randint(0, 3))
         path.write_bytes(bytes(mutated))
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             read += all(isinstance(pair, MinimalPair) for pair in read_blimp_jsonl(path))
         except FileFormatError as error:
             assert str(error).startswith(str(path))
-        assert time.perf_counter() - start < 1
+        assert time.process_time() - start < 1, "seconds of computing: a busy machine is no fault of the reader"
     assert 0 < read < 200
 
 

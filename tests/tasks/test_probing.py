@@ -14,7 +14,7 @@ from circuits.errors import CircuitsError, FileFormatError, ModelError, NonFinit
 from circuits.models import Model, Run, TokenBatch, load_model
 from circuits.models.forward import forward
 from circuits.models.planted import planted_induction
-from circuits.models.weights import Weights
+from circuits.models.weights import Norm, Weights
 from circuits.tasks import BehaviourScores, Fact, MinimalPair, mini_facts, score_facts, score_minimal_pairs
 from circuits.tasks.behavioural import likelihood
 from circuits.tasks.behavioural.likelihood import BACKOFF, Bigram, WordCounts, token_log_probabilities
@@ -229,9 +229,17 @@ def test_what_cannot_be_scored_is_refused(mini: Model) -> None:
         score_facts(planted_induction().model, mini_facts()[:1])
     with pytest.raises(PromptError, match="takes 128: leave it out"):
         score_minimal_pairs(mini, [MinimalPair("word " * 200, "short")])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_logit_that_overflows_is_named_whichever_way_it_went(mini: Model, sign: int) -> None:
+    """The unembedding reads ones: all terms of the logit are of one sign, too large in whatever order they are added."""
+    zeros = torch.zeros(mini.d_model, dtype=mini.dtype)
     W_U = mini.weights.W_U.clone()
-    W_U[:, 9] = torch.finfo(W_U.dtype).max  # logits are too large a number
-    broken = dataclasses.replace(mini, weights=dataclasses.replace(mini.weights, W_U=W_U))
+    W_U[:, 9] = sign * torch.finfo(W_U.dtype).max
+    weights = dataclasses.replace(mini.weights, W_U=W_U, final_norm=Norm("layer", zeros, zeros + 1, eps=1e-5))
+    broken = dataclasses.replace(mini, weights=weights)
+    assert not bool((mini.to_tokens(PAIRS[0].good).ids == 9).any()), "nothing asks for the token itself"
     with pytest.raises(NonFiniteError, match="The dog"):
         score_minimal_pairs(broken, PAIRS[:1])
     with pytest.raises(NonFiniteError, match="capital of"):

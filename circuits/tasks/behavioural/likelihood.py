@@ -90,7 +90,8 @@ def _of_batch(model: Model, rows: list[Sequence[int]]) -> list[Float[Tensor, " t
         logits = forward(model.weights, tokens, keep="logits").logits[:, :-1]
         logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
         wanted = logits.gather(2, tokens.ids[:, 1:, None])[:, :, 0]
-        values = (wanted - logits.logsumexp(dim=-1)).double().cpu()
+        # the sum over tokens passes over a logit of minus infinity, though one that overflowed may as well be the largest
+        values = (wanted - logits.logsumexp(dim=-1)).masked_fill(logits.amin(dim=-1) == -torch.inf, torch.nan).double().cpu()
     return [value[: len(row) - 1] for value, row in zip(values, rows, strict=True)]
 
 
