@@ -4,11 +4,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from circuits.errors import CircuitsError
+from circuits.plots.style import GREEN, INK, ORANGE, SKY, VERMILION, frame
 from circuits.plots.text import shortened, wrapped
 from circuits.tasks.behavioural.scores import BehaviourScores
 
-_BASELINES = {"bigram": ("s", "#d55e00"), "unigram": ("^", "#e69f00"), "length": ("D", "#009e73")}
-_FACTS = {"bigram_top1": ("s", "#d55e00"), "majority_top1": ("^", "#009e73")}
+_BASELINES = {"bigram": ("s", VERMILION), "unigram": ("^", ORANGE), "length": ("D", GREEN)}
+_FACTS = {"bigram_top1": ("s", VERMILION), "majority_top1": ("^", GREEN)}
 _NAMES = {"bigram_top1": "bigram", "majority_top1": "majority", "top1": "top-1 accuracy", "accuracy": "accuracy"}
 _MOST = 40
 
@@ -31,7 +32,7 @@ def behaviour_figure(scores: BehaviourScores, *, title: str | None = None) -> Fi
     places[-1] += 0.5 * (len(rows) > 1)
     values = [row[main] for row in rows]
     errors = np.nan_to_num([row[f"{main}_se"] for row in rows])
-    axes.barh(places, values, 0.66, xerr=errors, color="#56b4e9", error_kw={"ecolor": "#303030"}, label=scores.model)
+    axes.barh(places, values, 0.66, xerr=errors, color=SKY, error_kw={"ecolor": INK}, label=scores.model)
     for column, (marker, colour) in marks.items():
         if column in scores.values:
             style = {
@@ -45,15 +46,12 @@ def behaviour_figure(scores: BehaviourScores, *, title: str | None = None) -> Fi
             }
             axes.scatter([row[column] for row in rows], places, label=_NAMES.get(column, column), **style)
     if scores.kind == "minimal pairs":
-        axes.axvline(0.5, color="#303030", linewidth=0.9, linestyle="--", label="chance")
+        axes.axvline(0.5, color=INK, linewidth=0.9, linestyle="--", label="chance")
     axes.set_yticks(places, names, fontsize=8, parse_math=False)
     axes.set_ylim(places[-1] + 0.6, -0.6)
     axes.set_xlim(0, 1.02)
     axes.set_xlabel(f"{_NAMES[main]}; lines: one standard error", fontsize=9)
-    axes.tick_params(axis="x", labelsize=8)
-    axes.grid(axis="x", color="#e0e0e0", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes, grid="x")
     handles, labels = axes.get_legend_handles_labels()
     labels = [shortened(label, 24) for label in labels]
     for text in figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False).get_texts():

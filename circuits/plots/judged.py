@@ -1,6 +1,7 @@
 """Circuits that were judged: faithfulness over sizes, scores against a known circuit, verdicts."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -9,16 +10,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from circuits.errors import CircuitsError
-from circuits.plots.patching.effects import MOST_BARS, NEGATIVE, POSITIVE
+from circuits.plots.patching.effects import MOST_BARS
+from circuits.plots.style import BAND, BLUE, GREEN, GRID, INK, NEGATIVE, NEUTRAL, ORANGE, PINK, POSITIVE, SKY, VERMILION, frame
 from circuits.plots.text import shortened, wrapped
 from circuits.search.judging.curves import Curve
 from circuits.search.judging.roc import Roc
 from circuits.search.judging.verdict import Verdict
 from circuits.statistics import Effect
 
-_STYLES = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#e69f00", "v"), ("#56b4e9", "P"))
+_STYLES = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (PINK, "D"), (ORANGE, "v"), (SKY, "P"))
 """Colours that are told apart by colour-blind eyes, each with a marker of its own."""
-_GREY, _DARK = "#8c8c8c", "#303030"
+_GREY, _DARK = NEUTRAL, INK
 _LEAST = 0.01
 """Changes of faithfulness below this are drawn in grey: the node is not needed."""
 _LINES = ("-", "--", ":")
@@ -65,7 +67,7 @@ def _random_bands(axes: Axes, curves: list[Curve]) -> None:
         null = torch.cat(nulls).numpy()
         first = place == 0
         words = f"{len(null)} random circuits of each size: " if len(pools) == 1 else "random circuits: "
-        band = axes.fill_between(shares, null.min(axis=0), null.max(axis=0), color="#d0d0d0", linewidth=0.8, zorder=1)
+        band = axes.fill_between(shares, null.min(axis=0), null.max(axis=0), color=BAND, linewidth=0.8, zorder=1)
         band.set_edgecolor("#b0b0b0")
         (line,) = axes.plot(shares, null.mean(axis=0), color=_GREY, linewidth=1.2, zorder=2)
         if first:
@@ -133,7 +135,7 @@ def _faithfulness_panel(axes: Axes, verdict: Verdict) -> None:
     _point(axes, 0, verdict.faithfulness, POSITIVE, "o")
     if verdict.searched_on is not None:
         labels = ["circuit,\nheld out", "circuit,\nsearched on"]
-        _point(axes, 1, verdict.searched_on, "#56b4e9", "s")
+        _point(axes, 1, verdict.searched_on, SKY, "s")
     if verdict.null:
         null, place = np.array(verdict.null), len(labels)
         spread = 0.5 * ((np.arange(len(null)) * 0.618) % 1 - 0.5)
@@ -152,7 +154,7 @@ def _point(axes: Axes, place: int, effect: Effect, colour: str, marker: str) -> 
 
 
 def _completeness_panel(axes: Axes, verdict: Verdict) -> None:
-    kinds = {"random": ("#56b4e9", "o", "random halves"), "greedy": ("#d55e00", "^", "grown greedily")}
+    kinds = {"random": (SKY, "o", "random halves"), "greedy": (VERMILION, "^", "grown greedily")}
     for how, (colour, marker, words) in kinds.items():
         found = [one for one in verdict.completeness if one.how == how]
         if found:
@@ -166,7 +168,7 @@ def _completeness_panel(axes: Axes, verdict: Verdict) -> None:
     _frame(axes, grid="both", title=f"complete: largest gap {verdict.incompleteness:.2f}")
     axes.set_xlabel("model without the set", fontsize=8.5)
     axes.set_ylabel("circuit without the set", fontsize=8.5)
-    axes.legend(fontsize=7.5, framealpha=0.9, edgecolor="#e0e0e0", title="sets of nodes", title_fontsize=7.5)
+    axes.legend(fontsize=7.5, framealpha=0.9, edgecolor=GRID, title="sets of nodes", title_fontsize=7.5)
 
 
 def _minimality_panel(axes: Axes, verdict: Verdict) -> None:
@@ -206,10 +208,8 @@ def _head(figure: Figure, title: str) -> None:
     figure.suptitle(wrapped(title, int(figure.get_figwidth() * 10.5)), fontsize=10.5, parse_math=False)
 
 
-def _frame(axes: Axes, *, grid: str, title: str = "") -> None:
+def _frame(axes: Axes, *, grid: Literal["x", "y", "both"], title: str = "") -> None:
     if title:
         axes.set_title(title, fontsize=9, parse_math=False)
-    axes.tick_params(labelsize=8)
-    axes.grid(axis=grid, color="#e0e0e0", linewidth=0.6)  # type: ignore[arg-type]
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(axis="y", labelsize=8)
+    frame(axes, grid=grid)

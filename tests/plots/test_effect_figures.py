@@ -17,7 +17,8 @@ from circuits.graph import Graph
 from circuits.patching import Ablation, Effects, Knockout, SelfRepair
 from circuits.plots import ablation_figure, effects_figure, knockout_figure, path_figure, self_repair_figure
 from circuits.plots.graphs.paths import MOST_PATHS
-from circuits.plots.patching.effects import MOST_BARS, NEGATIVE, POSITIVE
+from circuits.plots.patching.effects import MOST_BARS
+from circuits.plots.style import NEGATIVE, POSITIVE
 
 HEADS = [f"a{layer}.h{head}" for layer in range(3) for head in range(4)]
 NODES = ["input", *(name for layer in range(3) for name in (*HEADS[4 * layer : 4 * layer + 4], f"m{layer}"))]

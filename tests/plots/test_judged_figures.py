@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from circuits.errors import CircuitsError
 from circuits.graph import Circuit, Graph
 from circuits.plots import circuit_figure, curve_figure, roc_figure, verdict_figure
-from circuits.plots.patching.effects import MOST_BARS, NEGATIVE, POSITIVE
+from circuits.plots.patching.effects import MOST_BARS
+from circuits.plots.style import NEGATIVE, POSITIVE
 from circuits.search.judging.curves import Curve
 from circuits.search.judging.roc import roc
 from circuits.search.judging.verdict import Need, Removal, Verdict

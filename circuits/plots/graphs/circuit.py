@@ -13,15 +13,16 @@ from circuits.errors import GraphError
 from circuits.graph import Circuit, Node, Reader
 from circuits.graph.nodes import Slot
 from circuits.plots.graphs.layout import BOX_HEIGHT, BOX_WIDTH, PORTS, Layout, Point, lay_out
+from circuits.plots.style import BASELINE, BLUE, CAPTION, FAINT, GREEN, NEUTRAL, ORANGE, PINK, ROW, SKY, VERMILION, YELLOW
 from circuits.plots.text import shortened, wrapped
 from circuits.search.judging.compare import supporting_sign
 
 MOST_NODES = 250
 """More than this and the picture would be too large to read."""
 
-_ROLES = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00")
-_NO_ROLE, _OTHER_ROLES = "#d9d9d9", "#999999"
-_SUPPORTS, _OPPOSES, _UNSCORED = "#0072b2", "#d55e00", "#8c8c8c"
+_ROLES = (SKY, ORANGE, GREEN, PINK, YELLOW, BLUE, VERMILION)
+_NO_ROLE, _OTHER_ROLES = "#d9d9d9", BASELINE
+_SUPPORTS, _OPPOSES, _UNSCORED = BLUE, VERMILION, NEUTRAL
 _LEFT, _RIGHT, _MARGIN = 1.15, 0.25, 0.15
 _NARROWEST = 6.0
 _LINE = 0.21
@@ -58,7 +59,7 @@ def circuit_figure(circuit: Circuit, *, title: str | None = None) -> Figure:
     _draw_nodes(axes, circuit, layout, colours)
     figure.text(0.5, 1 - _MARGIN / size[1], heading, ha="center", va="top", fontsize=11, parse_math=False)
     below = 1 - (top - _MARGIN) / size[1]
-    figure.text(0.5, below, _counts(circuit), ha="center", va="bottom", fontsize=8, color="#404040")
+    figure.text(0.5, below, _counts(circuit), ha="center", va="bottom", fontsize=8, color=CAPTION)
     if entries:
         figure.legend(handles=entries, loc="lower center", ncols=columns, fontsize=7.5, frameon=False)
     return figure
@@ -82,9 +83,9 @@ def _name_rows(axes: Axes, layout: Layout, width: float) -> None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if not layout.rows:
-        axes.text(0, BOX_HEIGHT / 4, "nothing in this circuit", ha="center", va="center", fontsize=9, color="#595959")
+        axes.text(0, BOX_HEIGHT / 4, "nothing in this circuit", ha="center", va="center", fontsize=9, color=FAINT)
     for row in layout.rows:
-        axes.fill_between([-width / 2, width / 2], row.y - 0.33, row.y + 0.33, color="#f5f5f5", zorder=0, linewidth=0)
+        axes.fill_between([-width / 2, width / 2], row.y - 0.33, row.y + 0.33, color=ROW, zorder=0, linewidth=0)
 
 
 def _draw_edges(axes: Axes, circuit: Circuit, layout: Layout) -> None:
@@ -138,7 +139,7 @@ def _draw_nodes(axes: Axes, circuit: Circuit, layout: Layout, colours: Mapping[s
             BOX_HEIGHT,
             boxstyle=f"round,pad=0,rounding_size={rounding}",
             facecolor="white" if shared else _tint(_NO_ROLE if role is None else colours[role]),
-            edgecolor="#404040" if role is None else colours[role],
+            edgecolor=CAPTION if role is None else colours[role],
             linestyle="dashed" if shared else "solid",
             linewidth=1.2,
             zorder=3,

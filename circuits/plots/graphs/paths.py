@@ -14,7 +14,8 @@ from circuits.errors import GraphError
 from circuits.graph import Circuit, Edge, Graph, Node, Reader
 from circuits.patching import Effects
 from circuits.plots.graphs.layout import BOX_HEIGHT, BOX_WIDTH, PORTS, Layout, Point, lay_out
-from circuits.plots.patching.effects import LEAST, NEGATIVE, POSITIVE, heading_of, largest, without_slots
+from circuits.plots.patching.effects import LEAST, heading_of, largest, without_slots
+from circuits.plots.style import CAPTION, NEGATIVE, POSITIVE, ROW
 from circuits.plots.text import shortened, wrapped
 from circuits.statistics import Effect
 
@@ -100,7 +101,7 @@ def _draw_rows(axes: Axes, layout: Layout, width: float) -> None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     for row in layout.rows:
-        axes.fill_between([-width / 2, width / 2], row.y - 0.33, row.y + 0.33, color="#f5f5f5", zorder=0, linewidth=0)
+        axes.fill_between([-width / 2, width / 2], row.y - 0.33, row.y + 0.33, color=ROW, zorder=0, linewidth=0)
 
 
 def _arrow(edge: Edge, points: tuple[Point, ...], effect: float, widest: float) -> FancyArrowPatch:
@@ -125,7 +126,7 @@ def _draw_boxes(axes: Axes, layout: Layout) -> None:
         shared = isinstance(item, Reader)
         rounding = 0.12 if not shared and item.kind == "head" else 0.02
         corner, style = (x - BOX_WIDTH / 2, y - BOX_HEIGHT / 2), f"round,pad=0,rounding_size={rounding}"
-        box = FancyBboxPatch(corner, BOX_WIDTH, BOX_HEIGHT, boxstyle=style, facecolor="white", edgecolor="#404040", zorder=3)
+        box = FancyBboxPatch(corner, BOX_WIDTH, BOX_HEIGHT, boxstyle=style, facecolor="white", edgecolor=CAPTION, zorder=3)
         box.set(linestyle="dashed" if shared else "solid", gid=str(item))
         axes.add_patch(box)
         name, entered = shortened(str(item), 13), slots.get(item, set())

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from circuits.errors import GraphError, NonFiniteError
 from circuits.graph import Node
 from circuits.models import Run
+from circuits.plots.style import VERMILION
 from circuits.plots.text import shortened, shown_token, wrapped
 
 _COLUMNS = 4
@@ -94,5 +95,5 @@ def _label(axes: Axes, labels: list[str], copies: Sequence[int], side: float) ->
     axes.set_yticks(places, [labels[place] for place in places], fontsize=6, parse_math=False)
     axes.tick_params(length=1.5, pad=1)
     for copy in copies:
-        axes.axhline(copy - 0.5, color="#d55e00", linewidth=0.6)
-        axes.axvline(copy - 0.5, color="#d55e00", linewidth=0.6)
+        axes.axhline(copy - 0.5, color=VERMILION, linewidth=0.6)
+        axes.axvline(copy - 0.5, color=VERMILION, linewidth=0.6)

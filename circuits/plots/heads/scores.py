@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from circuits.errors import GraphError, NonFiniteError
 from circuits.heads import HeadScores
+from circuits.plots.style import SIGNED, annotate, colour_bar
 from circuits.plots.text import wrapped
 
 _COLUMNS = 3
@@ -57,7 +58,7 @@ def _heatmap(axes: Axes, name: str, values: np.ndarray) -> None:
     layers, heads = values.shape
     signed = name == "copying" or bool(values.min() < 0)
     largest = max(1.0, float(np.abs(values).max()))
-    colours = {"cmap": "RdBu_r", "vmin": -largest} if signed else {"cmap": "viridis", "vmin": 0.0}
+    colours = {"cmap": SIGNED, "vmin": -largest} if signed else {"cmap": "viridis", "vmin": 0.0}
     image = axes.imshow(values, origin="lower", aspect="auto", interpolation="nearest", vmax=largest, **colours)
     axes.set_title(name.replace("_", " "), fontsize=10, parse_math=False)
     axes.set_xlabel("head")
@@ -65,21 +66,10 @@ def _heatmap(axes: Axes, name: str, values: np.ndarray) -> None:
     axes.set_xticks(_ticks(heads))
     axes.set_yticks(_ticks(layers))
     axes.tick_params(labelsize=7)
-    bar = axes.figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
-    bar.ax.tick_params(labelsize=7)
-    bar.set_label("score (−1 to 1)" if signed else "share of attention", fontsize=8)
+    colour_bar(axes, image, "score (−1 to 1)" if signed else "share of attention")
     if max(layers, heads) <= _ANNOTATED:
-        _annotate(axes, values, image)
+        annotate(axes, image, values, size=5.5)
 
 
 def _ticks(count: int) -> range:
     return range(0, count, next(step for step in (1, 2, 4, 5, 10, 20, 50, 100, count) if count / step <= 16))
-
-
-def _annotate(axes: Axes, values: np.ndarray, image) -> None:
-    """Write each number into its cell, dark on light and light on dark."""
-    for (layer, head), value in np.ndenumerate(values):
-        red, green, blue, _ = image.cmap(image.norm(value))
-        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-        text = f"{value:.2f}".replace("0.", ".").replace("-.00", ".00")
-        axes.text(head, layer, text, ha="center", va="center", fontsize=5.5, color="white" if dark else "black")

@@ -11,6 +11,7 @@ from circuits.graph import Node
 from circuits.heads.compression import PARTS, Compression
 from circuits.heads.weight_tables.all_tables import Tables
 from circuits.heads.weight_tables.bugs import SkipTrigramBug
+from circuits.plots.style import BLUE, FAINT, GREEN, SIGNED, VERMILION, frame
 from circuits.plots.text import shortened, shown_token, wrapped
 
 _MOST = 15
@@ -28,12 +29,12 @@ def tables_figure(tables: Tables, *, most: int = _MOST, title: str | None = None
     trigrams, bigrams = tables.skip_trigrams[:most], tables.bigrams[:most]
     names = [f"{_token(tables, one.token)} → {_token(tables, one.next)}" for one in bigrams]
     chances = [float(np.exp(one.log_probability)) for one in bigrams]
-    _bars(grid[0, 0], names, chances, "#0072b2", "Bigrams by the direct path alone", "probability")
+    _bars(grid[0, 0], names, chances, BLUE, "Bigrams by the direct path alone", "probability")
     grid[0, 0].set_xlim(0, 1.05)
     phrases = [_phrase(tables, one.source, one.destination, one.output) for one in trigrams]
     scores = [one.score for one in trigrams]
     labels = [f"{phrase}  {one.head}" for phrase, one in zip(phrases, trigrams, strict=True)]
-    _bars(grid[0, 1], labels, scores, "#009e73", "Skip-trigrams  source … destination → output", "score (logits)")
+    _bars(grid[0, 1], labels, scores, GREEN, "Skip-trigrams  source … destination → output", "score (logits)")
     _bugs(grid[1, 1], tables, tables.bugs[:most])
     _copying(grid[1, 0], tables)
     partial = "; a part of what the model does" if tables.partial else ""
@@ -97,17 +98,14 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], colour: str
     places = np.arange(len(names))[::-1]
     axes.set_title(title, fontsize=10)
     if not len(names):
-        axes.text(0.5, 0.5, "none", ha="center", va="center", transform=axes.transAxes, color="#666666")
+        axes.text(0.5, 0.5, "none", ha="center", va="center", transform=axes.transAxes, color=FAINT)
         axes.set_axis_off()
         return
     axes.barh(places, values, color=colour, height=0.7)
     axes.set_yticks(places, names, fontsize=8, parse_math=False)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlabel(label, fontsize=9)
-    axes.tick_params(axis="x", labelsize=8)
-    axes.grid(axis="x", color="#e0e0e0", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes, grid="x")
 
 
 def _bugs(axes: Axes, tables: Tables, bugs: Sequence[SkipTrigramBug]) -> None:
@@ -116,7 +114,7 @@ def _bugs(axes: Axes, tables: Tables, bugs: Sequence[SkipTrigramBug]) -> None:
         first, second = (f"{_token(tables, one.destination)} → {_token(tables, one.output)}" for one in bug.forced)
         names.append(f"{_token(tables, bug.wanted[0].source)} … {first} and {second}  {bug.wanted[0].head}")
     values = [bug.severity for bug in bugs]
-    _bars(axes, names, values, "#d55e00", "Bugs: crossings that the factors force", "severity (nats)")
+    _bars(axes, names, values, VERMILION, "Bugs: crossings that the factors force", "severity (nats)")
 
 
 def _copying(axes: Axes, tables: Tables) -> None:
@@ -126,7 +124,7 @@ def _copying(axes: Axes, tables: Tables) -> None:
     values = np.full((layers, heads), np.nan)
     for node, one in zip(nodes, tables.heads, strict=True):
         values[node.layer or 0, node.index or 0] = one.copying
-    image = axes.imshow(values, origin="lower", aspect="auto", cmap="RdBu_r", vmin=-1, vmax=1)
+    image = axes.imshow(values, origin="lower", aspect="auto", cmap=SIGNED, vmin=-1, vmax=1)
     axes.set_title("Copying: sum of eigenvalues / sum of |eigenvalues|, W_E W_OV W_U", fontsize=10)
     axes.set_xlabel("head", fontsize=9)
     axes.set_ylabel("layer", fontsize=9)

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from circuits.errors import CircuitsError
 from circuits.heads import HeadLabels
 from circuits.patching.tracing.attention_trace import EFFECTS, AttentionTrace
+from circuits.plots.style import BASELINE, BLUE, CAPTION, GREEN, INK, ORANGE, SIGNED, SKY, VERMILION, colour_bar, frame
 from circuits.plots.text import shortened, shown_token, wrapped
 
-_COLOURS = {"lat": "#0072b2", "rollout": "#56b4e9", "flow": "#009e73", "norm": "#e69f00"}
+_COLOURS = {"lat": BLUE, "rollout": SKY, "flow": GREEN, "norm": ORANGE}
 _TITLES = {
     "lat": "LAT\n(attention products)",
     "rollout": "rollout\n(with residual)",
@@ -21,7 +22,7 @@ _TITLES = {
     "knockout": "lost when hidden\nfrom later tokens",
 }
 _ABLATED = {"embedding": "a token's embedding replaced", "knockout": "a token hidden from later ones"}
-_LOSS, _GAIN = "#d55e00", "#999999"
+_LOSS, _GAIN = VERMILION, BASELINE
 _MOST_ROWS = 40
 
 
@@ -60,7 +61,7 @@ def attention_figure(trace: AttentionTrace, *, prompt: int = 0) -> Figure:
     below = (
         "Left: what attention points at. Right: what taking the token away costs. * is read. Attention is a hint, not a cause."
     )
-    figure.supxlabel(wrapped(below, 130), fontsize=7.5, color="#404040")
+    figure.supxlabel(wrapped(below, 130), fontsize=7.5, color=CAPTION)
     return figure
 
 
@@ -73,22 +74,19 @@ def disagreement_figure(trace: AttentionTrace, *, opening: bool = True) -> Figur
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     axes = figure.subplots()
     names = [name for name in trace.tracings if any(row.tracing == name for row in rows)]
-    for place, (effect, colour) in enumerate(zip(EFFECTS, ("#0072b2", "#e69f00"), strict=True)):
+    for place, (effect, colour) in enumerate(zip(EFFECTS, (BLUE, ORANGE), strict=True)):
         for row in rows:
             if row.effect == effect and row.spearman is not None:
                 one, at = row.spearman, names.index(row.tracing) + 0.36 * (place - 0.5)
                 label = _ABLATED[effect] if row.tracing == names[0] else None
                 reach = [[one.effect - one.low], [one.high - one.effect]]
-                error = {"elinewidth": 0.9, "ecolor": "#303030", "capsize": 2}
+                error = {"elinewidth": 0.9, "ecolor": INK, "capsize": 2}
                 axes.bar(at, one.effect, 0.34, color=colour, label=label, yerr=np.clip(reach, 0, None), error_kw=error)
     axes.set_xticks(range(len(names)), [_TITLES[name].split("\n")[0] for name in names], fontsize=9)
-    axes.axhline(0, color="#303030", linewidth=0.8)
+    axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_ylim(-1, 1)
     axes.set_ylabel("rank correlation with ablation", fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.grid(axis="y", color="#e0e0e0", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     count = f"{len(trace)} prompts" if len(trace) > 1 else "1 prompt"
     figure.suptitle(
@@ -113,9 +111,9 @@ def head_labels_figure(labels: HeadLabels, *, most: int = _MOST_ROWS) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2.6, wide))
     places = np.arange(len(rows))
     left.barh(
-        places + 0.2, best["baseline"], 0.36, color="#999999", label="position alone", xerr=labels.baseline_errors[rows].numpy()
+        places + 0.2, best["baseline"], 0.36, color=BASELINE, label="position alone", xerr=labels.baseline_errors[rows].numpy()
     )
-    left.barh(places - 0.2, best["accuracy"], 0.36, color="#0072b2", label="best head", xerr=best["standard_error"])
+    left.barh(places - 0.2, best["accuracy"], 0.36, color=BLUE, label="best head", xerr=best["standard_error"])
     for place, (p, head, value, spread) in enumerate(
         zip(best["p_value"], best["head"], best["accuracy"], best["standard_error"], strict=True)
     ):
@@ -127,14 +125,13 @@ def head_labels_figure(labels: HeadLabels, *, most: int = _MOST_ROWS) -> Figure:
     left.set_ylim(len(rows) - 0.4, -0.6)
     left.set_xlabel("share of words", fontsize=8)
     largest = max(0.05, float(np.abs(gain).max()))
-    image = right.imshow(gain, aspect="auto", cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
+    image = right.imshow(gain, aspect="auto", cmap=SIGNED, vmin=-largest, vmax=largest, interpolation="nearest")
     right.set_xticks([heads * layer for layer in range(layers)], [f"a{layer}.h0" for layer in range(layers)], rotation=90)
     right.set_xlabel("heads, layer by layer", fontsize=8)
     for layer in range(1, layers):
-        right.axvline(heads * layer - 0.5, color="#303030", linewidth=0.5)
-    bar = figure.colorbar(image, ax=right, fraction=0.04, pad=0.02)
-    bar.set_label("accuracy − position baseline", fontsize=8)
-    for axes in (left, right, bar.ax):
+        right.axvline(heads * layer - 0.5, color=INK, linewidth=0.5)
+    colour_bar(right, image, "accuracy − position baseline", fraction=0.04)
+    for axes in (left, right):
         axes.tick_params(labelsize=7)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     more = f", {most} of {len(labels.rows)}" if len(labels.rows) > most else ""
@@ -145,11 +142,9 @@ def head_labels_figure(labels: HeadLabels, *, most: int = _MOST_ROWS) -> Figure:
 
 
 def _frame(axes: Axes, title: str, below: str) -> None:
-    axes.axvline(0, color="#303030", linewidth=0.8)
+    axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_title(title, fontsize=8)
     axes.set_xlabel(below, fontsize=8)
     axes.locator_params(axis="x", nbins=3)
-    axes.tick_params(labelsize=7)
-    axes.grid(axis="x", color="#e0e0e0", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(axis="y", labelsize=7)
+    frame(axes, grid="x", labels=7.0)

@@ -8,6 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from circuits.errors import CircuitsError, NonFiniteError
 from circuits.heads import TrainingCurves
+from circuits.plots.style import BLUE, GREEN, INK, ORANGE, PINK, SKY, VERMILION, frame
 from circuits.plots.text import shortened, wrapped
 
 _PANELS = {
@@ -19,7 +20,7 @@ _PANELS = {
     "loss": ("held-out text", "loss, nats"),
 }
 """Curve → title and axis, in the order of the panels."""
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_COLOURS = (BLUE, VERMILION, GREEN, PINK, ORANGE, SKY)
 PUBLISHED = (
     "Published (Olsson et al. 2022): the in-context-learning score and prefix matching jump together during training; models "
     "of one layer never show it (except with smeared keys)."
@@ -84,7 +85,7 @@ def _panel(axes: Axes, name: str, groups: Mapping[str, Sequence[TrainingCurves]]
             label = "_"
     if name == "prefix_matching":
         for bound in bounds:
-            axes.axhline(bound, color="#303030", linewidth=0.7, linestyle=":")
+            axes.axhline(bound, color=INK, linewidth=0.7, linestyle=":")
     if name in ("prefix_matching", "previous_token"):
         axes.set_ylim(0, 1)
     if any(_spread_out(run.steps) for runs in groups.values() for run in runs):
@@ -94,10 +95,7 @@ def _panel(axes: Axes, name: str, groups: Mapping[str, Sequence[TrainingCurves]]
     heading, unit = _PANELS[name]
     axes.set_title(heading, fontsize=9)
     axes.set_ylabel(unit, fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.grid(color="#e8e8e8", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes, grid="both")
 
 
 def _spread_out(steps: Sequence[int]) -> bool:

@@ -2,15 +2,13 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from circuits.errors import NonFiniteError
 from circuits.lenses import DirectLogits
-from circuits.plots.patching.effects import NEGATIVE, POSITIVE
+from circuits.plots.style import EMPTY, INK, NEGATIVE, POSITIVE, SIGNED, annotate, colour_bar, frame
 from circuits.plots.text import shortened, shown_token, wrapped
 
-_COLOURS = LinearSegmentedColormap.from_list("logits", [NEGATIVE, "#ffffff", POSITIVE])
 _BARS, _HEADS = 16, 6
 _ANNOTATED = 16
 """Up to so many rows and columns, each cell shows its number."""
@@ -77,9 +75,9 @@ def _by_layer(found: DirectLogits, values: np.ndarray) -> tuple[np.ndarray, list
 
 def _heatmap(axes: Axes, grid: np.ndarray, columns: list[str]) -> None:
     reach = max(float(np.nanmax(np.abs(grid))), 1e-12)
-    options = {"cmap": _COLOURS, "vmin": -reach, "vmax": reach, "aspect": "auto", "interpolation": "nearest"}
+    options = {"cmap": SIGNED, "vmin": -reach, "vmax": reach, "aspect": "auto", "interpolation": "nearest"}
     image = axes.imshow(grid, origin="lower", **options)
-    axes.set_facecolor("#c8c8c8")
+    axes.set_facecolor(EMPTY)
     places = list(_places(len(columns) - (columns[-1] == "MLP"))) + ([len(columns) - 1] if columns[-1] == "MLP" else [])
     axes.set_xticks(places, [columns[place] for place in places])
     axes.set_yticks(_places(len(grid)))
@@ -89,39 +87,30 @@ def _heatmap(axes: Axes, grid: np.ndarray, columns: list[str]) -> None:
     axes.set_title("by layer", fontsize=9)
     if columns[-1] == "MLP":
         axes.axvline(len(columns) - 1.5, color="white", linewidth=4)
-    bar = axes.figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
-    bar.ax.tick_params(labelsize=7)
-    bar.set_label("logits", fontsize=8)
+    colour_bar(axes, image, "logits")
     if max(grid.shape) <= _ANNOTATED:
-        _annotate(axes, grid, image)
+        annotate(axes, image, grid, digits=_digits(grid))
 
 
 def _places(count: int) -> range:
     return range(0, count, next(step for step in (1, 2, 4, 5, 10, 20, 50, 100, count) if count / step <= 16))
 
 
-def _annotate(axes: Axes, grid: np.ndarray, image) -> None:
-    digits = 1 if float(np.nanmax(np.abs(grid))) >= 1 else 2
-    for (row, column), value in np.ndenumerate(grid):
-        if np.isfinite(value):
-            dark = abs(image.norm(value) - 0.5) > 0.35
-            text = f"{round(float(value), digits) + 0.0:.{digits}f}"
-            axes.text(column, row, text, ha="center", va="center", fontsize=6, color="white" if dark else "black")
+def _digits(logits: np.ndarray) -> int:
+    """Digits that fit into a cell."""
+    return 1 if float(np.nanmax(np.abs(logits))) >= 1 else 2
 
 
 def _bars(axes: Axes, found: DirectLogits, values: np.ndarray, errors: np.ndarray | None) -> None:
     order = np.argsort(-np.abs(values), kind="stable")[:_BARS]
     places, shown = np.arange(len(order)), values[order]
     colours = [NEGATIVE if value < 0 else POSITIVE for value in shown]
-    lines = {"xerr": errors[order], "error_kw": {"ecolor": "#303030", "elinewidth": 1.0}} if errors is not None else {}
+    lines = {"xerr": errors[order], "error_kw": {"ecolor": INK, "elinewidth": 1.0}} if errors is not None else {}
     axes.barh(places, shown, height=0.7, color=colours, **lines)
-    axes.axvline(0, color="#303030", linewidth=0.8)
+    axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(places, [found.rows[row] for row in order], fontsize=8)
     axes.set_ylim(len(order) - 0.4, -0.6)
-    axes.tick_params(axis="x", labelsize=8)
-    axes.grid(axis="x", color="#e0e0e0", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes, grid="x")
     axes.set_xlabel("logits" if errors is None else "logits; lines: one standard error", fontsize=9)
     more = f"the {len(order)} largest of {len(values):,}" if len(order) < len(values) else f"all {len(values)}"
     axes.set_title(f"rows: {more}", fontsize=9)
@@ -134,7 +123,7 @@ def _source_map(axes: Axes, found: DirectLogits, values: np.ndarray, prompt: int
     columns = [column for column, token in enumerate(tokens) if token][-_MOST_TOKENS:]
     table = np.stack([found.by_source(head)[prompt].numpy()[columns] for head in strongest])
     reach = max(float(np.abs(table).max()), 1e-12)
-    image = axes.imshow(table, cmap=_COLOURS, vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
+    image = axes.imshow(table, cmap=SIGNED, vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
     axes.set_xticks(
         range(len(columns)), [shown_token(tokens[column]) for column in columns], rotation=90, fontsize=7, parse_math=False
     )
@@ -142,8 +131,6 @@ def _source_map(axes: Axes, found: DirectLogits, values: np.ndarray, prompt: int
     axes.set_xlabel(f"token that the head takes it from{f' (prompt {prompt})' if len(found.tokens) > 1 else ''}", fontsize=9)
     left_out = sum(bool(token) for token in tokens) - len(columns)
     axes.set_title("strongest heads by source" + (f"; the first {left_out} tokens left out" if left_out else ""), fontsize=9)
-    bar = axes.figure.colorbar(image, ax=axes, fraction=0.02, pad=0.01)
-    bar.ax.tick_params(labelsize=7)
-    bar.set_label("logits", fontsize=8)
+    colour_bar(axes, image, "logits", fraction=0.02, pad=0.01)
     if max(table.shape) <= _ANNOTATED:
-        _annotate(axes, table, image)
+        annotate(axes, image, table, digits=_digits(table))

@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from circuits.errors import CircuitsError
 from circuits.lenses.comparison import LensComparison
 from circuits.lenses.lens import Lens
+from circuits.plots.style import BLUE, VERMILION, colour_bar, contrast, frame
 from circuits.plots.text import shortened, shown_token, wrapped
 
 COLOURS = {
@@ -27,7 +28,6 @@ _CURVES = {
 }
 _MOST = 16
 """Columns of a table, at most: the last ones are drawn."""
-_DARK = 0.5
 _QUOTED = 48
 """Letters of a prompt in a title, at most."""
 
@@ -52,9 +52,7 @@ def lens_figure(
     figure = Figure(figsize=(max(0.72 * len(columns) + 2.3, 5.0), max(0.27 * len(lens.rows) + 1.9, 3.6)), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(values, origin="lower", aspect="auto", cmap=COLOURS[colour][0], vmin=0.0, vmax=_highest(colour, values))
-    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
-    bar.set_label(COLOURS[colour][1], fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+    colour_bar(axes, image, COLOURS[colour][1], fraction=0.04)
     _cells(axes, lens, prompt, columns, image)
     _frames(axes, lens, prompt, columns)
     _labels(axes, lens, prompt, chosen, columns)
@@ -86,10 +84,8 @@ def _cells(axes: Axes, lens: Lens, prompt: int, columns: list[int], image) -> No
     values = image.get_array()
     for row in range(len(lens.rows)):
         for place, column in enumerate(columns):
-            red, green, blue, _ = image.cmap(image.norm(values[row, place]))
-            dark = 0.299 * red + 0.587 * green + 0.114 * blue < _DARK
             word = shown_token(lens.word(int(lens.top_ids[row, prompt, column, 0])), longest=9)
-            style = {"fontsize": 7, "color": "white" if dark else "black", "parse_math": False}
+            style = {"fontsize": 7, "color": contrast(image, values[row, place]), "parse_math": False}
             axes.text(place, row, word, ha="center", va="center", **style)
 
 
@@ -99,7 +95,7 @@ def _frames(axes: Axes, lens: Lens, prompt: int, columns: list[int]) -> None:
     for place, column in enumerate(columns):
         row = named.get(f"resid{int(lens.depths[prompt, column])}")
         if row is not None:
-            axes.plot([place - 0.46, place + 0.46], [row - 0.46] * 2, color="#d55e00", linewidth=2.2, solid_capstyle="butt")
+            axes.plot([place - 0.46, place + 0.46], [row - 0.46] * 2, color=VERMILION, linewidth=2.2, solid_capstyle="butt")
     streams = sum(kind != "nodes" for kind in lens.kinds)
     if 0 < streams < len(lens.rows):
         axes.axhline(streams - 0.5, color="black", linewidth=1.6)
@@ -157,7 +153,7 @@ def lens_comparison_figure(comparison: LensComparison, *, title: str | None = No
     logarithmic scale; bars: one standard error over prompts."""
     figure = Figure(figsize=(5.4, 3.5), layout="constrained")
     axes = figure.subplots()
-    for column, colour, marker in (("logit", "#0072b2", "o"), ("tuned", "#d55e00", "s")):
+    for column, colour, marker in (("logit", BLUE, "o"), ("tuned", VERMILION, "s")):
         mean, error = (part.numpy() for part in comparison.summary(column))
         style = {"color": colour, "marker": marker, "markersize": 4.5, "capsize": 2.5, "linewidth": 1.5}
         axes.errorbar(range(len(mean)), mean, yerr=error, label=f"{column} lens", **style)
@@ -176,7 +172,4 @@ def lens_comparison_figure(comparison: LensComparison, *, title: str | None = No
 
 
 def _plain(axes: Axes) -> None:
-    axes.tick_params(labelsize=7.5)
-    axes.grid(axis="y", color="#e0e0e0", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes, labels=7.5)

@@ -17,9 +17,10 @@ from circuits.lenses.neurons.memories import Agreement
 from circuits.lenses.neurons.places import Triggers
 from circuits.lenses.neurons.report import NeuronReport
 from circuits.lenses.neurons.updates import SubUpdates
+from circuits.plots.style import BASELINE, BLUE, INK, SKY, VERMILION, frame
 from circuits.plots.text import shortened, shown_token, wrapped
 
-UP, DOWN, CHANCE = "#0072b2", "#d55e00", "#999999"
+UP, DOWN, CHANCE = BLUE, VERMILION, BASELINE
 _LEFT, _RIGHT, _LONGEST = 46, 26, 16
 """Characters of a context before and after its token, and of a token."""
 _CHARACTER = 0.0635
@@ -98,11 +99,9 @@ def _token_bars(axes: Axes, tokens: Sequence[tuple[str, float]], heading: str, c
 
 def _plain(axes: Axes) -> None:
     axes.tick_params(labelsize=7.5, length=2)
-    axes.axvline(0, color="#303030", linewidth=0.8)
+    axes.axvline(0, color=INK, linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.grid(axis="x", color="#e0e0e0", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes, grid="x", labels=7.5)
 
 
 def triggers_figure(triggers: Triggers, *, title: str | None = None) -> Figure:
@@ -120,9 +119,7 @@ def triggers_figure(triggers: Triggers, *, title: str | None = None) -> Figure:
         axes.scatter(triggers.active[here].numpy(), triggers.largest[here].numpy(), s=5, alpha=0.4, color=UP, linewidths=0)
         axes.set_title(f"m{layer}: {int(here.sum()):,} neurons", fontsize=9)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.tick_params(labelsize=7.5)
-        axes.grid(color="#e8e8e8", linewidth=0.6)
-        axes.set_axisbelow(True)
+        frame(axes, grid="both", labels=7.5)
     figure.supxlabel("share of tokens with an activation above 0", fontsize=9)
     figure.supylabel("largest activation", fontsize=9)
     heading = title or f"Neurons of {triggers.model} over {triggers.count:,} tokens"
@@ -142,15 +139,12 @@ def agreement_figure(agreement: Agreement, *, title: str | None = None) -> Figur
         places = np.arange(len(agreement.layers))
         axes.bar(places - 0.2, share, 0.38, color=UP, label="its own trigger")
         reach = np.stack([chance - low, high - chance]).clip(0)
-        errors = {"elinewidth": 0.8, "ecolor": "#303030", "capsize": 2}
+        errors = {"elinewidth": 0.8, "ecolor": INK, "capsize": 2}
         axes.bar(places + 0.2, chance, 0.38, color=CHANCE, yerr=reach, error_kw=errors, label="another neuron's trigger")
         axes.set_xticks(places, [f"m{layer}" for layer in agreement.layers], rotation=90 if len(places) > 16 else 0)
         axes.set_title(heading, fontsize=9)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.tick_params(labelsize=8)
-        axes.grid(axis="y", color="#e0e0e0", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        frame(axes)
     figure.axes[0].set_ylabel("neurons that agree", fontsize=9)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     heading = title or f"{agreement.model}: does a neuron's value name what follows its top trigger?"
@@ -170,7 +164,7 @@ def sub_updates_figure(found: SubUpdates, *, title: str | None = None) -> Figure
     places = range(len(names))
     figure = Figure(figsize=(8.6, 0.26 * len(names) + 1.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    left.barh(places, [one.strength for one in found.updates], height=0.7, color="#56b4e9")
+    left.barh(places, [one.strength for one in found.updates], height=0.7, color=SKY)
     left.set_yticks(places, names, parse_math=False)
     left.set_ylim(len(names) - 0.4, -0.6)
     left.set_title("length of the update", fontsize=9)
@@ -209,10 +203,7 @@ def clamp_figure(found: Clamp, *, title: str | None = None) -> Figure:
     axes.set_ylim(len(shifts) - 0.4, -0.6)
     axes.set_xscale("log")
     axes.set_xlabel("probability of the next token (log scale)", fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.grid(color="#e8e8e8", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes, grid="both")
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     held = ", ".join(f"{name} at {value:g}" for name, value in found.clamped.items())
     heading = title or f"{shortened(held, 60)}: “{shortened(' '.join(found.prompt.split()), 70)} …” (KL {found.kl:.2f} nats)"

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from circuits.errors import CircuitsError, NonFiniteError
 from circuits.patching import Effects
+from circuits.plots.style import CAPTION, EMPTY, INK, NEGATIVE, POSITIVE, SIGNED, annotate, colour_bar, frame
 from circuits.plots.text import shortened, shown_token, wrapped
 from circuits.statistics import Effect
 
@@ -22,8 +22,6 @@ _ANNOTATED = 16
 """Up to so many rows and columns, each cell shows its number."""
 _HEAD = re.compile(r"a(\d+)\.h(\d+)(<\w+>)?", re.ASCII)
 _MLP = re.compile(r"m(\d+)", re.ASCII)
-POSITIVE, NEGATIVE = "#0072b2", "#d55e00"
-_COLOURS = LinearSegmentedColormap.from_list("effects", [NEGATIVE, "#ffffff", POSITIVE])
 LEAST = 0.05
 """The least effect that is drawn in full colour, so that noise does not look like a finding."""
 _SHARE = "share of the gap bridged (0 = nothing, 1 = all of it)"
@@ -73,18 +71,15 @@ def bars(rows: Sequence[tuple[str, Effect]], heading: str, label: str, prompts: 
     places = np.arange(len(rows))
     colours = [NEGATIVE if value < 0 else POSITIVE for value in effects[:, 0]]
     reach = np.clip(np.stack([effects[:, 0] - effects[:, 1], effects[:, 2] - effects[:, 0]]), 0, None)
-    errors = {"ecolor": "#303030", "elinewidth": 1.0, "capsize": 2.0} if prompts > 1 else {}
+    errors = {"ecolor": INK, "elinewidth": 1.0, "capsize": 2.0} if prompts > 1 else {}
     axes.barh(places, effects[:, 0], height=0.7, color=colours, xerr=reach if prompts > 1 else None, error_kw=errors)
-    axes.axvline(0, color="#303030", linewidth=0.8)
+    axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(places, names, fontsize=8, parse_math=False)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     numbers = axes.secondary_yaxis("right")
     numbers.set_yticks(places, [f"{value:+#.3g}" for value in effects[:, 0]], fontsize=7)
     numbers.tick_params(length=0)
-    axes.tick_params(axis="x", labelsize=8)
-    axes.grid(axis="x", color="#e0e0e0", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes, grid="x")
     numbers.spines[:].set_visible(False)
     how = f"{prompts} prompts; lines: 95 % intervals" if prompts > 1 else "1 prompt, so no intervals"
     axes.set_xlabel(f"{label}\n{how}", fontsize=8.5, parse_math=False)
@@ -196,21 +191,19 @@ def _heatmap(table: np.ndarray, rows: list[str], columns: list[str], heading: st
     figure = Figure(figsize=(max(size[0], 5.0), size[1]), layout="constrained")
     axes = figure.subplots()
     reach = max(float(np.nanmax(np.abs(table))), LEAST)
-    scale = {"cmap": _COLOURS, "vmin": -reach, "vmax": reach}
+    scale = {"cmap": SIGNED, "vmin": -reach, "vmax": reach}
     image = axes.imshow(table, origin="lower", aspect="auto", interpolation="nearest", **scale)
-    axes.set_facecolor("#c8c8c8")
+    axes.set_facecolor(EMPTY)
     long = max(map(len, columns)) > 3
     shown = _ticks(len(columns), width), _ticks(len(rows), height)
     turn = 90 if long else 0
     axes.set_xticks(shown[0], [columns[place] for place in shown[0]], fontsize=7.5, parse_math=False, rotation=turn)
     axes.set_yticks(shown[1], [rows[place] for place in shown[1]], fontsize=7.5, parse_math=False)
-    bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02)
-    bar.ax.tick_params(labelsize=7)
-    bar.set_label("share of the gap bridged", fontsize=8)
+    colour_bar(axes, image, "share of the gap bridged")
     if few:
-        _annotate(axes, table, image)
+        annotate(axes, image, table)
     if note:
-        axes.set_title(note, fontsize=8.5, color="#404040", parse_math=False)
+        axes.set_title(note, fontsize=8.5, color=CAPTION, parse_math=False)
     figure.suptitle(wrapped(heading, int(max(size[0], 5.0) * 11)), fontsize=10.5, parse_math=False)
     return figure, axes
 
@@ -218,13 +211,3 @@ def _heatmap(table: np.ndarray, rows: list[str], columns: list[str], heading: st
 def _ticks(count: int, inches: float) -> range:
     """As many places as have room for a label."""
     return range(0, count, max(1, -(-count * 12 // int(72 * inches))))
-
-
-def _annotate(axes: Axes, table: np.ndarray, image: Any) -> None:
-    """Write each number into its cell, dark on light and light on dark."""
-    for (row, column), value in np.ndenumerate(table):
-        if np.isfinite(value):
-            red, green, blue, _ = image.cmap(image.norm(value))
-            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-            text = f"{value:.2f}".replace("0.", ".").replace("-.00", ".00")
-            axes.text(column, row, text, ha="center", va="center", fontsize=6, color="white" if dark else "black")

@@ -8,11 +8,12 @@ from matplotlib.ticker import MaxNLocator
 from circuits.errors import CircuitsError
 from circuits.patching import Ablation, Knockout, SelfRepair
 from circuits.plots.patching.effects import MOST_BARS, bars
+from circuits.plots.style import BLUE, FAINT, INK, ORANGE, SKY, VERMILION, frame
 from circuits.plots.text import shortened, wrapped
 from circuits.statistics import bootstrap
 
-_REPAIR = {"direct": "#0072b2", "total": "#56b4e9", "compensation": "#e69f00"}
-_CURVES = (("#0072b2", "o", 4.0), ("#56b4e9", "s", 1.5), ("#d55e00", "^", 1.5), ("#666666", "D", 1.0))
+_REPAIR = {"direct": BLUE, "total": SKY, "compensation": ORANGE}
+_CURVES = ((BLUE, "o", 4.0), (SKY, "s", 1.5), (VERMILION, "^", 1.5), (FAINT, "D", 1.0))
 """Colour, marker and width: the first curve is seen behind the second, which is often the same."""
 
 
@@ -53,7 +54,7 @@ def self_repair_figure(*reports: SelfRepair, title: str | None = None) -> Figure
             found = [bootstrap(row) for row in getattr(report, part)]
             means = np.array([one.effect for one in found])
             reach = np.array([[one.effect - one.low, one.high - one.effect] for one in found]).clip(0).T
-            error = {"elinewidth": 0.8, "ecolor": "#303030"}
+            error = {"elinewidth": 0.8, "ecolor": INK}
             axes.bar(
                 np.arange(len(means)) + 0.27 * (place - 1), means, 0.25, color=colour, yerr=reach, error_kw=error, label=part
             )
@@ -85,11 +86,8 @@ def knockout_figure(knockout: Knockout, *, title: str | None = None) -> Figure:
 
 
 def _frame(axes: Axes, title: str, below: str) -> None:
-    axes.axhline(0, color="#303030", linewidth=0.8)
+    axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_title(title, fontsize=9, parse_math=False)
     axes.set_xlabel(below, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
-    axes.tick_params(labelsize=8)
-    axes.grid(axis="y", color="#e0e0e0", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes)

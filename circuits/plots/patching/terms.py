@@ -8,9 +8,10 @@ from matplotlib.ticker import MaxNLocator
 from circuits.patching.ablation.layers import LayerRemoval
 from circuits.patching.ablation.terms import Terms
 from circuits.plots.heads.tables import every
+from circuits.plots.style import BLUE, FAINT, INK, ORANGE, SIGNED, SKY, VERMILION, colour_bar, frame
 from circuits.plots.text import shortened, wrapped
 
-_COLOURS = {"loss": "#d55e00", "direct": "#0072b2", "total": "#56b4e9", "compensation": "#e69f00"}
+_COLOURS = {"loss": VERMILION, "direct": BLUE, "total": SKY, "compensation": ORANGE}
 _PARTS = {"attention": "attention removed", "mlp": "MLP removed", "both": "both removed"}
 
 
@@ -24,9 +25,9 @@ def terms_figure(terms: Terms, *, title: str | None = None) -> Figure:
     grid = figure.subplots(1, 1 + orders, squeeze=False, width_ratios=ratios)[0]
     means = [terms.loss(order) for order in range(len(terms.losses))]
     axes = grid[0]
-    axes.bar(range(len(means)), means, color="#0072b2", width=0.7)
-    axes.axhline(terms.full_loss, color="#d55e00", linewidth=1.2, label=f"the model, {terms.full_loss:.3f}")
-    axes.axhline(terms.uniform, color="#666666", linewidth=1.0, linestyle=":", label=f"knowing nothing, {terms.uniform:.2f}")
+    axes.bar(range(len(means)), means, color=BLUE, width=0.7)
+    axes.axhline(terms.full_loss, color=VERMILION, linewidth=1.2, label=f"the model, {terms.full_loss:.3f}")
+    axes.axhline(terms.uniform, color=FAINT, linewidth=1.0, linestyle=":", label=f"knowing nothing, {terms.uniform:.2f}")
     for order, mean in enumerate(means):
         axes.text(order, 0.5 * mean, f"{mean:.2f}", ha="center", va="center", fontsize=7.5, color="white")
     axes.set_xticks(range(len(means)), ["direct\npath", *(f"order\n≤ {n}" for n in range(1, len(means)))], fontsize=8)
@@ -70,24 +71,19 @@ def _said(terms: Terms) -> str:
 
 def _heatmap(axes: Axes, values: np.ndarray, title: str) -> None:
     largest = max(1e-9, float(np.abs(values).max()))
-    image = axes.imshow(values, origin="lower", aspect="auto", cmap="RdBu_r", vmin=-largest, vmax=largest)
+    image = axes.imshow(values, origin="lower", aspect="auto", cmap=SIGNED, vmin=-largest, vmax=largest)
     axes.set_title(title, fontsize=9)
     axes.set_xlabel("head", fontsize=9)
     axes.set_ylabel("layer", fontsize=9)
     axes.set_xticks(every(values.shape[1]))
     axes.set_yticks(every(values.shape[0]))
     axes.tick_params(labelsize=8)
-    bar = axes.figure.colorbar(image, ax=axes, fraction=0.06, pad=0.03)
-    bar.ax.tick_params(labelsize=7)
-    bar.set_label("nats a token", fontsize=8)
+    colour_bar(axes, image, "nats a token", fraction=0.06, pad=0.03)
 
 
 def _frame(axes: Axes, title: str, below: str, left: str) -> None:
-    axes.axhline(0, color="#303030", linewidth=0.8)
+    axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_title(title, fontsize=9.5)
     axes.set_xlabel(below, fontsize=9)
     axes.set_ylabel(left, fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.grid(axis="y", color="#e0e0e0", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes)

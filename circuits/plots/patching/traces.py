@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from circuits.errors import CircuitsError
 from circuits.patching.tracing.results import ROLES, Trace, Traces
+from circuits.plots.style import BASELINE, BLUE, CAPTION, GREEN, ORANGE, SKY, VERMILION
 from circuits.plots.text import shortened, shown_token, wrapped
 
 _COLUMNS = 3
@@ -28,7 +29,7 @@ _TITLES = {
     "states_severed_mlp": "states, later MLPs severed",
     "states_severed_attention": "states, later attention severed",
 }
-_ROLE_COLOURS = ("#e69f00", "#56b4e9", "#d55e00", "#009e73", "#999999", "#0072b2")
+_ROLE_COLOURS = (ORANGE, SKY, VERMILION, GREEN, BASELINE, BLUE)
 _STEPS, _GREY, _MARKED = 512, 0.005, 0.02
 """Colours of a scale, and the shares of it from which on a negative effect is grey, and has a minus."""
 
@@ -59,7 +60,7 @@ def trace_figure(trace: Trace) -> Figure:
         _name_tokens(axes, trace, height, named=place % columns == 0)
     heading, caption = _texts(trace, int(figure.get_figwidth() * 11))
     figure.suptitle(heading, fontsize=10, parse_math=False)
-    figure.supxlabel(caption, fontsize=7.5, color="#404040", parse_math=False)
+    figure.supxlabel(caption, fontsize=7.5, color=CAPTION, parse_math=False)
     return figure
 
 
@@ -161,7 +162,7 @@ def _curves(axes: Axes, traces: Traces, kind: str) -> None:
         marker = "o" if len(layers) <= 12 else None
         axes.plot(layers, mean, color=colour, linewidth=1.4, marker=marker, markersize=3, label=f"{role} (n = {count})")
         axes.fill_between(layers, mean - half, mean + half, color=colour, alpha=0.2, linewidth=0)
-    axes.axhline(0, color="#404040", linewidth=0.6)
+    axes.axhline(0, color=CAPTION, linewidth=0.6)
     axes.set_title(_TITLES[kind], fontsize=9)
     axes.set_xlabel(_layer_label(kind, traces.traces[0]), fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
