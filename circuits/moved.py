@@ -101,7 +101,6 @@ _WINGS = {
     "patching.ablation.": {
         "patching.expansion": "expansion",
         "patching.removal": "layers",
-        "patching.self_repair": "self_repair",
         "patching.terms": "terms",
     },
     "patching.tracing.": {

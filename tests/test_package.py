@@ -72,3 +72,12 @@ def test_shapes_are_checked_while_tests_run_but_for_further_cases_of_one(case: i
         return
     with pytest.raises(TypeCheckError):
         spearman(torch.ones(3), torch.arange(3))
+
+
+def test_what_no_one_asked_to_hear_of_is_told_to_a_silent_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    from circuits.progress import silent
+
+    assert silent("patching", 1, 2) is None
+    assert capsys.readouterr() == ("", "")
+    for path in (ROOT / "circuits").rglob("*.py"):
+        assert "progress is not None" not in path.read_text(), f"{path}: tell `silent` instead of asking whether anyone listens"

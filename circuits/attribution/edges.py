@@ -21,7 +21,7 @@ from circuits.patching.engine.base import held_nodes, plain_run
 from circuits.patching.engine.sites import Positions, differing, position_masks
 from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 from circuits.statistics import standard_error
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, of_prompts
@@ -76,7 +76,7 @@ def attribute_edges(
         return _exact(model, pairs, metric, positions, budget, progress)
     masks = position_masks(pairs, positions)
     total = _Total.empty(model, masks)
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
     step = prompts_at_once(model, pairs, budget)
     for start in range(0, len(pairs), step):
         report("attributing edges", start, len(pairs))

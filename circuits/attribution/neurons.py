@@ -23,7 +23,7 @@ from circuits.models.weights import MLP, Block
 from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.sites import differing
 from circuits.patching.nodes import about
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, of_prompts
 
@@ -61,7 +61,7 @@ def attribute_neuron_edges(
     wide = torch.float32 if model.dtype in (torch.bfloat16, torch.float16) else model.dtype
     bands = _bands(model, pairs, steps, min(keep, graph.edge_count), budget, wide)
     largest = Largest(keep, graph)
-    scorer, report = Scorer(largest, wide, model.device), progress or (lambda what, done, total: None)
+    scorer, report = Scorer(largest, wide, model.device), progress or silent
     for band in bands:
         factors = _gather(model, pairs, metric, method, steps, band, budget, wide)
         for layer in [*band, model.n_layers] if band.stop == model.n_layers else band:

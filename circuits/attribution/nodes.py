@@ -18,7 +18,7 @@ from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.sites import differing
 from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, of_prompts
 
@@ -43,7 +43,7 @@ def attribute_nodes(
     not exist."""
     if method not in get_args(NodeMethod):
         raise CircuitsError(f"unknown method {method!r}: there are {', '.join(get_args(NodeMethod))}")
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
     step, parts, ends = prompts_at_once(model, pairs, budget), [], []
     for start in range(0, len(pairs), step):
         report("attributing nodes", start, len(pairs))

@@ -20,7 +20,7 @@ from circuits.models import Model, TokenBatch
 from circuits.models.layers import embed
 from circuits.models.model import Prompts
 from circuits.models.weights import Attention, Weights
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 
 if TYPE_CHECKING:
     import pandas
@@ -132,7 +132,7 @@ def compress_heads(
     everyone = (f"a{layer}.h{head}" for layer in range(model.n_layers) for head in range(model.n_heads))
     places = sorted({head_of(model, node) for node in (everyone if heads is None else heads)})
     wanted: list[PartOf] = [(layer, head, part) for layer, head in places for part in PARTS]
-    search = _Search(model, batch, {}, progress or (lambda what, done, total: None))
+    search = _Search(model, batch, {}, progress or silent)
     with torch.no_grad():
         loss = search.loss(model.weights)
         allowed = tolerance

@@ -19,6 +19,7 @@ from circuits.heads.scores import score_heads
 from circuits.heads.text_loss import next_token_losses, predicted, text_batches
 from circuits.models import Model, TokenBatch, load_model
 from circuits.models.forward import forward
+from circuits.progress import Progress, silent
 from circuits.tasks.repeats import repeated_tokens
 
 if TYPE_CHECKING:
@@ -191,14 +192,14 @@ def score_checkpoints(
     seed: int = 0,
     name: str | None = None,
     load: Callable[[str | Path], Model] = load_model,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> TrainingCurves:
     """Measure the checkpoints of a training run: by step, a model or what `load` makes one of (a local directory, say).
 
     One checkpoint is held at a time. The rest as in `take_snapshot`. Raises CircuitsError for checkpoints of different
     shapes, and what loading raises.
     """
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
     snapshots: list[Snapshot] = []
     called = name
     for place, step in enumerate(sorted(checkpoints)):

@@ -18,7 +18,7 @@ from circuits.lenses.tuned_lens import TunedLens
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.layers import normalise
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 from circuits.statistics import standard_error
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def compare_lenses(
     batch = model.prepare(tokens)
     if len(batch) < 2:
         raise PromptError("one prompt gives no standard error: compare on two or more")
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
     size = max(1, _TOKENS // batch.ids.shape[1])
     found = []
     for start in range(0, len(batch), size):

@@ -17,7 +17,7 @@ from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.layers import normalise
 from circuits.models.model import Prompts
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 
 if TYPE_CHECKING:
     from circuits.lenses.tuned_lens import TunedLens
@@ -95,7 +95,7 @@ def _read_all(
     """Every group's arrays, joined over prompts."""
     found: list[dict[str, Tensor]] = []
     total, done = int(batch.mask.sum()), 0
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
 
     def advance(positions: int) -> None:
         nonlocal done

@@ -23,7 +23,7 @@ from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.layers import normalise
 from circuits.models.weights import Weights
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 
 BUDGET = 256 * 2**20
 _HELD = 6
@@ -59,7 +59,7 @@ def train_tuned_lens(
     check_training(steps=steps, rate=rate, batch=batch, save_every=save_every)
     prepared = model.prepare(tokens)
     state = _State.start(model, _settings(prepared, steps=steps, rate=rate, batch=batch, seed=seed))
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
 
     def taken(state: _State, step: int) -> _State:
         """One step."""

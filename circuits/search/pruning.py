@@ -17,7 +17,7 @@ from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import is_edge
 from circuits.patching.subgraphs.outside import Ablation
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 from circuits.search.gates import Gated, open_probability, parts, sampled
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, kl_divergence
@@ -57,13 +57,11 @@ def prune_edges(
             f"edge pruning takes steps from 1 on and a positive learning rate, got {steps!r} and {learning_rate!r}"
         )
     training = _Training.begin(model, pairs, metric, outside, wanted, learning_rate, budget)
-    generator, loss = torch.Generator().manual_seed(seed), 0.0
+    generator, loss, report = torch.Generator().manual_seed(seed), 0.0, progress or silent
     for step in range(steps):
-        if progress is not None:
-            progress("training gates", step, steps)
+        report("training gates", step, steps)
         loss = training.step(min(1.0, (step + 1) / (ANNEALED * steps)), generator)
-    if progress is not None:
-        progress("training gates", steps, steps)
+    report("training gates", steps, steps)
     graph = model.graph()
     values = open_probability(training.log_alpha.detach().double().cpu())
     details = about(model, training.metric, method="edge-pruning", outside=outside, steps=steps, learning_rate=learning_rate)

@@ -11,7 +11,7 @@ from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import is_edge
 from circuits.patching.subgraphs.outside import Ablation
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 from circuits.search.gates import Gated, parts
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
@@ -45,10 +45,9 @@ def shrink(
     runs = parts(model, pairs, metric, outside, budget)
     inside = torch.ones(graph.edge_count, dtype=torch.bool, device=model.device)
     scores = torch.zeros(graph.edge_count, dtype=torch.float64)
-    left, rounds = graph.edge_count, 0
+    left, rounds, report = graph.edge_count, 0, progress or silent
     while left:
-        if progress is not None:
-            progress("shrinking the circuit", graph.edge_count - left, max(1, graph.edge_count - edges))
+        report("shrinking the circuit", graph.edge_count - left, max(1, graph.edge_count - edges))
         worth = _worth(model, runs, inside, len(pairs)).masked_fill(~inside, -torch.inf)
         order = worth.argsort(descending=True, stable=True)
         scores[order[:left].cpu()] = rounds + torch.linspace(1.0, 0.5, left, dtype=torch.float64)

@@ -1,7 +1,7 @@
 """The attention-only probe (Clark et al. 2019): how much of a sentence's dependencies a weighted sum of heads tells."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from circuits.files.results import load_result, save_result
 from circuits.heads.attention.labels import plain_fields
 from circuits.heads.attention.words import BUDGET, Aligned, align_sentences, stream_attention
 from circuits.models import Model
+from circuits.progress import Progress
 from circuits.statistics import clustered_errors
 from circuits.tasks.sources.conllu import Sentence
 
@@ -106,7 +107,7 @@ def probe_attention(
     seed: int = 0,
     budget: int = BUDGET,
     features: int = FEATURES,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> AttentionProbe:
     """Fit p(head of i is j) ∝ exp(sum over heads k of w_k a_k(i, j) + u_k a_k(j, i)) on half of the sentences, drawn by
     `seed`, and judge it on the other half (unlabelled attachment, UAS).
@@ -149,7 +150,7 @@ def probe_attention(
     )
 
 
-def _groups(model: Model, aligned: Sequence[Aligned], budget: int, features: int, progress: Callable | None) -> list[_Group]:
+def _groups(model: Model, aligned: Sequence[Aligned], budget: int, features: int, progress: Progress | None) -> list[_Group]:
     sizes = [len(one.sentence.words) for one in aligned]
     needed = 4 * model.n_layers * model.n_heads * sum(size**2 for size in sizes)
     if needed > features:

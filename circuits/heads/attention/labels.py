@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from circuits.errors import CircuitsError, PromptError
 from circuits.files.results import load_result, save_result
 from circuits.heads.attention.words import BUDGET, Aligned, align_sentences, stream_attention
 from circuits.models import Model
+from circuits.progress import Progress
 from circuits.statistics import bonferroni, clustered_errors, mcnemar
 from circuits.tasks.sources.conllu import Sentence
 
@@ -127,7 +128,7 @@ def label_heads(
     min_count: int = 50,
     seed: int = 0,
     budget: int = BUDGET,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> HeadLabels:
     """How often each head looks most at the word that a dependency names, for every relation and both directions.
 
@@ -201,7 +202,7 @@ def _second_half(count: int, seed: int) -> Bool[Tensor, " sentence"]:
 
 
 def _right(
-    model: Model, aligned: Sequence[Aligned], cases: Sequence[_Case], budget: int, progress: Callable | None
+    model: Model, aligned: Sequence[Aligned], cases: Sequence[_Case], budget: int, progress: Progress | None
 ) -> Bool[Tensor, "case head"]:
     """Whether each head looks most at the word it should."""
     right = torch.zeros(len(cases), model.n_layers * model.n_heads, dtype=torch.bool)

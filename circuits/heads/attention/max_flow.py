@@ -15,7 +15,7 @@ Array = np.ndarray
 
 
 def layered_flows(
-    capacities: Float[Tensor, "step width width"], start: int, *, progress: Callable[[int], None] | None = None
+    capacities: Float[Tensor, "step width width"], start: int, *, progress: Callable[[int], None] = lambda sinks: None
 ) -> Float[Tensor, " width"]:
     """The maximum flow from a node of the top level to each node of the bottom level, one sink at a time, where the edges go
     from each level to the next with these capacities (`[from, to]`, from the top down; a row sums to 1 or less). `progress`
@@ -34,8 +34,7 @@ def layered_flows(
     for sink in range(start + 1 if looks_back else width):
         kept = slice(sink, start + 1) if looks_back else slice(None)  # no other node lies between the two
         found[sink] = _Preflow(inner[:, kept, kept], first[kept], drains[kept, sink]).run()
-        if progress is not None:
-            progress(sink + 1)
+        progress(sink + 1)
     return torch.from_numpy(found).to(capacities.device)
 
 

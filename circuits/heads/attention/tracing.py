@@ -14,7 +14,7 @@ from circuits.errors import NonFiniteError, PromptError
 from circuits.heads.attention.max_flow import layered_flows
 from circuits.heads.composition import output_matrices
 from circuits.models import Run
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 
 if TYPE_CHECKING:
     import networkx
@@ -75,7 +75,7 @@ def flow(
     columns, mask = readout_columns(run, readout), run.tokens.mask
     mixed = torch.stack([_mixed(run, layer) for layer in reversed(range(len(run.weights.blocks)))], dim=1)
     scores = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
-    report, done, total = progress or (lambda what, done, total: None), 0, int(mask.sum())
+    report, done, total = progress or silent, 0, int(mask.sum())
     for prompt in range(len(mask)):
         real = mask[prompt].nonzero()[:, 0]
         start = int((real == columns[prompt]).nonzero()[0, 0])

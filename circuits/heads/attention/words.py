@@ -1,7 +1,7 @@
 """From tokens to words: which tokens spell which word of a sentence, and attention between words, streamed."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,6 +10,7 @@ from torch import Tensor
 from circuits.errors import MemoryBudgetError, ModelError, NonFiniteError, PromptError
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
+from circuits.progress import Progress, silent
 from circuits.tasks.sources.conllu import Sentence
 
 BUDGET = 2**28
@@ -100,14 +101,14 @@ def stream_attention(
     aligned: Sequence[Aligned],
     *,
     budget: int = BUDGET,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[WordAttention]:
     """Attention between words, some sentences at a time, of similar length; patterns are dropped after each. On the model's
     device, in float32 or wider. Raises NonFiniteError for weights and patterns that hold NaN or infinity, MemoryBudgetError
     where one sentence alone does not fit."""
     model.require_finite()
     order = sorted(range(len(aligned)), key=lambda place: (len(aligned[place].ids), place))
-    heads, done = model.n_layers * model.n_heads, 0
+    heads, done, report = model.n_layers * model.n_heads, 0, progress or silent
     while done < len(order):
         size = 1
         for count in range(1, len(order) - done + 1):
@@ -124,8 +125,7 @@ def stream_attention(
         places = order[done : done + size]
         yield _attention(model, [aligned[place] for place in places], tuple(places))
         done += size
-        if progress is not None:
-            progress("reading sentences", done, len(order))
+        report("reading sentences", done, len(order))
 
 
 def _attention(model: Model, batch: Sequence[Aligned], places: tuple[int, ...]) -> WordAttention:

@@ -19,7 +19,7 @@ from circuits.heads.weight_tables.table import bigram_table
 from circuits.heads.weight_tables.virtual import VirtualHead, virtual_heads, virtual_table
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 from circuits.tasks.repeats import sampling_pool
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def tables(
     if top < 1:
         raise PromptError(f"top={top}: expected a number of at least 1")
     model.require_finite()
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
     chosen = [f"a0.h{head}" for head in range(model.n_heads)] if heads is None else heads
     places = sorted({head_of(model, head) for head in chosen})
     with torch.no_grad():

@@ -27,7 +27,7 @@ from circuits.heads.weight_tables.ranking import best_of_all, best_of_rows
 from circuits.models import Model
 from circuits.models.folding import through_norm
 from circuits.models.layers import normalise
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ class WeightTable:
         """The k largest entries of the whole table, as (row token, column token, value), best first; of equal ones the
         earlier. Every entry is computed, a block of rows at a time."""
         _check_count(k)
-        report = progress or (lambda what, done, total: None)
+        report = progress or silent
         values, rows, columns = best_of_all(self.rows, self.columns, self.row, k, functools.partial(report, self.about))
         return [(int(r), int(c), float(v)) for v, r, c in zip(values, rows, columns, strict=True)]
 

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from circuits.lenses.neurons.contexts import Context, contexts
 from circuits.lenses.neurons.memories import read_values
 from circuits.lenses.neurons.triggers import find_triggers
 from circuits.models import Model, TokenBatch
+from circuits.progress import Progress
 from circuits.tasks import mini_facts
 from circuits.tasks.repeats import bos_id
 from circuits.tasks.sources.corpus import text_rows, written_text
@@ -134,7 +134,7 @@ def neuron(
     before: int = 10,
     after: int = 4,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> NeuronReport:
     """Report on one neuron (`m3.n7`): what triggers it in a text, what it writes, its statistics, its place by weight.
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,7 @@ from circuits.lenses.neurons.activations import chosen_neurons, neuron_layers
 from circuits.lenses.neurons.highest import Highest
 from circuits.lenses.neurons.places import Places, Triggers
 from circuits.models import Model, TokenBatch
+from circuits.progress import Progress, silent
 from circuits.tasks.repeats import bos_id
 from circuits.tasks.sources.corpus import text_rows
 
@@ -69,7 +70,7 @@ def find_triggers(
     count_bos: bool = False,
     batch: int | None = None,
     max_bytes: int = BYTES,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Triggers:
     """For every neuron, the `top` places of a text where its activation is largest; of equal ones the earlier.
 
@@ -84,7 +85,7 @@ def find_triggers(
     """
     if top < 1 or (batch is not None and batch < 1):
         raise PromptError(f"top={top}, batch={batch}: expected numbers of at least 1")
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
     chosen = chosen_neurons(model, neurons)
     tokens = text_rows(model, tokens) if isinstance(tokens, str) else tokens
     layers = {layer: _started(model, layer, columns, top, lowest) for layer, columns in chosen.items()}

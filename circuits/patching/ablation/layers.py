@@ -19,7 +19,7 @@ from circuits.models.layers import normalise
 from circuits.models.model import Prompts
 from circuits.models.weights import Block, Weights
 from circuits.patching.engine.base import refuse_non_finite
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 from circuits.statistics import Effect, bootstrap
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def remove_layers(model: Model, tokens: Prompts, *, kind: Removal = "zero", prog
         raise PromptError(f"kind={kind!r}: expected zero or mean")
     batch = model.prepare(tokens)
     check_text(batch)
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
     parts: tuple[RemovedPart, ...] = ("attention", "mlp", "both") if model.d_mlp else ("attention",)
     found: dict[str, list[Tensor]] = {name: [] for name in ("full", "measures", "later")}
     done = 0

@@ -17,7 +17,7 @@ from circuits.lenses.readout import direction
 from circuits.models import Edit, Model, Run
 from circuits.patching import patches
 from circuits.patching.engine.base import Base
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 from circuits.statistics import Effect, bootstrap
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import answer_logits, logit_difference
@@ -99,7 +99,7 @@ def self_repair(
         raise PromptError(f"{model.name} has no MLPs to ablate")
     if model.weights.logit_soft_cap is not None:
         raise PromptError(f"{model.name} caps its logits: contributions of layers do not add up to them")
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
     rows: dict[str, list[Tensor]] = {"direct": [], "total": [], "compensation": []}
     with torch.no_grad():
         clean, corrupt = model.run(pairs.clean), Base(model, model.run(pairs.corrupt))

@@ -18,7 +18,7 @@ from circuits.models.forward import forward
 from circuits.models.model import Prompts
 from circuits.patching.ablation.expansion import Expansion, MLPs, expand, frozen_final
 from circuits.patching.engine.base import refuse_non_finite
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 from circuits.statistics import Effect, bootstrap
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def order_of_terms(
         raise PromptError(f"mlps={mlps!r}, heads={heads}: expected frozen or zero, and a number of orders")
     batch = model.prepare(tokens)
     check_text(batch)
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
     orders = min(heads, model.n_layers)
     losses, full, rises = [], [], torch.zeros(orders, model.n_layers, model.n_heads, dtype=torch.float64)
     done = 0

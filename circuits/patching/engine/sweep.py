@@ -18,7 +18,7 @@ from circuits.patching.engine.plan import passes, plan
 from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.stream import Block
 from circuits.patching.engine.variant_pass import Pass
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 
 BUDGET = 2**28
 """Bytes that a pass may take above the model and the base run, unless the caller says otherwise."""
@@ -46,7 +46,7 @@ class Sweep:
     ) -> Float[Tensor, "variant prompt"]:
         """The metric of every variant, on every prompt. Raises NonFiniteError where one of them is not a number, and
         MemoryBudgetError, before anything is computed, where a single variant does not fit the budget."""
-        report = progress or (lambda what, done, total: None)
+        report = progress or silent
         base, tokens = self.base.run, self.base.run.tokens
         for change in {change for variant in variants for change in variant}:
             change.require_finite()
@@ -69,7 +69,7 @@ class Sweep:
         self, parts: Iterable[Sequence[Variant]], total: int, *, progress: Progress | None = None, what: str = "patching"
     ) -> Float[Tensor, "variant prompt"]:
         """`evaluate` for variants that are made part by part, `total` in all, so that not all values are held at once."""
-        report = progress or (lambda what, done, total: None)
+        report = progress or silent
         found: list[Tensor] = []
         done = 0
         for part in parts:

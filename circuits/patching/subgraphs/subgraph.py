@@ -19,7 +19,7 @@ from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.subgraphs.circuit_pass import CircuitPass
 from circuits.patching.subgraphs.members import Members, check
 from circuits.patching.subgraphs.outside import Ablation, Outside, outside_of
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, of_prompts
 
@@ -80,7 +80,7 @@ class Circuits:
         """The metric of every circuit on every prompt. Raises GraphError for circuits of another graph, NonFiniteError where
         the metric is not a number."""
         members = [Members.of(circuit) for circuit in circuits]
-        report = progress or (lambda what, done, total: None)
+        report = progress or silent
         found = self.clean.new_zeros(len(members), len(self.pairs))
         for neurons in (False, True):
             rows = [row for row, one in enumerate(members) if one.graph.neurons == neurons]

@@ -18,7 +18,7 @@ from circuits.patching.engine.plan import passes, plan, row_bytes
 from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.engine.variant_pass import Pass
 from circuits.patching.tracing.attention_trace import AttentionTrace
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 from circuits.tasks.repeats import bos_id, sampling_pool
 
 Replacement = Literal["mean", "resample"]
@@ -58,7 +58,7 @@ def attention(
     batch = model.prepare(prompts)
     columns = _columns(batch, position)
     wanted = _answers(model, answers, len(batch))
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
     parts: list[_Part] = []
     size = _at_once(model, batch, budget)
     for start in range(0, len(batch), size):

@@ -10,7 +10,7 @@ from circuits.models import Model
 from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.tracing.causal import KINDS, WHAT, TraceKind, asks_for_bos, causal_trace, noise_level
 from circuits.patching.tracing.results import Trace, Traces
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 from circuits.tasks.prompts import subject_columns
 from circuits.tasks.sources.readers import Fact
 
@@ -40,7 +40,7 @@ def trace_facts(
     if not facts or (limit is not None and limit < 1):
         raise PromptError(f"nothing to trace: {len(facts)} facts with a limit of {limit}; expected at least one")
     bos = asks_for_bos(model) if prepend_bos is None else prepend_bos
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
     known, skipped = _known(model, facts, bos, limit, report)
     level = noise_level(model, [fact.subject for fact in facts]) if noise is None and replacement is None else noise
     trace = functools.partial(

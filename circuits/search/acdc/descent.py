@@ -13,7 +13,7 @@ from circuits.graph.places import edge_at, target_places
 from circuits.models import Model
 from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.subgraphs.outside import Ablation
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 from circuits.search.acdc.plan import Plan, plan
 from circuits.search.acdc.state import Ground, State
 from circuits.search.acdc.variants import Variants
@@ -85,19 +85,16 @@ def acdc_thresholds(
     ground = Ground.of(model, pairs, metric, outside)
     found: dict[float, _Descent] = {}
     waiting = [_Descent.begin(ground, sorted(set(wanted)))]
-    total = ground.graph.edge_count * len(waiting[0].thresholds)
+    total, report = ground.graph.edge_count * len(waiting[0].thresholds), progress or silent
     while waiting:
         descent = waiting.pop()
         while descent.place >= 0:
-            if progress is not None:
-                progress(
-                    "cutting edges", sum(len(one.thresholds) * one.seen for one in [*waiting, descent, *found.values()]), total
-                )
+            seen = sum(len(one.thresholds) * one.seen for one in [*waiting, descent, *found.values()])
+            report("cutting edges", seen, total)
             descent, *others = _visit(descent, budget)
             waiting += others
         found |= dict.fromkeys(descent.thresholds, descent)
-    if progress is not None:
-        progress("cutting edges", total, total)
+    report("cutting edges", total, total)
     circuits = {threshold: _circuit(found[threshold], threshold, outside) for threshold in found}
     return [circuits[threshold].connected() if connected else circuits[threshold] for threshold in wanted]
 

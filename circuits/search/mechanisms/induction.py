@@ -11,7 +11,7 @@ from circuits.heads import HeadScores, composition_scores, score_heads
 from circuits.models import Model
 from circuits.patching.engine.directions import difference, reading_change
 from circuits.patching.nodes import both_runs
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 from circuits.search.mechanisms.induction_evidence import ABLATIONS, Ablation, Ablations, Repeats
 from circuits.statistics import Effect, bootstrap, p_value, ratio_intervals
 from circuits.tasks import induction, repeated_tokens
@@ -47,7 +47,7 @@ def find_induction_circuit(
     at most one in twenty random sets reaches it (so 19 sets are the fewest); "unproven"; or "none", with an empty circuit
     and the reason in `summary`. Raises PromptError where the vocabulary or the context is too small for repeated tokens.
     """
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
     report("scoring heads", 0, 1)
     scores = score_heads(model, seed=seed)
     repeats = _repeats(model, sequences, seed)

@@ -13,7 +13,7 @@ from circuits.errors import NonFiniteError, PromptError, shown
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.layers import unembed
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 from circuits.tasks.repeats import bos_id
 from circuits.tasks.sources.corpus import text_tokens
 
@@ -33,7 +33,7 @@ def token_log_probabilities(
     Rows of like length share a batch. Raises PromptError for a row that the model does not take, NonFiniteError with the row's
     text for a number that is none.
     """
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
     _check_rows(model, rows)
     found: list[Tensor] = [torch.zeros(0, dtype=torch.float64)] * len(rows)
     done = 0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from circuits.errors import ModelError, PromptError
 from circuits.models import Model
-from circuits.progress import Progress
+from circuits.progress import Progress, silent
 from circuits.tasks.behavioural.likelihood import BUDGET, Bigram, next_token_logits, token_log_probabilities
 from circuits.tasks.behavioural.minimal_pairs import MinimalPair
 from circuits.tasks.behavioural.scores import BehaviourScores
@@ -38,7 +38,7 @@ def score_minimal_pairs(
     sentences that the model does not take, ModelError without a tokenizer.
     """
     _check(model, pairs, "minimal pairs")
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
     texts = list(dict.fromkeys(sentence for pair in pairs for sentence in (pair.good, pair.bad)))
     rows = [model.to_tokens(sentence).ids[0].tolist() for sentence in texts]
     place = {sentence: index for index, sentence in enumerate(texts)}
@@ -103,7 +103,7 @@ def score_facts(
     take, ModelError without a tokenizer.
     """
     _check(model, facts, "facts")
-    report = progress or (lambda what, done, total: None)
+    report = progress or silent
     answers = torch.tensor([first_token(model, fact.attribute) for fact in facts])
     rows = [model.to_tokens(fact.prompt.rstrip()).ids[0].tolist() for fact in facts]
     own = torch.zeros(3, len(facts), dtype=torch.float64)
