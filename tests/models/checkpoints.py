@@ -32,10 +32,21 @@ _MULTIPLIERS = {
     "attention_multiplier": 0.31,
     "logits_scaling": 3.0,
 }
+_TYPED = {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}
+_GEMMA3 = {**_TYPED, "query_pre_attn_scalar": 24}
+_PLAIN = {"rope_type": "default", "rope_theta": 10000.0}
+_LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0] * 4,
+    "long_factor": [2.0] * 4,
+    "original_max_position_embeddings": 16,
+}
+_YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
 _NEO = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48, "max_position_embeddings": 64}
 
 
-def _rope(kind: str, **values: float | list[float]) -> dict[str, Any]:
+def _rope(kind: str, **values: float) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **values}}
 
 
@@ -84,10 +95,26 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi": ("Phi", _WIDE),
     "phi grouped": ("Phi", {**_GROUPED, "partial_rotary_factor": 0.25}),
     "phi rope linear": ("Phi", {**_WIDE, **_rope("linear", factor=2.0, partial_rotary_factor=0.5)}),
+    "gemma3": ("Gemma3", {**_GROUPED, **_GEMMA3, "head_dim": 16}),
+    "gemma3 scaled": (
+        "Gemma3",
+        {
+            **_GROUPED,
+            **_GEMMA3,
+            "final_logit_softcapping": 3.0,
+            "layer_types": ["full_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+            },
+        },
+    ),
     "phi3": ("Phi3", _GROUPED),
     "phi3 sliding": ("Phi3", {**_WIDE, **_rope("default", partial_rotary_factor=0.5), "sliding_window": 4}),
     "cohere": ("Cohere", _GROUPED),
     "cohere biases": ("Cohere", {**_GROUPED, "attention_bias": True, "logit_scale": 0.7, "tie_word_embeddings": False}),
+    "cohere2": ("Cohere2", {**_GROUPED, **_TYPED}),
+    "cohere2 window everywhere": ("Cohere2", {**_GROUPED, **_TYPED, "layer_types": ["sliding_attention"] * 2}),
     "granite": ("Granite", {**_GROUPED, **_MULTIPLIERS}),
     "granite biases": ("Granite", {**_GROUPED, **_MULTIPLIERS, "attention_bias": True, "mlp_bias": True}),
     "granite tied": ("Granite", {**_GROUPED, **_MULTIPLIERS, "tie_word_embeddings": True}),
@@ -95,6 +122,14 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "starcoder2 sliding": ("Starcoder2", {**_GROUPED, "sliding_window": 4, "use_bias": False, "tie_word_embeddings": False}),
     "olmo": ("Olmo", _GROUPED),
     "olmo2": ("Olmo2", _GROUPED),
+    "olmo3": ("Olmo3", {**_GROUPED, **_TYPED}),
+    "olmo3 yarn": ("Olmo3", {**_GROUPED, **_TYPED, "rope_parameters": {"full_attention": _YARN, "sliding_attention": _PLAIN}}),
+    "smollm3": ("SmolLM3", {**_GROUPED, "no_rope_layer_interval": 2}),
+    "smollm3 without rope": ("SmolLM3", {**_GROUPED, "no_rope_layers": [0, 0]}),
+    "smollm3 sliding": (
+        "SmolLM3",
+        {**_GROUPED, "no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 4, "attention_bias": True},
+    ),
 }
 """Name → (prefix of the Hugging Face classes, configuration)."""
 
@@ -113,10 +148,16 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "gpt-neox without biases": ("GPTNeoX", {**_WIDE, "attention_bias": False}, "attention without biases"),
     "opt projected": ("OPT", {**RECIPES["opt"][1], "word_embed_proj_dim": 16}, "projection between embedding"),
     "olmo clipped": ("Olmo", {**_GROUPED, "clip_qkv": 1.0}, "clip_qkv"),
+    "gemma3 capped scores": ("Gemma3", {**_GROUPED, **_GEMMA3, **_CAPS}, "a cap of attention scores"),
+    "olmo3 longrope": (
+        "Olmo3",
+        {**_GROUPED, **_TYPED, "rope_parameters": {"full_attention": _LONG, "sliding_attention": _PLAIN}},
+        "longrope",
+    ),
     "cohere qk norm": ("Cohere", {**_GROUPED, "use_qk_norm": True}, "use_qk_norm"),
     "phi3 longrope": (
         "Phi3",
-        {**_WIDE, **_rope("longrope", short_factor=[1.0] * 4, long_factor=[2.0] * 4, partial_rotary_factor=1.0)},
+        {**_WIDE, "rope_parameters": {**_LONG, "partial_rotary_factor": 1.0}},
         "longrope",
     ),
     "llama rope dynamic": ("Llama", {**_GROUPED, **_rope("dynamic", factor=4.0)}, "dynamic"),
@@ -129,6 +170,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 """Name → (class prefix, configuration, what the refusal must name)."""
 
+_CONFIGURATIONS = {"Gemma3": "Gemma3Text"}
 _HEADS = {"GPT2": "LMHeadModel", "Bert": "ForMaskedLM", "T5": "ForConditionalGeneration"}
 
 
@@ -139,7 +181,7 @@ def class_name(prefix: str) -> str:
 
 def build(prefix: str, config: dict[str, Any], seed: int = 0) -> Any:
     """A model of that class in float32 with every parameter away from zero and one."""
-    made = getattr(transformers, f"{prefix}Config")(**config)
+    made = getattr(transformers, f"{_CONFIGURATIONS.get(prefix, prefix)}Config")(**config)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = getattr(transformers, class_name(prefix))(made)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from circuits.errors import ModelError, NonFiniteError
 from circuits.models import Model, TokenBatch, load_model
-from circuits.models.loading.families import FAMILIES
+from circuits.models.loading.families import FAMILIES, find_family
 from tests.models.checkpoints import RECIPES, REFUSED, class_name, original, without_downcasts
 
 EXACT = ("gpt2", "gpt2 scaled by layer")
@@ -130,6 +131,11 @@ def test_what_is_not_represented_is_refused_by_name(name: str, checkpoint: Direc
     with pytest.raises(ModelError) as caught:
         load_model(checkpoint(name))
     assert REFUSED[name][2] in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_model_that_sees_is_refused_by_its_encoder() -> None:
+    with pytest.raises(ModelError, match="a vision encoder is not represented"):
+        find_family("Gemma3ForConditionalGeneration", transformers.Gemma3Config())
 
 
 def test_text_goes_through_the_tokenizer(loaded: Loaded) -> None:

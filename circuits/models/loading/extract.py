@@ -196,7 +196,8 @@ def _final_kind(config: Any, native: bool) -> Literal["layer", "rms"] | None:
     return ("rms" if config.final_rms else _native_kind(config)) if native else None
 
 
-def _rotary(bridge: Any, config: Any, family: Family, native: bool) -> Rotary | None:
+def _rotary(bridge: Any, config: Any, family: Family, native: bool) -> Rotary | tuple[Rotary | None, ...] | None:
+    """One table for all layers, or one a layer where they differ."""
     if family.positions != "rotary":
         return None
     if native:
@@ -205,14 +206,23 @@ def _rotary(bridge: Any, config: Any, family: Family, native: bool) -> Rotary | 
 
         _, position_scale, frequencies = _resolve_rope_scaling(config, module.rotary_dim)
         return Rotary(frequencies, adjacent=True, position_scale=position_scale)
+    names = [family.rotary_table(config, layer) for layer in range(bridge.cfg.n_layers)]
+    tables = {name: _rotary_table(bridge, config, family, name) for name in dict.fromkeys(names) if name is not None}
+    by_layer = tuple(None if name is None else tables[name] for name in names)
+    return by_layer if len(set(names)) > 1 else by_layer[0]
+
+
+def _rotary_table(bridge: Any, config: Any, family: Family, name: str) -> Rotary:
+    """The table that the original holds under that name, "" for its only one."""
     parameters = getattr(config, "rope_parameters", None) or {}
+    parameters, prefix = (parameters[name], f"{name}_") if name else (parameters, "")
     kind = parameters.get("rope_type", "default")
     if kind not in ("default", "linear", "llama3", "yarn"):
         raise ModelError(f"{architecture_of(bridge)}: rotary scaling of type {kind!r} is not represented")
     for module in bridge.original_model.modules():
-        frequencies = getattr(module, "inv_freq", None)
+        frequencies = getattr(module, f"{prefix}inv_freq", None)
         if isinstance(frequencies, Tensor):
-            scaling = float(getattr(module, "attention_scaling", 1.0))
+            scaling = float(getattr(module, f"{prefix}attention_scaling", 1.0))
             return Rotary(frequencies.detach().float(), adjacent=family.adjacent_pairs, scaling=scaling)
     width = config.rotary_dim or config.n_embd // config.n_head
     frequencies = 1.0 / (10000 ** (torch.arange(0, width, 2, dtype=torch.int64) / width))

@@ -40,6 +40,9 @@ class Family:
     position_offset: int = 0
     """First row of the position table that is used (OPT: 2)."""
     adjacent_pairs: bool = False
+    rotary_table: Callable[[Any, int], str | None] = lambda config, layer: ""
+    """Which table of frequencies turns a layer: "" where the model has one, its name (Gemma 3: by the layer's type), None for
+    a layer without rotary positions. From configuration and layer."""
     parallel: Callable[[Any], bool] = lambda config: False
     activation: Callable[[Any], str] = lambda config: config.hidden_act
     embedding_scale: Callable[[Any], float] = lambda config: 1.0
@@ -65,6 +68,11 @@ def _typed_window(config: Any, layer: int) -> int | None:
     return getattr(config, "sliding_window", None)
 
 
+def _typed_table(config: Any, layer: int) -> str:
+    """Tables of rotary frequencies by the layer's type (Gemma 3, OLMo 3)."""
+    return config.layer_types[layer]
+
+
 def _gpt2_scale(config: Any, d_head: int, layer: int) -> float:
     return d_head**-0.5 / (layer + 1 if config.scale_attn_by_inverse_layer_idx else 1)
 
@@ -76,6 +84,14 @@ _GEMMA = Family(
     norm_gain_offset=1.0,
     embedding_scale=lambda config: config.hidden_size**0.5,
     only=(("use_bidirectional_attention", (None, False), "bidirectional attention in Gemma"),),
+)
+_GEMMA2 = dataclasses.replace(
+    _GEMMA,
+    activation=lambda config: config.hidden_activation,
+    score_scale=lambda config, d_head, layer: config.query_pre_attn_scalar**-0.5,
+    window=_typed_window,
+    score_soft_cap=lambda config: config.attn_logit_softcapping,
+    logit_soft_cap=lambda config: config.final_logit_softcapping,
 )
 _COHERE = Family(
     norm="layer",
@@ -139,17 +155,24 @@ FAMILIES: dict[str, Family] = {
     "Qwen2ForCausalLM": dataclasses.replace(_LLAMA, window=_typed_window),
     "Qwen3ForCausalLM": dataclasses.replace(_LLAMA, window=_typed_window),
     "GemmaForCausalLM": _GEMMA,
-    "Gemma2ForCausalLM": dataclasses.replace(
-        _GEMMA,
-        activation=lambda config: config.hidden_activation,
-        score_scale=lambda config, d_head, layer: config.query_pre_attn_scalar**-0.5,
-        window=_typed_window,
-        score_soft_cap=lambda config: config.attn_logit_softcapping,
-        logit_soft_cap=lambda config: config.final_logit_softcapping,
+    "Gemma2ForCausalLM": _GEMMA2,
+    "Gemma3ForCausalLM": dataclasses.replace(
+        _GEMMA2,
+        rotary_table=_typed_table,
+        score_soft_cap=lambda config: None,
+        only=(
+            *_GEMMA.only,
+            ("attn_logit_softcapping", (None,), "a cap of attention scores in Gemma 3 (Hugging Face passes over it)"),
+        ),
     ),
     "PhiForCausalLM": Family(norm="layer", positions="rotary", parallel=lambda config: True),
     "Phi3ForCausalLM": dataclasses.replace(_LLAMA, window=_typed_window),
     "CohereForCausalLM": _COHERE,
+    "Cohere2ForCausalLM": dataclasses.replace(
+        _COHERE,
+        window=_typed_window,
+        rotary_table=lambda config, layer: None if _typed_window(config, layer) is None else "",
+    ),
     "GraniteForCausalLM": dataclasses.replace(
         _LLAMA,
         embedding_scale=lambda config: config.embedding_multiplier,
@@ -160,6 +183,10 @@ FAMILIES: dict[str, Family] = {
     "Starcoder2ForCausalLM": Family(norm="layer", positions="rotary", window=_typed_window),
     "OlmoForCausalLM": Family(norm="layer", positions="rotary", only=_OLMO_CLIP),
     "Olmo2ForCausalLM": dataclasses.replace(_LLAMA, norm_over_heads=True),
+    "Olmo3ForCausalLM": dataclasses.replace(_LLAMA, norm_over_heads=True, window=_typed_window, rotary_table=_typed_table),
+    "SmolLM3ForCausalLM": dataclasses.replace(
+        _LLAMA, window=_typed_window, rotary_table=lambda config, layer: "" if config.no_rope_layers[layer] else None
+    ),
 }
 """By the class name that a Hugging Face configuration gives under `architectures`."""
 
@@ -233,11 +260,13 @@ def find_family(architecture: str, config: Any) -> Family:
 
 
 def _missing_part(architecture: str, config: Any) -> str:
-    if getattr(config, "is_encoder_decoder", False) or architecture.endswith("ForConditionalGeneration"):
+    if getattr(config, "is_encoder_decoder", False):
         return "an encoder with cross-attention"
     for attributes, part in _MISSING_PARTS:
         if any(getattr(config, attribute, None) for attribute in attributes):
             return part
+    if architecture.endswith("ForConditionalGeneration"):
+        return "an encoder with cross-attention"
     if "CausalLM" not in architecture and "LMHead" not in architecture:
         return f"the head and encoder of {architecture} (it is no causal language model)"
     return f"its layer layout ({getattr(config, 'model_type', 'unknown type')})"
