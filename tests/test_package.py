@@ -81,3 +81,12 @@ def test_what_no_one_asked_to_hear_of_is_told_to_a_silent_progress(capsys: pytes
     assert capsys.readouterr() == ("", "")
     for path in (ROOT / "circuits").rglob("*.py"):
         assert "progress is not None" not in path.read_text(), f"{path}: tell `silent` instead of asking whether anyone listens"
+
+
+@pytest.mark.parametrize(("room", "new"), [("lenses", "KeyValueAgreement"), ("patching", "TracingAgreement")])
+def test_a_name_of_two_things_gives_the_one_that_its_room_had_and_says_its_new_name(room: str, new: str) -> None:
+    module = importlib.import_module(f"circuits.{room}")
+    with pytest.warns(DeprecationWarning, match=f"circuits.{room}.Agreement is called {new} now"):
+        assert module.Agreement is getattr(module, new)
+    with pytest.raises(AttributeError, match="has no attribute 'Disagreement'"):
+        _ = module.Disagreement

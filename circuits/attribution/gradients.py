@@ -14,7 +14,7 @@ from circuits.models.forward import forward
 from circuits.models.layers import SLOTS, Geometry, Slot, activate, headed, norm_scale, placed
 from circuits.models.weights import MLP, Attention, Norm
 from circuits.patching.engine.base import refuse_non_finite
-from circuits.patching.engine.reading import Reading as MetricReading
+from circuits.patching.engine.reading import Reading
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
 
@@ -45,7 +45,7 @@ def gradients(model: Model, pairs: PromptPairs, metric: Metric, tokens: TokenBat
         edits = (Edit("input", lambda x: x.detach().requires_grad_(True)), *edits)
     with torch.enable_grad():
         run = forward(model.weights, tokens, edits=compile_edits(edits, model.graph()), keep="reads", logits=False)
-        reading = MetricReading.of(metric, pairs)
+        reading = Reading.of(metric, pairs)
         scores = reading.scores(model.weights, reading.at_columns(run.residuals[-1])[None])[0]
         return back_from(scores, run)
 
@@ -96,7 +96,7 @@ def detached(run: Run) -> Run:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Reading:
+class LinearReading:
     """How some readers read the residual stream through a norm, linearised: reader r's number is moved by a change D of
     what it reads by `sum_e slope[r, e] * ((D @ W[r])_e - (D · unit) (unit @ W[r])_e / d_model)`."""
 
@@ -117,7 +117,7 @@ def unit_and_scale(x: Float[Tensor, "... d_model"], norm: Norm | None) -> tuple[
     return centred / scale, scale
 
 
-def slot_readings(model: Model, found: Gradients, layer: int) -> list[Reading]:
+def slot_readings(model: Model, found: Gradients, layer: int) -> list[LinearReading]:
     """The queries, keys and values of a layer, a reader a head (a group for keys and values), in that order: one reading of
     all three, or three where a norm joins heads."""
     unit, scale = unit_and_scale(found.run.residuals[layer], model.weights.blocks[layer].attention_norm)
@@ -125,10 +125,10 @@ def slot_readings(model: Model, found: Gradients, layer: int) -> list[Reading]:
     parts = [_slot_reading(model, found, layer, slot, unit, scale) for slot in SLOTS]
     if any(len(part.W) != len(part.slope) for part in parts):
         return parts
-    return [Reading(torch.cat([part.W for part in parts]), torch.cat([part.slope for part in parts]), unit)]
+    return [LinearReading(torch.cat([part.W for part in parts]), torch.cat([part.slope for part in parts]), unit)]
 
 
-def _slot_reading(model: Model, found: Gradients, layer: int, slot: Slot, unit: Tensor | None, scale: Tensor) -> Reading:
+def _slot_reading(model: Model, found: Gradients, layer: int, slot: Slot, unit: Tensor | None, scale: Tensor) -> LinearReading:
     block = model.weights.blocks[layer]
     attention = block.attention
     W = behind_norm(getattr(attention, f"W_{slot.upper()}"), block.attention_norm)
@@ -136,10 +136,10 @@ def _slot_reading(model: Model, found: Gradients, layer: int, slot: Slot, unit: 
     heads = slope.shape[2]
     norm = {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot]
     if attention.norm_over_heads and norm is not None:
-        return Reading(W[None], torch.stack(_through_norms(model, found, layer, slot)) / scale, unit)
+        return LinearReading(W[None], torch.stack(_through_norms(model, found, layer, slot)) / scale, unit)
     if norm is not None or (model.weights.rotary_at(layer) is not None and slot != "v"):
         slope = _through_placing(model, found, layer, slot, slope).unflatten(-1, (heads, -1))
-    return Reading(W.unflatten(1, (heads, -1)).transpose(0, 1), slope.permute(2, 0, 1, 3) / scale, unit)
+    return LinearReading(W.unflatten(1, (heads, -1)).transpose(0, 1), slope.permute(2, 0, 1, 3) / scale, unit)
 
 
 def _through_placing(model: Model, found: Gradients, layer: int, slot: Slot, slope: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from circuits.errors import MemoryBudgetError, NonFiniteError, PromptError
 from circuits.lenses.direct.targets import Target, token_ids
 from circuits.lenses.lens import Lens, RowKind
 from circuits.lenses.rows import Row, group_vectors, parse_rows, residual_at
-from circuits.lenses.streaming import Reading, Source, read_sources
+from circuits.lenses.streaming import Source, SourceStatistics, read_sources
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.layers import normalise
@@ -172,7 +172,7 @@ def _aims(
     return following, following, followed
 
 
-def _arrays(readings: Sequence[Reading], batch: TokenBatch, followed: Tensor) -> dict[str, Tensor]:
+def _arrays(readings: Sequence[SourceStatistics], batch: TokenBatch, followed: Tensor) -> dict[str, Tensor]:
     """Readings at the tokens as arrays over prompts and positions, with 0 at pads."""
     mask = batch.mask
 

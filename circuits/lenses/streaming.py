@@ -50,7 +50,7 @@ class Blocks:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Reading:
+class SourceStatistics:
     """What one source's distributions say at each position; all in float of at least 32 bits, probabilities from 0 to 1."""
 
     entropy: Float[Tensor, " position"]
@@ -93,7 +93,7 @@ def read_sources(
     top: int,
     max_bytes: int,
     advance: Callable[[int], None] = lambda positions: None,
-) -> list[Reading]:
+) -> list[SourceStatistics]:
     """Read every source's distributions, beside the final ones, in one pass over blocks that hold at most `max_bytes`.
 
     `aims` are token ids to find in them. Where a block does not take the whole vocabulary, the aims' logits are found in a
@@ -102,7 +102,7 @@ def read_sources(
     positions, d_vocab = final.normed.shape[0], weights.W_U.shape[1]
     top = min(top, d_vocab)
     blocks = Blocks.within(max_bytes, positions, d_vocab, top, final.normed.dtype)
-    parts: list[list[Reading]] = [[] for _ in sources]
+    parts: list[list[SourceStatistics]] = [[] for _ in sources]
     for begin in range(0, positions, blocks.positions):
         chunk = slice(begin, begin + blocks.positions)
         base = _Tally(Source(final.normed[chunk]), aims[chunk], 0)
@@ -179,13 +179,13 @@ class _Tally:
             ids = ids.gather(1, order)
         self.best = values[:, : self.top], ids[:, : self.top]
 
-    def finish(self, final: "_Tally") -> Reading:
+    def finish(self, final: "_Tally") -> SourceStatistics:
         """The numbers, when the whole vocabulary has passed."""
         total = self.peak + self.sum.log()
         divergence = self.gap / final.sum + (total - (final.peak + final.sum.log()))
         empty = (self.found[:, :0], self.aims[:, :0])
         values, ids = empty if self.best is None else self.best
-        return Reading(
+        return SourceStatistics(
             entropy=(total - self.moment / self.sum).clamp(min=0),
             divergence=divergence.clamp(min=0),
             logits=self.found,
@@ -196,6 +196,6 @@ class _Tally:
         )
 
 
-def _joined(parts: Sequence[Reading]) -> Reading:
-    names = [field.name for field in dataclasses.fields(Reading)]
-    return Reading(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+def _joined(parts: Sequence[SourceStatistics]) -> SourceStatistics:
+    names = [field.name for field in dataclasses.fields(SourceStatistics)]
+    return SourceStatistics(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})

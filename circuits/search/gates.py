@@ -15,7 +15,7 @@ from circuits.models.layers import Geometry, mlp_output, neuron_activations, nor
 from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.reading import Reading
 from circuits.patching.subgraphs.members import is_edge
-from circuits.patching.subgraphs.outside import Ablation, LayerOutside, Outside, outside_of, scaled_heads
+from circuits.patching.subgraphs.outside import LayerOutside, Outside, OutsideKind, outside_of, scaled_heads
 from circuits.patching.subgraphs.subgraph import first_column
 from circuits.search.acdc.slots import Slots
 from circuits.tasks import PromptPairs
@@ -37,7 +37,7 @@ def open_probability(log_alpha: Tensor) -> Tensor:
     return torch.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))
 
 
-def parts(model: Model, pairs: PromptPairs, metric: Metric, outside: Ablation, budget: int) -> list["Gated"]:
+def parts(model: Model, pairs: PromptPairs, metric: Metric, outside: OutsideKind, budget: int) -> list["Gated"]:
     """Gated runs of so many prompts each that one and what its gradients need fit the budget. Raises MemoryBudgetError where
     not even one prompt does, NonFiniteError."""
     width = pairs.clean.ids.shape[1] - first_column(model, pairs, outside)
@@ -91,7 +91,7 @@ class GatedRun:
     slots: Slots
 
     @classmethod
-    def of(cls, model: Model, pairs: PromptPairs, outside: Ablation) -> "GatedRun":
+    def of(cls, model: Model, pairs: PromptPairs, outside: OutsideKind) -> "GatedRun":
         """Both runs. Raises NonFiniteError, with the first site, where one of them is not finite."""
         own, other = plain_run(model, pairs.clean), plain_run(model, pairs.corrupt)
         geometry, start = Geometry(model.weights, own.tokens, model.dtype), first_column(model, pairs, outside)

@@ -16,7 +16,7 @@ from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import is_edge
-from circuits.patching.subgraphs.outside import Ablation
+from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress, silent
 from circuits.search.gates import Gated, open_probability, parts, sampled
 from circuits.tasks import PromptPairs
@@ -38,7 +38,7 @@ def prune_edges(
     steps: int = 200,
     learning_rate: float = 0.2,
     seed: int = 0,
-    outside: Ablation = "corrupt",
+    outside: OutsideKind = "corrupt",
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> EdgeScores:
@@ -102,7 +102,7 @@ class _Training:
         model: Model,
         pairs: PromptPairs,
         metric: Metric | None,
-        outside: Ablation,
+        outside: OutsideKind,
         wanted: int,
         learning_rate: float,
         budget: int,

@@ -10,7 +10,7 @@ from circuits.models import Model
 from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import is_edge
-from circuits.patching.subgraphs.outside import Ablation
+from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress, silent
 from circuits.search.gates import Gated, parts
 from circuits.tasks import PromptPairs
@@ -27,7 +27,7 @@ def shrink(
     *,
     edges: int,
     keep: float = 0.8,
-    outside: Ablation = "corrupt",
+    outside: OutsideKind = "corrupt",
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> EdgeScores:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from circuits.lenses import Agreement, NeuronReport, Triggers
+from circuits.lenses import KeyValueAgreement, NeuronReport, Triggers
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
 
@@ -78,7 +78,7 @@ def test_a_layer_is_listed_beside_chance(command: Command, tmp_path: Path, book:
     answer = command("neuron", "m1", "--text", book, "--model", tiny, "--top", 3, "--out", out)
     assert answer.status == 0 and {path.name for path in out.iterdir()} == MANY
     assert "by chance" in answer.out and "m1 " in answer.out and "Try next" in answer.out
-    triggers, agreement = Triggers.load(out / "triggers.safetensors"), Agreement.load(out / "agreement.json")
+    triggers, agreement = Triggers.load(out / "triggers.safetensors"), KeyValueAgreement.load(out / "agreement.json")
     with (out / "neurons.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(triggers.names) == 128 and agreement.layers == (1,)

@@ -8,7 +8,7 @@ import torch
 
 from circuits.errors import FileFormatError, GraphError
 from circuits.graph import Node
-from circuits.lenses import Agreement, NeuronReport, find_triggers, key_value_agreement, neuron
+from circuits.lenses import KeyValueAgreement, NeuronReport, find_triggers, key_value_agreement, neuron
 from circuits.lenses.neurons.alignment import key_tokens, strongest_readers, strongest_writers
 from circuits.lenses.neurons.contexts import contexts
 from circuits.lenses.neurons.report import default_corpus
@@ -145,9 +145,9 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     triggers = find_triggers(planted.model, corpus)
     found = key_value_agreement(planted.model, triggers, corpus)
     found.save(tmp_path / "agreement.json")
-    assert Agreement.load(tmp_path / "agreement.json").as_json() == found.as_json()
+    assert KeyValueAgreement.load(tmp_path / "agreement.json").as_json() == found.as_json()
     draw = random.Random(0)
-    for file, kind in (("neuron.json", NeuronReport), ("agreement.json", Agreement)):
+    for file, kind in (("neuron.json", NeuronReport), ("agreement.json", KeyValueAgreement)):
         content = (tmp_path / file).read_bytes()
         for _ in range(60):
             damaged = bytearray(content)

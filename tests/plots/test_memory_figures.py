@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from circuits.errors import CircuitsError
-from circuits.lenses import Agreement, clamp, find_triggers, key_value_agreement, neuron, sub_updates
+from circuits.lenses import KeyValueAgreement, clamp, find_triggers, key_value_agreement, neuron, sub_updates
 from circuits.lenses.neurons.clamping import Clamp
 from circuits.lenses.neurons.contexts import Context
 from circuits.models import Model, TokenBatch
@@ -65,7 +65,7 @@ def test_agreement_stands_beside_chance(tiny: Model, corpus: TokenBatch) -> None
     assert [bar.get_height() for bar in first.patches] == pytest.approx([*found.share, *found.chance])
     assert [bar.get_height() for bar in within.patches] == pytest.approx([*found.share_within, *found.chance_within])
     assert [label.get_text() for label in first.get_xticklabels()] == ["m0", "m1"]
-    many = Agreement("m", tuple(range(48)), (9,) * 48, *[(0.1,) * 48] * 8, k=5, permutations=2, seed=0)
+    many = KeyValueAgreement("m", tuple(range(48)), (9,) * 48, *[(0.1,) * 48] * 8, k=5, permutations=2, seed=0)
     axes = drawn(agreement_figure(many)).axes[0]
     boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
     assert all(not one.overlaps(other) for one, other in itertools.pairwise(boxes))

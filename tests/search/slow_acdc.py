@@ -7,14 +7,14 @@ from circuits.graph import Graph
 from circuits.graph.places import edge_at, reader_at, reads_from, writer_at
 from circuits.models import Model
 from circuits.patching.subgraphs.members import Members
-from circuits.patching.subgraphs.outside import Ablation
+from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.patching.subgraphs.subgraph import Circuits
 from circuits.tasks import PromptPairs, metrics
 from circuits.tasks.metrics import Metric
 
 
 def slow_acdc(
-    model: Model, pairs: PromptPairs, metric: Metric | None, threshold: float, *, outside: Ablation = "corrupt"
+    model: Model, pairs: PromptPairs, metric: Metric | None, threshold: float, *, outside: OutsideKind = "corrupt"
 ) -> dict[str, float]:
     """The edges that are kept, with what cutting each would have cost."""
     graph, costs = model.graph(), {}

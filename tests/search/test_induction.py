@@ -9,7 +9,7 @@ from circuits.graph import Node
 from circuits.models import Edit, Model
 from circuits.models.planted import planted_induction
 from circuits.search import find_induction_circuit
-from circuits.search.mechanisms.induction_evidence import Ablations, Repeats
+from circuits.search.mechanisms.induction_evidence import RepeatAblations, Repeats
 from circuits.tasks import repeated_tokens
 from tests.models.native import native_bridge
 
@@ -85,9 +85,9 @@ def test_the_same_seed_gives_the_same_circuit():
     assert once.metadata == again.metadata
 
 
-def ablations(model: Model, count: int = 5) -> Ablations:
+def ablations(model: Model, count: int = 5) -> RepeatAblations:
     tokens, length = repeated_tokens(model, count=count, length=6, copies=2, seed=0)
-    return Ablations(model, Repeats(tokens, 1, length))
+    return RepeatAblations(model, Repeats(tokens, 1, length))
 
 
 def test_ablation_equals_one_run_a_sequence():

@@ -17,7 +17,7 @@ from circuits.models.planted import planted_induction
 from circuits.models.weights import Norm, Weights
 from circuits.tasks import BehaviourScores, Fact, MinimalPair, mini_facts, score_facts, score_minimal_pairs
 from circuits.tasks.behavioural import likelihood
-from circuits.tasks.behavioural.likelihood import BACKOFF, Bigram, WordCounts, token_log_probabilities
+from circuits.tasks.behavioural.likelihood import BACKOFF, BigramModel, WordCounts, token_log_probabilities
 from circuits.tasks.behavioural.scoring import _margin
 from tests.models import checkpoints
 
@@ -111,7 +111,7 @@ def test_the_models_own_bigrams_see_bos_and_one_token(mini: Model) -> None:
     W_pos = torch.randn(128, mini.d_model, generator=torch.Generator().manual_seed(0)).double()
     placed = dataclasses.replace(mini, weights=dataclasses.replace(mini.weights, W_pos=W_pos))  # a second BOS would tell
     row = mini.to_tokens(PAIRS[0].good).ids[0].tolist()
-    found = Bigram.of(placed, None).log_probabilities([row])[0]
+    found = BigramModel.of(placed, None).log_probabilities([row])[0]
     assert float(found.sum()) == pytest.approx(by_two(placed, PAIRS[0].good), abs=1e-9)
 
 
@@ -196,7 +196,7 @@ def test_counts_of_a_text_are_those_of_a_loop(mini: Model) -> None:
     text = "The king is here. The king was there. The dogs are here, and the king is old."
     ids, size = mini.to_tokens(text, prepend_bos=False).ids[0].tolist(), mini.d_vocab
     pairs = [MinimalPair("The king is here.", "The king are here.", "x"), MinimalPair("The dogs is", "The dogs are", "x")]
-    scores, bigram = score_minimal_pairs(mini, pairs, text=text), Bigram.of(mini, text)
+    scores, bigram = score_minimal_pairs(mini, pairs, text=text), BigramModel.of(mini, text)
     share = [(ids.count(token) + 1) / (len(ids) + size) for token in range(size)]
 
     def probability(first: int, second: int) -> float:

@@ -14,7 +14,7 @@ from circuits.cli.text import one_line, print_json, table
 from circuits.errors import CircuitsError, GraphError
 from circuits.graph import Circuit
 from circuits.models import Model
-from circuits.patching.subgraphs.outside import Ablation
+from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.plots import verdict_figure
 from circuits.search.judging.evaluate import evaluate
 from circuits.search.judging.verdict import Verdict
@@ -26,7 +26,7 @@ FILES = {
 }
 """What `circuits evaluate` writes, and what for."""
 
-_OUTSIDE: Mapping[str, Ablation] = {"corrupt": "corrupt", "mean": "mean", "zero": "zero"}
+_OUTSIDE: Mapping[str, OutsideKind] = {"corrupt": "corrupt", "mean": "mean", "zero": "zero"}
 _WORDS = {
     "corrupt": "the corrupt prompt's values",
     "mean": "the corrupt prompts' mean",

@@ -21,7 +21,16 @@ from circuits.cli.prompts import require_text
 from circuits.cli.text import one_line, print_json, printable, table
 from circuits.errors import GraphError, PromptError
 from circuits.graph import Node
-from circuits.lenses import Agreement, Clamp, NeuronReport, clamp, find_triggers, key_value_agreement, neuron, read_values
+from circuits.lenses import (
+    Clamp,
+    KeyValueAgreement,
+    NeuronReport,
+    clamp,
+    find_triggers,
+    key_value_agreement,
+    neuron,
+    read_values,
+)
 from circuits.lenses.neurons.activations import chosen_neurons, parse_neuron
 from circuits.lenses.neurons.listing import list_neurons
 from circuits.lenses.neurons.report import default_corpus
@@ -146,7 +155,7 @@ def _one(question: Question, model: Model, corpus: TokenBatch, progress: Progres
 
 def _many(
     question: Question, model: Model, corpus: TokenBatch, progress: ProgressBars, folder: Path
-) -> tuple[list[dict[str, Any]], Agreement]:
+) -> tuple[list[dict[str, Any]], KeyValueAgreement]:
     names = None if question.name is None else [question.name]
     found = find_triggers(model, corpus, neurons=names, progress=progress)
     progress("reading values", 0, 1)
@@ -229,7 +238,7 @@ def _held(held: Clamp) -> str:
 
 
 def _print_many(
-    rows: list[dict[str, Any]], agreement: Agreement, folder: Path, question: Question, *, model: str, as_json: bool
+    rows: list[dict[str, Any]], agreement: KeyValueAgreement, folder: Path, question: Question, *, model: str, as_json: bool
 ) -> None:
     names = ("neurons.csv", "triggers.safetensors", "agreement.json", "agreement.png", "activity.png")
     if as_json:

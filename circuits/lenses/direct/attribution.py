@@ -10,7 +10,7 @@ from torch import Tensor
 from circuits.errors import MemoryBudgetError, NonFiniteError, PromptError, shown
 from circuits.lenses.direct.contributions import LayerContributions, at_columns, layer_contributions
 from circuits.lenses.direct.direct_logits import DirectLogits
-from circuits.lenses.direct.targets import Asked, Target, ask
+from circuits.lenses.direct.targets import Readout, Target, ask
 from circuits.lenses.readout import constant, direction
 from circuits.models import Model, Run, TokenBatch
 from circuits.models.forward import forward
@@ -60,16 +60,16 @@ def logits(
     MemoryBudgetError where `budget` bytes do not hold what is kept of every prompt.
     """
     _check_neurons(model, neurons)
-    asked = ask(model, prompts, answers, distractors, side)
-    _check_memory(model, asked, neurons, positions, budget)
-    size = max(1, budget // _bytes_of_a_run(model, asked.tokens.ids.shape[1]))
-    batches = [asked[start : start + size] for start in range(0, len(asked.tokens), size)]
+    readout = ask(model, prompts, answers, distractors, side)
+    _check_memory(model, readout, neurons, positions, budget)
+    size = max(1, budget // _bytes_of_a_run(model, readout.tokens.ids.shape[1]))
+    batches = [readout[start : start + size] for start in range(0, len(readout.tokens), size)]
     parts = [_take_apart(model, batch, positions=positions, neurons=neurons is not None) for batch in batches]
     rows = _rows(parts, neurons)
     values, total = torch.stack(list(rows.values())).double().cpu(), torch.cat([part.total for part in parts]).double().cpu()
     _check_sum(values, total, model.dtype)
     found = torch.cat([part.answers for part in parts])
-    against = () if asked.distractors is None else tuple(model.to_token_strings(asked.distractors))
+    against = () if readout.distractors is None else tuple(model.to_token_strings(readout.distractors))
     return DirectLogits(
         model=model.name,
         rows=tuple(rows),
@@ -78,7 +78,7 @@ def logits(
         answers=tuple(model.to_token_strings(found)),
         distractors=against,
         capped=model.weights.logit_soft_cap is not None,
-        tokens=_token_strings(model, asked.tokens),
+        tokens=_token_strings(model, readout.tokens),
         sources=_sources(parts) if positions else None,
     )
 
@@ -102,9 +102,9 @@ def _bytes_of_a_run(model: Model, width: int) -> int:
     return width * model.n_layers * per_layer * model.weights.W_E.element_size()
 
 
-def _check_memory(model: Model, asked: Asked, neurons: int | str | None, positions: bool, budget: int) -> None:
+def _check_memory(model: Model, readout: Readout, neurons: int | str | None, positions: bool, budget: int) -> None:
     """Raise MemoryBudgetError where what is kept of every prompt to the end does not fit the budget."""
-    prompts, width = asked.tokens.ids.shape
+    prompts, width = readout.tokens.ids.shape
     heads = model.n_heads * (1 + width * positions)
     kept = 8 * prompts * model.n_layers * (heads + (model.d_mlp if neurons is not None else 1))
     if kept > budget:
@@ -117,12 +117,12 @@ def _check_memory(model: Model, asked: Asked, neurons: int | str | None, positio
 # One batch
 
 
-def _take_apart(model: Model, asked: Asked, *, positions: bool, neurons: bool) -> _Found:
-    weights, columns = model.weights, asked.columns
-    run = forward(weights, asked.tokens, logits=False)
+def _take_apart(model: Model, readout: Readout, *, positions: bool, neurons: bool) -> _Found:
+    weights, columns = model.weights, readout.columns
+    run = forward(weights, readout.tokens, logits=False)
     _refuse_non_finite(run, columns)
     final = at_columns(run.residuals[-1], columns)
-    answers, distractors = asked.answers, asked.distractors
+    answers, distractors = readout.answers, readout.distractors
     answers = unembed(weights, final).argmax(dim=-1) if answers is None else answers
     if distractors is not None and bool((same := answers == distractors).any()):
         raise PromptError(f"prompt {int(same.long().argmax())}: the distractor is the model's own answer; name another")
@@ -131,25 +131,25 @@ def _take_apart(model: Model, asked: Asked, *, positions: bool, neurons: bool) -
     total = _total(model, final.to(wide), answers, distractors)
     if not bool(onto.isfinite().all() and total.isfinite().all()):
         raise NonFiniteError("the final norm or the unembedding of an answer or distractor holds NaN or infinity")
-    outer = _outer_rows(model, asked, answers, onto)
+    outer = _outer_rows(model, readout, answers, onto)
     options = {"sources": positions, "neurons": neurons}
     layers = [layer_contributions(run, layer, onto, columns, **options) for layer in range(model.n_layers)]
     return _Found(answers, total, outer, layers)
 
 
 def _outer_rows(
-    model: Model, asked: Asked, answers: Int[Tensor, " prompt"], onto: Float[Tensor, "prompt d_model"]
+    model: Model, readout: Readout, answers: Int[Tensor, " prompt"], onto: Float[Tensor, "prompt d_model"]
 ) -> dict[str, Tensor]:
     """Token embedding, learned positions, and what the final norm's and the unembedding's biases add."""
-    weights, columns = model.weights, asked.columns[:, None]
-    here = TokenBatch.unpadded(asked.tokens.ids.gather(1, columns))
+    weights, columns = model.weights, readout.columns[:, None]
+    here = TokenBatch.unpadded(readout.tokens.ids.gather(1, columns))
     embedded = embed(dataclasses.replace(weights, W_pos=None), here)[:, 0].to(onto.dtype)
     found = {"input": (embedded * onto).sum(dim=-1)}
     if weights.W_pos is not None:
-        place = weights.W_pos[asked.tokens.positions.gather(1, columns)[:, 0]].to(onto.dtype)
+        place = weights.W_pos[readout.tokens.positions.gather(1, columns)[:, 0]].to(onto.dtype)
         found["positions"] = (place * onto).sum(dim=-1)
     if weights.b_U is not None or (weights.final_norm is not None and weights.final_norm.bias is not None):
-        found["bias"] = constant(model, answers, asked.distractors).to(onto.dtype)
+        found["bias"] = constant(model, answers, readout.distractors).to(onto.dtype)
     return found
 
 

@@ -16,7 +16,7 @@ Target = str | int | Sequence[str | int] | Int[Tensor, " answer"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Asked:
+class Readout:
     """Prompts, the column at which each is read, and the tokens asked about (None: the model's own top token, none)."""
 
     tokens: TokenBatch
@@ -24,12 +24,12 @@ class Asked:
     answers: Int[Tensor, " prompt"] | None
     distractors: Int[Tensor, " prompt"] | None
 
-    def __getitem__(self, rows: slice) -> "Asked":
+    def __getitem__(self, rows: slice) -> "Readout":
         parts = [None if part is None else part[rows] for part in (self.answers, self.distractors)]
-        return Asked(self.tokens[rows], self.columns[rows], parts[0], parts[1])
+        return Readout(self.tokens[rows], self.columns[rows], parts[0], parts[1])
 
 
-def ask(model: Model, prompts: PromptPairs | Prompts, answers: Target | None, distractors: Target | None, side: str) -> Asked:
+def ask(model: Model, prompts: PromptPairs | Prompts, answers: Target | None, distractors: Target | None, side: str) -> Readout:
     """Prompts and answers in whatever form as one record. Raises PromptError for those that do not fit each other."""
     if side not in ("clean", "corrupt"):
         raise PromptError(f"side={shown(side)}: expected clean or corrupt")
@@ -38,14 +38,14 @@ def ask(model: Model, prompts: PromptPairs | Prompts, answers: Target | None, di
             raise PromptError("the pairs have answers and distractors of their own: leave these out, or pass pairs.clean")
         pairs = prompts.to(model.device)
         tokens = model.prepare(pairs.clean if side == "clean" else pairs.corrupt)
-        return Asked(tokens, pairs.answer_columns, pairs.answers, pairs.distractors)
+        return Readout(tokens, pairs.answer_columns, pairs.answers, pairs.distractors)
     if side == "corrupt":
         raise PromptError('side="corrupt" is for clean/corrupt pairs; these prompts have no corrupt side')
     tokens = model.prepare(prompts)
     targets = [token_ids(model, part, len(tokens), what) for part, what in ((answers, "answers"), (distractors, "distractors"))]
     if targets[0] is not None and targets[1] is not None and bool((same := targets[0] == targets[1]).any()):
         raise PromptError(f"prompt {int(same.long().argmax())}: answer and distractor are the same token; they must differ")
-    return Asked(tokens, tokens.last, *targets)
+    return Readout(tokens, tokens.last, *targets)
 
 
 def token_ids(model: Model, given: Target | None, count: int, what: str) -> Int[Tensor, " prompt"] | None:

@@ -122,7 +122,7 @@ def read_values(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Agreement:
+class KeyValueAgreement:
     """How often a neuron's value names the token that follows its top trigger, layer by layer, and by chance.
 
     `share`: neurons whose value's first token is that token; `share_within`: is among the value's first `k`. `chance`: the
@@ -159,16 +159,16 @@ class Agreement:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
     def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `Agreement.load` reads it."""
+        """Write to a JSON file; `KeyValueAgreement.load` reads it."""
         save_result(path, FORMAT, self.as_json())
 
     @classmethod
-    def load(cls, path: str | Path) -> "Agreement":
+    def load(cls, path: str | Path) -> "KeyValueAgreement":
         """A saved agreement. Raises FileFormatError for anything else."""
         return load_result(path, FORMAT, "the agreement does", cls._from)
 
     @classmethod
-    def _from(cls, data: dict[str, Any]) -> "Agreement":
+    def _from(cls, data: dict[str, Any]) -> "KeyValueAgreement":
         made: dict[str, Any] = {"model": str(data.pop("model"))}
         made |= {name: int(data.pop(name)) for name in ("k", "permutations", "seed")}
         made |= {name: tuple(int(number) for number in data.pop(name)) for name in ("layers", "neurons")}
@@ -184,7 +184,7 @@ class Agreement:
 
 def key_value_agreement(
     model: Model, triggers: Triggers, tokens: TokenBatch, *, k: int = 10, permutations: int = 200, seed: int = 0
-) -> Agreement:
+) -> KeyValueAgreement:
     """By layer, the share of neurons whose value's top token is the token that follows their top trigger.
 
     `tokens`: the prompts in which the triggers were found. A neuron's top trigger here is the strongest one that a token
@@ -216,7 +216,7 @@ def key_value_agreement(
             low, high = percentile_interval(drawn)
             rows[f"low{suffix}"].append(float(low))
             rows[f"high{suffix}"].append(float(high))
-    return Agreement(model.name, **{n: tuple(v) for n, v in rows.items()}, k=k, permutations=permutations, seed=seed)
+    return KeyValueAgreement(model.name, **{n: tuple(v) for n, v in rows.items()}, k=k, permutations=permutations, seed=seed)
 
 
 def _hits(ids: Int[Tensor, "neuron token"], following: Int[Tensor, " neuron"]) -> tuple[float, float]:

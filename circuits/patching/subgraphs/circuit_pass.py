@@ -27,7 +27,7 @@ from circuits.models.layers import (
     projected,
 )
 from circuits.models.weights import Attention, Block, Weights
-from circuits.patching.subgraphs.differences import Moves
+from circuits.patching.subgraphs.differences import Differences
 from circuits.patching.subgraphs.members import Members
 from circuits.patching.subgraphs.outside import LayerOutside, Outside, scaled_heads, scaled_neurons
 
@@ -43,7 +43,7 @@ class CircuitPass:
     ) -> None:
         self.weights, self.geometry, self.outside, self.start = weights, geometry, outside, start
         self.graph = circuits[0].graph
-        self.moves = Moves(self.graph, circuits, own_input[:, start:] - outside.input[:, start:])
+        self.differences = Differences(self.graph, circuits, own_input[:, start:] - outside.input[:, start:])
 
     def run(self, columns: Int[Tensor, "prompt read"] | None) -> Float[Tensor, "circuit prompt read d_model"]:
         """The final residual stream of every circuit at the columns that are read (None: all from `start` on)."""
@@ -59,8 +59,10 @@ class CircuitPass:
     # Attention
 
     def _attention(self, layer: int, block: Block, rest: LayerOutside, place: int) -> None:
-        moved = list(self.moves.reads(place, place + self.graph.head_readers, rest.attention_reads[:, self.start :], AT_ONCE))
-        running = sorted({circuit for circuit, _, _ in moved}) if self.outside.resting else list(range(self.moves.count))
+        moved = list(
+            self.differences.reads(place, place + self.graph.head_readers, rest.attention_reads[:, self.start :], AT_ONCE)
+        )
+        running = sorted({circuit for circuit, _, _ in moved}) if self.outside.resting else list(range(self.differences.count))
         if not running:
             return
         slots = self._slots(layer, rest, place, moved, running)
@@ -72,7 +74,7 @@ class CircuitPass:
         W = through_norm(attention.W_O, block.attention_post_norm).unflatten(0, (attention.n_heads, -1))
         every = not self.outside.resting or block.attention_post_norm is not None
         touched = torch.ones(rows, attention.n_heads, dtype=torch.bool) if every else self._touched(place, moved, running)
-        self.moves.set_heads(layer, running, torch.einsum("npchd,hdm->nhpcm", change, W), touched)
+        self.differences.set_heads(layer, running, torch.einsum("npchd,hdm->nhpcm", change, W), touched)
 
     def _slots(self, layer: int, rest: LayerOutside, place: int, moved: list, running: list[int]) -> dict[str, Tensor]:
         """Queries (from `start` on), keys and values of the circuits that run this layer."""
@@ -136,15 +138,15 @@ class CircuitPass:
     def _mlp(self, layer: int, block: Block, rest: LayerOutside, place: int) -> None:
         """A whole MLP."""
         assert block.mlp is not None and rest.mlp_reads is not None and rest.mlp is not None
-        for circuits, reads in self._joined(self.moves.reads(place, place + 1, rest.mlp_reads[:, self.start :], AT_ONCE)):
+        for circuits, reads in self._joined(self.differences.reads(place, place + 1, rest.mlp_reads[:, self.start :], AT_ONCE)):
             neurons = neuron_activations(normalise(reads, block.mlp_norm), block.mlp)
             written = mlp_output(neurons, block.mlp, block.mlp_post_norm)
-            self.moves.set_mlp(layer, circuits, written - rest.mlp[:, self.start :])
+            self.differences.set_mlp(layer, circuits, written - rest.mlp[:, self.start :])
         if not self.outside.resting:
-            others = [circuit for circuit in range(self.moves.count) if not self.moves.moved_mlp(layer, circuit)]
+            others = [circuit for circuit in range(self.differences.count) if not self.differences.moved_mlp(layer, circuit)]
             written = mlp_output(activated(rest.pre, block.mlp), block.mlp, block.mlp_post_norm)
             at_rest = (written - rest.mlp)[None, :, self.start :]
-            self.moves.set_mlp(layer, others, at_rest.expand(len(others), *at_rest.shape[1:]))
+            self.differences.set_mlp(layer, others, at_rest.expand(len(others), *at_rest.shape[1:]))
 
     @staticmethod
     def _joined(found: Iterator) -> Iterator[tuple[list[int], Tensor]]:
@@ -159,7 +161,7 @@ class CircuitPass:
         pre: dict[int, list[Tensor]] = {}
         active: dict[int, list[Tensor]] = {}
         stop = place + self.graph.mlp_writers
-        for circuit, readers, reads in self.moves.reads(place, stop, rest.mlp_reads[:, self.start :], AT_ONCE):
+        for circuit, readers, reads in self.differences.reads(place, stop, rest.mlp_reads[:, self.start :], AT_ONCE):
             if circuit not in pre:
                 pre[circuit] = [part[:, self.start :].clone() for part in rest.pre]
             chosen, normed = readers - place, normalise(reads, block.mlp_norm).flatten(1, 2)
@@ -172,11 +174,11 @@ class CircuitPass:
             active.setdefault(circuit, []).append(chosen)
         every = mlp.activation == "solu" or block.mlp_post_norm is not None or not self.outside.resting
         resting = [part[:, self.start :] for part in rest.pre]
-        for circuit in range(self.moves.count) if not self.outside.resting else sorted(pre):
+        for circuit in range(self.differences.count) if not self.outside.resting else sorted(pre):
             neurons = activated(tuple(pre.get(circuit, resting)), mlp)
             change = scaled_neurons(neurons, block) - rest.neurons[:, self.start :]
             chosen = torch.arange(change.shape[-1]) if every else torch.cat(active[circuit])
-            self.moves.set_neurons(layer, circuit, chosen, change, through_norm(mlp.W_out, block.mlp_post_norm))
+            self.differences.set_neurons(layer, circuit, chosen, change, through_norm(mlp.W_out, block.mlp_post_norm))
 
     # The end
 
@@ -187,7 +189,7 @@ class CircuitPass:
             columns = torch.arange(self.start, rest.shape[1], device=rest.device)[None].expand(len(rest), -1)
         picked = (rows, columns - self.start)
         still = rest[rows, columns]
-        found = still[None].expand(self.moves.count, *still.shape).clone()
-        for circuit, _, reads in self.moves.reads(place, place + 1, still, AT_ONCE, picked):
+        found = still[None].expand(self.differences.count, *still.shape).clone()
+        for circuit, _, reads in self.differences.reads(place, place + 1, still, AT_ONCE, picked):
             found[circuit] = reads[0]
         return found

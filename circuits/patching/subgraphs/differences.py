@@ -13,7 +13,7 @@ Picked = tuple[Tensor, Tensor]
 """Indices of prompts and columns, of one shape together."""
 
 
-class Moves:
+class Differences:
     """Input, heads and whole MLPs are held as what they write; neurons as activations beside their output weights."""
 
     def __init__(self, graph: Graph, circuits: Sequence[Members], first: Float[Tensor, "prompt position d_model"]) -> None:

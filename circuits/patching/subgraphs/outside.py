@@ -25,7 +25,8 @@ from circuits.models.layers import (
 )
 from circuits.models.weights import Block, Norm
 
-Ablation = Literal["corrupt", "mean", "zero"]
+OutsideKind = Literal["corrupt", "mean", "zero"]
+"""What edges outside a circuit carry: the corrupt (other) run's values, their mean over prompts, or zero."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class Outside:
     """Whether a node that reads only what is outside gives just what edges outside carry (true of a whole run's values)."""
 
 
-def outside_of(kind: Ablation, other: Run, *, neurons: bool = False) -> Outside:
+def outside_of(kind: OutsideKind, other: Run, *, neurons: bool = False) -> Outside:
     """Values from the run `other` as they are ("corrupt"), their mean over prompts (by position where all prompts are of one
     length, else over all tokens), or zero; of single neurons or of whole MLPs with their bias."""
     if kind == "corrupt":

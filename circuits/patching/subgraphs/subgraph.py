@@ -18,7 +18,7 @@ from circuits.patching.engine.sites import differing
 from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.subgraphs.circuit_pass import CircuitPass
 from circuits.patching.subgraphs.members import Members, check
-from circuits.patching.subgraphs.outside import Ablation, Outside, outside_of
+from circuits.patching.subgraphs.outside import Outside, OutsideKind, outside_of
 from circuits.progress import Progress, silent
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, of_prompts
@@ -26,7 +26,7 @@ from circuits.tasks.metrics import Metric, of_prompts
 
 @torch.no_grad()
 def run_subgraph(
-    model: Model, own: Run, other: Run, circuit: Circuit | Members, *, outside: Ablation = "corrupt"
+    model: Model, own: Run, other: Run, circuit: Circuit | Members, *, outside: OutsideKind = "corrupt"
 ) -> Float[Tensor, "prompt position d_vocab"]:
     """Logits of the prompts of `own` when every reader takes the writers that feed it inside the circuit as they now are,
     and all others from the run `other` (Conmy et al. 2023). The full graph gives `own`, the empty one `other`.
@@ -46,12 +46,12 @@ class Circuits:
     """Clean and corrupt runs that serve any number of circuits (a graph of heads and MLPs, or of neurons)."""
 
     def __init__(
-        self, model: Model, pairs: PromptPairs, metric: Metric, *, outside: Ablation = "corrupt", budget: int = BUDGET
+        self, model: Model, pairs: PromptPairs, metric: Metric, *, outside: OutsideKind = "corrupt", budget: int = BUDGET
     ) -> None:
         self.model, self.pairs, self.metric, self.budget = model, pairs, metric, budget
         with torch.no_grad():
             self.own, self.other = (plain_run(model, side) for side in (pairs.clean, pairs.corrupt))
-        self.outside: Ablation = outside
+        self.outside: OutsideKind = outside
         self._rest: dict[bool, Outside] = {}
         self.start = first_column(model, pairs, outside)
         self.reading = Reading.of(metric, pairs)
@@ -127,7 +127,7 @@ class Circuits:
         return reading.scores(self.model.weights, final)
 
 
-def first_column(model: Model, pairs: PromptPairs, outside: Ablation) -> int:
+def first_column(model: Model, pairs: PromptPairs, outside: OutsideKind) -> int:
     """The first column where clean values and those outside can differ."""
     if outside != "corrupt" or not model.weights.causal:
         return 0
@@ -159,7 +159,7 @@ def run_circuits(
     metric: Metric,
     circuits: Sequence[Circuit | Members],
     *,
-    outside: Ablation = "corrupt",
+    outside: OutsideKind = "corrupt",
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> Float[Tensor, "circuit prompt"]:

@@ -28,7 +28,7 @@ _LISTS = ("tokens", "opening", "positions", "answers")
 
 
 @dataclasses.dataclass(frozen=True)
-class Agreement:
+class TracingAgreement:
     """How well one tracing ranks source tokens as one ablation does."""
 
     tracing: str
@@ -93,12 +93,12 @@ class AttentionTrace:
         hidden |= {0} if self.opening[prompt] and not opening else set()
         return [at for at in reach if at not in hidden]
 
-    def disagreement(self, *, opening: bool = True, seed: int = 0) -> tuple[Agreement, ...]:
+    def disagreement(self, *, opening: bool = True, seed: int = 0) -> tuple[TracingAgreement, ...]:
         """How each tracing and each ablation rank the source tokens of a prompt: Spearman's rank correlation (ties share their
         mean rank; 1 = the same order, 0 = none) and how often both put the same token first, averaged over prompts."""
         return tuple(self._agreement(name, effect, opening, seed) for name in self.tracings for effect in EFFECTS)
 
-    def _agreement(self, name: str, effect: str, opening: bool, seed: int) -> Agreement:
+    def _agreement(self, name: str, effect: str, opening: bool, seed: int) -> TracingAgreement:
         ranks, tops = [], []
         for prompt in range(len(self)):
             places = self.sources(prompt, effect=effect, opening=opening)
@@ -108,7 +108,7 @@ class AttentionTrace:
                 ranks.append(found)
                 tops.append(float(traced.argmax() == lost.argmax()))
         means = [bootstrap(torch.tensor(values), seed=seed) if values else None for values in (ranks, tops)]
-        return Agreement(name, effect, means[0], means[1], len(ranks))
+        return TracingAgreement(name, effect, means[0], means[1], len(ranks))
 
     def summary(self, *, opening: bool = True) -> str:
         """The disagreement in words."""

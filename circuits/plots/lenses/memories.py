@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from circuits.errors import CircuitsError
 from circuits.lenses.neurons.clamping import Clamp
 from circuits.lenses.neurons.contexts import Context
-from circuits.lenses.neurons.memories import Agreement
+from circuits.lenses.neurons.memories import KeyValueAgreement
 from circuits.lenses.neurons.places import Triggers
 from circuits.lenses.neurons.report import NeuronReport
 from circuits.lenses.neurons.updates import SubUpdates
@@ -127,7 +127,7 @@ def triggers_figure(triggers: Triggers, *, title: str | None = None) -> Figure:
     return figure
 
 
-def agreement_figure(agreement: Agreement, *, title: str | None = None) -> Figure:
+def agreement_figure(agreement: KeyValueAgreement, *, title: str | None = None) -> Figure:
     """Draw, by layer, the share of neurons whose value names the token after their top trigger, as the value's first token and
     among its first k; grey: the same with triggers dealt out at random, the bar over 95 % of the deals."""
     figure = Figure(figsize=(min(max(0.5 * len(agreement.layers) + 2.0, 3.2), 7.0) * 2, 3.3), layout="constrained")

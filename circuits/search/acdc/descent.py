@@ -12,7 +12,7 @@ from circuits.graph import Circuit
 from circuits.graph.places import edge_at, target_places
 from circuits.models import Model
 from circuits.patching.engine.sweep import BUDGET
-from circuits.patching.subgraphs.outside import Ablation
+from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress, silent
 from circuits.search.acdc.plan import Plan, plan
 from circuits.search.acdc.state import Ground, State
@@ -30,7 +30,7 @@ def acdc(
     metric: Metric | None = None,
     *,
     threshold: float = 0.01,
-    outside: Ablation = "corrupt",
+    outside: OutsideKind = "corrupt",
     connected: bool = True,
     neurons: bool = False,
     budget: int = BUDGET,
@@ -70,7 +70,7 @@ def acdc_thresholds(
     thresholds: Sequence[float],
     metric: Metric | None = None,
     *,
-    outside: Ablation = "corrupt",
+    outside: OutsideKind = "corrupt",
     connected: bool = True,
     neurons: bool = False,
     budget: int = BUDGET,
@@ -235,7 +235,7 @@ def _committed(state: State, variants: Variants, ahead: list[int], rows: list[in
     return dataclasses.replace(variants.commit(rows[-1], [ahead[row] for row in rows]), loss=losses[rows[-1]])
 
 
-def _circuit(descent: _Descent, threshold: float, outside: Ablation) -> Circuit:
+def _circuit(descent: _Descent, threshold: float, outside: OutsideKind) -> Circuit:
     ground = descent.state.ground
     graph, model = ground.graph, ground.model
     edges = {

@@ -18,7 +18,7 @@ from circuits.models.layers import Geometry, mlp_output, unembed
 from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.reading import Reading
 from circuits.patching.subgraphs.members import is_edge
-from circuits.patching.subgraphs.outside import Ablation, Outside, outside_of, scaled_heads
+from circuits.patching.subgraphs.outside import Outside, OutsideKind, outside_of, scaled_heads
 from circuits.patching.subgraphs.subgraph import first_column
 from circuits.search.acdc.slots import Slots
 from circuits.tasks import PromptPairs
@@ -44,7 +44,7 @@ class Ground:
     metric: str
 
     @classmethod
-    def of(cls, model: Model, pairs: PromptPairs, metric: Metric | None, outside: Ablation) -> "Ground":
+    def of(cls, model: Model, pairs: PromptPairs, metric: Metric | None, outside: OutsideKind) -> "Ground":
         """Both runs. Raises NonFiniteError, with the first site, where one of them is not finite."""
         own, other = plain_run(model, pairs.clean), plain_run(model, pairs.corrupt)
         start = first_column(model, pairs, outside)

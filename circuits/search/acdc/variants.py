@@ -14,7 +14,7 @@ from circuits.search.acdc.state import LayerState, State
 
 
 @dataclasses.dataclass
-class Found:
+class LayerValues:
     """What variants computed in one layer, `[... variant prompt position width]`."""
 
     layer: int
@@ -32,7 +32,7 @@ class Variants:
         self.state, self.ground, self.plan = state, state.ground, plan
         self.cuts, self.writers = cuts, writers
         self.reads: list[tuple[list[int], Tensor]] = []
-        self.found: list[Found] = []
+        self.computed: list[LayerValues] = []
         model, (prompts, width) = self.ground.model, self.ground.changes.shape[1:3]
         shape = (plan.moved, len(cuts), prompts, width if plan.wide else 0, model.d_model)
         self._wide = torch.empty(shape, dtype=model.dtype, device=model.device)
@@ -42,12 +42,12 @@ class Variants:
     def run(self) -> Float[Tensor, " variant"]:
         """Every variant's loss."""
         for step in self.plan.steps:
-            found = Found(step.layer, {})
+            computed = LayerValues(step.layer, {})
             if step.readings:
-                self._attention(step, found)
+                self._attention(step, computed)
             if step.mlp is not None:
-                self._mlp(step, step.mlp, found)
-            self.found.append(found)
+                self._mlp(step, step.mlp, computed)
+            self.computed.append(computed)
         if self.plan.final is None:
             return torch.full((len(self.cuts),), self.state.loss, dtype=torch.float64)
         return self.ground.loss(self._read(self.plan.final)[0]).cpu()
@@ -58,21 +58,21 @@ class Variants:
         for places, values in self.reads:
             reads |= zip(places, values[:, variant].clone(), strict=True)
         layers = list(self.state.layers)
-        for found in self.found:
-            layers[found.layer] = self._committed(layers[found.layer], found, variant)
+        for computed in self.computed:
+            layers[computed.layer] = self._committed(layers[computed.layer], computed, variant)
         state = self.state.without(cut, self.plan.place)
         return dataclasses.replace(state, reads=reads, layers=tuple(layers))
 
-    def _committed(self, layer: LayerState, found: Found, variant: int) -> LayerState:
+    def _committed(self, layer: LayerState, computed: LayerValues, variant: int) -> LayerState:
         new: dict[str, Tensor] = {}
-        for slot, (indices, values) in found.slots.items():
+        for slot, (indices, values) in computed.slots.items():
             new[slot] = getattr(layer, slot).clone()
             new[slot][indices, :, (0 if slot == "q" else self.ground.slots.start) :] = values[:, variant]
-        if found.heads is not None and found.z is not None:
+        if computed.heads is not None and computed.z is not None:
             new["z"] = layer.z.clone()
-            new["z"][found.heads] = found.z[:, variant]
-        if found.mlp is not None:
-            new["mlp"] = found.mlp[variant].clone()
+            new["z"][computed.heads] = computed.z[:, variant]
+        if computed.mlp is not None:
+            new["mlp"] = computed.mlp[variant].clone()
         return dataclasses.replace(layer, **new)
 
     def _read(self, reading: Readers) -> Float[Tensor, "reader variant prompt position d_model"]:
@@ -88,49 +88,49 @@ class Variants:
         self.reads.append((reading.places, reads))
         return reads
 
-    def _attention(self, step: Step, found: Found) -> None:
+    def _attention(self, step: Step, computed: LayerValues) -> None:
         ground, state = self.ground, self.state.layers[step.layer]
         for reading in step.readings:
             reads = self._read(reading)
-            found.slots |= ground.slots.project(step.layer, reading.indices, reads, thin=reading.thin)
+            computed.slots |= ground.slots.project(step.layer, reading.indices, reads, thin=reading.thin)
         if not len(step.heads):
             return
         thin = step.layer == ground.graph.n_layers - 1
-        q, k, v = (self._values(step, found, slot) for slot in ("q", "k", "v"))
-        found.heads, found.z = step.heads, ground.slots.attend(step.layer, step.heads, q, k, v, thin=thin)
+        q, k, v = (self._values(step, computed, slot) for slot in ("q", "k", "v"))
+        computed.heads, computed.z = step.heads, ground.slots.attend(step.layer, step.heads, q, k, v, thin=thin)
         block = ground.model.weights.blocks[step.layer]
         if block.attention_post_norm is None:
-            change = found.z - state.z[step.heads][:, None]
+            change = computed.z - state.z[step.heads][:, None]
         else:
             whole = state.z[:, None].repeat(1, len(self.cuts), 1, 1, 1)
-            whole[step.heads] = found.z
+            whole[step.heads] = computed.z
             scaled = (scaled_heads(z.movedim(0, -2), block).movedim(-2, 0) for z in (whole, state.z[:, None]))
             change = (next(scaled) - next(scaled))[step.written]
         W = through_norm(block.attention.W_O, block.attention_post_norm).unflatten(0, (ground.graph.n_heads, -1))
         W = W if len(step.written) == len(W) else W[step.written]
         self._write(torch.bmm(change.flatten(1, 3), W).unflatten(1, change.shape[1:4]), thin)
 
-    def _values(self, step: Step, found: Found, slot: Slot) -> Float[Tensor, "head variant prompt position d_head"]:
+    def _values(self, step: Step, computed: LayerValues, slot: Slot) -> Float[Tensor, "head variant prompt position d_head"]:
         """Queries, keys or values of the heads that are computed anew."""
         state, graph = getattr(self.state.layers[step.layer], slot), self.ground.graph
         start = 0 if slot == "q" else self.ground.slots.start
         rows, sources = step.sources.get(slot, ([], []))
         if len(rows) == len(step.heads) and start == 0:
-            values = found.slots[slot][1]
+            values = computed.slots[slot][1]
             return values if sources == list(range(len(values))) else values[sources]
         groups = step.heads if slot == "q" else step.heads // (graph.n_heads // graph.n_key_value_heads)
         values = state[groups][:, None].expand(-1, len(self.cuts), -1, -1, -1)
         if rows:
             values = values.clone(memory_format=torch.contiguous_format)
-            values[rows, :, :, start:] = found.slots[slot][1][sources]
+            values[rows, :, :, start:] = computed.slots[slot][1][sources]
         return values
 
-    def _mlp(self, step: Step, reading: Readers, found: Found) -> None:
+    def _mlp(self, step: Step, reading: Readers, computed: LayerValues) -> None:
         block, state = self.ground.model.weights.blocks[step.layer], self.state.layers[step.layer].mlp
         assert block.mlp is not None and state is not None
         neurons = neuron_activations(normalise(self._read(reading)[0], block.mlp_norm), block.mlp)
-        found.mlp = mlp_output(neurons, block.mlp, block.mlp_post_norm)
-        self._write((found.mlp - state)[None], reading.thin)
+        computed.mlp = mlp_output(neurons, block.mlp, block.mlp_post_norm)
+        self._write((computed.mlp - state)[None], reading.thin)
 
     def _write(self, moves: Float[Tensor, "writer variant prompt position d_model"], thin: bool) -> None:
         """Hold how far some writers moved."""

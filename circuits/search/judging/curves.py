@@ -20,7 +20,7 @@ from circuits.models import Model
 from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import Members
-from circuits.patching.subgraphs.outside import Ablation
+from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress
 from circuits.search.judging.evaluate import Judge
 from circuits.search.judging.nulls import random_edges
@@ -111,7 +111,7 @@ def faithfulness_curve(
     *,
     shares: Sequence[float] = MIB_SIZES,
     by: By = "size",
-    outside: Ablation = "corrupt",
+    outside: OutsideKind = "corrupt",
     random_orders: int = 5,
     seed: int = 0,
     budget: int = BUDGET,

@@ -13,7 +13,7 @@ from circuits.models import Model
 from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import Members
-from circuits.patching.subgraphs.outside import Ablation
+from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.patching.subgraphs.subgraph import Circuits
 from circuits.progress import Progress
 from circuits.search.judging.nulls import random_paths
@@ -35,7 +35,7 @@ def evaluate(
     metric: Metric,
     *,
     searched_on: PromptPairs | None = None,
-    outside: Ablation = "corrupt",
+    outside: OutsideKind = "corrupt",
     random_circuits: int = 128,
     random_sets: int = 8,
     minimality: bool = True,
@@ -100,7 +100,7 @@ def verdict_of(
 
 
 def faithfulness(
-    model: Model, circuit: Circuit, pairs: PromptPairs, metric: Metric, *, outside: Ablation = "corrupt", seed: int = 0
+    model: Model, circuit: Circuit, pairs: PromptPairs, metric: Metric, *, outside: OutsideKind = "corrupt", seed: int = 0
 ) -> Effect:
     """A circuit's faithfulness alone, with its 95 % interval over prompts."""
     judge = Judge(model, pairs, metric, outside=outside, neurons=circuit.graph.neurons)
@@ -116,7 +116,7 @@ class Judge:
         pairs: PromptPairs,
         metric: Metric,
         *,
-        outside: Ablation = "corrupt",
+        outside: OutsideKind = "corrupt",
         neurons: bool = False,
         budget: int = BUDGET,
         progress: Progress | None = None,

@@ -12,7 +12,7 @@ from circuits.models import Model
 from circuits.patching.engine.directions import difference, reading_change
 from circuits.patching.nodes import both_runs
 from circuits.progress import Progress, silent
-from circuits.search.mechanisms.induction_evidence import ABLATIONS, Ablation, Ablations, Repeats
+from circuits.search.mechanisms.induction_evidence import ABLATIONS, AblationKind, RepeatAblations, Repeats
 from circuits.statistics import Effect, bootstrap, p_value, ratio_intervals
 from circuits.tasks import induction, repeated_tokens
 from circuits.tasks.metrics import logit_difference
@@ -52,7 +52,7 @@ def find_induction_circuit(
     scores = score_heads(model, seed=seed)
     repeats = _repeats(model, sequences, seed)
     with torch.no_grad():
-        ablations = Ablations(model, repeats)
+        ablations = RepeatAblations(model, repeats)
         report("scoring heads", 1, 1)
         inductors = _above(scores, "prefix_matching", min_prefix_matching)
         feeders = _above(scores, "previous_token", min_previous_token)
@@ -98,7 +98,7 @@ def _above(scores: HeadScores, name: str, threshold: float) -> list[Node]:
 
 def _feeds(
     model: Model,
-    ablations: Ablations,
+    ablations: RepeatAblations,
     inductors: list[Node],
     feeders: list[Node],
     min_drop: float,
@@ -121,7 +121,7 @@ def _feeds(
     return feeds
 
 
-def _about(model: Model, ablations: Ablations, sequences: int, seed: int, thresholds: tuple[float, ...]) -> dict:
+def _about(model: Model, ablations: RepeatAblations, sequences: int, seed: int, thresholds: tuple[float, ...]) -> dict:
     names = ("prefix_matching", "previous_token", "prefix_matching_drop")
     return {
         "task": "induction",
@@ -137,7 +137,7 @@ def _about(model: Model, ablations: Ablations, sequences: int, seed: int, thresh
     }
 
 
-def _single_ablations(ablations: Ablations, heads: list[Node], seed: int, report: Progress) -> dict[Node, dict]:
+def _single_ablations(ablations: RepeatAblations, heads: list[Node], seed: int, report: Progress) -> dict[Node, dict]:
     evidence = {}
     for done, head in enumerate(heads):
         report("ablating single heads", done, len(heads))
@@ -147,7 +147,7 @@ def _single_ablations(ablations: Ablations, heads: list[Node], seed: int, report
 
 
 def _set_evidence(
-    model: Model, ablations: Ablations, heads: list[Node], control_sets: int, seed: int, report: Progress
+    model: Model, ablations: RepeatAblations, heads: list[Node], control_sets: int, seed: int, report: Progress
 ) -> dict:
     """Ablation of all the found heads together, and of random sets of as many heads of the rest."""
     effects = {kind: bootstrap(ablations.rise(heads, kind), seed=seed).as_json() for kind in ABLATIONS}
@@ -155,7 +155,7 @@ def _set_evidence(
     sizes = min(len(heads), len(rest))
     draw = random.Random(seed)
     control: dict = {"sets": control_sets if sizes else 0, "size": sizes}
-    kinds: tuple[Ablation, ...] = ("zero", "mean")
+    kinds: tuple[AblationKind, ...] = ("zero", "mean")
     null: dict[str, list[float]] = {kind: [] for kind in kinds}
     for done in range(control["sets"]):
         report("ablating random heads", done, control_sets)

@@ -14,8 +14,8 @@ from circuits.models.edits import compile_edits
 from circuits.models.forward import forward
 from circuits.models.layers import Geometry, attention_pattern, normalise, placed, project, unembed
 
-Ablation = Literal["zero", "mean", "zero_frozen", "mean_frozen"]
-ABLATIONS: tuple[Ablation, ...] = ("zero", "mean", "zero_frozen", "mean_frozen")
+AblationKind = Literal["zero", "mean", "zero_frozen", "mean_frozen"]
+ABLATIONS: tuple[AblationKind, ...] = ("zero", "mean", "zero_frozen", "mean_frozen")
 """A head's mixed values z set to zero or to their mean over the other sequences (at each position); `frozen`: every attention
 pattern stays as it was, so that only what the heads write changes and not where later heads look."""
 
@@ -63,7 +63,7 @@ def prefix_matching(pattern: Float[Tensor, "sequence query key"], repeats: Repea
     return pattern[:, queries, queries - repeats.length + 1].mean(dim=1).double().cpu()
 
 
-class Ablations:
+class RepeatAblations:
     """Losses of one model on one set of repeats with heads taken out. Clean runs are made once and kept: their mixed
     values and patterns serve every ablation."""
 
@@ -80,7 +80,7 @@ class Ablations:
         self.clean = torch.cat(losses)
         self.sums = [torch.cat([run.z[layer] for run in self.runs]).sum(dim=0) for layer in range(model.n_layers)]
 
-    def rise(self, heads: Sequence[Node], kind: Ablation) -> Float[Tensor, " sequence"]:
+    def rise(self, heads: Sequence[Node], kind: AblationKind) -> Float[Tensor, " sequence"]:
         """How much the loss on the second copy rises, in nats a sequence, when these heads are ablated."""
         losses, columns, weights = [], self.repeats.second, self.model.weights
         for rows, run in zip(self.rows, self.runs, strict=True):
@@ -91,7 +91,7 @@ class Ablations:
             losses.append(_loss(logits, self.repeats, rows, columns))
         return torch.cat(losses) - self.clean[:, 1]
 
-    def _value(self, head: Node, kind: Ablation, run: Run) -> float | Tensor:
+    def _value(self, head: Node, kind: AblationKind, run: Run) -> float | Tensor:
         """Zero, or the mean over all other sequences: a sequence's own value in its mean would soften the ablation."""
         if kind.startswith("zero"):
             return 0.0

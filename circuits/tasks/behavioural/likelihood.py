@@ -139,7 +139,7 @@ class WordCounts:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Bigram:
+class BigramModel:
     """What comes next by the previous token alone: counted in a text, or asked of the model, given BOS and that token."""
 
     model: Model
@@ -147,7 +147,7 @@ class Bigram:
     budget: int = BUDGET
 
     @classmethod
-    def of(cls, model: Model, text: str | None, *, budget: int = BUDGET) -> "Bigram":
+    def of(cls, model: Model, text: str | None, *, budget: int = BUDGET) -> "BigramModel":
         """From a text, or without one from the model."""
         return cls(model, None if text is None else WordCounts.of(model, text), budget)
 

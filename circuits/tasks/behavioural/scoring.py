@@ -11,7 +11,7 @@ from torch import Tensor
 from circuits.errors import ModelError, PromptError
 from circuits.models import Model
 from circuits.progress import Progress, silent
-from circuits.tasks.behavioural.likelihood import BUDGET, Bigram, next_token_logits, token_log_probabilities
+from circuits.tasks.behavioural.likelihood import BUDGET, BigramModel, next_token_logits, token_log_probabilities
 from circuits.tasks.behavioural.minimal_pairs import MinimalPair
 from circuits.tasks.behavioural.scores import BehaviourScores
 from circuits.tasks.library.facts import first_token
@@ -56,7 +56,7 @@ def score_minimal_pairs(
     values["margin"] = total
     notes = dict(_PAIR_NOTES)
     report("scoring baselines", 0, 1)
-    bigram = Bigram.of(model, text, budget=budget)
+    bigram = BigramModel.of(model, text, budget=budget)
     values["bigram"] = _won(margins([score.sum() for score in bigram.log_probabilities(rows)]))
     notes["bigram"] = f"accuracy of a bigram model: {bigram.note}"
     if bigram.counts is not None:
@@ -113,7 +113,7 @@ def score_facts(
         done += len(batch)
         report("asking for facts", done, len(facts))
     report("scoring baselines", 0, 1)
-    bigram = Bigram.of(model, text, budget=budget)
+    bigram = BigramModel.of(model, text, budget=budget)
     columns = {"": own, "bigram_": _bigram_facts(bigram, rows, answers), "majority_": _majority(facts, answers)}
     report("scoring baselines", 1, 1)
     values = {f"{name}{measure}": part[row] for name, part in columns.items() for row, measure in enumerate(_MEASURES)}
@@ -134,7 +134,7 @@ def _placed(scores: Float[Tensor, "row d_vocab"], answers: Tensor) -> Float[Tens
     return torch.stack([(rank == 1).double(), 1 / rank, likely]).cpu()
 
 
-def _bigram_facts(bigram: Bigram, rows: list[list[int]], answers: Tensor) -> Float[Tensor, "measure fact"]:
+def _bigram_facts(bigram: BigramModel, rows: list[list[int]], answers: Tensor) -> Float[Tensor, "measure fact"]:
     wanted: dict[int, list[int]] = {}
     for fact, row in enumerate(rows):
         wanted.setdefault(row[-1], []).append(fact)
