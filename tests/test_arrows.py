@@ -1,11 +1,13 @@
 """A room imports only rooms above it, and no file uses what this package has sworn off."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "circuits"
+README = PACKAGE.parent / "README.md"
 ROOMS = (
     "errors",
     "progress",
@@ -20,10 +22,10 @@ ROOMS = (
     "attribution",
     "search",
     "plots",
-    "report",
     "cli",
 )
-"""From the top down: a room imports those before it, and its own files."""
+"""From the top down: a room imports those before it, and its own files. The one list of rooms: the package's folders and the
+README's table are held against it."""
 
 FRONT = ("__init__", "__main__", "moved")
 """Files of the package itself, which may import every room."""
@@ -45,6 +47,12 @@ BANNED_ATTRIBUTES = {
     ("nx", "parse_graphml"),
 }
 BANNED_OPTIONS = {"trust_remote_code", "shell", "allow_pickle"}
+
+
+def described(readme: str) -> tuple[str, ...]:
+    """The rooms of the README's table of rooms, in its order: what its first cells name."""
+    rows = readme.partition("| room |")[2].partition("\n\n")[0].splitlines()[2:]
+    return tuple(name for row in rows for name in re.findall(r"`circuits/(\w+)(?:\.py)?`", row.split("|")[1]))
 
 
 def room_of(file: str) -> str:
@@ -103,6 +111,18 @@ def sworn_off(tree: ast.AST) -> list[str]:
 def test_a_room_imports_only_rooms_above_it(file: str) -> None:
     assert room_of(file) in (*ROOMS, *FRONT), f"{file} is in no room"
     assert not upward(file, imports_of(file))
+
+
+def test_the_rooms_are_those_of_the_package_and_of_the_readme_in_its_order() -> None:
+    there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert there - set(FRONT) == set(ROOMS)
+    assert described(README.read_text(encoding="utf-8")) == ROOMS
+
+
+def test_this_test_reads_the_first_cells_of_the_table_alone() -> None:
+    rows = "|---|---|\n| `circuits/a.py`, `circuits/b` | not `circuits/c` |"
+    text = f"`circuits/no` | x |\n\n| room | what |\n{rows}\n\n| `circuits/d` |\n"
+    assert described(text) == ("a", "b")
 
 
 @pytest.mark.parametrize("file", FILES)
