@@ -42,7 +42,8 @@ def slow_subgraph(model: Model, own: Run, circuit: Circuit, theirs: dict[Node, T
             neurons = neurons_alone(graph, layer, read, block)
             run = changed(own, layer, "neurons", neurons)
             now |= {node: node_output(run, node) for node in (Node("neuron", layer, n) for n in range(neurons.shape[2]))}
-            biases = after if block.mlp.b_out is None else after + block.mlp.b_out
+            shared = block.mlp.b_out if block.mlp_post_norm is None else block.mlp_post_norm.bias
+            biases = after if shared is None else after + shared
         else:
             neurons = neuron_activations(normalise(read(Reader(Node("mlp", layer))), block.mlp_norm), block.mlp)
             now[Node("mlp", layer)] = mlp_output(neurons, block.mlp, block.mlp_post_norm)

@@ -9,8 +9,10 @@ import torch
 
 from circuits.errors import NonFiniteError
 from circuits.models import Model, TokenBatch
+from circuits.patching.engine.base import Base
 from circuits.patching.engine.change import Change
 from circuits.patching.engine.reading import Reading
+from circuits.patching.engine.sites import find_sites, value_at
 from circuits.patching.engine.sweep import Sweep
 from tests.models.native import native_bridge
 from tests.models.random_edits import random_batch
@@ -106,6 +108,35 @@ def test_reading_some_tokens_equals_reading_all(seed: int) -> None:
     base = model.run(batch)
     difference = Sweep(model, base, whole).evaluate(variants) - Sweep(model, base, few).evaluate(variants)
     assert float(difference.abs().max()) <= 1e-10 * max(1.0, float(base.logits.abs().max()))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_a_mask_leaves_out_may_hold_anything(seed: int) -> None:
+    rng = random.Random(9000 + seed)
+    shape = random_shape(rng)
+    model, batch = planted(shape, random_weights(shape, rng)), random_batch(rng, D_VOCAB, LENGTH)
+    given = [random_change(rng, model, batch).change for _ in range(12)]
+    given = [change for change in given if change.kind != "knockout"]
+    spoiled = []
+    for change in given:
+        used = change.mask.reshape(*change.mask.shape, *[1] * (change.value.ndim - 2))
+        spoiled.append(dataclasses.replace(change, value=torch.where(used, change.value, torch.nan)))
+    sweep = Sweep(model, model.run(batch), reading(rng, batch))
+    pure, other = (sweep.evaluate([(change,) for change in changes]) for changes in (given, spoiled))
+    assert torch.allclose(pure, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["a0.h1", "m1.n2", "a1.h0<q>"])
+def test_two_changes_of_one_site_are_one_at_both_positions(name: str) -> None:
+    model = Model.from_bridge(native_bridge(3, d_vocab=D_VOCAB))
+    batch = TokenBatch.unpadded(torch.tensor([[1, 2, 3, 4]]))
+    site, run_of = find_sites(model, name)[0], model.run(batch)
+    value = 1 + value_at(Base(model, run_of), site)
+    early, late = (torch.tensor([[place == wanted for place in range(4)]]) for wanted in (1, 3))
+    once, *twice = (Change(site.kind, site.layer, site.index, value, mask) for mask in (early | late, early, late))
+    how = Reading(torch.tensor([[3]]), lambda logits: logits[:, 0, 0] - logits[:, 0, 1])
+    both, each = Sweep(model, run_of, how).evaluate([(once,), tuple(twice)])
+    assert torch.allclose(both, each, rtol=1e-12, atol=1e-12)
 
 
 def test_a_number_that_goes_wrong_on_the_way_is_told_with_its_layer() -> None:

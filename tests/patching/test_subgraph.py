@@ -1,5 +1,6 @@
 """Many circuits at once against one reader after the other, over every kind of model."""
 
+import dataclasses
 import random
 
 import pytest
@@ -53,6 +54,28 @@ def test_circuits_equal_one_reader_after_the_other(seed: int, neurons: bool) -> 
     circuits = circuits_of(rng, graph, 5)
     budget = rng.choice([2**28, 2**12])
     found = run_circuits(model, pairs, metrics.log_probability, circuits, budget=budget)
+    assert_equal(model, pairs, circuits, found, "corrupt", metrics.log_probability)
+
+
+def without_output_biases(model: Model) -> Model:
+    """The same model whose sublayers write nothing but what their nodes do (a norm behind one would scale its bias too)."""
+    replace, blocks = dataclasses.replace, []
+    for block in model.weights.blocks:
+        mlp = None if block.mlp is None else replace(block.mlp, b_out=None)
+        blocks.append(replace(block, attention=replace(block.attention, b_O=None), mlp=mlp))
+    return replace(model, weights=replace(model.weights, blocks=tuple(blocks)))
+
+
+BEHIND = [seed for seed in range(90) if any(b.attention_post_norm for b in random_case(seed)[3].weights.blocks)][:16]
+
+
+@pytest.mark.parametrize("seed", BEHIND)
+@pytest.mark.parametrize("neurons", [False, True])
+def test_norms_behind_sublayers_share_their_scale_among_nodes(seed: int, neurons: bool) -> None:
+    rng, _, _, model, pairs = random_case(seed)
+    model = without_output_biases(model)
+    circuits = circuits_of(rng, model.graph(neurons=neurons), 5)
+    found = run_circuits(model, pairs, metrics.log_probability, circuits)
     assert_equal(model, pairs, circuits, found, "corrupt", metrics.log_probability)
 
 

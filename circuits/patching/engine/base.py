@@ -37,6 +37,8 @@ class Base:
     def pattern(self, layer: int) -> Tensor:
         """The attention pattern of a layer, `[prompt head query key]`; that of the last layer asked for is kept."""
         if layer not in self._patterns:
+            # One layer at a time: all patterns of a run are layers x heads x tokens², and sites are asked for in order of
+            # layers.
             self._patterns.clear()
             self._patterns[layer] = self.run.pattern(layer)
         return self._patterns[layer]
@@ -52,6 +54,7 @@ class Base:
         if block.mlp is None:
             return torch.zeros_like(self.run.residuals[0])
         if layer in self.run.edited_mlps:
+            # Where an edit set the MLP's output, the neurons no longer say what was written.
             return self.run.edited_mlps[layer]
         return mlp_output(self.run.neurons[layer], block.mlp, block.mlp_post_norm)
 
@@ -91,6 +94,7 @@ def refuse_non_finite(run: Run) -> None:
 
 
 def _check(value: Tensor, run: Run, what: str) -> None:
+    # Pads may hold anything (nothing reads them); a run without logits has logits of no column, hence the slice.
     finite = value.isfinite().flatten(2).all(dim=2) | ~run.tokens.mask[:, : value.shape[1]]
     if not bool(finite.all()):
         prompt, position = (~finite).nonzero()[0].tolist()

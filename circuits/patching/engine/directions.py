@@ -66,10 +66,13 @@ def _through_heads(base: Base, graph: Graph, readers: Sequence[Reader], delta: D
     for reader in readers:
         slot = reader.slot or "q"
         new = placed(project(normed, block.attention, slot), slot, geometry.rotation(layer))
+        # The other heads keep the run's own slots: the delta is what this reader reads, not what stands in the stream.
         slots[slot] = slots[slot].clone()
         slots[slot][:, :, reader.node.index] = new[:, :, reader.node.index]
     moved = attend(slots["q"], slots["k"], slots["v"], block.attention, geometry.bias(block.attention.window))
+    # A group's key or value is one reader, but every head of the group computes with it and moves.
     heads = sorted({target.index or 0 for reader in readers for target in graph.targets(reader)})
+    # The difference of whole outputs rather than W_O times the difference of z: exact also behind a norm after attention.
     z = run.z[layer].clone()
     z[:, :, heads] = moved[:, :, heads]
     return attention_output(z, block.attention, block.attention_post_norm) - base.attention(layer)
@@ -80,11 +83,13 @@ def past_mlps(base: Base, writer: Node, delta: Delta, reader: Reader) -> Delta:
     between recompute (Wang et al. 2022)."""
     run, node = base.run, reader.node
     n_layers, parallel = len(run.weights.blocks), run.weights.parallel
+    # A head's own layer has an MLP that reads it, unless both read the same stream in parallel; an MLP's does not.
     start = 0 if writer.kind == "input" else (writer.layer or 0) + int(parallel or writer.kind != "head")
     stop = n_layers if node.kind == "logits" else node.layer or 0
     for layer in range(start, stop):
         block = run.weights.blocks[layer]
         if block.mlp is not None:
+            # Heads stay as they were, so the MLP's input differs from the run's by the delta that has gathered so far alone.
             reads = run.residuals[layer] if parallel else run.middles[layer]
             neurons = neuron_activations(normalise(reads + delta, block.mlp_norm), block.mlp)
             delta = delta + mlp_output(neurons, block.mlp, block.mlp_post_norm) - base.mlp(layer)

@@ -11,6 +11,8 @@ from circuits.models import TokenBatch
 from circuits.models.weights import Weights
 from circuits.patching.engine.change import ORDER, Change, Variant
 
+# In the last layer nothing is left that could carry a change from one token to another, but for the keys and values that these
+# move: all else there matters only at the columns that are read.
 _READ_BY_LATER_TOKENS = ("residual", "k", "v", "k_in", "v_in")
 
 
@@ -36,19 +38,24 @@ def plan(variants: Sequence[Variant], weights: Weights, tokens: TokenBatch, read
         layers: dict[int, list[Change]] = {}
         start = tokens.ids.shape[1]
         for change in variant:
+            # A change that a thousand variants share is looked at once: each look waits for the device.
             if change not in known:
                 known[change] = _first_column(change, tokens, read, n_layers)
             if known[change] is not None:
                 layers.setdefault(change.layer, []).append(change)
                 start = min(start, known[change])
         if layers:
+            # Within a layer by the order of computation, however the caller wrote them: a later site set first would be
+            # overwritten by what an earlier one leads to. The sort is stable, so of two changes of one site the later wins.
             ordered = {layer: tuple(sorted(layers[layer], key=lambda change: ORDER[change.kind])) for layer in sorted(layers)}
+            # Where attention looks both ways, every column of the next layer differs.
             planned.append(Planned(index, ordered, start if weights.causal else 0))
     return planned
 
 
 def _first_column(change: Change, tokens: TokenBatch, read: Tensor, n_layers: int) -> int | None:
     """The first column that a change touches; None where nothing of it can reach what is read."""
+    # Pads are seen by nobody: a change there neither begins a variant earlier nor makes it worth a run.
     mask = change.mask.expand_as(tokens.mask) & tokens.mask
     at_the_end = change.layer == n_layers - 1 and change.kind not in _READ_BY_LATER_TOKENS
     if change.layer == n_layers or at_the_end:
@@ -65,6 +72,8 @@ def row_bytes(weights: Weights, width: int, start: int) -> int:
     heads = attention.n_heads * attention.d_head
     neurons = 0 if mlp is None else mlp.W_in.shape[1] * (2 if mlp.W_gate is None else 4)
     token = 6 * weights.W_E.shape[1] + 6 * heads + neurons
+    # Scores are counted although the fused kernel holds none of them: with a soft cap or a knockout they, or a bias of their
+    # size, are there.
     scores = attention.n_heads * (width - start) * width
     return weights.W_E.element_size() * ((width - start) * token + width * 4 * heads + scores)
 
@@ -78,6 +87,8 @@ def passes(planned: Sequence[Planned], weights: Weights, tokens: TokenBatch, bud
     first_seen: dict[Variant, int] = {}
     for variant in planned:
         first_seen.setdefault(variant.layers[variant.first_layer], len(first_seen))
+    # A pass starts at the earliest layer of its group, so late starters ride together; of these, variants that begin alike
+    # stand side by side, or the budget would cut them apart and compute their beginning twice.
     ordered = sorted(planned, key=lambda v: (v.first_layer, v.start, first_seen[v.layers[v.first_layer]]))
     groups: list[list[Planned]] = []
     room = 0

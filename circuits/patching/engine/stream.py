@@ -56,6 +56,8 @@ class Block:
 
     def regroup(self, layer: int, newcomers: list[Stream]) -> None:
         """Split streams whose variants part in this layer, and take in those that leave the base run here."""
+        # Rows that were under way stay in front, newcomers follow by the stage at which they enter: at every stage those that
+        # take part are a prefix, so a slice finds them and `extended` appends at the end.
         streams, rows = [], []
         for row, stream in enumerate(self.streams):
             parts: dict[Variant, list[Planned]] = {}
@@ -63,12 +65,14 @@ class Block:
                 parts.setdefault(variant.layers.get(layer, ()), []).append(variant)
             streams += [Stream(variants, ACTIVE, changes) for changes, variants in parts.items()]
             rows += [row] * len(parts)
+        # Nothing was split: the rows stand as they did, without a copy.
         if len(rows) > len(self.streams):
             self.x = self.x[rows]
         self.streams = streams + sorted(newcomers, key=lambda stream: stream.entry)
 
     def pick(self, value: Tensor, columns: Tensor) -> Tensor:
         """`[prompt|1 position …]` at some columns: `[prompt|1 column …]`."""
+        # A slice is a view; gathering the same columns by index would copy the base's value at every stage of every layer.
         if columns is self.columns:
             return value[:, self.start :]
         if columns.shape[0] == 1:
@@ -82,12 +86,15 @@ class Block:
         if not missing:
             return tensor
         picked = self.pick(base_value, columns)
+        # `cat` copies, and must: changes are made in place in what comes out, and the base run serves every later pass.
         return torch.cat([tensor, picked.expand(missing, *picked.shape)])
 
     def read_off(self, tensor: Tensor, base_value: Tensor) -> Tensor:
         """A tensor at `columns` taken at `queries`; the base run's value where these lie before `start`."""
         if self.queries is self.columns:
             return tensor
+        # One block has one `start` for all prompts, so what is read in some of them may lie before it: there nothing has
+        # changed. Clamping makes the index lawful, the `where` below throws away what it found.
         inner = (self.queries - self.start).clamp(min=0)
         rows = torch.arange(inner.shape[0], device=inner.device)[:, None]
         taken = tensor[:, rows, inner] if inner.shape[0] > 1 else tensor[:, :, inner[0]]
@@ -100,6 +107,8 @@ class Block:
         """What is added to the input of each reader, `[prompt|1 column d_model]` by index, several changes summed."""
         sums: dict[int | None, Tensor] = {}
         for change in changes:
+            # `where`, not a product: outside its mask a value may be anything, and NaN times 0 is NaN
+            # (test_what_a_mask_leaves_out_may_hold_anything).
             value = torch.where(self.pick(change.mask, columns)[..., None], self.pick(change.value, columns), 0)
             sums[change.index] = sums[change.index] + value if change.index in sums else value
         return sums

@@ -50,6 +50,7 @@ class Sweep:
         base, tokens = self.base.run, self.base.run.tokens
         for change in {change for variant in variants for change in variant}:
             change.require_finite()
+        # Variants that cannot reach what is read keep the base's own numbers, bit by bit, without a run.
         own = self.base_scores()
         scores = own.expand(len(variants), *own.shape).clone()
         planned = plan(variants, base.weights, tokens, self.reading.columns)
@@ -78,6 +79,7 @@ class Sweep:
         return torch.cat(found)
 
     def _store(self, block: Block, scores: Tensor) -> None:
+        # A pass holds streams; their logits are d_vocab / d_model times larger, so that they are made for a few rows at a time.
         at_once = max(1, self.budget // (4 * self._logit_bytes()))
         for start in range(0, len(block.streams), at_once):
             found = self.reading.scores(self.base.run.weights, block.x[start : start + at_once])

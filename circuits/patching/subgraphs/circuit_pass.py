@@ -62,6 +62,8 @@ class CircuitPass:
         moved = list(
             self.differences.reads(place, place + self.graph.head_readers, rest.attention_reads[:, self.start :], AT_ONCE)
         )
+        # Where outside holds means or zeros, a head that reads only those does not give its own mean or zero: it has moved in
+        # every circuit, whether or not something it reads has.
         running = sorted({circuit for circuit, _, _ in moved}) if self.outside.resting else list(range(self.differences.count))
         if not running:
             return
@@ -70,8 +72,12 @@ class CircuitPass:
         bias = self._bias(attention.window, rows)
         q, k, v = (slots[slot].flatten(0, 1) for slot in SLOTS)
         z = attend(q, k, v, attention, bias).unflatten(0, (rows, -1))
+        # Heads over the scale of the norm behind them, output weights through its gain: so heads add up to what attention
+        # writes.
         change = scaled_heads(z, block) - rest.heads[:, self.start :]
         W = through_norm(attention.W_O, block.attention_post_norm).unflatten(0, (attention.n_heads, -1))
+        # Behind a norm the heads share a scale: one that moves moves all. Elsewhere the others' difference is rounding, and to
+        # call it a move would wake every reader after them.
         every = not self.outside.resting or block.attention_post_norm is not None
         touched = torch.ones(rows, attention.n_heads, dtype=torch.bool) if every else self._touched(place, moved, running)
         self.differences.set_heads(layer, running, torch.einsum("npchd,hdm->nhpcm", change, W), touched)
@@ -83,6 +89,7 @@ class CircuitPass:
             rotation = rotation.picked(lambda table: table[:, self.start :])
         values = {slot: rest.slots[slot][None].expand(len(running), *rest.slots[slot].shape) for slot in SLOTS}
         values["q"] = values["q"][:, :, self.start :]
+        # `expand` made all circuits' rows one memory; each now gets values of its own.
         values = {slot: value.clone() for slot, value in values.items()}
         row_of = {circuit: row for row, circuit in enumerate(running)}
         for circuit, readers, reads in moved:
@@ -91,6 +98,7 @@ class CircuitPass:
                 slot, head = self._slot(reader - place)
                 value = placed(self._project(normed[index], block.attention, slot, head), slot, rotation)[:, :, 0]
                 into = values[slot][row_of[circuit]]
+                # Queries stand from `start` on, keys and values from column 0: what lies before is looked at and is as outside.
                 (into if slot == "q" else into[:, self.start :])[:, :, head] = value
         return values
 
@@ -105,6 +113,7 @@ class CircuitPass:
     ) -> Float[Tensor, "prompt position 1 d_head"]:
         """One head's queries, keys or values, rotary positions not applied yet."""
         norm = {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot]
+        # A norm over all heads (OLMo 2) needs all their projections though one is taken; else only this head's columns are.
         if attention.norm_over_heads:
             return headed(projected(normed, attention, slot), attention, slot)[:, :, head, None]
         width = slice(head * attention.d_head, (head + 1) * attention.d_head)
@@ -120,6 +129,7 @@ class CircuitPass:
             bias = self.geometry.bias_at(window, torch.arange(self.start, width, device=self.geometry.tokens.ids.device)[None])
         if bias is None or bias.shape[0] == 1:
             return bias
+        # Tiled, circuits outermost, as `flatten(0, 1)` lays out the rows of q, k and v.
         return bias.repeat(rows, 1, 1, 1)
 
     def _touched(self, place: int, moved: list, running: list[int]) -> Tensor:
@@ -143,6 +153,7 @@ class CircuitPass:
             written = mlp_output(neurons, block.mlp, block.mlp_post_norm)
             self.differences.set_mlp(layer, circuits, written - rest.mlp[:, self.start :])
         if not self.outside.resting:
+            # As with heads: at rest an MLP writes something else than its mean or zero, the same in all circuits.
             others = [circuit for circuit in range(self.differences.count) if not self.differences.moved_mlp(layer, circuit)]
             written = mlp_output(activated(rest.pre, block.mlp), block.mlp, block.mlp_post_norm)
             at_rest = (written - rest.mlp)[None, :, self.start :]
@@ -164,6 +175,7 @@ class CircuitPass:
         for circuit, readers, reads in self.differences.reads(place, stop, rest.mlp_reads[:, self.start :], AT_ONCE):
             if circuit not in pre:
                 pre[circuit] = [part[:, self.start :].clone() for part in rest.pre]
+            # Every neuron has a residual stream of its own, so the layer is no matrix product: one vector product a neuron.
             chosen, normed = readers - place, normalise(reads, block.mlp_norm).flatten(1, 2)
             pairs = ((mlp.W_in, mlp.b_in), (mlp.W_gate, mlp.b_gate))
             for part, (W, b) in zip(pre[circuit], pairs, strict=False):
@@ -172,6 +184,7 @@ class CircuitPass:
                 value = value if b is None else value + b[chosen][:, None]
                 part[:, :, chosen] = value.T.unflatten(0, part.shape[:2])
             active.setdefault(circuit, []).append(chosen)
+        # SoLU's softmax and a norm behind the MLP join neurons: where one moves, all do.
         every = mlp.activation == "solu" or block.mlp_post_norm is not None or not self.outside.resting
         resting = [part[:, self.start :] for part in rest.pre]
         for circuit in range(self.differences.count) if not self.outside.resting else sorted(pre):
@@ -187,6 +200,7 @@ class CircuitPass:
         rows = torch.arange(len(rest), device=rest.device)[:, None]
         if columns is None:
             columns = torch.arange(self.start, rest.shape[1], device=rest.device)[None].expand(len(rest), -1)
+        # Moves begin at `start`, the rest at column 0.
         picked = (rows, columns - self.start)
         still = rest[rows, columns]
         found = still[None].expand(self.differences.count, *still.shape).clone()

@@ -21,9 +21,12 @@ class Differences:
         self._edges = [_by_reader(members) for members in circuits]
         self._layer_writers = graph.n_heads + graph.mlp_writers
         self._dense_layer = graph.n_heads + (0 if graph.neurons else graph.mlp_writers)
+        # Writers stand before prompts and positions, so that all that one circuit's readers read is one product: a 0-1 matrix
+        # of edges times this table, flattened without a copy.
         self._dense = first.new_zeros(self.count, 1 + graph.n_layers * self._dense_layer, *first.shape)
         self._dense[:, 0] = first
         self._moved: Bool[Tensor, "circuit writer"] = torch.zeros(self.count, graph.writer_count, dtype=torch.bool)
+        # An input that is what edges outside carry moves nothing: then every node that reads only it is at rest and is not run.
         self._moved[:, 0] = bool((first != 0).any())
         self._neurons = [_Neurons(first) for _ in circuits]
         self._row = torch.full((self.count, graph.writer_count), -1) if graph.neurons else None
@@ -56,6 +59,7 @@ class Differences:
     ) -> None:
         """The changes of activations of some neurons of a layer."""
         assert self._row is not None
+        # Activation and output weights instead of their product: of every neuron that would be prompts x positions x d_model.
         places = self._mlp_place(layer) + chosen
         first = self._neurons[circuit].add(change[:, :, chosen].flatten(0, 1).T, W[chosen])
         self._row[circuit, places] = first + torch.arange(len(places))
@@ -72,11 +76,14 @@ class Differences:
         """For each circuit the readers from one place up to another whose writers inside have moved, and what they read,
         `[reader prompt position d_model]`, in parts within a budget of bytes. `rest`: what they read at rest. `picked`: the
         prompts and positions that are wanted."""
+        # Three arrays of that size are alive at once: what is read, and two within a norm.
         at_once = max(1, budget // (3 * rest.numel() * rest.element_size()))
         for circuit, (writers, readers) in enumerate(self._edges):
             low, high = torch.searchsorted(readers, torch.tensor([start, stop])).tolist()
             if low == high:
                 continue
+            # A writer that did not move adds zero, and a reader none of whose writers moved computes what it does at rest: in a
+            # small circuit that is nearly all of them.
             kept = self._moved[circuit, writers[low:high]]
             edge_writers, edge_readers = writers[low:high][kept], readers[low:high][kept]
             chosen, rows = edge_readers.unique(return_inverse=True)
@@ -91,11 +98,13 @@ class Differences:
         layer, index = (writers - 1) // self._layer_writers, (writers - 1) % self._layer_writers
         dense = (writers == 0) | (index < self._dense_layer)
         column = torch.where(writers == 0, 0, 1 + layer * self._dense_layer + index)[dense]
+        # Later writers hold nothing yet: the product stops at the latest one that is read.
         used = int(column.max()) + 1 if len(column) else 0
         table = self._dense[circuit, :used]
         table = table if picked is None else table[:, picked[0], picked[1]]
         mask = rest.new_zeros(count, used)
         mask[rows[dense], column] = 1.0
+        # `repeat`, not `expand`: neurons are added in place below, and rows of one memory would all get all of them.
         read = torch.addmm(rest.flatten()[None], mask, table.flatten(1)) if used else rest.flatten()[None].repeat(count, 1)
         if not bool(dense.all()):
             assert self._row is not None
@@ -109,6 +118,7 @@ class _Neurons:
     def __init__(self, like: Float[Tensor, "prompt position d_model"]) -> None:
         prompts, positions, d_model = like.shape
         self._shape = (prompts, positions)
+        # Row 0 is the neuron that fills up readers of fewer neurons than their size: zero on both sides.
         self._changes = like.new_zeros(1, prompts * positions)
         self._weights = like.new_zeros(1, d_model)
 
@@ -124,10 +134,13 @@ class _Neurons:
         changes = self._changes
         if picked is not None:
             changes = changes.unflatten(1, self._shape)[:, picked[0], picked[1]].flatten(1)
+        # bmm wants equally many neurons a reader. Padding all to the longest would cost readers x longest; by powers of two it
+        # costs less than twice the edges, in few products.
         order = rows.argsort(stable=True)
         neurons, rows = neurons[order], rows[order]
         counts = torch.bincount(rows, minlength=len(read))
         firsts = counts.cumsum(0) - counts
+        # In float64: log2 of 2^21 + 1 is 21 in float32, the size came out too small, and neurons were left out unsaid.
         sizes = torch.where(counts > 0, 2 ** counts.clamp(min=1).double().log2().ceil().long(), 0)
         for size in sizes.unique().tolist():
             if size == 0:
@@ -144,5 +157,7 @@ class _Neurons:
 
 def _by_reader(members: Members) -> tuple[Tensor, Tensor]:
     """A circuit's edges, sorted by reader."""
+    # By reader, so that a layer's edges are one slice (found by bisection); stable, so that a reader's writers stay in the
+    # order of computation and sums do not depend on how the circuit was put together.
     order = members.readers.argsort(stable=True)
     return members.writers[order], members.readers[order].contiguous()

@@ -65,6 +65,7 @@ def outside_of(kind: OutsideKind, other: Run, *, neurons: bool = False) -> Outsi
     mask = other.tokens.mask
 
     def mean(values: Tensor) -> Tensor:
+        # Position by position only where positions mean the same in all prompts; pads are no tokens and count in no mean.
         if bool(mask.all()):
             return values.mean(dim=0, keepdim=True).expand_as(values)
         return values[mask].mean(dim=0).expand_as(values)
@@ -82,6 +83,7 @@ def _of_run(run: Run) -> Outside:
             neurons = scaled_neurons(run.neurons[layer], block)
             written = mlp_output(run.neurons[layer], block.mlp, block.mlp_post_norm)
         slots = {slot: getattr(run, slot)[layer] for slot in SLOTS}
+        # Before the output weights: d_head numbers a head and token instead of d_model.
         heads = scaled_heads(run.z[layer], block)
         layers.append(
             LayerOutside(run.residuals[layer], reads if block.mlp else None, slots, run.z[layer], heads, pre, neurons, written)
@@ -92,6 +94,8 @@ def _of_run(run: Run) -> Outside:
 def _held(run: Run, change: Callable[[Tensor], Tensor], by_neuron: bool) -> Outside:
     """Every node's value changed to a constant of its own, and what each node does that reads such constants alone."""
     weights, geometry = run.weights, Geometry(run.weights, run.tokens, run.residuals[0].dtype)
+    # Two things go side by side: what edges carry (constants) and what each node would compute from them (slots, z, pre), which
+    # is what a circuit's reader starts from that has no edge inside.
     x = start = change(run.residuals[0])
     layers = []
     for layer, block in enumerate(weights.blocks):
@@ -101,6 +105,7 @@ def _held(run: Run, change: Callable[[Tensor], Tensor], by_neuron: bool) -> Outs
         z = attend(slots["q"], slots["k"], slots["v"], attention, geometry.bias(attention.window))
         heads = change(scaled_heads(run.z[layer], block))
         x = x + heads.flatten(2) @ through_norm(attention.W_O, block.attention_post_norm)
+        # An output bias is no node's: it is there whatever a circuit holds, else the empty circuit would lack it.
         x = x if (bias := shared_bias(attention.b_O, block.attention_post_norm)) is None else x + bias
         if block.mlp is None:
             layers.append(LayerOutside(before, None, slots, z, heads, (), None, None))
@@ -109,6 +114,7 @@ def _held(run: Run, change: Callable[[Tensor], Tensor], by_neuron: bool) -> Outs
         pre = pre_activations(normalise(reads, block.mlp_norm), block.mlp)
         neurons, written = scaled_neurons(run.neurons[layer], block), None
         if by_neuron:
+            # Of neurons b_out is nobody's as well; a whole MLP is replaced with it.
             neurons, bias = change(neurons), shared_bias(block.mlp.b_out, block.mlp_post_norm)
             x = x + neurons @ through_norm(block.mlp.W_out, block.mlp_post_norm)
             x = x if bias is None else x + bias
@@ -121,6 +127,7 @@ def _held(run: Run, change: Callable[[Tensor], Tensor], by_neuron: bool) -> Outs
 
 def scaled_heads(z: Float[Tensor, "... head d_head"], block: Block) -> Float[Tensor, "... head d_head"]:
     """Mixed values over the scale of the norm after attention, where there is one."""
+    # The norm behind divides the sum of heads by one number; dividing each head by it makes what they write add up again.
     post = block.attention_post_norm
     return z if post is None else z / norm_scale(attention_output(z, block.attention, None), post)[..., None]
 

@@ -87,6 +87,7 @@ class Circuits:
             graph = self.model.graph(neurons=neurons)
             check(graph, [members[row] for row in rows])
             whole = [row for row in rows if len(members[row]) == graph.edge_count]
+            # A circuit of all edges is the clean run: the numbers that are at hand, not their like after another order of sums.
             found[whole] = self.clean
             self._run([row for row in rows if row not in set(whole)], members, found, report, what)
         report(what, len(members), len(members))
@@ -98,6 +99,7 @@ class Circuits:
     def _run(self, rows: list[int], members: list[Members], found: Tensor, report: Progress, what: str) -> None:
         if not rows:
             return
+        # Many circuits on few prompts before few circuits on many: what is at rest is shared by the circuits of a pass.
         together, prompts = self._at_once(members[rows[0]].graph, len(rows))
         for first in range(0, len(rows), together):
             report(what, first, len(members))
@@ -109,6 +111,7 @@ class Circuits:
     def _at_once(self, graph: Graph, circuits: int) -> tuple[int, int]:
         """How many circuits and prompts one pass takes."""
         width = self.pairs.clean.ids.shape[1] - self.start
+        # What every writer moved by, and at the widest point (q, k, v, z of a layer) four streams a head.
         dense = 1 + graph.n_layers * (graph.n_heads + (0 if graph.neurons else graph.mlp_writers))
         one = (dense + 4 * graph.n_heads + 8) * width * self.model.d_model * torch.finfo(self.model.dtype).bits // 8
         room = max(1, self.budget // one)
@@ -122,6 +125,7 @@ class Circuits:
         carried = CircuitPass(self.model.weights, geometry, self.own.residuals[0][part], rest, members, self.start)
         final = carried.run(self.reading.columns[part])
         reading = (
+            # A metric made for certain prompts is cut with them, or it would compare these prompts with others' numbers.
             self.reading if part == slice(0, len(self.pairs)) else Reading.of(of_prompts(self.metric, part), self.pairs[part])
         )
         return reading.scores(self.model.weights, final)
@@ -129,10 +133,12 @@ class Circuits:
 
 def first_column(model: Model, pairs: PromptPairs, outside: OutsideKind) -> int:
     """The first column where clean values and those outside can differ."""
+    # Means and zeros differ from the clean run at the first token already; without a causal mask so does everything.
     if outside != "corrupt" or not model.weights.causal:
         return 0
     used = differing(pairs, causal=True).any(dim=0).nonzero()[:, 0]
     first = int(used[0]) if len(used) else pairs.clean.ids.shape[1] - 1
+    # Streams are kept from here on, and the answer columns must be among them even where nothing moves by then.
     return min(first, int(pairs.answer_columns.min()))
 
 
