@@ -12,9 +12,11 @@ from typing import Any
 
 import lazy_loader
 
+from circuits.files.pictures import hung_in
 from circuits.moved import know_old_paths
 
 know_old_paths()
+hung_in("circuits.plots")  # imported when the first picture is asked for, by no room above it
 _import, _names, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ["__version__"]
 

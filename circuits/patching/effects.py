@@ -1,31 +1,25 @@
 """What patches did to a metric."""
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pandas as pd
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
-from circuits.files.results import load_result, save_result
+from circuits.files.results import Result
+from circuits.files.words import counted
 from circuits.statistics import Effect, ratio_intervals
 from circuits.tasks import PromptPairs
 from circuits.tasks.prompts import refuse_zero_gap
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 Direction = Literal["denoising", "noising"]
-FORMAT = "circuits-effects"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Effects:
+class Effects(Result, format="circuits-effects"):
     """A metric on patched runs, a row a patch.
 
     Denoising patches clean values into corrupt runs (is it sufficient?), noising corrupt ones into clean runs (is it
@@ -50,6 +44,12 @@ class Effects:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def summary(self) -> str:
+        """How many patches, and the largest effect."""
+        largest = "".join(f"; largest {name} {effect:+.3g}" for name, effect in self.top(1))
+        return f"{self.direction}, {counted(len(self), 'patch')} on {counted(len(self.clean), 'prompt')}{largest}."
 
     def per_prompt(self) -> Float[Tensor, "patch prompt"]:
         """The effect on each prompt by itself, as a share of its own gap."""
@@ -91,46 +91,6 @@ class Effects:
             for name, e, score in zip(self.names, found, means, strict=True)
         ]
         return pd.DataFrame(rows)
-
-    def plot(self) -> "Figure":
-        """A heatmap of heads by layer or of sites by position where the names allow one, else bars."""
-        return importlib.import_module("circuits.plots").effects_figure(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `Effects.load` reads it."""
-        document = {
-            "direction": self.direction,
-            "seed": self.seed,
-            "names": list(self.names),
-            "prompts": list(self.prompts),
-            "clean": self.clean.double().tolist(),
-            "corrupt": self.corrupt.double().tolist(),
-            "scores": self.scores.double().tolist(),
-            "metadata": dict(self.metadata),
-        }
-        save_result(path, FORMAT, document)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Effects":
-        """Saved effects. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the effects do", cls._from, max_bytes=2**30)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "Effects":
-        names, prompts = data["names"], data["prompts"]
-        if not all(isinstance(part, list) and all(isinstance(text, str) for text in part) for part in (names, prompts)):
-            raise CircuitsError("names and prompts must be lists of texts")
-        if data["direction"] not in ("denoising", "noising") or not isinstance(data["metadata"], dict):
-            raise CircuitsError("the direction must be denoising or noising, and metadata an object")
-        numbers = {name: torch.tensor(data[name], dtype=torch.float64) for name in ("scores", "clean", "corrupt")}
-        return cls(
-            tuple(names),
-            **numbers,
-            direction=data["direction"],
-            prompts=tuple(prompts),
-            metadata=data["metadata"],
-            seed=int(data["seed"]),
-        )
 
 
 def effects_of(

@@ -18,7 +18,6 @@ from circuits.models import Model
 from circuits.patching import Trace, Traces, causal_trace, noise_level
 from circuits.patching.tracing.causal import KINDS, SEVERED, TraceKind
 from circuits.patching.tracing.facts import trace_facts
-from circuits.patching.tracing.results import FORMAT
 from circuits.plots import role_curves_figure, trace_figure
 from circuits.tasks import mini_facts
 from circuits.tasks.sources.readers import read_facts
@@ -120,7 +119,7 @@ def run(
 def reopen(file: Path, *, out: Path | None, as_json: bool) -> None:
     """Print a saved result again, and write its table and pictures beside it, or into `out`."""
     data = read_json(file, max_bytes=2**31)
-    many = isinstance(data, dict) and data.get("format") == f"{FORMAT}s"
+    many = isinstance(data, dict) and data.get("format") == Traces.FORMAT
     found = Traces.load(file) if many else Trace.load(file)
     if isinstance(found, Traces) and not found.traces:
         raise FileFormatError(f"{file}: no fact was traced")

@@ -1,10 +1,8 @@
 """Ablation: what a set of nodes is worth, measured by taking it out; and whether later layers make up for the loss."""
 
 import dataclasses
-import importlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
@@ -12,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
-from circuits.files.results import load_result, save_result
+from circuits.files.results import Result
+from circuits.files.words import counted
 from circuits.models import Edit, Model, TokenBatch
 from circuits.patching import patches
 from circuits.patching.engine.base import Base
@@ -27,15 +26,11 @@ from circuits.statistics import Effect, bootstrap
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, answer_logits
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FORMAT = "circuits-ablation"
 NodeSets = str | Sequence[str] | Sequence[Sequence[str]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Ablation:
+class Ablation(Result, format="circuits-ablation"):
     """A metric on the clean prompts, whole and with each set of nodes ablated. A change is ablated minus whole, in the
     metric's unit: negative where the nodes were helping a metric that is better when higher."""
 
@@ -53,6 +48,14 @@ class Ablation:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def summary(self) -> str:
+        """The metric of the whole model, and the largest change."""
+        pairs = sorted(zip(self.change().tolist(), self.names, strict=True), key=lambda pair: -abs(pair[0]))
+        largest = "".join(f"; largest change {change:+.3g} without {name}" for change, name in pairs[:1])
+        whole = f"{counted(len(self.whole), 'prompt')}, metric {float(self.whole.mean()):.3g} whole"
+        return f"{counted(len(self), 'set')} of nodes on {whole}{largest}."
+
     def change(self) -> Float[Tensor, " set"]:
         """Mean change over prompts."""
         return (self.scores - self.whole).mean(dim=1)
@@ -69,27 +72,6 @@ class Ablation:
             means = {"ablated": float(scores.mean()), "whole": float(self.whole.mean()), "prompts": len(self.whole)}
             rows.append({"nodes": name, **interval, **means})
         return pd.DataFrame(rows)
-
-    def plot(self) -> "Figure":
-        """Bars with their intervals."""
-        return importlib.import_module("circuits.plots").ablation_figure(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `Ablation.load` reads it."""
-        arrays = {"scores": self.scores.tolist(), "whole": self.whole.tolist()}
-        fields = {"names": list(self.names), "prompts": list(self.prompts), "metadata": dict(self.metadata), "seed": self.seed}
-        save_result(path, FORMAT, {**fields, **arrays})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Ablation":
-        """A saved result. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the ablation does", cls._from, max_bytes=2**29)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "Ablation":
-        scores, whole = (torch.tensor(data[name], dtype=torch.float64) for name in ("scores", "whole"))
-        names, prompts = (tuple(str(text) for text in data[name]) for name in ("names", "prompts"))
-        return cls(names, scores.reshape(len(names), len(whole)), whole, prompts, dict(data["metadata"]), int(data["seed"]))
 
 
 def ablate(

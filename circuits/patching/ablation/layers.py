@@ -1,16 +1,14 @@
 """Layers taken out of a model on running text: what is lost, and what later layers make up for (McGrath et al. 2023)."""
 
 import dataclasses
-import importlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
-from circuits.files.results import load_result, save_result
+from circuits.files.results import Result
 from circuits.heads.text_loss import check_text, next_token_losses, predicted, prompt_means, run_from, text_batches
 from circuits.models import Model, Run, TokenBatch
 from circuits.models.folding import through_norm
@@ -24,16 +22,14 @@ from circuits.statistics import Effect, bootstrap
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
 
 RemovedPart = Literal["attention", "mlp", "both"]
 Removal = Literal["zero", "mean"]
-FORMAT = "circuits-layer-removal"
 MEASURES = ("loss", "direct", "total", "compensation")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LayerRemoval:
+class LayerRemoval(Result, format="circuits-layer-removal"):
     """What each layer's removal changes on a text, `[part layer prompt]`, means over each prompt's tokens.
 
     `loss`: rise of the loss (nats a token; positive: the layer helps). The others are about the logit of the true next
@@ -64,6 +60,15 @@ class LayerRemoval:
         """Mean loss a token of the whole model."""
         return float((self.full * self.counts).sum() / self.counts.sum())
 
+    @property
+    def summary(self) -> str:
+        """The model's loss, and the layer without which it rises most."""
+        rises = self.mean("loss")
+        part, layer = divmod(int(rises.argmax()), rises.shape[1])
+        what = "all" if self.parts[part] == "both" else self.parts[part]
+        most = f"without {what} of layer {layer} it rises most, by {float(rises.max()):.3g}"
+        return f"{self.model}: loss {self.full_loss:.4g} nats a token; {most} ({self.kind})."
+
     def mean(self, measure: str) -> Float[Tensor, "part layer"]:
         """A measure ("loss", "direct", "total", "compensation") over all tokens."""
         if measure not in MEASURES:
@@ -85,30 +90,6 @@ class LayerRemoval:
             for layer in range(self.loss.shape[1])
         ]
         return pandas.DataFrame(rows, columns=["part", "layer", *MEASURES])
-
-    def plot(self) -> "Figure":
-        """Loss without each layer, and its direct effect, total effect and compensation."""
-        return importlib.import_module("circuits.plots").layer_removal_figure(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `LayerRemoval.load` reads it."""
-        arrays = {name: getattr(self, name).tolist() for name in (*MEASURES, "full", "counts", "later")}
-        plain = {"model": self.model, "kind": self.kind, "parts": list(self.parts)}
-        save_result(path, FORMAT, {**plain, **arrays})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "LayerRemoval":
-        """A saved result. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the result does", cls._from, max_bytes=2**28)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "LayerRemoval":
-        arrays = {name: torch.tensor(data[name], dtype=torch.float64) for name in (*MEASURES, "full", "later")}
-        counts = torch.tensor([int(count) for count in data["counts"]])
-        known: dict[object, RemovedPart] = {name: name for name in get_args(RemovedPart)}
-        kind: Removal = "mean" if data["kind"] == "mean" else "zero"
-        parts: tuple[RemovedPart, ...] = tuple(known[part] for part in data["parts"])
-        return cls(model=str(data["model"]), kind=kind, parts=parts, counts=counts, **arrays)
 
 
 def remove_layers(model: Model, tokens: Prompts, *, kind: Removal = "zero", progress: Progress | None = None) -> LayerRemoval:

@@ -1,9 +1,7 @@
 """Self-repair: how much of a layer's loss the layers after it make up for (McGrath et al. 2023)."""
 
 import dataclasses
-import importlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -11,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
-from circuits.files.results import load_result, save_result
+from circuits.files.results import Result
+from circuits.files.words import counted
 from circuits.lenses.direct.contributions import at_columns
 from circuits.lenses.readout import direction
 from circuits.models import Edit, Model, Run
@@ -22,16 +21,12 @@ from circuits.statistics import Effect, bootstrap
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import answer_logits, logit_difference
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 Part = Literal["attention", "mlp"]
-FORMAT = "circuits-self-repair"
 COLUMNS = ("direct", "total", "compensation")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SelfRepair:
+class SelfRepair(Result, format="circuits-self-repair"):
     """For each layer, what it writes to the logit difference itself, what is lost without it, and what later layers add.
 
     All in logits, over prompts: `direct` = the clean layer's contribution minus the ablated one's, through the clean final
@@ -50,6 +45,14 @@ class SelfRepair:
         if len(shapes) > 1 or self.direct.ndim != 2:
             raise CircuitsError(f"direct, total and compensation must have one shape [layer prompt], not {sorted(shapes)}")
 
+    @property
+    def summary(self) -> str:
+        """The layer whose loss costs most, and what later layers make up for."""
+        total, repaired = self.total.mean(dim=1), self.compensation.mean(dim=1)
+        layer = int(total.argmax())
+        lost = f"most is lost without layer {layer}: {total[layer]:+.3g} logits, {repaired[layer]:+.3g} made up for"
+        return f"{self.part} of {counted(len(total), 'layer')} ablated ({self.kind}); {lost} by later layers."
+
     def to_dataframe(self) -> pd.DataFrame:
         """One row a layer: means over prompts."""
         columns = {name: getattr(self, name).mean(dim=1).tolist() for name in COLUMNS}
@@ -60,26 +63,6 @@ class SelfRepair:
         if column not in COLUMNS:
             raise CircuitsError(f"no column {column!r}: there are {', '.join(COLUMNS)}")
         return [bootstrap(row) for row in getattr(self, column)]
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `SelfRepair.load` reads it."""
-        arrays = {name: getattr(self, name).tolist() for name in COLUMNS}
-        save_result(path, FORMAT, {"part": self.part, "kind": self.kind, **arrays})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "SelfRepair":
-        """A saved report. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the report does", cls._from, max_bytes=2**29)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "SelfRepair":
-        arrays = {name: torch.tensor(data[name], dtype=torch.float64) for name in COLUMNS}
-        part: Part = "mlp" if data["part"] == "mlp" else "attention"
-        return cls(part, str(data["kind"]), **arrays)
-
-    def plot(self) -> "Figure":
-        """Direct and total effect and the compensation, by layer."""
-        return importlib.import_module("circuits.plots").self_repair_figure(self)
 
 
 def self_repair(

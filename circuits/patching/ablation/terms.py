@@ -1,17 +1,16 @@
 """Order of terms: how much of what a model knows needs no head, single heads, heads that read heads (Elhage et al. 2021)."""
 
 import dataclasses
-import importlib
 import itertools
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
-from circuits.files.results import load_result, save_result
+from circuits.files.fields import stored
+from circuits.files.results import Result
 from circuits.heads.text_loss import check_text, next_token_losses, predicted, prompt_means, text_batches
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
@@ -23,14 +22,12 @@ from circuits.statistics import Effect, bootstrap
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
 
 HeldMLPs = Literal["frozen", "zero", "none"]
-FORMAT = "circuits-terms"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Terms:
+class Terms(Result, format="circuits-terms"):
     """Loss on a text (nats a token, mean of each prompt) with the terms up to each order alone, and of the model itself.
 
     `losses[0]`: the direct path; `losses[1]`: with single heads; `losses[2]`: with virtual heads of two; and so on.
@@ -44,7 +41,7 @@ class Terms:
     losses: Float[Tensor, "order prompt"]
     full: Float[Tensor, " prompt"]
     counts: Int[Tensor, " prompt"]
-    heads: Float[Tensor, "head_order layer head"]
+    heads: Float[Tensor, "head_order layer head"] = dataclasses.field(metadata=stored(shape="heads_shape"))
     uniform: float
     """The loss of a model that knows nothing, log of the vocabulary."""
 
@@ -53,6 +50,12 @@ class Terms:
             raise CircuitsError("losses, full and counts must have one entry a prompt")
         if self.heads.ndim != 3 or self.mlps not in get_args(HeldMLPs):
             raise CircuitsError("heads must be [order layer head], and mlps one of frozen, zero, none")
+
+    @property
+    def summary(self) -> str:
+        """The loss by order, beside the model's own."""
+        losses = ", ".join(f"{self.loss(order):.3g} up to order {order}" for order in range(len(self.losses)))
+        return f"{self.model}: loss {losses}, {self.full_loss:.3g} of the model itself, in nats a token."
 
     def loss(self, order: int) -> float:
         """Mean loss a token with the terms up to an order."""
@@ -90,31 +93,6 @@ class Terms:
             for n, layer, head in places
         ]
         return pandas.DataFrame(rows, columns=["order", "head", "rise"])
-
-    def plot(self) -> "Figure":
-        """Loss by order, and what single heads' terms are worth."""
-        return importlib.import_module("circuits.plots").terms_figure(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `Terms.load` reads it."""
-        arrays = {name: getattr(self, name).tolist() for name in ("losses", "full", "counts", "heads")}
-        shape = list(self.heads.shape)
-        plain = {"model": self.model, "mlps": self.mlps, "uniform": self.uniform, "heads_shape": shape}
-        save_result(path, FORMAT, {**plain, **arrays})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Terms":
-        """A saved result. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the result does", cls._from, max_bytes=2**28)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "Terms":
-        losses, full = (torch.tensor(data[name], dtype=torch.float64) for name in ("losses", "full"))
-        heads = torch.tensor(data["heads"], dtype=torch.float64).reshape([int(n) for n in data["heads_shape"]])
-        counts = torch.tensor([int(count) for count in data["counts"]])
-        known: dict[object, HeldMLPs] = {name: name for name in get_args(HeldMLPs)}
-        mlps = known[data["mlps"]]
-        return cls(str(data["model"]), mlps, losses, full, counts, heads, float(data["uniform"]))
 
 
 def order_of_terms(

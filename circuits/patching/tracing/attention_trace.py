@@ -1,10 +1,8 @@
 """What attention tracing found, beside what ablation found."""
 
 import dataclasses
-import importlib
 import math
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -12,19 +10,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError
-from circuits.files.results import load_result, save_result
+from circuits.files.fields import stored
+from circuits.files.pictures import drawing_of
+from circuits.files.results import Result
+from circuits.files.words import counted
 from circuits.heads.attention.tracing import TRACINGS
 from circuits.statistics import Effect, bootstrap, spearman
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMAT = "circuits-attention"
 EFFECTS = ("embedding", "knockout")
 """Ablations of a source token, in nats of the answer's log-probability; each has a `_logit` beside it."""
 HINT = "Attention is a hint, not a cause: only taking a token away tells whether the answer needs it."
-_TABLES = ("tracings", "effects")
-_LISTS = ("tokens", "opening", "positions", "answers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +40,7 @@ class TracingAgreement:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class AttentionTrace:
+class AttentionTrace(Result, format="circuits-attention"):
     """For one token of each prompt: how much attention seems to draw from each source token, and what the answer loses when
     that token is taken away.
 
@@ -68,7 +66,7 @@ class AttentionTrace:
     kind: str
     """What stood in for a token's embedding: "mean" or "resample"."""
     seed: int
-    patterns: tuple[Float[Tensor, "prompt head query key"], ...] = ()
+    patterns: tuple[Float[Tensor, "prompt head query key"], ...] = dataclasses.field(default=(), metadata=stored(saved=False))
     """One a layer, by columns of the batch, where they were asked for; not saved."""
 
     def __post_init__(self) -> None:
@@ -80,6 +78,8 @@ class AttentionTrace:
         shapes = {tuple(values.shape) for values in (*self.tracings.values(), *self.effects.values())}
         if shapes != {(count, width)} or {tuple(self.log_probabilities.shape), tuple(self.logits.shape)} != {(count,)}:
             raise CircuitsError(f"tracings and effects have shapes {sorted(shapes)}, expected {(count, width)} for all")
+        if set(self.tracings) != set(TRACINGS) or set(self.effects) != {e + s for e in EFFECTS for s in ("", "_logit")}:
+            raise CircuitsError("the tracings and effects are not those of an attention trace")
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -110,8 +110,18 @@ class AttentionTrace:
         means = [bootstrap(torch.tensor(values), seed=seed) if values else None for values in (ranks, tops)]
         return TracingAgreement(name, effect, means[0], means[1], len(ranks))
 
-    def summary(self, *, opening: bool = True) -> str:
-        """The disagreement in words."""
+    def __repr__(self) -> str:
+        answers = ", ".join(map(repr, self.answers[:2])) + (", …" if len(self) > 2 else "")
+        read = f"log-probability {float(self.log_probabilities.mean()):.3g}"
+        return f"AttentionTrace({self.model}: {counted(len(self), 'prompt')}, answers {answers[:60]}, {read})"
+
+    @property
+    def summary(self) -> "Summary":
+        """The disagreement in words. Called, as it could be before it was a property, it takes `opening` as `disagreement`
+        does."""
+        return Summary(self._in_words(opening=True), self)
+
+    def _in_words(self, *, opening: bool) -> str:
         parts = []
         for effect, words in (("embedding", "replacing its embedding"), ("knockout", "hiding it from later tokens")):
             rows = [row for row in self.disagreement(opening=opening) if row.effect == effect and row.spearman is not None]
@@ -134,46 +144,19 @@ class AttentionTrace:
 
     def plot(self, *, prompt: int = 0) -> "Figure":
         """The tracings of one prompt beside its ablation effects, token by token."""
-        return importlib.import_module("circuits.plots").attention_figure(self, prompt=prompt)
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values, as they stand in files."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "patterns"}
-        fields |= {table: {name: values.tolist() for name, values in fields[table].items()} for table in _TABLES}
-        return {**fields, "log_probabilities": self.log_probabilities.tolist(), "logits": self.logits.tolist()}
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file, without patterns; `AttentionTrace.load` reads it."""
-        save_result(path, FORMAT, self.as_json())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "AttentionTrace":
-        """A saved result. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the attention trace does", lambda data: cls(**_checked(data)), max_bytes=2**30)
+        return drawing_of(AttentionTrace)(self, prompt=prompt)
 
 
-def _checked(data: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a file, each of its type."""
-    names = {field.name for field in dataclasses.fields(AttentionTrace)} - {"patterns"}
-    if set(data) != names:
-        raise CircuitsError(f"expected exactly {', '.join(sorted(names))}")
-    kinds = {"tokens": list, "opening": bool, "positions": int, "answers": str}
-    texts = all(isinstance(data[name], str) for name in ("model", "weights_sha256", "kind"))
-    lists = all(isinstance(data[name], list) and all(type(one) is kinds[name] for one in data[name]) for name in _LISTS)
-    if not texts or not lists or type(data["seed"]) is not int or type(data["causal"]) is not bool:
-        raise CircuitsError("texts, lists, the seed and causal must be of their types")
-    if not all(isinstance(token, str) for row in data["tokens"] for token in row):
-        raise CircuitsError("tokens must be texts")
-    if set(data["tracings"]) != set(TRACINGS) or set(data["effects"]) != {e + s for e in EFFECTS for s in ("", "_logit")}:
-        raise CircuitsError("the tracings and effects are not those of an attention trace")
-    tables = {table: {name: _numbers(values, 2) for name, values in data[table].items()} for table in _TABLES}
-    numbers = {name: _numbers(data[name], 1) for name in ("log_probabilities", "logits")}
-    lists_of = {name: tuple(data[name]) for name in _LISTS} | {"tokens": tuple(map(tuple, data["tokens"]))}
-    return {**data, **tables, **numbers, **lists_of}
+class Summary(str):
+    """The summary of an attention trace, which was a method once: calling it still gives it."""
 
+    _trace: AttentionTrace
 
-def _numbers(values: Any, axes: int) -> Tensor:
-    tensor = torch.tensor(values, dtype=torch.float64)
-    if tensor.ndim != axes or not bool(tensor.isfinite().all()):
-        raise CircuitsError(f"expected finite numbers with {axes} axes")
-    return tensor
+    def __new__(cls, words: str, trace: AttentionTrace) -> "Summary":
+        made = super().__new__(cls, words)
+        made._trace = trace
+        return made
+
+    def __call__(self, *, opening: bool = True) -> str:
+        """The same, with or without the token that opens every prompt."""
+        return self._trace._in_words(opening=opening)

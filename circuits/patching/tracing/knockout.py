@@ -1,10 +1,7 @@
 """Attention knockout (Geva et al. 2023): which positions the last one must see, and in which layers."""
 
 import dataclasses
-import importlib
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -12,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
-from circuits.files.results import load_result, save_result
+from circuits.files.results import Result
 from circuits.models import Model
 from circuits.patching.engine.change import Change, Variant
 from circuits.patching.engine.reading import Reading
@@ -21,15 +18,11 @@ from circuits.patching.tracing.causal import asks_for_bos
 from circuits.progress import Progress
 from circuits.tasks.prompts import subject_columns
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FORMAT = "circuits-knockout"
 SOURCES = ("subject", "subject_last", "non_subject", "last")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Knockout:
+class Knockout(Result, format="circuits-knockout"):
     """The answer's probability when the last token may not attend to some positions, in a window around each layer."""
 
     model: str
@@ -42,6 +35,12 @@ class Knockout:
     blocked: dict[str, Float[Tensor, " layer"]]
     """Probability by source, the window centred on each layer."""
     window: int
+
+    @property
+    def summary(self) -> str:
+        """The answer's probability, and how far hiding each source brings it down."""
+        lowest = ", ".join(f"{source} {float(self.change(source).min()):+.0%}" for source in self.blocked)
+        return f"{self.answer!r} has probability {self.whole:.3g}; at worst, by what is hidden: {lowest}."
 
     def change(self, source: str) -> Float[Tensor, " layer"]:
         """Relative change of the probability: -1 = all of it is lost, 0 = nothing changes."""
@@ -56,27 +55,6 @@ class Knockout:
             for layer, (value, change) in enumerate(zip(values.tolist(), self.change(source).tolist(), strict=True)):
                 rows.append({"source": source, "layer": layer, "probability": value, "relative_change": change})
         return pd.DataFrame(rows)
-
-    def plot(self) -> "Figure":
-        """Relative change by layer, a curve a source."""
-        return importlib.import_module("circuits.plots").knockout_figure(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `Knockout.load` reads it."""
-        fields: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fields["blocked"] = {source: values.tolist() for source, values in self.blocked.items()}
-        save_result(path, FORMAT, fields)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Knockout":
-        """A saved result. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the knockout does", cls._from, max_bytes=2**27)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "Knockout":
-        blocked = {str(name): torch.tensor(values, dtype=torch.float64) for name, values in data.pop("blocked").items()}
-        tokens, subject = tuple(map(str, data.pop("tokens"))), (int(data["subject"][0]), int(data.pop("subject")[1]))
-        return cls(**data, blocked=blocked, tokens=tokens, subject=subject)
 
 
 def attention_knockout(

@@ -1,25 +1,18 @@
 """What causal tracing found: one prompt, and many."""
 
 import dataclasses
-import importlib
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.errors import CircuitsError, FileFormatError
-from circuits.files.reading import read_document
-from circuits.files.writing import write_whole
+from circuits.errors import CircuitsError
+from circuits.files.fields import stored
+from circuits.files.results import Result
+from circuits.files.words import counted
 from circuits.statistics import standard_error
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FORMAT = "circuits-trace"
 ROLES = (
     "first subject token",
     "middle subject tokens",
@@ -31,13 +24,13 @@ ROLES = (
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Trace:
+class Trace(Result, format="circuits-trace", inside="trace"):
     """One traced prompt. Probabilities are those of `answer`, the clean run's top token."""
 
     model: str
     weights_sha256: str
     prompt: str
-    tokens: tuple[str, ...]
+    tokens: tuple[str, ...] = dataclasses.field(metadata=stored(axis="position"))
     subject: tuple[int, int]
     """Positions of the subject's first and last token."""
     answer: str
@@ -51,6 +44,23 @@ class Trace:
     """Standard deviation of the noise; 0 where the subject was replaced."""
     window: int
     seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.subject[0] <= self.subject[1] < len(self.tokens):
+            raise CircuitsError(f"the subject's positions {self.subject} are not among {len(self.tokens)} tokens")
+        if not len(self.corrupted) or any(not values.numel() for values in self.restored.values()):
+            raise CircuitsError("a trace needs a corrupted run, and a position and a layer of every kind")
+
+    @property
+    def summary(self) -> str:
+        """The answer's probability, clean and corrupted, and the site that restores most of it."""
+        best = ""
+        for kind in self.restored:
+            effects = self.effects(kind)
+            position, layer = divmod(int(effects.argmax()), effects.shape[1])
+            best += f", {kind} {float(effects.max()):+.2f} at {self.tokens[position]!r} in layer {layer}"
+        corrupted = float(self.corrupted.mean())
+        return f"{self.answer!r} has probability {self.clean:.2f}, corrupted {corrupted:.2f}; most is restored by{best[1:]}."
 
     @property
     def total_effect(self) -> float:
@@ -105,53 +115,9 @@ class Trace:
                     rows.append({**place, "probability": effect + float(self.corrupted.mean()), "indirect_effect": effect})
         return pd.DataFrame(rows)
 
-    def plot(self) -> "Figure":
-        """Heatmaps of all kinds, tokens down, layers across."""
-        return importlib.import_module("circuits.plots").trace_figure(self)
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values, as they stand in files."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        restored = {kind: values.tolist() for kind, values in self.restored.items()}
-        return {**fields, "corrupted": self.corrupted.tolist(), "restored": restored}
-
-    @classmethod
-    def from_json(cls, data: Any) -> "Trace":
-        """The reverse of `as_json`. Raises CircuitsError for values that do not fit together."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(data, dict) or set(data) != names:
-            raise CircuitsError("a trace must hold exactly " + ", ".join(sorted(names)))
-        texts = all(isinstance(data[name], str) for name in ("model", "weights_sha256", "prompt", "answer"))
-        numbers = all(_is_number(data[name]) for name in ("clean", "noise", "window", "seed"))
-        tokens, subject = data["tokens"], data["subject"]
-        if not texts or not numbers or not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-            raise CircuitsError("a trace's texts, numbers and tokens must be texts, numbers and texts")
-        whole = isinstance(subject, list) and len(subject) == 2 and all(type(place) is int for place in subject)
-        if not whole or not 0 <= subject[0] <= subject[1] < len(tokens) or not isinstance(data["restored"], dict):
-            raise CircuitsError("a trace's subject must be two positions among its tokens, and restored an object")
-        corrupted = _tensor(data["corrupted"], 1)
-        restored = {str(kind): _tensor(values, 3) for kind, values in data["restored"].items()}
-        for kind, values in restored.items():
-            if values.shape[0] != len(tokens) or values.shape[2] != len(corrupted):
-                raise CircuitsError(f"{kind} has shape {tuple(values.shape)}, for {len(tokens)} tokens, {len(corrupted)} draws")
-        return cls(**{**data, "tokens": tuple(tokens), "subject": tuple(subject), "corrupted": corrupted, "restored": restored})
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `Trace.load` reads it."""
-        write_whole(Path(path), json.dumps({"format": FORMAT, "version": 1, "trace": self.as_json()}, allow_nan=False).encode())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Trace":
-        """A saved trace. Raises FileFormatError for anything else."""
-        data = read_document(path, FORMAT, max_bytes=2**31)
-        try:
-            return cls.from_json(data.get("trace"))
-        except CircuitsError as error:
-            raise FileFormatError(f"{path}: {error}") from None
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Traces:
+class Traces(Result, format="circuits-traces"):
     """Traces of many facts with one model, and their averages by role."""
 
     traces: tuple[Trace, ...]
@@ -162,6 +128,15 @@ class Traces:
         shapes = {(trace.model, *(values.shape[1] for values in trace.restored.values())) for trace in self.traces}
         if len(shapes) > 1 or len({tuple(trace.restored) for trace in self.traces}) > 1:
             raise CircuitsError("traces of different models or kinds cannot be averaged")
+
+    @property
+    def summary(self) -> str:
+        """How many facts, and what corruption costs them on average."""
+        if not self.traces:
+            return f"no fact was traced, {len(self.skipped)} left out."
+        (effect, half), (clean, _) = self.average_total_effect(), self.average_probabilities()
+        average = f"probability {clean:.2f}, average total effect {effect:.3f} ± {half:.3f}"
+        return f"{self.traces[0].model}: {counted(len(self.traces), 'fact')} ({len(self.skipped)} left out), {average}."
 
     def average_total_effect(self) -> tuple[float, float]:
         """The mean total effect over facts, and half the width of its 95 % interval, 1.96 sd / sqrt(n)."""
@@ -195,44 +170,8 @@ class Traces:
                     rows.append({**place, "average_indirect_effect": effect, "low": effect - width, "high": effect + width})
         return pd.DataFrame(rows)
 
-    def plot(self) -> "Figure":
-        """Curves by role with their intervals, a panel a kind."""
-        return importlib.import_module("circuits.plots").role_curves_figure(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `Traces.load` reads it."""
-        document = {"traces": [trace.as_json() for trace in self.traces], "skipped": [list(pair) for pair in self.skipped]}
-        write_whole(Path(path), json.dumps({"format": f"{FORMAT}s", "version": 1, **document}, allow_nan=False).encode())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Traces":
-        """Saved traces. Raises FileFormatError for anything else."""
-        data = read_document(path, f"{FORMAT}s", max_bytes=2**31)
-        traces, skipped = data.get("traces"), data.get("skipped")
-        pairs = isinstance(skipped, list) and all(isinstance(p, list) and [type(x) for x in p] == [str, str] for p in skipped)
-        if not isinstance(traces, list) or not isinstance(skipped, list) or not pairs:
-            raise FileFormatError(f'{path}: expected lists "traces" and "skipped"')
-        try:
-            return cls(tuple(map(Trace.from_json, traces)), tuple((pair[0], pair[1]) for pair in skipped))
-        except CircuitsError as error:
-            raise FileFormatError(f"{path}: {error}") from None
-
 
 def _interval(rows: Float[Tensor, "fact layer"]) -> tuple[Tensor, Tensor]:
     """The mean, and half the width of its 95 % interval: 0 for a single fact, which shows no spread."""
     errors = standard_error(rows, dim=0) if len(rows) > 1 else torch.zeros_like(rows[0])
     return rows.mean(dim=0), 1.96 * errors
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _tensor(values: object, axes: int) -> Tensor:
-    try:
-        tensor = torch.tensor(values, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        raise CircuitsError("a trace's probabilities are not an array of numbers") from None
-    if tensor.ndim != axes or not bool(tensor.isfinite().all()) or not tensor.numel():
-        raise CircuitsError(f"a trace's probabilities must be finite numbers on {axes} axes")
-    return tensor

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from circuits.errors import CircuitsError
+from circuits.files.pictures import draws
 from circuits.heads import HeadLabels
 from circuits.patching.tracing.attention_trace import EFFECTS, AttentionTrace
 from circuits.plots.style import BASELINE, BLUE, CAPTION, GREEN, INK, ORANGE, SIGNED, SKY, VERMILION, colour_bar, frame
@@ -26,6 +27,7 @@ _LOSS, _GAIN = VERMILION, BASELINE
 _MOST_ROWS = 40
 
 
+@draws(AttentionTrace)
 def attention_figure(trace: AttentionTrace, *, prompt: int = 0) -> Figure:
     """Draw one prompt: tokens downwards; to the left what attention points at (four tracings, shares), to the right what the
     answer loses when the token is taken away, in nats of its log-probability (grey: it gains).

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from circuits.errors import CircuitsError, NonFiniteError
+from circuits.files.pictures import draws
 from circuits.patching import Effects
 from circuits.plots.style import CAPTION, EMPTY, INK, NEGATIVE, POSITIVE, SIGNED, annotate, colour_bar, frame
 from circuits.plots.text import shortened, shown_token, wrapped
@@ -28,6 +29,7 @@ _SHARE = "share of the gap bridged (0 = nothing, 1 = all of it)"
 _SLOTS = {"<q>": "queries", "<k>": "keys", "<v>": "values", "<pattern>": "patterns"}
 
 
+@draws(Effects)
 def effects_figure(effects: Effects, *, title: str | None = None) -> Figure:
     """Draw effects in the form that their names allow.
 

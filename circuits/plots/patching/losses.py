@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from circuits.errors import CircuitsError
+from circuits.files.pictures import draws
 from circuits.patching import Ablation, Knockout, SelfRepair
 from circuits.plots.patching.effects import MOST_BARS, bars
 from circuits.plots.style import BLUE, FAINT, INK, ORANGE, SKY, VERMILION, frame
@@ -17,6 +18,7 @@ _CURVES = ((BLUE, "o", 4.0), (SKY, "s", 1.5), (VERMILION, "^", 1.5), (FAINT, "D"
 """Colour, marker and width: the first curve is seen behind the second, which is often the same."""
 
 
+@draws(Ablation)
 def ablation_figure(ablation: Ablation, *, title: str | None = None) -> Figure:
     """Draw how far the metric moves without each set of nodes, as bars with 95 % intervals, in the sets' order; of more than
     20 sets the 20 with the largest change. Negative = the nodes were helping a metric that is better when higher."""
@@ -37,6 +39,7 @@ def ablation_figure(ablation: Ablation, *, title: str | None = None) -> Figure:
     return bars(rows, heading, whole, count)
 
 
+@draws(SelfRepair)
 def self_repair_figure(*reports: SelfRepair, title: str | None = None) -> Figure:
     """Draw, for each layer and a panel a report, what it writes to the logit difference itself (direct), what is lost without
     it (total) and by how much later layers grow when it is gone (compensation), in logits, with 95 % intervals over prompts.
@@ -67,6 +70,7 @@ def self_repair_figure(*reports: SelfRepair, title: str | None = None) -> Figure
     return figure
 
 
+@draws(Knockout)
 def knockout_figure(knockout: Knockout, *, title: str | None = None) -> Figure:
     """Draw the relative change of the answer's probability by layer, a curve a source of attention that was blocked:
     −100 % = the answer needs it there, 0 = it makes no difference."""

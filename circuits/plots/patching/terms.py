@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from circuits.files.pictures import draws
 from circuits.patching.ablation.layers import LayerRemoval
 from circuits.patching.ablation.terms import Terms
 from circuits.plots.heads.tables import every
@@ -15,6 +16,7 @@ _COLOURS = {"loss": VERMILION, "direct": BLUE, "total": SKY, "compensation": ORA
 _PARTS = {"attention": "attention removed", "mlp": "MLP removed", "both": "both removed"}
 
 
+@draws(Terms)
 def terms_figure(terms: Terms, *, title: str | None = None) -> Figure:
     """Draw the loss (nats a token) with terms up to each order, with the model's own as a line; beside it, by how much the loss
     rises without each head's term of order 1 (of all orders measured, a panel each)."""
@@ -41,6 +43,7 @@ def terms_figure(terms: Terms, *, title: str | None = None) -> Figure:
     return figure
 
 
+@draws(LayerRemoval)
 def layer_removal_figure(removal: LayerRemoval, *, title: str | None = None) -> Figure:
     """Draw, a column for each removed part: above, the rise of the loss without each layer; below, the layer's direct effect on
     the true next token's logit, the total effect, and what later layers make up for."""

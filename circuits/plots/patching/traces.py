@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from circuits.errors import CircuitsError
+from circuits.files.pictures import draws
 from circuits.patching.tracing.results import ROLES, Trace, Traces
 from circuits.plots.style import BASELINE, BLUE, CAPTION, GREEN, ORANGE, SKY, VERMILION
 from circuits.plots.text import shortened, shown_token, wrapped
@@ -34,6 +35,7 @@ _STEPS, _GREY, _MARKED = 512, 0.005, 0.02
 """Colours of a scale, and the shares of it from which on a negative effect is grey, and has a minus."""
 
 
+@draws(Trace)
 def trace_figure(trace: Trace) -> Figure:
     """Draw one heatmap a kind of site: tokens downwards, the subject's with a star, layers to the right.
 
@@ -129,6 +131,7 @@ def _name_tokens(axes: Axes, trace: Trace, height: float, *, named: bool) -> Non
     axes.tick_params(axis="y", length=1.5, pad=1)
 
 
+@draws(Traces)
 def role_curves_figure(traces: Traces) -> Figure:
     """Draw average indirect effects over layers, a panel a kind and a curve a role, shaded by the 95 % interval over facts.
 

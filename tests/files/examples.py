@@ -1,0 +1,214 @@
+"""One small result of each kind, made by hand: awkward text, absent parts, negative numbers."""
+
+import torch
+
+from circuits.attribution import EdgeScores
+from circuits.graph import Circuit, Graph
+from circuits.heads.attention.attention_probe import AttentionProbe
+from circuits.heads.attention.labels import HeadLabels
+from circuits.heads.attention.tracing import TRACINGS
+from circuits.heads.compression import CompressedPart, Compression
+from circuits.heads.dynamics import TrainingCurves
+from circuits.heads.weight_tables.all_tables import Bigram, HeadSummary, Tables
+from circuits.heads.weight_tables.bugs import SkipTrigramBug
+from circuits.heads.weight_tables.skip_trigrams import SkipTrigram
+from circuits.heads.weight_tables.virtual import VirtualHead
+from circuits.lenses.comparison import LensComparison
+from circuits.lenses.direct.direct_logits import DirectLogits
+from circuits.lenses.lens import Lens
+from circuits.lenses.neurons.contexts import Context
+from circuits.lenses.neurons.memories import KeyValueAgreement
+from circuits.lenses.neurons.places import Places, Triggers
+from circuits.lenses.neurons.report import NeuronReport
+from circuits.lenses.tuned_lens import TunedLens
+from circuits.patching.ablation.ablation import Ablation
+from circuits.patching.ablation.layers import LayerRemoval
+from circuits.patching.ablation.self_repair import SelfRepair
+from circuits.patching.ablation.terms import Terms
+from circuits.patching.effects import Effects
+from circuits.patching.tracing.attention_trace import EFFECTS, AttentionTrace
+from circuits.patching.tracing.knockout import Knockout
+from circuits.patching.tracing.results import Trace, Traces
+from circuits.search.judging.curves import Curve
+from circuits.search.judging.verdict import Need, Removal, Verdict
+from circuits.statistics import Effect
+from circuits.tasks import BehaviourScores
+
+GRAPH = Graph(n_layers=2, n_heads=2, n_key_value_heads=1, d_mlp=8)
+TOKENS = ("<b>", " Paris &", "\n")
+SHA = "0f" * 32
+
+
+def numbers(*shape: int) -> torch.Tensor:
+    """Numbers of either sign that a float64 holds and a float32 does not."""
+    count = int(torch.tensor(shape).prod()) if shape else 1
+    return ((torch.arange(count, dtype=torch.float64) * 7 % 11 - 4) / 3).reshape(shape)
+
+
+def whole(*shape: int) -> torch.Tensor:
+    """Whole numbers from 0."""
+    return torch.arange(int(torch.tensor(shape).prod())).reshape(shape) % 3
+
+
+def effects() -> Effects:
+    names = ("a0.h0", "a0.h1", "a1.h0", "a1.h1")
+    about = {"metric": "logit_difference", "kind": "zero", "sizes": [1, 2]}
+    return Effects(
+        names, numbers(4, 2), torch.tensor([2.0, 3.0]).double(), numbers(2) - 1, "noising", ("<i>a</i>", "b"), about, 3
+    )
+
+
+def ablation() -> Ablation:
+    return Ablation(("a0.h0", "m1+a1.h1@2"), numbers(2, 3), numbers(3), ("a", "b", "c"), {"kind": "mean"}, 5)
+
+
+def self_repair() -> SelfRepair:
+    return SelfRepair("mlp", "resample", numbers(2, 3), numbers(2, 3) / 2, numbers(2, 3) / 3)
+
+
+def layer_removal() -> LayerRemoval:
+    parts = [numbers(2, 2, 3) / n for n in (1, 2, 3, 4)]
+    return LayerRemoval("mini", "mean", ("attention", "both"), numbers(3), whole(3) + 1, *parts, later=numbers(2, 2, 2))
+
+
+def terms(orders: int = 1) -> Terms:
+    return Terms("mini", "zero", numbers(3, 2) + 5, numbers(2) + 3, whole(2) + 2, numbers(orders, 2, 2), 6.25)
+
+
+def trace() -> Trace:
+    restored = {"states": numbers(3, 2, 2) / 10, "mlp": numbers(3, 2, 2) / 20}
+    return Trace("mini", SHA, "<b> Paris", TOKENS, (0, 1), " x", 0.75, numbers(2).abs() / 9, restored, 0.5, 10, 1)
+
+
+def traces() -> Traces:
+    return Traces((trace(),), (("a prompt", "a <reason>"),))
+
+
+def knockout() -> Knockout:
+    blocked = {"subject": numbers(2).abs() / 4, "last": numbers(2).abs() / 5}
+    return Knockout("mini", "<b> Paris", TOKENS, (0, 1), " x", 0.5, blocked, 3)
+
+
+def attention_trace() -> AttentionTrace:
+    tracings = {name: numbers(2, 4) / (at + 1) for at, name in enumerate(TRACINGS)}
+    lost = {f"{name}{unit}": numbers(2, 4) + at for at, name in enumerate(EFFECTS) for unit in ("", "_logit")}
+    tokens, places = ((*TOKENS, "d"), TOKENS), (3, 2)
+    about = {"answers": (" x", "y"), "log_probabilities": -numbers(2).abs(), "logits": numbers(2), "kind": "mean", "seed": 4}
+    return AttentionTrace("mini", SHA, tokens, (True, False), True, places, tracings=tracings, effects=lost, **about)
+
+
+def edge_scores() -> EdgeScores:
+    edges = GRAPH.edge_count
+    errors = torch.full((2, edges), torch.nan, dtype=torch.float64)
+    errors[0] = 0.25
+    about = {"method": "eap", "metric": "logit_difference"}
+    return EdgeScores.listed(GRAPH, numbers(2, edges), errors, labels=("subject", "<end>"), metadata=about)
+
+
+def circuit() -> Circuit:
+    edges = {"input->a0.h0<v>": None, "a0.h1->a1.h0<k>": 0.5, "a1.h0->logits": -1.5}
+    about = {"method": "eap", "task": "induction"}
+    return Circuit(GRAPH, edges, roles={"a0.h1": "<previous token>"}, metadata=about)
+
+
+def curve(draws: int = 2) -> Curve:
+    points = (Effect(0.25, 0.125, 0.5), Effect(0.75, 0.5, 1.0), Effect(1.0, 0.9, 1.1))
+    return Curve((0.1, 0.5, 1.0), (3, 14, 28), points, numbers(draws, 3), {"outside": "corrupt"})
+
+
+def verdict() -> Verdict:
+    removed, need = Removal(("a0.h0", "m1"), "greedy", 0.5, 0.25), Need("a1.h0", -0.5, ("m0",))
+    return Verdict(
+        3, 4, 0.125, 20, Effect(0.9, 0.8, 1.0), (0.1, -0.2), 1 / 3, (removed,), (need, Need("m1", 0.0)), None, {"seed": 1}
+    )
+
+
+def lens() -> Lens:
+    about = {"model": "mini", "weights_sha256": SHA, "rows": ("resid0", "resid1"), "kinds": ("residual", "nodes")}
+    flags = {"tuned": False, "answered": True, "mask": torch.tensor([[True, True], [False, True]])}
+    ids = {"ids": whole(2, 2), "targets": whole(2, 2), "depths": whole(2, 2), "followed": flags["mask"]}
+    rows = {name: numbers(2, 2, 2).abs() for name in ("entropy", "cross_entropy", "divergence", "probability", "logit")}
+    tops = {"rank": whole(2, 2, 2), "top_ids": whole(2, 2, 2, 1), "top_probabilities": numbers(2, 2, 2, 1).abs() / 4}
+    return Lens(**about, **flags, **ids, **rows, **tops, words=dict(enumerate(TOKENS)))
+
+
+def lens_comparison() -> LensComparison:
+    return LensComparison("mini", numbers(2, 3).abs() + 1, numbers(2, 3).abs(), 40)
+
+
+def tuned_lens() -> TunedLens:
+    return TunedLens(
+        "mini", SHA, numbers(2, 3, 3).float(), numbers(2, 3).float(), numbers(4, 2).float(), {"seed": 1, "steps": 4}
+    )
+
+
+def direct_logits() -> DirectLogits:
+    rows = ("input", "a0.h0", "a0.h1", "m0", "bias")
+    return DirectLogits("mini", rows, numbers(5, 2), numbers(2), ("x", "y"), (), False, (TOKENS, TOKENS), numbers(2, 2, 3))
+
+
+def triggers(lowest: bool = True) -> Triggers:
+    places = Places(numbers(3, 2).float(), whole(3, 2), whole(3, 2) + 1)
+    least = Places(-numbers(3, 2).float(), whole(3, 2), whole(3, 2) + 1) if lowest else None
+    about = (
+        torch.tensor([0, 0, 1]),
+        torch.tensor([2, 7, 1]),
+        places,
+        least,
+        30,
+        numbers(3).float(),
+        numbers(3).abs().float() / 2,
+    )
+    return Triggers("mini", SHA, *about)
+
+
+def neuron_report() -> NeuronReport:
+    place = Context(1.5, 2, 1, TOKENS, 1, (0.5, 1.5, 0.0), None)
+    named = ((" the", 0.5), ("\n", -0.25))
+    about = {"places": 30, "mean": 0.125, "active": 0.25, "norm": 2.0, "raises": named, "lowers": named, "through": None}
+    ends = {"keys": {"input": (named, named)}, "writers": (("a0.h1", 0.5),), "readers": (("m1.n3", -0.5),)}
+    return NeuronReport("mini", SHA, "m0.n7", (place,), (), **about, **ends)
+
+
+def agreement() -> KeyValueAgreement:
+    shares = dict.fromkeys(("share", "chance", "low", "high"), (0.25, 0.5))
+    within = {f"{name}_within": (0.5, 0.75) for name in shares}
+    return KeyValueAgreement("mini", (0, 1), (12, 9), **shares, **within, k=10, permutations=20, seed=1)
+
+
+def behaviour_scores() -> BehaviourScores:
+    values = {"model": torch.tensor([1.0, 0.0, 0.5]).double(), "chance": torch.tensor([0.5, 0.5, 0.5]).double()}
+    notes = {"model": "accuracy", "chance": "a coin"}
+    return BehaviourScores("mini", "minimal pairs", ("a", "<b>", "c"), ("one", "two", "one"), values, notes)
+
+
+def compression() -> Compression:
+    parts = (CompressedPart("a0.h0", "qk", 2, 0.001, 96), CompressedPart("a0.h0", "ov", 3, -0.001, 144))
+    return Compression("mini", 8, 0.01, 60, 2.5, 2.625, parts, 1024)
+
+
+def training_curves() -> TrainingCurves:
+    curves = {"prefix_matching": numbers(4).abs() / 3, "loss": 5 - numbers(4)}
+    return TrainingCurves("mini", (0, 10, 20, 40), curves, "a1.h0", "a0.h1")
+
+
+def head_labels() -> HeadLabels:
+    tables = {name: numbers(2, 2, 2).abs() / 3 for name in ("accuracy", "errors", "gain_errors", "p_values")}
+    rows = {"counts": whole(2) + 50, "offsets": whole(2) - 1, "baseline": numbers(2).abs(), "baseline_errors": numbers(2).abs()}
+    about = {"sentences": 9, "left_out": {"too long": 1, "words": 0}, "seed": 2}
+    return HeadLabels("mini", SHA, (("nsubj", "head"), ("obj", "dependent")), **rows, **tables, **about)
+
+
+def attention_probe() -> AttentionProbe:
+    parts = {"all": (0.5, 0.01), "earlier": (0.25, 0.02), "later": (0.75, 0.03)}
+    scores = {name: dict(parts) for name in ("probe", "offset", "uniform")}
+    about = {"counts": {"all": 9, "earlier": 4, "later": 5}, "offset": -1, "train_words": 40, "loss": 1.25, "sentences": 7}
+    return AttentionProbe("mini", SHA, numbers(2, 2), numbers(2, 2) + 1, scores, **about, left_out={"words": 0}, seed=3)
+
+
+def tables() -> Tables:
+    one, two = SkipTrigram("a0.h1", 0, 1, 2, 1.5, 0.5, 3.0), SkipTrigram("a0.h1", 0, 2, 1, 0.5, 0.25, 2.0)
+    bug = SkipTrigramBug((one, two), (two, one), 0.75, 0.5)
+    virtual = (VirtualHead("a0.h0", "a1.h1", 2.0, 0.5, 0.25, -0.5, 1, 2), VirtualHead("a0.h1", "a1.h1", 1.0, 0.5, 0.25, 0.5))
+    parts = ((Bigram(0, 1, -0.5),), (HeadSummary("a0.h0", 0.5, -0.5),), (one, two), (bug,), virtual)
+    return Tables("mini", True, False, 100, 1.5, *parts, words=dict(enumerate(TOKENS)))
