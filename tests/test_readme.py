@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import HANGS
+
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 _NUMBER = re.compile(r"\d+\.\d+")
 
@@ -22,7 +24,7 @@ def block(language: str) -> str:
 @pytest.mark.parametrize(("code", "text", "file"), [("python", "text", "induction.json"), ("py", "console", "found.mib.json")])
 def test_the_python_prints_what_the_readme_says(code: str, text: str, file: str, tmp_path: Path) -> None:
     line = [sys.executable, "-c", block(code)]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=HANGS, check=True)
     said, got = block(text), done.stdout
     assert _NUMBER.sub("#", got) == _NUMBER.sub("#", said)
     numbers = [[float(number) for number in _NUMBER.findall(text)] for text in (got, said)]

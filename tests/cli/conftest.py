@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from circuits.cli import app
 from circuits.graph import Circuit, Graph
+from tests import HANGS
 from tests.models import checkpoints
 
 
@@ -54,7 +55,7 @@ def process() -> Command:
 
     def run(*arguments: object) -> Answer:
         line = [sys.executable, "-m", "circuits", *map(str, arguments)]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(line, capture_output=True, text=True, timeout=HANGS, check=False)
         return Answer(done.returncode, done.stdout, done.stderr)
 
     return run

@@ -16,6 +16,7 @@ from circuits.cli.output import default_directory, staged
 from circuits.cli.progress import ProgressBars
 from circuits.errors import FileFormatError
 from circuits.graph import Circuit
+from tests import HANGS
 from tests.cli.conftest import Command
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -41,7 +42,7 @@ def test_help_teaches_by_example(command: Command) -> None:
 def test_help_and_version_import_nothing_heavy(option: str) -> None:
     """That is what makes them quick; the seconds themselves are the machine's, and those of what else it does."""
     line = [sys.executable, "-X", "importtime", "-m", "circuits", option]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=HANGS, check=True)
     imported = {told.rpartition("|")[2].strip().partition(".")[0] for told in done.stderr.splitlines()}
     assert {"circuits", "typer"} <= imported
     heavy = {"torch", "transformers", "transformer_lens", "matplotlib", "pandas", "networkx", "numpy", "safetensors"}

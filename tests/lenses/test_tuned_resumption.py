@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +44,15 @@ def test_stopped_and_gone_on_with_is_the_same_to_the_byte(tmp_path: Path, stops:
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As in the processes that are killed: the same bytes are promised for the same number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def killed_after(steps: int, rest: float, train_on: Callable[[Callable[[str, int, int], None]], object]) -> bool:
     """Train in a process that is killed some seconds after so many steps; whether it was still at it."""
     reading, writing = os.pipe()
@@ -69,6 +78,7 @@ def killed_after(steps: int, rest: float, train_on: Callable[[Callable[[str, int
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.usefixtures("one_thread")
 def test_killed_fifty_times_and_gone_on_with_is_the_same_to_the_byte(tmp_path: Path) -> None:
     model, batch = random_model(3)
     path, whole, rng = tmp_path / "killed.safetensors", tmp_path / "whole.safetensors", random.Random(0)

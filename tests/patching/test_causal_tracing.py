@@ -14,6 +14,7 @@ from circuits.patching.engine.base import Base
 from circuits.patching.tracing.causal import KINDS, SEVERED, Cells
 from circuits.tasks import mini_facts
 from experiments.benchmarks.patching_work import RomeLoop, Tracing
+from tests import HANGS
 
 
 @pytest.fixture(scope="module")
@@ -172,5 +173,5 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 patch_nodes(model, pairs, metrics.logit_difference, names, budget=2**20 * 64)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=HANGS)
     assert int(done.stdout) / 1024 <= 64
