@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from circuits.errors import ModelError, NonFiniteError
 from circuits.models.loading.families import NATIVE, Family, activation_of, find_family
+from circuits.models.loading.unread import Recorded
 from circuits.models.weights import MLP, Attention, Block, Norm, Rotary, Weights
+
+_READ_FOR_US = ("num_attention_heads", "max_position_embeddings")
+"""What TransformerLens reads of every configuration and the shapes of tensors do not tell: `bridge.cfg` says it here."""
 
 
 @dataclasses.dataclass
@@ -21,6 +25,7 @@ class _Checkpoint:
     family: Family
     tensors: dict[str, Tensor]
     claimed: set[str]
+    epsilons: set[float]
 
     def get(self, name: str) -> Tensor | None:
         """The tensor of that name, marked as claimed, or None."""
@@ -38,17 +43,18 @@ def architecture_of(bridge: Any) -> str:
     return str(bridge.cfg.architecture or type(bridge.original_model).__name__)
 
 
-def extract_weights(bridge: Any) -> Weights:
-    """The record of a bridge's model, raw or in compatibility mode, sharing its storage where the layout allows.
+def extract_weights(bridge: Any, read: set[str] | None = None) -> Weights:
+    """The record of a bridge's model, raw or in compatibility mode, sharing its storage where the layout allows. The names of
+    the configuration values that switches read are added to `read`.
 
     Raises ModelError naming the part or tensor that is not represented, NonFiniteError naming a tensor with NaN or
     infinity in it.
     """
     architecture = architecture_of(bridge)
     native = architecture == NATIVE
-    config = bridge.cfg if native else bridge.original_model.config
+    config = bridge.cfg if native else Recorded(bridge.original_model.config, set() if read is None else read)
     family = _native_family(config) if native else find_family(architecture, config)
-    checkpoint = _Checkpoint(bridge, family, dict(bridge.state_dict()), set())
+    checkpoint = _Checkpoint(bridge, family, dict(bridge.state_dict()), set(), set())
     blocks = tuple(_block(checkpoint, config, layer, native) for layer in range(bridge.cfg.n_layers))
     embedding, unembedding = checkpoint.get("embed.weight"), checkpoint.get("unembed.weight")
     if embedding is None or unembedding is None:
@@ -72,6 +78,8 @@ def extract_weights(bridge: Any) -> Weights:
         causal=bridge.cfg.attention_dir == "causal",
         logit_soft_cap=family.logit_soft_cap(config),
     )
+    if isinstance(config, Recorded):
+        config.note(*_READ_FOR_US, values=checkpoint.epsilons)
     if unclaimed := checkpoint.unclaimed():
         raise ModelError(f"{architecture}: the tensor {unclaimed[0]} is not represented ({len(unclaimed)} such tensors)")
     _refuse_non_finite(weights)
@@ -165,6 +173,7 @@ def _norm(
     if weight is not None and offset:
         weight = weight + offset
     eps = next((getattr(module, a) for a in ("eps", "variance_epsilon") if hasattr(module, a)), 1e-5)
+    checkpoint.epsilons.add(float(eps))
     return Norm(kind=kind or checkpoint.family.norm, weight=weight, bias=bias, eps=float(eps))
 
 

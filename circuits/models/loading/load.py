@@ -10,7 +10,9 @@ import torch
 from circuits.errors import ModelError, NonFiniteError
 from circuits.models.forward import forward
 from circuits.models.loading.extract import architecture_of, extract_weights
+from circuits.models.loading.families import NATIVE
 from circuits.models.loading.sources import boot, check_configuration, check_device, resolve
+from circuits.models.loading.unread import suspects
 from circuits.models.model import Model
 from circuits.models.tokens import TokenBatch
 from circuits.models.weights import Weights
@@ -65,8 +67,20 @@ def verify(weights: Weights, bridge: Any) -> None:
     if not difference <= tolerance:
         raise ModelError(
             f"{architecture_of(bridge)}: log-probabilities differ from the original's by {difference:.2g} "
-            f"(allowed {tolerance:.2g}): some part of this model is not represented; please report its configuration"
+            f"(allowed {tolerance:.2g}): some part of this model is not represented{_suspects(bridge)}; "
+            "please report its configuration"
         )
+
+
+def _suspects(bridge: Any) -> str:
+    """What to look at in the configuration of a model that computes something else; nothing for native models, whose
+    configuration is read whole."""
+    if architecture_of(bridge) == NATIVE:
+        return ""
+    read: set[str] = set()
+    extract_weights(bridge, read)
+    original = bridge.original_model
+    return f" ({suspects(original.config, read, type(original))})"
 
 
 def _model_from(bridge: Any, *, name: str, make_bridge: Callable[[], Any]) -> Model:
