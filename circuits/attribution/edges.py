@@ -1,13 +1,14 @@
 """Edge attribution patching: what every edge of heads and MLPs would do to a metric, to first order."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.attribution.batches import Batch, batches
 from circuits.attribution.gradients import Gradients, gradients, slot_readings
 from circuits.attribution.points import Point, points
 from circuits.attribution.relevance import relevance
@@ -16,7 +17,7 @@ from circuits.attribution.writers import deltas
 from circuits.errors import CircuitsError, MemoryBudgetError, NonFiniteError
 from circuits.graph import Node
 from circuits.graph.places import reads_from
-from circuits.models import Model, Run
+from circuits.models import Edit, Model, Run
 from circuits.patching.engine.base import held_nodes, plain_run
 from circuits.patching.engine.sites import Positions, differing, position_masks
 from circuits.patching.engine.sweep import BUDGET
@@ -24,7 +25,7 @@ from circuits.patching.nodes import about
 from circuits.progress import Progress, silent
 from circuits.statistics import standard_error
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric, of_prompts
+from circuits.tasks.metrics import AnyMetric, Metric, fitted
 
 Method = Literal["eap", "eap-ig", "eap-ig-activations", "relp", "exact"]
 KEPT = 20_000
@@ -34,7 +35,7 @@ KEPT = 20_000
 def attribute_edges(
     model: Model,
     pairs: PromptPairs,
-    metric: Metric,
+    metric: AnyMetric,
     *,
     method: Method = "eap-ig",
     steps: int = 5,
@@ -71,19 +72,21 @@ def attribute_edges(
         return attribute_neuron_edges(model, pairs, metric, method=method, steps=steps, **where)
     if without and method not in ("eap", "eap-ig"):
         raise CircuitsError(f"nodes can be left out with eap and eap-ig, not with {method}")
+    metric = fitted(metric, model, pairs, gradient=method != "exact")
     gone = [model.graph().node(name) for name in without]
     if method == "exact":
         return _exact(model, pairs, metric, positions, budget, progress)
     masks = position_masks(pairs, positions)
     total = _Total.empty(model, masks)
     report = progress or silent
-    step = prompts_at_once(model, pairs, budget)
-    for start in range(0, len(pairs), step):
-        report("attributing edges", start, len(pairs))
-        rows = slice(start, start + step)
-        part = pairs[rows]
-        chosen = [mask[start : start + step] for mask in masks.values()]
-        total.add(_part(model, part, of_prompts(metric, rows), method, steps, chosen, gone, budget))
+
+    def runs(part: PromptPairs) -> Iterator[tuple[Edit, ...]]:
+        return (point.edits for point in _runs(model, part, method, steps, gone).points)
+
+    for batch in batches(model, pairs, metric, prompts_at_once(model, pairs, budget), runs):
+        report("attributing edges", batch.rows.start, len(pairs))
+        chosen = [mask[batch.rows] for mask in masks.values()]
+        total.add(_part(model, batch, method, steps, chosen, gone, budget))
     report("attributing edges", len(pairs), len(pairs))
     details = about(model, metric, method=method, steps=steps if "ig" in method else 1, prompts=len(pairs))
     return total.scores(model, details)
@@ -133,30 +136,41 @@ class _Total:
         return EdgeScores.dense(model.graph(), mean, errors, labels=self.labels, metadata=details)
 
 
-def _part(
-    model: Model,
-    pairs: PromptPairs,
-    metric: Metric,
-    method: Method,
-    steps: int,
-    chosen: list[Tensor],
-    gone: list[Node],
-    budget: int,
-) -> Tensor:
-    """Scores of some prompts, `[label prompt writer reader]`."""
-    graph = model.graph()
-    size = (len(chosen), len(pairs), graph.writer_count, graph.reader_count)
-    scores = torch.zeros(size, dtype=model.dtype, device=model.device)
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Runs:
+    """The clean run (None where the only gradient run is just that), the corrupt one, and where gradients are taken."""
+
+    own: Run | None
+    other: Run
+    points: Iterable[Point]
+
+
+def _runs(model: Model, pairs: PromptPairs, method: Method, steps: int, gone: list[Node]) -> _Runs:
     other = plain_run(model, pairs.corrupt)
     held = held_nodes(other, gone)
-    if method == "relp" or (method == "eap" and not held):  # the gradient run is the clean run
-        found = (relevance if method == "relp" else gradients)(model, pairs, metric, pairs.clean)
-        _add(scores, model, pairs, found.run, other, found, Point(), chosen, budget)
-        return scores
+    if method == "relp" or (method == "eap" and not held):
+        return _Runs(None, other, (Point(),))
     own = plain_run(model, pairs.clean, held)
-    for point in (Point(),) if method == "eap" else points(model, own, other, method, steps):
-        found = gradients(model, pairs, metric, pairs.clean, (*point.edits, *held))
-        _add(scores, model, pairs, own, other, found, point, chosen, budget)
+    found = (Point(),) if method == "eap" else points(model, own, other, method, steps)
+    return _Runs(own, other, (dataclasses.replace(point, edits=(*point.edits, *held)) for point in found))
+
+
+def _part(
+    model: Model, batch: Batch, method: Method, steps: int, chosen: list[Tensor], gone: list[Node], budget: int
+) -> Float[Tensor, "label prompt writer reader"]:
+    """Scores of some prompts."""
+    graph, pairs = model.graph(), batch.pairs
+    size = (len(chosen), len(pairs), graph.writer_count, graph.reader_count)
+    scores = torch.zeros(size, dtype=model.dtype, device=model.device)
+    runs = _runs(model, pairs, method, steps, gone)
+    for place, point in enumerate(runs.points):
+        reading = batch.reading(place)
+        if method == "relp":
+            found = relevance(model, reading, pairs.clean)
+        else:
+            found = gradients(model, reading, pairs.clean, point.edits)
+        own = found.run if runs.own is None else runs.own
+        _add(scores, model, pairs, own, runs.other, found, point, chosen, budget)
     return scores
 
 

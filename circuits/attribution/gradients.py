@@ -15,17 +15,15 @@ from circuits.models.layers import SLOTS, Geometry, Slot, activate, headed, norm
 from circuits.models.weights import MLP, Attention, Norm
 from circuits.patching.engine.base import refuse_non_finite
 from circuits.patching.engine.reading import Reading
-from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gradients:
-    """A run (detached) and the gradients of the sum of its prompts' metric. Gradients by q, k, v and neurons are those by
-    `Run.q` and its like; `mlp` and `final` are those by the residual stream as an MLP or the logits alone read it."""
+    """A run (detached) and the gradients of the sum of what was read (`scores`). Gradients by q, k, v and neurons are those
+    by `Run.q` and its like; `mlp` and `final` are those by the residual stream as an MLP or the logits alone read it."""
 
     run: Run
-    scores: Float[Tensor, " prompt"]
+    scores: Float[Tensor, " scored"]
     q: tuple[Float[Tensor, "prompt position head d_head"], ...]
     k: tuple[Float[Tensor, "prompt position group d_head"], ...]
     v: tuple[Float[Tensor, "prompt position group d_head"], ...]
@@ -38,19 +36,18 @@ class Gradients:
     """Whether norms were held at their scale, so that nothing flows through it."""
 
 
-def gradients(model: Model, pairs: PromptPairs, metric: Metric, tokens: TokenBatch, edits: tuple[Edit, ...] = ()) -> Gradients:
-    """Run `tokens` (of the clean or of the corrupt prompts), with edits, and go back from the metric once. Raises
-    NonFiniteError where the metric or a gradient is not a number."""
+def gradients(model: Model, reading: Reading, tokens: TokenBatch, edits: tuple[Edit, ...] = ()) -> Gradients:
+    """Run `tokens` (of the clean or of the corrupt prompts), with edits, and go back once from the metric that is read.
+    Raises NonFiniteError where the metric or a gradient is not a number."""
     if not any(isinstance(edit.value, Tensor) and edit.value.requires_grad for edit in edits):
         edits = (Edit("input", lambda x: x.detach().requires_grad_(True)), *edits)
     with torch.enable_grad():
         run = forward(model.weights, tokens, edits=compile_edits(edits, model.graph()), keep="reads", logits=False)
-        reading = Reading.of(metric, pairs)
         scores = reading.scores(model.weights, reading.at_columns(run.residuals[-1])[None])[0]
         return back_from(scores, run)
 
 
-def back_from(scores: Float[Tensor, " prompt"], run: Run, *, held_norms: bool = False) -> Gradients:
+def back_from(scores: Float[Tensor, " scored"], run: Run, *, held_norms: bool = False) -> Gradients:
     """The gradients of a metric of a run that kept its reads."""
     mlps = tuple(read.mlp for read in run.reads if read.mlp is not None)
     wanted = (*run.q, *run.k, *run.v, *run.z, *mlps, *run.neurons, run.residuals[0], run.residuals[-1])

@@ -1,13 +1,14 @@
 """Edge attribution between single neurons, heads, input and logits: every edge is scored, the largest are kept."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import einops
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from circuits.attribution.batches import batches
 from circuits.attribution.blocks import Readers, Scorer, Writers
 from circuits.attribution.edges import KEPT, prompts_at_once
 from circuits.attribution.gradients import Gradients, gradients, neuron_slopes, slot_readings, unit_and_scale
@@ -16,7 +17,7 @@ from circuits.attribution.scores import EdgeScores
 from circuits.attribution.topk import Largest
 from circuits.attribution.writers import head_writing, neuron_writing
 from circuits.errors import CircuitsError, MemoryBudgetError
-from circuits.models import Model, Run
+from circuits.models import Edit, Model, Run
 from circuits.models.folding import behind_norm, through_norm
 from circuits.models.forward import SLOTS
 from circuits.models.weights import MLP, Block
@@ -25,7 +26,7 @@ from circuits.patching.engine.sites import differing
 from circuits.patching.nodes import about
 from circuits.progress import Progress, silent
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric, of_prompts
+from circuits.tasks.metrics import AnyMetric, Metric, fitted
 
 NEURON_BUDGET = 2**29
 """Bytes that may be held above the model, unless a call says otherwise."""
@@ -41,7 +42,7 @@ or "q", "k", "v" where a norm joins heads; "in", "gate", "final") times the step
 def attribute_neuron_edges(
     model: Model,
     pairs: PromptPairs,
-    metric: Metric,
+    metric: AnyMetric,
     *,
     method: str = "eap-ig",
     steps: int = 5,
@@ -56,7 +57,7 @@ def attribute_neuron_edges(
     `budget` bounds the bytes above the model; where the slopes of all layers do not fit, gradients are taken once for each
     group of layers that does. Raises NonFiniteError, MemoryBudgetError, and CircuitsError for options that do not exist.
     """
-    steps = _checked(method, steps, keep)
+    steps, metric = _checked(method, steps, keep), fitted(metric, model, pairs, gradient=True)
     graph = model.graph(neurons=True)
     wide = torch.float32 if model.dtype in (torch.bfloat16, torch.float16) else model.dtype
     bands = _bands(model, pairs, steps, min(keep, graph.edge_count), budget, wide)
@@ -130,15 +131,19 @@ def _gather(
         lists += [[]] if step == len(lists) else []
         lists[step].append(value[kept].to(dtype))
 
-    at_once = prompts_at_once(model, pairs, budget // 2)
-    for start in range(0, len(pairs), at_once):
-        some, own_metric = pairs[start : start + at_once], of_prompts(metric, slice(start, start + at_once))
-        kept = _rows(model, some)
+    def points_of(own: Run, other: Run) -> Iterable[Point]:
+        return [Point()] if method == "eap" else points(model, own, other, method, steps)
+
+    def runs(some: PromptPairs) -> Iterator[tuple[Edit, ...]]:
+        return (point.edits for point in points_of(plain_run(model, some.clean), plain_run(model, some.corrupt)))
+
+    for batch in batches(model, pairs, metric, prompts_at_once(model, pairs, budget // 2), runs):
+        some, kept = batch.pairs, _rows(model, batch.pairs)
         own, other = plain_run(model, some.clean), plain_run(model, some.corrupt)
         for name, layer, value in _changes(own, other, layers.stop):
             put(name, layer, 0, value, kept)
-        for step, point in enumerate([Point()] if method == "eap" else points(model, own, other, method, steps)):
-            found = gradients(model, some, own_metric, some.clean, point.edits)
+        for step, point in enumerate(points_of(own, other)):
+            found = gradients(model, batch.reading(step), some.clean, point.edits)
             weight = point.weight / len(pairs)
             put("final", 0, step, found.final * weight, kept)
             for layer in layers:

@@ -1,26 +1,28 @@
 """Attribution patching of nodes: what taking one node from the corrupt prompts would do, to first order."""
 
+from collections.abc import Iterator
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.attribution.batches import batches
 from circuits.attribution.edges import prompts_at_once
 from circuits.attribution.gradients import Gradients, gradients
 from circuits.attribution.points import points
 from circuits.attribution.relevance import relevance
 from circuits.errors import CircuitsError
-from circuits.models import Model, Run
+from circuits.models import Edit, Model, Run
 from circuits.patching.effects import Effects, effects_of
 from circuits.patching.engine.base import plain_run
-from circuits.patching.engine.reading import Reading
+from circuits.patching.engine.reading import Reading, read_within
 from circuits.patching.engine.sites import differing
 from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
 from circuits.progress import Progress, silent
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric, of_prompts
+from circuits.tasks.metrics import AnyMetric, fitted
 
 NodeMethod = Literal["eap", "eap-ig", "relp"]
 
@@ -28,7 +30,7 @@ NodeMethod = Literal["eap", "eap-ig", "relp"]
 def attribute_nodes(
     model: Model,
     pairs: PromptPairs,
-    metric: Metric,
+    metric: AnyMetric,
     *,
     method: NodeMethod = "eap-ig",
     steps: int = 5,
@@ -43,29 +45,35 @@ def attribute_nodes(
     not exist."""
     if method not in get_args(NodeMethod):
         raise CircuitsError(f"unknown method {method!r}: there are {', '.join(get_args(NodeMethod))}")
+    metric = fitted(metric, model, pairs, gradient=True)
     report = progress or silent
-    step, parts, ends = prompts_at_once(model, pairs, budget), [], []
-    for start in range(0, len(pairs), step):
-        report("attributing nodes", start, len(pairs))
-        part, some = pairs[start : start + step], of_prompts(metric, slice(start, start + step))
+    parts, finals = [], []
+
+    def runs(part: PromptPairs) -> Iterator[tuple[Edit, ...]]:
+        if method != "eap-ig":
+            return iter([()])
+        ends = plain_run(model, part.clean), plain_run(model, part.corrupt)
+        return (point.edits for point in points(model, *ends, method, steps))
+
+    for batch in batches(model, pairs, metric, prompts_at_once(model, pairs, budget), runs):
+        report("attributing nodes", batch.rows.start, len(pairs))
+        part = batch.pairs
         other, mask = plain_run(model, part.corrupt), differing(part, causal=model.weights.causal)
         if method == "eap-ig":
             own, moved = plain_run(model, part.clean), torch.zeros(())
-            for point in points(model, own, other, method, steps):
-                found = gradients(model, part, some, part.clean, point.edits)
+            for place, point in enumerate(points(model, own, other, method, steps)):
+                found = gradients(model, batch.reading(place), part.clean, point.edits)
                 moved = moved + _moved(own, other, found, mask, neurons) * point.weight
         else:  # the gradient run is the clean run
-            found = (relevance if method == "relp" else gradients)(model, part, some, part.clean)
+            found = (relevance if method == "relp" else gradients)(model, batch.reading(0), part.clean)
             own, moved = found.run, _moved(found.run, other, found, mask, neurons)
-        reading = Reading.of(some, part)
-        scores = [reading.scores(model.weights, reading.at_columns(run.residuals[-1])[None])[0] for run in (own, other)]
-        parts.append(scores[0] + moved)
-        ends.append(torch.stack(scores))
+        parts.append(moved)
+        finals.append(torch.stack([Reading.of(metric, part).at_columns(run.residuals[-1]) for run in (own, other)]))
     report("attributing nodes", len(pairs), len(pairs))
-    clean, corrupt = torch.cat(ends, dim=1)
+    clean, corrupt = read_within(budget, metric, pairs, model.weights, torch.cat(finals, dim=1))
     names = [str(node) for node in model.graph(neurons=neurons).nodes() if node.kind != "logits"]
     details = about(model, metric, patched="nodes", method=method, estimated=True)
-    return effects_of(names, torch.cat(parts, dim=1), (clean, corrupt), pairs, "noising", details, seed)
+    return effects_of(names, clean + torch.cat(parts, dim=1), (clean, corrupt), pairs, "noising", details, seed)
 
 
 def _moved(own: Run, other: Run, found: Gradients, mask: Tensor, neurons: bool) -> Float[Tensor, "node prompt"]:

@@ -18,16 +18,13 @@ from circuits.models.layers import activate, linear, mix, norm_scale
 from circuits.models.run import Reads
 from circuits.models.weights import MLP, Attention, Block, Norm, Weights
 from circuits.patching.engine.reading import Reading
-from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
 
 
-def relevance(model: Model, pairs: PromptPairs, metric: Metric, tokens: TokenBatch) -> Gradients:
-    """Gradients of the metric by the rules above; those by queries and keys are zero. Raises NonFiniteError."""
+def relevance(model: Model, reading: Reading, tokens: TokenBatch) -> Gradients:
+    """Gradients by the rules above of the metric that is read; those by queries and keys are zero. Raises NonFiniteError."""
     weights = model.weights
     with torch.no_grad():
         plain = forward(weights, model.prepare(tokens), keep="patterns", logits=False)
-    reading = Reading.of(metric, pairs)
     with torch.enable_grad():
         run = _linearised(weights, plain)
         final = reading.at_columns(run.residuals[-1])

@@ -107,7 +107,7 @@ class Asked:
 
 def named(metric: Metric) -> str:
     """A metric's name in words."""
-    return getattr(metric, "__name__", "metric").replace("_", " ")
+    return metric.name.replace("_", " ")
 
 
 def standing(verdict: Verdict) -> str:

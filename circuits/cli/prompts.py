@@ -130,9 +130,7 @@ def metric_of(name: str, model: Model, pairs: PromptPairs) -> Metric:
     if name != "kl":
         return getattr(metrics, name)
     reference = answer_logits(model.run(pairs.clean, keep="logits"), pairs).detach()
-    metric = metrics.kl_divergence(reference)
-    metric.__name__ = "kl_divergence"
-    return metric
+    return metrics.kl_divergence(reference)
 
 
 def names_of(text: str) -> list[str]:

@@ -16,7 +16,7 @@ from circuits.patching.engine.sites import Positions, Site, differing, find_site
 from circuits.patching.engine.sweep import BUDGET, Sweep
 from circuits.progress import Progress
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metrics import AnyMetric, Metric, fitted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,13 +47,13 @@ def both_runs(
 
 def about(model: Model, metric: Metric, **more: Any) -> dict[str, Any]:
     """What every result says of where it came from."""
-    return {"model": model.name, "weights_sha256": model.fingerprint, "metric": metric.__name__, **more}
+    return {"model": model.name, "weights_sha256": model.fingerprint, "metric": metric.name, **more}
 
 
 def patch_nodes(
     model: Model,
     pairs: PromptPairs,
-    metric: Metric,
+    metric: AnyMetric,
     nodes: str | Sequence[str] | None = None,
     *,
     positions: Positions = None,
@@ -70,6 +70,7 @@ def patch_nodes(
     is that of the bootstrap. Raises GraphError and PromptError for names and pairs that do not fit, MemoryBudgetError.
     """
     sites, masks = find_sites(model, nodes), position_masks(pairs, positions)
+    metric = fitted(metric, model, pairs)
     pair = both_runs(model, pairs, metric, direction, budget=budget)
     names = [f"{site.name}@{label}" if label else site.name for site in sites for label in masks]
     variants = _Variants(pair, sites, masks)

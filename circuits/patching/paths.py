@@ -15,7 +15,7 @@ from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import Pair, about, both_runs
 from circuits.progress import Progress
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metrics import AnyMetric, fitted
 
 WHAT = "patching edges"
 
@@ -23,7 +23,7 @@ WHAT = "patching edges"
 def patch_edges(
     model: Model,
     pairs: PromptPairs,
-    metric: Metric,
+    metric: AnyMetric,
     edges: Sequence[str | Edge] | None = None,
     *,
     positions: Positions = None,
@@ -46,6 +46,7 @@ def patch_edges(
     graph = model.graph(neurons=neurons)
     total = len(masks) * (graph.edge_count if edges is None else len(edges))
     groups = _every_edge(graph) if edges is None else _by_writer(model, edges)
+    metric = fitted(metric, model, pairs)
     pair = both_runs(model, pairs, metric, direction, budget=budget)
     names: list[str] = []
 
@@ -95,7 +96,7 @@ def _graph_for(model: Model, kinds: set[str]) -> Graph:
 def patch_path(
     model: Model,
     pairs: PromptPairs,
-    metric: Metric,
+    metric: AnyMetric,
     path: Sequence[str] | Sequence[Sequence[str]],
     *,
     freeze_mlps: bool = False,
@@ -119,6 +120,7 @@ def patch_path(
     wants_neurons = any(".n" in str(name) for one in paths for name in one)
     graph = model.graph(neurons=wants_neurons)
     parsed = [Path.parse(graph, [str(name) for name in one]) for one in paths]
+    metric = fitted(metric, model, pairs)
     pair, masks = both_runs(model, pairs, metric, direction, budget=budget), position_masks(pairs, positions)
     names = [f"{one.name}@{label}" if label else one.name for one in parsed for label in masks]
     parts = (_path_variants(pair, graph, one, masks, freeze_mlps) for one in parsed)

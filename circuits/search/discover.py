@@ -20,7 +20,7 @@ from circuits.search.pruning import prune_edges
 from circuits.search.screening import Screening, screen_then_verify
 from circuits.search.shrinking import shrink
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metrics import AnyMetric, Metric, Relative, fitted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +52,12 @@ class Discovery:
 def split(pairs: PromptPairs, seed: int = 0) -> tuple[PromptPairs, PromptPairs]:
     """Two halves of the pairs, drawn at random: one to search on, one to judge on; pairs with the same clean prompt stay
     together. Raises PromptError where all pairs have one clean prompt."""
+    first, rest = _halves(pairs, seed)
+    return pairs[first], pairs[rest]
+
+
+def _halves(pairs: PromptPairs, seed: int) -> tuple[list[int], list[int]]:
+    """The rows of the two halves."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for row, ids in enumerate(pairs.clean.ids.tolist()):
         groups.setdefault(tuple(ids), []).append(row)
@@ -62,13 +68,13 @@ def split(pairs: PromptPairs, seed: int = 0) -> tuple[PromptPairs, PromptPairs]:
     first, rest = drawn[0].copy(), drawn[1:]
     while len(rest) > 1 and len(first) < (len(pairs) + 1) // 2:
         first += rest.pop(0)
-    return pairs[sorted(first)], pairs[sorted(row for group in rest for row in group)]
+    return sorted(first), sorted(row for group in rest for row in group)
 
 
 def discover(
     model: Model,
     pairs: PromptPairs,
-    metric: Metric,
+    metric: AnyMetric,
     *,
     method: Method = "eap-ig",
     edges: int = 100,
@@ -97,8 +103,14 @@ def discover(
         raise CircuitsError("edges of single neurons are scored by eap and eap-ig, without exact verification")
     if verify and method in ("acdc", "exact", "prune", "shrink"):
         raise CircuitsError(f"{method} does not estimate single edges: verify goes with the methods that do")
+    judged_by = metric
     if held_out is None:
-        pairs, held_out = split(pairs, seed)
+        rows, others = _halves(pairs, seed)
+        if not isinstance(metric, Relative):  # one that was made for these pairs is cut with them
+            metric, judged_by = (Metric.of(metric).on(half) for half in (rows, others))
+        pairs, held_out = pairs[rows], pairs[others]
+    metric = fitted(metric, model, pairs, gradient=verify or method not in ("acdc", "exact", "prune"))
+    judged_by = fitted(judged_by, model, held_out)
     scores, screening = None, None
     if method == "acdc":
         circuit = _acdc(model, pairs, threshold, edges, budget, progress)
@@ -110,8 +122,8 @@ def discover(
         circuit = screening.circuit
     if not len(circuit):
         raise CircuitsError(f"{method} kept no edge that lies on a path: ask for more edges, or a lower threshold")
-    seen = faithfulness(model, circuit, pairs, metric, seed=seed)
-    judge = Judge(model, held_out, metric, neurons=neurons, budget=budget, progress=progress)
+    seen = faithfulness(model, circuit, pairs, metric, seed=seed, budget=budget)
+    judge = Judge(model, held_out, judged_by, neurons=neurons, budget=budget, progress=progress)
     counts = {"random_circuits": random_circuits, "minimality": not neurons}
     verdict, curve = verdict_of(judge, circuit, searched_on=seen, seed=seed, **counts), None
     if scores is not None and scores.complete and not neurons:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
@@ -15,11 +16,11 @@ from circuits.models.layers import Geometry, mlp_output, neuron_activations, nor
 from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.reading import Reading
 from circuits.patching.subgraphs.members import is_edge
-from circuits.patching.subgraphs.outside import LayerOutside, Outside, OutsideKind, outside_of, scaled_heads
+from circuits.patching.subgraphs.outside import LayerOutside, Outside, OutsideKind, outside_of, prompts_outside, scaled_heads
 from circuits.patching.subgraphs.subgraph import first_column
 from circuits.search.acdc.slots import Slots
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric, of_prompts
+from circuits.tasks.metrics import Metric
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 """Temperature and stretch of a hard-concrete gate (Louizos et al. 2018)."""
@@ -37,7 +38,7 @@ def open_probability(log_alpha: Tensor) -> Tensor:
     return torch.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))
 
 
-def parts(model: Model, pairs: PromptPairs, metric: Metric, outside: OutsideKind, budget: int) -> list["Gated"]:
+def gated(model: Model, pairs: PromptPairs, metric: Metric, outside: OutsideKind, budget: int) -> "Gated":
     """Gated runs of so many prompts each that one and what its gradients need fit the budget. Raises MemoryBudgetError where
     not even one prompt does, NonFiniteError."""
     width = pairs.clean.ids.shape[1] - first_column(model, pairs, outside)
@@ -49,9 +50,12 @@ def parts(model: Model, pairs: PromptPairs, metric: Metric, outside: OutsideKind
         )
     size = max(1, budget // one)
     rows = [slice(start, min(start + size, len(pairs))) for start in range(0, len(pairs), size)]
-    return [
-        Gated(row, GatedRun.of(model, pairs[row], outside), Reading.of(of_prompts(metric, row), pairs[row])) for row in rows
-    ]
+    rest: list[Outside | None] = [None] * len(rows)
+    if outside == "mean" and len(rows) > 1:  # one mean over all prompts, in however many parts they run
+        every = outside_of(outside, plain_run(model, pairs.corrupt))
+        rest = [prompts_outside(every, row) for row in rows]
+    runs = [GatedRun.of(model, pairs[row], outside, part) for row, part in zip(rows, rest, strict=True)]
+    return Gated(tuple(rows), tuple(runs), metric, pairs)
 
 
 def bytes_a_token(model: Model) -> int:
@@ -66,16 +70,28 @@ def bytes_a_token(model: Model) -> int:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gated:
-    """A gated run of some prompts, and how its metric is read."""
+    """Gated runs of all prompts, some at a time, and the metric."""
 
-    rows: slice
-    run: "GatedRun"
-    reading: Reading
+    rows: tuple[slice, ...]
+    runs: tuple["GatedRun", ...]
+    metric: Metric
+    pairs: PromptPairs
 
-    def scores(self, values: Float[Tensor, "prompt edge"]) -> Float[Tensor, " prompt"]:
-        """The metric with gates of its own for every one of these prompts."""
-        final = self.run.final(self.run.gates(values))
-        return self.reading.scores(self.run.model.weights, final[None])[0]
+    def scores(self, values: Float[Tensor, "prompt edge"]) -> Iterator[tuple[slice, Tensor]]:
+        """The metric with gates of its own for every prompt, part by part with the rows of the prompts it is of.
+
+        Those are the part's own or, where the metric has to see all prompts, every time all of them: then the others stand
+        still, so that the gradients of the parts' sums add up to what they would be without parts.
+        """
+        if len(self.rows) == 1 or self.metric.by_prompt:
+            for rows, run in zip(self.rows, self.runs, strict=True):
+                yield rows, run.read(Reading.of(self.metric.on(rows), self.pairs[rows]), values[rows])
+            return
+        whole, weights = Reading.of(self.metric, self.pairs), self.runs[0].model.weights
+        with torch.no_grad():
+            finals = [run.final(run.gates(values[rows])) for rows, run in zip(self.rows, self.runs, strict=True)]
+        for rows, run in zip(self.rows, self.runs, strict=True):
+            yield slice(0, len(self.pairs)), run.read(whole.among(rows, weights, torch.cat(finals)), values[rows])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,12 +107,18 @@ class GatedRun:
     slots: Slots
 
     @classmethod
-    def of(cls, model: Model, pairs: PromptPairs, outside: OutsideKind) -> "GatedRun":
-        """Both runs. Raises NonFiniteError, with the first site, where one of them is not finite."""
-        own, other = plain_run(model, pairs.clean), plain_run(model, pairs.corrupt)
+    def of(cls, model: Model, pairs: PromptPairs, outside: OutsideKind, rest: Outside | None = None) -> "GatedRun":
+        """Both runs; `rest`: what is outside, where that is known. Raises NonFiniteError, with the first site, where one of
+        them is not finite."""
+        own = plain_run(model, pairs.clean)
+        rest = outside_of(outside, plain_run(model, pairs.corrupt)) if rest is None else rest
         geometry, start = Geometry(model.weights, own.tokens, model.dtype), first_column(model, pairs, outside)
         slots = Slots(model.weights, geometry, pairs.answer_columns[:, None].to(model.device), start)
-        return cls(model, model.graph(), own, outside_of(outside, other), slots)
+        return cls(model, model.graph(), own, rest, slots)
+
+    def read(self, reading: Reading, values: Float[Tensor, "prompt edge"]) -> Float[Tensor, " scored"]:
+        """The metric with gates of its own for every prompt."""
+        return reading.scores(self.model.weights, self.final(self.gates(values))[None])[0]
 
     def gates(self, values: Float[Tensor, "prompt edge"]) -> Float[Tensor, "prompt writer reader"]:
         """Matrices of gates from one number an edge, by writer and then by reader; 0 where there is no edge."""

@@ -10,7 +10,6 @@ from circuits.attribution import EdgeScores
 from circuits.errors import CircuitsError, NonFiniteError
 from circuits.graph import Graph
 from circuits.models import Model
-from circuits.models.layers import unembed
 from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.sweep import BUDGET
@@ -18,9 +17,9 @@ from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import is_edge
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress, silent
-from circuits.search.gates import Gated, open_probability, parts, sampled
+from circuits.search.gates import Gated, gated, open_probability, sampled
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric, kl_divergence
+from circuits.tasks.metrics import AnyMetric, Metric, fitted, kl_divergence
 
 START = 1.0
 """Every gate's first log alpha: not closed 93 times in 100."""
@@ -31,7 +30,7 @@ ANNEALED = 0.6
 def prune_edges(
     model: Model,
     pairs: PromptPairs,
-    metric: Metric | None = None,
+    metric: AnyMetric | None = None,
     *,
     edges: int | None = None,
     share: float | None = None,
@@ -56,6 +55,7 @@ def prune_edges(
         raise CircuitsError(
             f"edge pruning takes steps from 1 on and a positive learning rate, got {steps!r} and {learning_rate!r}"
         )
+    metric = fitted(kl_divergence if metric is None else metric, model, pairs, gradient=True)
     training = _Training.begin(model, pairs, metric, outside, wanted, learning_rate, budget)
     generator, loss, report = torch.Generator().manual_seed(seed), 0.0, progress or silent
     for step in range(steps):
@@ -87,7 +87,7 @@ def _wanted(graph: Graph, edges: int | None, share: float | None) -> int:
 class _Training:
     """Gates, multipliers and what they are trained on."""
 
-    runs: list[Gated]
+    runs: Gated
     metric: Metric
     clean: Tensor
     wanted: int
@@ -101,7 +101,7 @@ class _Training:
         cls,
         model: Model,
         pairs: PromptPairs,
-        metric: Metric | None,
+        metric: Metric,
         outside: OutsideKind,
         wanted: int,
         learning_rate: float,
@@ -110,10 +110,9 @@ class _Training:
         """All gates alike, and the clean runs."""
         final = plain_run(model, pairs.clean).residuals[-1]
         with torch.no_grad():
-            picked = Reading(pairs.answer_columns[:, None].to(model.device), lambda logits: logits).at_columns(final)
-            metric = kl_divergence(unembed(model.weights, picked)[:, 0]) if metric is None else metric
-            clean = Reading.of(metric, pairs).scores(model.weights, picked[None])[0]
-        runs = parts(model, pairs, metric, outside, budget)
+            reading = Reading.of(metric, pairs)
+            clean = reading.scores(model.weights, reading.at_columns(final)[None])[0]
+        runs = gated(model, pairs, metric, outside, budget)
         options = {"dtype": model.dtype, "device": model.device}
         log_alpha = torch.full((model.graph().edge_count,), START, requires_grad=True, **options)
         multipliers = torch.zeros(2, requires_grad=True, **options)
@@ -124,11 +123,12 @@ class _Training:
     def step(self, done: float, generator: torch.Generator) -> float:
         """One step, `done` of the way to the wanted number of edges; gives the loss without the Lagrangian."""
         drawn = sampled(self.log_alpha, len(self.clean), generator)
-        values, loss = drawn.detach().requires_grad_(True), 0.0
-        for part in self.runs:
-            own = (part.scores(values[part.rows]) - self.clean[part.rows]).abs().sum() / len(self.clean)
-            own.backward()
-            loss += float(own.detach())
+        values, apart = drawn.detach().requires_grad_(True), torch.zeros_like(self.clean)
+        for rows, scores in self.runs.scores(values):
+            own = (scores - self.clean[rows]).abs()
+            (own.sum() / len(self.clean)).backward()
+            apart[rows] = own.detach()
+        loss = float(apart.sum() / len(self.clean))
         if not math.isfinite(loss):
             raise NonFiniteError(f"the loss is {loss} while gates are trained")
         total = len(self.log_alpha)

@@ -22,7 +22,7 @@ from circuits.patching.nodes import about
 from circuits.progress import Progress
 from circuits.statistics import Effect, ratio_intervals
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metrics import AnyMetric, Metric, fitted
 from circuits.tasks.prompts import refuse_zero_gap
 
 MIN_EFFECT = 0.005
@@ -108,7 +108,7 @@ class Screening:
 def screen_then_verify(
     model: Model,
     pairs: PromptPairs,
-    metric: Metric,
+    metric: AnyMetric,
     scores: EdgeScores,
     *,
     edges: int = 100,
@@ -125,6 +125,7 @@ def screen_then_verify(
     edges there again, and they and all edges not confirmed so far are patched exactly in the context. Raises GraphError for a
     graph of neurons, PromptError where a pair has no gap.
     """
+    metric = fitted(metric, model, pairs, gradient=True)
     tester = _Tester(model, pairs, metric, scores, budget, progress, seed)
     proposed = list(scores.top(edges, connected=True).edges)
     found = {edge: [((), effect)] for edge, effect in tester.edges((), proposed).items()}

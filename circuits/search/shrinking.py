@@ -12,9 +12,9 @@ from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import is_edge
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress, silent
-from circuits.search.gates import Gated, parts
+from circuits.search.gates import Gated, gated
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metrics import AnyMetric, fitted
 
 SHARES = (0.25, 0.75)
 """How far the gates of the edges that are left stand open where gradients are taken."""
@@ -23,7 +23,7 @@ SHARES = (0.25, 0.75)
 def shrink(
     model: Model,
     pairs: PromptPairs,
-    metric: Metric,
+    metric: AnyMetric,
     *,
     edges: int,
     keep: float = 0.8,
@@ -42,7 +42,8 @@ def shrink(
     graph = model.graph()
     if isinstance(edges, bool) or not isinstance(edges, int) or not 1 <= edges <= graph.edge_count or not 0 < keep < 1:
         raise CircuitsError(f"shrinking takes 1 to {graph.edge_count:,} edges and a part to keep between 0 and 1")
-    runs = parts(model, pairs, metric, outside, budget)
+    metric = fitted(metric, model, pairs, gradient=True)
+    runs = gated(model, pairs, metric, outside, budget)
     inside = torch.ones(graph.edge_count, dtype=torch.bool, device=model.device)
     scores = torch.zeros(graph.edge_count, dtype=torch.float64)
     left, rounds, report = graph.edge_count, 0, progress or silent
@@ -62,14 +63,13 @@ def shrink(
     return EdgeScores(graph, writers, readers, scores[None], unknown, metadata=details)
 
 
-def _worth(model: Model, runs: list[Gated], inside: Tensor, prompts: int) -> Float[Tensor, " edge"]:
+def _worth(model: Model, runs: Gated, inside: Tensor, prompts: int) -> Float[Tensor, " edge"]:
     """How much each edge of the circuit raises the metric, mean over prompts, to first order between its ends."""
     total = torch.zeros(len(inside), dtype=model.dtype, device=model.device)
     for share in SHARES:
-        for part in runs:
-            gates = (inside.to(model.dtype) * share).requires_grad_(True)
-            score = part.scores(gates[None].expand(part.rows.stop - part.rows.start, -1)).sum()
-            total += torch.autograd.grad(score, gates)[0] / (len(SHARES) * prompts)
+        gates = (inside.to(model.dtype) * share).requires_grad_(True)
+        for _, scores in runs.scores(gates[None].expand(prompts, -1)):
+            total += torch.autograd.grad(scores.sum(), gates)[0] / (len(SHARES) * prompts)
     if not bool(total.isfinite().all()):
         raise NonFiniteError("a gradient by an edge's gate is NaN or infinite")
     return total.detach()

@@ -1,22 +1,179 @@
 """One number a prompt from the logits at its answer column.
 
-A metric is a pure function `metric(logits, pairs)`: `logits` `[prompt d_vocab]` are those at `pairs.answer_columns`
-(`answer_logits` picks them), the result is `[prompt]`. Logits in half precision are widened to float32. Every metric
-raises NonFiniteError, with the prompt's name, for a logit that is NaN or infinite, and PromptError for logits of
-another number of prompts.
+A metric is called as `metric(logits, pairs)`: `logits` `[prompt d_vocab]` are those at `pairs.answer_columns`
+(`answer_logits` picks them), the result is `[prompt]`. Logits in half precision are widened to float32. The metrics here
+raise NonFiniteError, with the prompt's name, for a logit that is NaN or infinite, and PromptError for logits of another
+number of prompts.
+
+Every function that takes a metric takes one of these, or anything that can be called in this way: a function, a
+`functools.partial`, an object, a lambda over certain prompts. `Metric.of` wraps it. Nothing is known of such a metric, not
+even whether a prompt's number comes from its own logits alone, so it always sees all prompts at once: a memory budget may
+cut what is computed before it, never what it is given.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.errors import PromptError
-from circuits.models import Run
+from circuits.errors import CircuitsError, PromptError, shown
+from circuits.models import Model, Run
 from circuits.tasks.prompts import PromptPairs, refuse_non_finite
 
-Metric = Callable[[Tensor, PromptPairs], Tensor]
+Score = Callable[[Tensor, PromptPairs], Tensor]
+Rows = slice | list[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A number a prompt, with what the package has to know of it.
+
+        Metric("margin", lambda logits, pairs: logits.max(dim=1).values - logits.mean(dim=1), by_prompt=True)
+
+    `score(logits, pairs)` gives the numbers `[prompt]`. Where `reads` is "answers" it is given two columns of logits alone,
+    the answer's and the distractor's, beside pairs whose answers and distractors are 0 and 1, so that no other logits need
+    be computed. Calling a metric raises CircuitsError where `score` gives something else than a number a prompt.
+    """
+
+    name: str
+    """As results, reports and pictures call it."""
+    score: Score
+    unit: str = ""
+    """Such as "nats"; empty for a share or a count."""
+    reads: Literal["answers", "all"] = "all"
+    differentiable: bool = True
+    """Whether it has a gradient by the logits that says something; attribution and trained gates need one."""
+    lower_is_better: bool = False
+    by_prompt: bool = False
+    """Whether a prompt's number comes from its own logits and its own pair alone, so that a batch may be cut. Where that is
+    not said, all prompts are scored at once."""
+    part: Callable[[Rows], "Metric"] | None = None
+    """For a metric that holds something for every prompt (such as a reference): the metric of some of the prompts."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", getattr(self.score, "__doc__", None) or type(self).__doc__)
+
+    def __call__(self, logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
+        """The numbers. Raises CircuitsError where they are not one a prompt, and what `score` raises."""
+        found = self.score(logits, pairs)
+        if not isinstance(found, Tensor) or found.shape != (len(pairs),):
+            got = f"a tensor of shape {list(found.shape)}" if isinstance(found, Tensor) else shown(found)
+            raise CircuitsError(
+                f"the metric {self.name} gave {got} for {len(pairs)} prompts; expected a tensor of one number a prompt, "
+                f"[{len(pairs)}]: take no mean over prompts"
+            )
+        return found if found.is_floating_point() else found.to(_wide(logits).dtype)
+
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+    @classmethod
+    def of(cls, metric: Any) -> "Metric":
+        """A metric as it is, or one that was made of a callable, named after its function or class ("metric" for a lambda).
+
+        Raises CircuitsError for what is no metric, and for one that compares with the clean run (`kl_divergence`), which
+        needs its logits: `fitted` finds them.
+        """
+        if isinstance(metric, Metric):
+            return metric
+        if isinstance(metric, Relative):
+            raise CircuitsError(f"{metric.name} compares with logits [prompt d_vocab]: give {metric.name}(reference)")
+        if not callable(metric):
+            raise CircuitsError(f"a metric is called with logits and pairs and gives one number a prompt, got {shown(metric)}")
+        score, part = cast(Score, metric), getattr(metric, "part", None)
+        if not callable(part):
+            return cls(_name(metric), score)
+        return cls(_name(metric), score, by_prompt=True, part=lambda rows: cls.of(part(rows)))
+
+    def on(self, rows: Rows) -> "Metric":
+        """The metric of some of its prompts, to be called with their logits and `pairs[rows]`."""
+        return self if self.part is None else self.part(rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Relative:
+    """A metric that compares with the clean run: called with the logits `[prompt d_vocab]` to compare with it gives the
+    metric. A function that is given it without finds them in the clean run of its own prompts."""
+
+    name: str
+    against: Callable[[Tensor], Metric]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.against.__doc__)
+
+    def __call__(self, reference: Float[Tensor, "prompt d_vocab"]) -> Metric:
+        """The metric that compares with `reference`."""
+        return self.against(reference)
+
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+
+AnyMetric = Metric | Relative | Score
+"""What functions take as a metric."""
+_AT_ONCE = 16
+"""Prompts whose logits at every position are held together."""
+
+
+def fitted(metric: AnyMetric, model: Model, pairs: PromptPairs, *, gradient: bool = False) -> Metric:
+    """The metric that a function works with, before it runs anything: wrapped; with the clean run's logits where it compares
+    with them; and tried once, on random logits of these prompts, unless it says that it works on any.
+
+    Raises CircuitsError for what gives no number a prompt here, and with `gradient` for what has no gradient.
+    """
+    found = metric(_clean_logits(model, pairs)) if isinstance(metric, Relative) else Metric.of(metric)
+    if gradient and not found.differentiable:
+        raise _no_gradient(found)
+    if found.by_prompt and found.part is None:
+        return found
+    tokens = 2 if found.reads == "answers" else model.weights.W_U.shape[1]
+    logits = torch.randn(len(pairs), tokens, generator=torch.Generator().manual_seed(0))
+    logits = logits.to(model.device, model.dtype).requires_grad_(gradient)
+    with torch.set_grad_enabled(gradient):
+        try:
+            scores = found(logits, answers_alone(pairs) if found.reads == "answers" else pairs)
+        except CircuitsError:
+            raise
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            where = f"logits {list(logits.shape)} of these prompts"
+            raise CircuitsError(f"the metric {found.name} fails on {where}: {reason}") from error
+    if gradient and not scores.requires_grad:
+        raise _no_gradient(found)
+    return found
+
+
+def _no_gradient(metric: Metric) -> CircuitsError:
+    return CircuitsError(
+        f"the metric {metric.name} has no gradient by the logits, which this needs: take logit_difference, log_probability or "
+        "probability, or measure by patching"
+    )
+
+
+def _clean_logits(model: Model, pairs: PromptPairs) -> Float[Tensor, "prompt d_vocab"]:
+    parts = [pairs[start : start + _AT_ONCE] for start in range(0, len(pairs), _AT_ONCE)]
+    with torch.no_grad():
+        return torch.cat([answer_logits(model.run(part.clean, keep="logits"), part) for part in parts])
+
+
+def _name(metric: object) -> str:
+    while isinstance(metric, functools.partial):
+        metric = metric.func
+    name = getattr(metric, "__name__", None)
+    name = name if isinstance(name, str) else type(metric).__name__
+    return "metric" if name == "<lambda>" else name
+
+
+def answers_alone(pairs: PromptPairs) -> PromptPairs:
+    """The pairs beside logits of answer and distractor alone: those are tokens 0 and 1 there."""
+    first = torch.zeros_like(pairs.answers)
+    return dataclasses.replace(pairs, answers=first, distractors=first + 1)
 
 
 def answer_logits(run: Run, pairs: PromptPairs) -> Float[Tensor, "prompt d_vocab"]:
@@ -30,27 +187,33 @@ def answer_logits(run: Run, pairs: PromptPairs) -> Float[Tensor, "prompt d_vocab
     return run.logits[rows, pairs.answer_columns.to(run.logits.device)]
 
 
+def _metric(
+    *, unit: str = "", reads: Literal["answers", "all"] = "all", differentiable: bool = True, lower_is_better: bool = False
+) -> Callable[[Score], Metric]:
+    """Make a metric of a function that scores every prompt by itself, under the function's name."""
+    return lambda score: Metric(_name(score), score, unit, reads, differentiable, lower_is_better, by_prompt=True)
+
+
+@_metric(unit="nats", reads="answers")
 def logit_difference(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
     """Answer's logit minus distractor's, in nats; positive = the answer is preferred (Wang et al. 2022)."""
     wide = _checked(logits, pairs)
     return _at(wide, pairs.answers) - _at(wide, pairs.distractors)
 
 
-def needs_answers_only(metric: Metric) -> bool:
-    """Whether a metric reads the logits of answer and distractor alone, so that no others need be computed."""
-    return metric is logit_difference
-
-
+@_metric(unit="nats")
 def log_probability(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
     """Log of the answer's probability, in nats; at most 0, higher = the answer is more likely."""
     return _at(_checked(logits, pairs).log_softmax(dim=-1), pairs.answers)
 
 
+@_metric()
 def probability(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
     """The answer's probability, 0 to 1; higher = the answer is more likely (Meng et al. 2022)."""
     return _at(_checked(logits, pairs).softmax(dim=-1), pairs.answers)
 
 
+@_metric(unit="tokens", differentiable=False, lower_is_better=True)
 def rank(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
     """How many other tokens have a logit as high as the answer's or higher: 0 = top, lower is better; a tie counts
     against the answer. No gradient."""
@@ -58,16 +221,18 @@ def rank(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[T
     return ((wide >= _at(wide, pairs.answers)[:, None]).sum(dim=-1) - 1).to(wide.dtype)
 
 
+@_metric(differentiable=False)
 def accuracy(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
     """1 where the answer's logit is above every other token's, else 0 (a tie is 0). No gradient."""
     return (rank(logits, pairs) == 0).to(_wide(logits).dtype)
 
 
-def kl_divergence(reference: Float[Tensor, "prompt d_vocab"]) -> Metric:
+def _kl_divergence(reference: Float[Tensor, "prompt d_vocab"]) -> Metric:
     """The metric KL(reference ‖ logits) in nats: 0 = the same next-token distribution as `reference` (logits
     `[prompt d_vocab]`, usually the clean run's), larger = further from it (Conmy et al. 2023).
 
-    The metric raises PromptError for logits of another shape than `reference`.
+    The metric raises PromptError for logits of another shape than `reference`. Given to a function as it is,
+    `kl_divergence` compares with the clean run of the prompts that the function works on.
     """
 
     def divergence(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
@@ -78,15 +243,13 @@ def kl_divergence(reference: Float[Tensor, "prompt d_vocab"]) -> Metric:
         log_q = _checked(logits, pairs).log_softmax(dim=-1)
         return torch.einsum("pv,pv->p", log_p.exp(), log_p - log_q)
 
-    divergence.__name__ = "kl_divergence"
-    divergence.part = lambda rows: kl_divergence(reference[rows])  # type: ignore[attr-defined]
-    return divergence
+    def part(rows: Rows) -> Metric:
+        return _kl_divergence(reference[rows])
+
+    return Metric("kl_divergence", divergence, unit="nats", lower_is_better=True, by_prompt=True, part=part)
 
 
-def of_prompts(metric: Metric, rows: slice) -> Metric:
-    """The metric of some of its prompts: one that holds something for every prompt has a `part` that cuts it down."""
-    part = getattr(metric, "part", None)
-    return metric if part is None else part(rows)
+kl_divergence = Relative("kl_divergence", _kl_divergence)
 
 
 def _checked(logits: Tensor, pairs: PromptPairs) -> Tensor:

@@ -9,6 +9,7 @@ from circuits.attribution import attribute_edges, attribute_nodes
 from circuits.attribution.gradients import gradients
 from circuits.attribution.relevance import relevance
 from circuits.patching import patch_nodes
+from circuits.patching.engine.reading import Reading
 from circuits.tasks import fact_pairs, mini_facts
 from tests.patching.test_sweeps import difference_of, random_case
 
@@ -38,8 +39,8 @@ def test_neurons_add_up_to_their_mlp(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(30))
 def test_relevance_leaves_the_values_alone(seed: int) -> None:
     _, _, _, model, pairs = random_case(seed)
-    ruled = relevance(model, pairs, difference_of, pairs.clean)
-    plain = gradients(model, pairs, difference_of, pairs.clean)
+    ruled = relevance(model, Reading.of(difference_of, pairs), pairs.clean)
+    plain = gradients(model, Reading.of(difference_of, pairs), pairs.clean)
     assert torch.allclose(ruled.scores, plain.scores, atol=1e-9)
     assert torch.allclose(ruled.run.residuals[-1], plain.run.residuals[-1], atol=1e-9)
     assert all(float(part.abs().max()) == 0.0 for part in (*ruled.q, *ruled.k))
@@ -51,7 +52,7 @@ def test_where_nothing_bends_the_rules_change_nothing() -> None:
         shape, _, model, pairs = random_case(seed, plain=True)[1:]
         if shape.norm is None and not shape.embedding_norm and shape.logit_cap is None and not model.d_mlp:
             break
-    ruled = relevance(model, pairs, difference_of, pairs.clean)
+    ruled = relevance(model, Reading.of(difference_of, pairs), pairs.clean)
     total = (model.run(pairs.corrupt).residuals[0] - model.run(pairs.clean).residuals[0]) * ruled.input
     patterns = [model.run(pairs.clean).pattern(layer) for layer in range(model.n_layers)]
     start = circuits.Edit("input", model.run(pairs.corrupt).residuals[0])

@@ -20,7 +20,7 @@ def slow_acdc(
     graph, costs = model.graph(), {}
     if metric is None:
         metric = metrics.kl_divergence(metrics.answer_logits(model.run(pairs.clean), pairs))
-    sign = 1.0 if metric.__name__ in ("kl_divergence", "rank") else -1.0
+    sign = 1.0 if metric.name in ("kl_divergence", "rank") else -1.0
     runs = Circuits(model, pairs, metric, outside=outside)
 
     def loss(kept: Tensor) -> float:

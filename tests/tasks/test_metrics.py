@@ -1,13 +1,15 @@
 """Metrics against loops that spell them out."""
 
+import functools
 import math
 
 import pytest
 import torch
 
-from circuits.errors import NonFiniteError, PromptError
+from circuits.errors import CircuitsError, NonFiniteError, PromptError
 from circuits.models import Model, TokenBatch
 from circuits.tasks import PromptPairs, metrics
+from circuits.tasks.metrics import Metric
 from tests.models.native import native_bridge
 
 SIZE = 11
@@ -117,3 +119,52 @@ def test_answer_logits_refuse_another_shape() -> None:
     pairs = pairs_of(3)
     with pytest.raises(PromptError, match="the run has logits of shape"):
         metrics.answer_logits(model.run(pairs.clean[[0, 1]]), pairs)
+
+
+class Margin:
+    """An object that can be called."""
+
+    def __call__(self, logits: torch.Tensor, pairs: PromptPairs) -> torch.Tensor:
+        return logits[:, 0]
+
+
+def first_logit(logits: torch.Tensor, pairs: PromptPairs, scale: float = 1.0) -> torch.Tensor:
+    return scale * logits[:, 0]
+
+
+def test_whatever_can_be_called_becomes_a_metric_with_a_name() -> None:
+    named = {
+        "first_logit": first_logit,
+        "Margin": Margin(),
+        "metric": lambda logits, pairs: logits[:, 0],
+        "logit_difference": metrics.logit_difference,
+    }
+    for name, given in named.items():
+        assert Metric.of(given).name == name
+    assert Metric.of(functools.partial(functools.partial(first_logit), scale=2.0)).name == "first_logit"
+    assert Metric.of(metrics.rank) is metrics.rank
+    assert metrics.rank.__doc__ is not None and "How many other tokens" in metrics.rank.__doc__
+    for given in ("logit_difference", 3, None):
+        with pytest.raises(CircuitsError, match="a metric is called with logits and pairs"):
+            Metric.of(given)
+    with pytest.raises(CircuitsError, match=r"give kl_divergence\(reference\)"):
+        Metric.of(metrics.kl_divergence)
+
+
+def test_every_call_is_checked_and_whole_numbers_become_floats() -> None:
+    pairs, logits = pairs_of(3), torch.randn(3, SIZE, dtype=torch.float64)
+    for wrong in (lambda x, pairs: x, lambda x, pairs: x[:2, 0], lambda x, pairs: x[:, 0].tolist()):
+        with pytest.raises(CircuitsError, match=r"for 3 prompts; expected a tensor of one number a prompt, \[3\]"):
+            Metric.of(wrong)(logits, pairs)
+    right = Metric.of(lambda x, pairs: x.argmax(dim=1) == pairs.answers)(logits, pairs)
+    assert right.dtype == torch.float64 and torch.equal(right, metrics.accuracy(logits, pairs))
+
+
+def test_metrics_of_some_prompts_are_rows_of_the_metric_of_all() -> None:
+    pairs, logits = pairs_of(6), torch.randn(6, SIZE, dtype=torch.float64)
+    own = lambda x, pairs: x[:, 0] - logits[: len(pairs), 1]  # noqa: E731
+    own.part = lambda rows: lambda x, pairs: x[:, 0] - logits[rows, 1]  # type: ignore[attr-defined]
+    for metric in (metrics.kl_divergence(logits.flip(1)), metrics.rank, metrics.logit_difference, Metric.of(own)):
+        assert metric.by_prompt
+        for rows in (slice(1, 4), [5, 0, 2]):
+            assert torch.equal(metric.on(rows)(logits[rows], pairs[rows]), metric(logits, pairs)[rows])

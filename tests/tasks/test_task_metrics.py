@@ -31,7 +31,7 @@ def value_and_gradient(metric: Metric, logits: torch.Tensor, pairs: PromptPairs)
 def test_greater_than_metric_equals_a_loop_and_has_its_gradient(kind: str) -> None:
     pairs = made(greater_than, kind, 6)
     metric = greater_than_metric(model(kind), pairs)
-    assert metric.__name__ == "greater_than"  # pyright: ignore[reportFunctionMemberAccess]
+    assert metric.name == "greater_than"
     logits = random_logits(kind, pairs)
     got, (gradient,) = value_and_gradient(metric, logits, pairs)
     for row, label in enumerate(pairs.labels):

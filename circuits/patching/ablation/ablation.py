@@ -24,7 +24,7 @@ from circuits.patching.patches import PatchKind
 from circuits.progress import Progress
 from circuits.statistics import Effect, bootstrap
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric, answer_logits
+from circuits.tasks.metrics import AnyMetric, answer_logits, fitted
 
 NodeSets = str | Sequence[str] | Sequence[Sequence[str]]
 
@@ -77,7 +77,7 @@ class Ablation(Result, format="circuits-ablation"):
 def ablate(
     model: Model,
     pairs: PromptPairs,
-    metric: Metric,
+    metric: AnyMetric,
     nodes: NodeSets,
     *,
     kind: PatchKind = "mean",
@@ -103,6 +103,7 @@ def ablate(
     sites, (label, mask), *more = [find_sites(model, one) for one in sets], *position_masks(pairs, positions).items()
     if more:
         raise PromptError("ablation takes one choice of positions; call it once for each")
+    metric = fitted(metric, model, pairs)
     with torch.no_grad():
         base = Base(model, model.run(pairs.clean))
         sweep = Sweep(model, base.run, Reading.of(metric, pairs), budget=budget, freeze_patterns=freeze_patterns)

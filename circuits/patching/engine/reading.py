@@ -10,7 +10,7 @@ from torch import Tensor
 from circuits.models.layers import normalise, unembed
 from circuits.models.weights import Weights
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric, needs_answers_only
+from circuits.tasks.metrics import Metric, answers_alone
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,24 +26,54 @@ class Reading:
     def of(cls, metric: Metric, pairs: PromptPairs) -> "Reading":
         """A metric at the answer columns of pairs."""
         columns = pairs.answer_columns[:, None]
-        if not needs_answers_only(metric):
+        if metric.reads == "all":
             return cls(columns, lambda logits: metric(logits[:, 0], pairs))
-        first = torch.zeros_like(pairs.answers)
-        renamed = dataclasses.replace(pairs, answers=first, distractors=first + 1)
+        alone = answers_alone(pairs)
         tokens = torch.stack([pairs.answers, pairs.distractors], dim=1)
-        return cls(columns, lambda logits: metric(logits[:, 0], renamed), tokens)
+        return cls(columns, lambda logits: metric(logits[:, 0], alone), tokens)
 
-    def scores(self, weights: Weights, x: Float[Tensor, "stream prompt read d_model"]) -> Float[Tensor, "stream prompt"]:
-        """The numbers of some runs from their final residual streams at the columns that are read."""
+    def logits(
+        self, weights: Weights, x: Float[Tensor, "stream prompt read d_model"]
+    ) -> Float[Tensor, "stream prompt read token"]:
+        """The logits that `score` takes, of some runs from their final residual streams at the columns that are read."""
         if self.tokens is None:
-            logits = unembed(weights, x)
-        else:
-            logits = torch.einsum("sprd,ptd->sprt", normalise(x, weights.final_norm), weights.W_U.T[self.tokens])
-            logits = logits if weights.b_U is None else logits + weights.b_U[self.tokens][None, :, None]
-            if weights.logit_soft_cap is not None:
-                logits = weights.logit_soft_cap * torch.tanh(logits / weights.logit_soft_cap)
-        return torch.stack([self.score(part) for part in logits])
+            return unembed(weights, x)
+        logits = torch.einsum("sprd,ptd->sprt", normalise(x, weights.final_norm), weights.W_U.T[self.tokens])
+        logits = logits if weights.b_U is None else logits + weights.b_U[self.tokens][None, :, None]
+        if weights.logit_soft_cap is None:
+            return logits
+        return weights.logit_soft_cap * torch.tanh(logits / weights.logit_soft_cap)
+
+    def scores(self, weights: Weights, x: Float[Tensor, "stream prompt read d_model"]) -> Float[Tensor, "stream scored"]:
+        """The numbers of some runs, one a prompt (of all prompts where these stand `among` others)."""
+        return torch.stack([self.score(part) for part in self.logits(weights, x)])
+
+    def among(self, rows: slice, weights: Weights, final: Float[Tensor, "prompt read d_model"]) -> "Reading":
+        """The reading of some prompts' streams where a batch is cut but the metric has to see it whole: the other prompts
+        stand still at `final`, their streams in the same run. Its `scores` are the numbers of all prompts, so that their
+        sum's gradient by these streams is what it would be without the cut."""
+        with torch.no_grad():
+            still = self.logits(weights, final[None])[0]
+        before, after = still[: rows.start], still[rows.stop :]
+        tokens = None if self.tokens is None else self.tokens[rows]
+        return Reading(self.columns[rows], lambda logits: self.score(torch.cat([before, logits, after])), tokens)
 
     def at_columns(self, x: Float[Tensor, "prompt position d_model"]) -> Float[Tensor, "prompt read d_model"]:
         """What stands at the columns that are read."""
         return x[torch.arange(x.shape[0], device=x.device)[:, None], self.columns]
+
+
+def read_within(
+    budget: int, metric: Metric, pairs: PromptPairs, weights: Weights, x: Float[Tensor, "stream prompt read d_model"]
+) -> Float[Tensor, "stream prompt"]:
+    """The metric of some runs from their final residual streams at the answer columns, with about as many logits at a time as
+    fit the budget (bytes). Runs are told apart first; prompts only where the metric scores each by itself."""
+    tokens = 2 if metric.reads == "answers" else weights.W_U.shape[1]
+    room = max(1, budget // (4 * tokens * max(4, x.element_size())))
+    if room < len(pairs) and metric.by_prompt:
+        rows = [slice(start, min(start + room, len(pairs))) for start in range(0, len(pairs), room)]
+        readings = [(some, Reading.of(metric.on(some), pairs[some])) for some in rows]
+        parts = ([one.scores(weights, stream[None, some])[0] for some, one in readings] for stream in x)
+        return torch.stack([torch.cat(part) for part in parts])
+    reading = Reading.of(metric, pairs)
+    return torch.cat([reading.scores(weights, some) for some in x.split(max(1, room // len(pairs)))])

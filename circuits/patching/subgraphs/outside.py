@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -71,6 +71,23 @@ def outside_of(kind: OutsideKind, other: Run, *, neurons: bool = False) -> Outsi
         return values[mask].mean(dim=0).expand_as(values)
 
     return _held(other, mean, neurons)
+
+
+def prompts_outside(rest: Outside, part: slice) -> Outside:
+    """What is outside for some prompts."""
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[part]
+        if isinstance(value, dict):
+            return {name: cut(item) for name, item in value.items()}
+        return tuple(cut(item) for item in value) if isinstance(value, tuple) else value
+
+    layers = tuple(
+        type(layer)(**{field.name: cut(getattr(layer, field.name)) for field in dataclasses.fields(layer)})
+        for layer in rest.layers
+    )
+    return Outside(rest.input[part], layers, rest.final[part], rest.resting)
 
 
 def _of_run(run: Run) -> Outside:

@@ -1,8 +1,6 @@
 """Running subgraphs: edges inside a circuit carry the present run's values, edges outside it others."""
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,15 +11,15 @@ from circuits.graph import Circuit, Graph
 from circuits.models import Model, Run, TokenBatch
 from circuits.models.layers import Geometry, unembed
 from circuits.patching.engine.base import plain_run
-from circuits.patching.engine.reading import Reading
+from circuits.patching.engine.reading import Reading, read_within
 from circuits.patching.engine.sites import differing
 from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.subgraphs.circuit_pass import CircuitPass
 from circuits.patching.subgraphs.members import Members, check
-from circuits.patching.subgraphs.outside import Outside, OutsideKind, outside_of
+from circuits.patching.subgraphs.outside import Outside, OutsideKind, outside_of, prompts_outside
 from circuits.progress import Progress, silent
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric, of_prompts
+from circuits.tasks.metrics import AnyMetric, fitted
 
 
 @torch.no_grad()
@@ -46,15 +44,15 @@ class Circuits:
     """Clean and corrupt runs that serve any number of circuits (a graph of heads and MLPs, or of neurons)."""
 
     def __init__(
-        self, model: Model, pairs: PromptPairs, metric: Metric, *, outside: OutsideKind = "corrupt", budget: int = BUDGET
+        self, model: Model, pairs: PromptPairs, metric: AnyMetric, *, outside: OutsideKind = "corrupt", budget: int = BUDGET
     ) -> None:
-        self.model, self.pairs, self.metric, self.budget = model, pairs, metric, budget
+        self.model, self.pairs, self.metric, self.budget = model, pairs, fitted(metric, model, pairs), budget
         with torch.no_grad():
             self.own, self.other = (plain_run(model, side) for side in (pairs.clean, pairs.corrupt))
         self.outside: OutsideKind = outside
         self._rest: dict[bool, Outside] = {}
         self.start = first_column(model, pairs, outside)
-        self.reading = Reading.of(metric, pairs)
+        self.reading = Reading.of(self.metric, pairs)
         self.clean, self.corrupt = (self._scores(run.residuals[-1]) for run in (self.own, self.other))
 
     def rest(self, neurons: bool) -> Outside:
@@ -104,9 +102,10 @@ class Circuits:
         for first in range(0, len(rows), together):
             report(what, first, len(members))
             chosen = rows[first : first + together]
-            for start in range(0, len(self.pairs), prompts):
-                part = slice(start, min(start + prompts, len(self.pairs)))
-                found[chosen, part] = self._pass([members[row] for row in chosen], part)
+            starts = range(0, len(self.pairs), prompts)
+            parts = (slice(start, min(start + prompts, len(self.pairs))) for start in starts)
+            final = torch.cat([self._pass([members[row] for row in chosen], part) for part in parts], dim=1)
+            found[chosen] = read_within(self.budget, self.metric, self.pairs, self.model.weights, final)
 
     def _at_once(self, graph: Graph, circuits: int) -> tuple[int, int]:
         """How many circuits and prompts one pass takes."""
@@ -118,17 +117,13 @@ class Circuits:
         together = min(circuits, room)
         return together, max(1, min(len(self.pairs), room // together))
 
-    def _pass(self, members: list[Members], part: slice) -> Float[Tensor, "circuit prompt"]:
+    def _pass(self, members: list[Members], part: slice) -> Float[Tensor, "circuit prompt 1 d_model"]:
+        """Final residual streams of some prompts at their answer columns."""
         tokens = TokenBatch(self.own.tokens.ids[part], self.own.tokens.mask[part])
         geometry = Geometry(self.model.weights, tokens, self.model.dtype)
-        rest = _rows(self.rest(members[0].graph.neurons), part)
+        rest = prompts_outside(self.rest(members[0].graph.neurons), part)
         carried = CircuitPass(self.model.weights, geometry, self.own.residuals[0][part], rest, members, self.start)
-        final = carried.run(self.reading.columns[part])
-        reading = (
-            # A metric made for certain prompts is cut with them, or it would compare these prompts with others' numbers.
-            self.reading if part == slice(0, len(self.pairs)) else Reading.of(of_prompts(self.metric, part), self.pairs[part])
-        )
-        return reading.scores(self.model.weights, final)
+        return carried.run(self.reading.columns[part])
 
 
 def first_column(model: Model, pairs: PromptPairs, outside: OutsideKind) -> int:
@@ -142,27 +137,10 @@ def first_column(model: Model, pairs: PromptPairs, outside: OutsideKind) -> int:
     return min(first, int(pairs.answer_columns.min()))
 
 
-def _rows(rest: Outside, part: slice) -> Outside:
-    """What is outside for some prompts."""
-
-    def cut(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value[part]
-        if isinstance(value, dict):
-            return {name: cut(item) for name, item in value.items()}
-        return tuple(cut(item) for item in value) if isinstance(value, tuple) else value
-
-    layers = tuple(
-        type(layer)(**{field.name: cut(getattr(layer, field.name)) for field in dataclasses.fields(layer)})
-        for layer in rest.layers
-    )
-    return Outside(rest.input[part], layers, rest.final[part], rest.resting)
-
-
 def run_circuits(
     model: Model,
     pairs: PromptPairs,
-    metric: Metric,
+    metric: AnyMetric,
     circuits: Sequence[Circuit | Members],
     *,
     outside: OutsideKind = "corrupt",

@@ -18,7 +18,7 @@ from circuits.search.acdc.plan import Plan, plan
 from circuits.search.acdc.state import Ground, State
 from circuits.search.acdc.variants import Variants
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metrics import AnyMetric, fitted
 
 LEAST = 16
 """Variants that are run together however badly their guesses hold."""
@@ -27,7 +27,7 @@ LEAST = 16
 def acdc(
     model: Model,
     pairs: PromptPairs,
-    metric: Metric | None = None,
+    metric: AnyMetric | None = None,
     *,
     threshold: float = 0.01,
     outside: OutsideKind = "corrupt",
@@ -41,8 +41,8 @@ def acdc(
     Readers are visited from the logits backwards, in the reverse of the order of computation (a layer's MLP, then values,
     keys and queries, each from the last head or group to the first), and for each its writers from the latest to the
     earliest. With KL to the clean run (no `metric`) an edge is cut where KL after - KL before < threshold; with another
-    metric, where before - after < threshold (`kl_divergence` and `rank`, which are lower where the model does better, the
-    other way round); means over prompts, in the metric's unit. What is cut stays cut. A node that nothing in the circuit
+    metric, where before - after < threshold (the other way round for one that says `lower_is_better`, as `kl_divergence`
+    and `rank` do); means over prompts, in the metric's unit. What is cut stays cut. A node that nothing in the circuit
     reads is not visited: its own edges go. `outside`: what cut edges carry, as in `run_circuits`. `connected`: at the end
     leave out what is on no path from the input to the logits.
 
@@ -68,7 +68,7 @@ def acdc_thresholds(
     model: Model,
     pairs: PromptPairs,
     thresholds: Sequence[float],
-    metric: Metric | None = None,
+    metric: AnyMetric | None = None,
     *,
     outside: OutsideKind = "corrupt",
     connected: bool = True,
@@ -82,7 +82,7 @@ def acdc_thresholds(
         raise CircuitsError("acdc needs a threshold")
     if neurons:
         raise GraphError("ACDC cuts edges between heads and whole MLPs one by one; for neurons use attribute_edges")
-    ground = Ground.of(model, pairs, metric, outside)
+    ground = Ground.of(model, pairs, None if metric is None else fitted(metric, model, pairs), outside)
     found: dict[float, _Descent] = {}
     waiting = [_Descent.begin(ground, sorted(set(wanted)))]
     total, report = ground.graph.edge_count * len(waiting[0].thresholds), progress or silent

@@ -25,8 +25,6 @@ from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
 
 Loss = Callable[[Tensor], Tensor]
-LOWER_IS_BETTER = ("kl_divergence", "rank")
-"""Metrics, by name, that are lower where the model does better."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -155,9 +153,8 @@ def loss_of(model: Model, pairs: PromptPairs, metric: Metric | None, own: Run) -
             return torch.einsum("pv,npv->n", p, log_p - log_q).double() / len(pairs)
 
         return divergence, "kl_divergence"
-    reading, name = Reading.of(metric, pairs), metric.__name__
-    sign = 1.0 if name in LOWER_IS_BETTER else -1.0
-    return lambda final: sign * reading.scores(model.weights, final).double().mean(dim=1), name
+    reading, sign = Reading.of(metric, pairs), 1.0 if metric.lower_is_better else -1.0
+    return lambda final: sign * reading.scores(model.weights, final).double().mean(dim=1), metric.name
 
 
 def _changes(own: Run, rest: Outside, start: int) -> Float[Tensor, "writer prompt position d_model"]:

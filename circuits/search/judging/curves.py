@@ -26,7 +26,7 @@ from circuits.search.judging.evaluate import Judge
 from circuits.search.judging.nulls import random_edges
 from circuits.statistics import Effect, ratio_intervals
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metrics import AnyMetric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,7 +107,7 @@ def faithfulness_curve(
     model: Model,
     scores: EdgeScores,
     pairs: PromptPairs,
-    metric: Metric,
+    metric: AnyMetric,
     *,
     shares: Sequence[float] = MIB_SIZES,
     by: By = "size",

@@ -20,7 +20,7 @@ from circuits.search.judging.nulls import random_paths
 from circuits.search.judging.verdict import Need, Removal, Verdict
 from circuits.statistics import Effect, p_value, ratio_intervals
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metrics import AnyMetric, fitted
 from circuits.tasks.prompts import refuse_zero_gap
 
 _CANDIDATES = 10
@@ -32,7 +32,7 @@ def evaluate(
     model: Model,
     circuit: Circuit,
     pairs: PromptPairs,
-    metric: Metric,
+    metric: AnyMetric,
     *,
     searched_on: PromptPairs | None = None,
     outside: OutsideKind = "corrupt",
@@ -53,8 +53,11 @@ def evaluate(
     `searched_on` gives the other figure. Raises GraphError for an empty circuit or one of another graph, PromptError where
     a pair has no gap.
     """
+    first = None if searched_on is None else fitted(metric, model, searched_on)
     judge = Judge(model, pairs, metric, outside=outside, neurons=circuit.graph.neurons, budget=budget, progress=progress)
-    seen = None if searched_on is None else faithfulness(model, circuit, searched_on, metric, outside=outside, seed=seed)
+    seen = None
+    if searched_on is not None and first is not None:
+        seen = faithfulness(model, circuit, searched_on, first, outside=outside, seed=seed, budget=budget)
     counts = {"random_circuits": random_circuits, "random_sets": random_sets}
     return verdict_of(judge, circuit, searched_on=seen, minimality=minimality, seed=seed, **counts)
 
@@ -100,10 +103,17 @@ def verdict_of(
 
 
 def faithfulness(
-    model: Model, circuit: Circuit, pairs: PromptPairs, metric: Metric, *, outside: OutsideKind = "corrupt", seed: int = 0
+    model: Model,
+    circuit: Circuit,
+    pairs: PromptPairs,
+    metric: AnyMetric,
+    *,
+    outside: OutsideKind = "corrupt",
+    seed: int = 0,
+    budget: int = BUDGET,
 ) -> Effect:
     """A circuit's faithfulness alone, with its 95 % interval over prompts."""
-    judge = Judge(model, pairs, metric, outside=outside, neurons=circuit.graph.neurons)
+    judge = Judge(model, pairs, metric, outside=outside, neurons=circuit.graph.neurons, budget=budget)
     return ratio_intervals(judge.changes([Members.of(circuit)], ""), judge.gap, seed=seed)[0]
 
 
@@ -114,15 +124,16 @@ class Judge:
         self,
         model: Model,
         pairs: PromptPairs,
-        metric: Metric,
+        metric: AnyMetric,
         *,
         outside: OutsideKind = "corrupt",
         neurons: bool = False,
         budget: int = BUDGET,
         progress: Progress | None = None,
     ) -> None:
-        self.model, self.metric, self.outside, self.neurons, self.progress = model, metric, outside, neurons, progress
+        self.model, self.outside, self.neurons, self.progress = model, outside, neurons, progress
         self._runs = Circuits(model, pairs, metric, outside=outside, budget=budget)
+        self.metric = self._runs.metric
         self._start = self._runs.baseline(neurons=neurons)
         refuse_zero_gap(self._runs.clean, self._start, pairs)
         self.gap = (self._runs.clean - self._start).double().cpu()

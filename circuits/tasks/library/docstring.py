@@ -66,14 +66,14 @@ def docstring_metric(model: Model, pairs: PromptPairs) -> Metric:
     """
     _names(pairs)
 
-    def docstring(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
+    def score(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
         """Answer's logit minus the largest of the wrong arguments'."""
         wide = _checked(logits, pairs)
         names, answers = _names(pairs).to(wide.device), pairs.answers.to(wide.device)[:, None]
         wrong = wide.gather(1, names).masked_fill(names == answers, float("-inf")).max(dim=1).values
         return wide.gather(1, answers)[:, 0] - wrong
 
-    return docstring
+    return Metric("docstring", score, unit="nats", by_prompt=True)
 
 
 def _names(pairs: PromptPairs) -> Tensor:

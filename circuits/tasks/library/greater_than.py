@@ -57,7 +57,7 @@ def greater_than_metric(model: Model, pairs: PromptPairs) -> Metric:
     tokens = year_tokens(model)
     _start_years(tokens, pairs)
 
-    def greater_than(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
+    def score(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
         """Σ p(year > YY) − Σ p(year ≤ YY)."""
         wide = _checked(logits, pairs)
         start = _start_years(tokens, pairs).to(wide.device)
@@ -65,7 +65,7 @@ def greater_than_metric(model: Model, pairs: PromptPairs) -> Metric:
         chances = wide.softmax(dim=-1)[:, tokens.to(wide.device)]
         return torch.einsum("py,py->p", chances, 2 * above.to(wide.dtype) - 1)
 
-    return greater_than
+    return Metric("greater_than", score, by_prompt=True)
 
 
 def year_tokens(model: Model) -> Int[Tensor, " year"]:

@@ -1,0 +1,50 @@
+"""Prompts in batches that fit a memory budget, with what reads the metric off each of their gradient runs."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+
+from circuits.models import Edit, Model
+from circuits.patching.engine.base import plain_run
+from circuits.patching.engine.reading import Reading
+from circuits.tasks import PromptPairs
+from circuits.tasks.metrics import Metric
+
+Runs = Callable[[PromptPairs], Iterable[tuple[Edit, ...]]]
+"""From some pairs to the edits of each gradient run on their clean prompts, in order."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batch:
+    """Some of the prompts. `reading(run)` is for the gradient run of that place in the order of `Runs`."""
+
+    rows: slice
+    pairs: PromptPairs
+    reading: Callable[[int], Reading]
+
+
+def batches(model: Model, pairs: PromptPairs, metric: Metric, size: int, runs: Runs) -> Iterator[Batch]:
+    """Batches of at most `size` prompts.
+
+    A metric that scores each prompt by itself is cut along with them. Any other has to see all prompts at every gradient
+    run, or it would be another function in every batch: so the final streams of all prompts are taken first, batch by batch
+    and without gradients (they are small), and in each batch those of the other prompts stand still beside its own.
+    """
+    rows = [slice(start, min(start + size, len(pairs))) for start in range(0, len(pairs), size)]
+    if len(rows) == 1 or metric.by_prompt:
+        for some in rows:
+            part = pairs[some]
+            reading = Reading.of(metric.on(some), part)
+            yield Batch(some, part, lambda run, reading=reading: reading)
+        return
+    whole = Reading.of(metric, pairs)
+    finals: list[list[torch.Tensor]] = []
+    for some in rows:
+        reading, part = Reading.of(metric, pairs[some]), pairs[some]
+        for run, edits in enumerate(runs(part)):
+            finals += [[]] if run == len(finals) else []
+            finals[run].append(reading.at_columns(plain_run(model, part.clean, edits).residuals[-1]))
+    ends = [torch.cat(parts) for parts in finals]
+    for some in rows:
+        yield Batch(some, pairs[some], lambda run, some=some: whole.among(some, model.weights, ends[run]))
