@@ -1,13 +1,30 @@
-"""A mapping from nodes and edges that can be asked by their names too."""
+"""Nodes and edges by themselves or by their names: what takes either."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
 from circuits.errors import GraphError
+from circuits.graph.graph import Graph
 from circuits.graph.nodes import Edge, Node
+
+NodeName = str | Node
+"""A node, or its name."""
 
 _Element = TypeVar("_Element", bound=Node | Edge)
 _Value = TypeVar("_Value")
+
+
+def parsed(name: NodeName) -> Node:
+    """The node of that name, whatever graph it is in. Raises GraphError for what is no name of a node."""
+    return Node.parse(name) if isinstance(name, str) else name
+
+
+def node_of(graph: Graph, name: NodeName) -> Node:
+    """The node of that name; also a single neuron, and its MLP, whichever of the two the graph itself counts as nodes. Raises
+    GraphError where the model has none such."""
+    node = parsed(name)
+    return dataclasses.replace(graph, neurons=node.kind == "neuron").node(node)
 
 
 class Named(Mapping[_Element, _Value], Generic[_Element, _Value]):

@@ -15,8 +15,8 @@ from circuits.files.results import load_result, save_result
 from circuits.graph import Node
 from circuits.heads.low_rank import HeadPart, PartOf, Ranks, parameters, with_ranks
 from circuits.heads.text_loss import check_text, next_token_losses, predicted, run_from, text_batches
-from circuits.heads.weight_tables.embedded import head_of
 from circuits.models import Model, TokenBatch
+from circuits.models.choosing import head_of
 from circuits.models.layers import embed
 from circuits.models.model import Prompts
 from circuits.models.weights import Attention, Weights

@@ -1,7 +1,6 @@
 """The rows of a lens: residual streams and sets of nodes, by name, and the vectors that stand there in a run."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
 from jaxtyping import Float
@@ -9,11 +8,11 @@ from torch import Tensor
 
 from circuits.errors import GraphError
 from circuits.graph import Node
+from circuits.graph.named import node_of
 from circuits.lenses.lens import RowKind
 from circuits.models import Model, Run, node_output
+from circuits.models.choosing import layer_part
 from circuits.models.folding import through_norm
-
-_SITE = re.compile(r"(resid|mid)(0|[1-9][0-9]{0,5})", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +55,10 @@ def _sites(model: Model, name: str) -> list[Row]:
         return [Row(f"resid{layer}", "residual", layer) for layer in range(model.n_layers + 1)]
     if name == "middle":
         return [Row(f"mid{layer}", "middle", layer) for layer in range(model.n_layers)]
-    match = _SITE.fullmatch(name)
-    if not match:
+    part = layer_part(model, name)
+    if part is None or part[0] not in ("residual", "middle"):
         raise GraphError(f"{name!r} is no residual stream: expected residual, middle, or a name such as resid0 or mid0")
-    kind: RowKind = "residual" if match[1] == "resid" else "middle"
-    layer = int(match[2])
-    if layer >= model.n_layers + (kind == "residual"):
-        raise GraphError(f"{model.name} has no {name}: it has {model.n_layers} layers")
-    return [Row(name, kind, layer)]
+    return [Row(name, part[0], part[1])]
 
 
 def _group(model: Model, given: str | Sequence[str]) -> Row:
@@ -72,7 +67,7 @@ def _group(model: Model, given: str | Sequence[str]) -> Row:
     if not found:
         raise GraphError("a set of nodes is empty")
     for node in found:
-        dataclasses.replace(model.graph(), neurons=node.kind == "neuron").node(node)
+        node_of(model.graph(), node)
         if node.kind == "logits":
             raise GraphError("logits write nothing to the residual stream: name what feeds them")
         if found.count(node) > 1:

@@ -8,7 +8,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from circuits.errors import GraphError, NonFiniteError, PromptError
-from circuits.graph import Graph, Node
+from circuits.graph import Graph
+from circuits.graph.named import NodeName, node_of, parsed
+from circuits.models.tokens import column_of
 
 Value = float | int | Tensor | Callable[[Tensor], Tensor]
 Site = tuple[str, int]
@@ -28,7 +30,7 @@ class Edit:
     count from the end), or a Boolean mask `[prompt position]` (then a tensor must broadcast to all positions).
     """
 
-    node: str | Node
+    node: NodeName
     value: Value
     positions: Sequence[int] | Bool[Tensor, "prompt position"] | None = None
 
@@ -40,10 +42,10 @@ def compile_edits(edits: Sequence[Edit], graph: Graph) -> Compiled:
     """Group edits by the place in the forward where they act. Raises GraphError for a node the model does not have."""
     compiled: Compiled = {}
     for edit in edits:
-        node = Node.parse(edit.node) if isinstance(edit.node, str) else edit.node
+        node = parsed(edit.node)
         if node.kind == "logits":
             raise GraphError("logits cannot be edited: edit a node that feeds them (input, a0.h0, m0, m0.n0)")
-        dataclasses.replace(graph, neurons=node.kind == "neuron").node(node)
+        node_of(graph, node)
         layer = 0 if node.layer is None else node.layer
         compiled.setdefault((node.kind, layer), []).append((node.index, edit))
     return compiled
@@ -108,8 +110,4 @@ def _at_positions(edit: Edit, current: Tensor, new: Tensor) -> Tensor:
 
 
 def _columns(edit: Edit, width: int) -> list[int]:
-    columns = [int(p) for p in edit.positions or ()]
-    for column in columns:
-        if not -width <= column < width:
-            raise PromptError(f"edit of {edit.node}: position {column} is outside the {width} columns of the prompts")
-    return columns
+    return [column_of(int(position), width, what=f"edit of {edit.node}: ") for position in edit.positions or ()]

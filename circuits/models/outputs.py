@@ -5,38 +5,38 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import GraphError
-from circuits.graph import Node
+from circuits.graph.named import NodeName, parsed
 from circuits.models.folding import through_norm
 from circuits.models.layers import attention_output, linear, mlp_output, norm_scale
 from circuits.models.run import Run
 from circuits.models.weights import Norm
 
 
-def node_output(run: Run, node: str | Node) -> Float[Tensor, "prompt position d_model"]:
+def node_output(run: Run, node: NodeName) -> Float[Tensor, "prompt position d_model"]:
     """What `input`, a head, an MLP or a neuron wrote in a run; `logits` gives the final residual stream. A head's
     output leaves out the attention's shared bias, a neuron's the MLP's; an MLP's holds its bias. Where the block has a
     norm after the sublayer, its scale is the run's own. Raises GraphError for a node the run's model lacks."""
     run.require_factors()
-    parsed = Node.parse(node) if isinstance(node, str) else node
-    layer, index = parsed.layer or 0, parsed.index
+    node = parsed(node)
+    layer, index = node.layer or 0, node.index
     if layer >= len(run.weights.blocks):
-        raise GraphError(f"the model has no node {parsed}: it has {len(run.weights.blocks)} layers")
+        raise GraphError(f"the model has no node {node}: it has {len(run.weights.blocks)} layers")
     block = run.weights.blocks[layer]
-    if parsed.kind == "input":
+    if node.kind == "input":
         return run.residuals[0]
-    if parsed.kind == "logits":
+    if node.kind == "logits":
         return run.residuals[-1]
-    if parsed.kind == "head":
+    if node.kind == "head":
         if index is None or index >= block.attention.n_heads:
-            raise GraphError(f"the model has no node {parsed}: it has {block.attention.n_heads} heads a layer")
+            raise GraphError(f"the model has no node {node}: it has {block.attention.n_heads} heads a layer")
         output = run.z[layer][:, :, index] @ block.attention.per_head("W_O")[index]
         whole = _before_post_norm(run, layer, "attention")
         return _through_post_norm(output, whole, block.attention_post_norm)
     if block.mlp is None or (index is not None and index >= block.mlp.W_in.shape[1]):
-        raise GraphError(f"the model has no node {parsed}")
-    if parsed.kind == "mlp" and layer in run.edited_mlps:
+        raise GraphError(f"the model has no node {node}")
+    if node.kind == "mlp" and layer in run.edited_mlps:
         return run.edited_mlps[layer]
-    if parsed.kind == "mlp":
+    if node.kind == "mlp":
         return mlp_output(run.neurons[layer], block.mlp, block.mlp_post_norm)
     output = run.neurons[layer][:, :, index, None] * block.mlp.W_out[index]
     return _through_post_norm(output, _before_post_norm(run, layer, "mlp"), block.mlp_post_norm)

@@ -13,11 +13,11 @@ from circuits.files.results import load_result, save_result
 from circuits.graph import Node
 from circuits.heads.composition import copying_eigenvalue_scores, matching_eigenvalue_scores
 from circuits.heads.weight_tables.bugs import SkipTrigramBug, worst_bugs
-from circuits.heads.weight_tables.embedded import head_of
 from circuits.heads.weight_tables.skip_trigrams import CONTEXT, SkipTrigram, head_factors, strongest
 from circuits.heads.weight_tables.table import bigram_table
 from circuits.heads.weight_tables.virtual import VirtualHead, virtual_heads, virtual_table
 from circuits.models import Model, TokenBatch
+from circuits.models.choosing import head_of
 from circuits.models.forward import forward
 from circuits.progress import Progress, silent
 from circuits.tasks.repeats import sampling_pool

@@ -10,22 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.errors import GraphError
-from circuits.graph import Node
 from circuits.heads.composition import output_matrices
 from circuits.heads.weight_tables.ranking import blocks
 from circuits.models import Model
+from circuits.models.choosing import head_of as head_of
 from circuits.models.folding import through_norm
 from circuits.models.layers import Rotation, linear, mlp_output, neuron_activations, norm_scale, normalise, rotate
 from circuits.models.weights import Rotary, Weights
-
-
-def head_of(model: Model, head: str | Node) -> tuple[int, int]:
-    """Layer and number of a head. Raises GraphError for what is no head of the model."""
-    node = model.graph().node(head)
-    if node.kind != "head" or node.layer is None or node.index is None:
-        raise GraphError(f"{node} is no head: name one such as a0.h1")
-    return node.layer, node.index
 
 
 def embedded(weights: Weights, ids: Int[Tensor, " token"], *, through_mlp0: bool = False) -> Float[Tensor, "token d_model"]:

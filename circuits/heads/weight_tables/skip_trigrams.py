@@ -10,10 +10,10 @@ from torch import Tensor
 
 from circuits.errors import PromptError
 from circuits.graph import Node
-from circuits.heads.weight_tables.embedded import head_of
 from circuits.heads.weight_tables.ranking import BLOCK, best_of_rows
 from circuits.heads.weight_tables.table import WeightTable, ov_table, qk_table
 from circuits.models import Model
+from circuits.models.choosing import head_of
 
 CONTEXT = 64
 """Tokens that a skip-trigram's destination sees, the source and itself among them, where nothing else is asked for."""

@@ -17,7 +17,6 @@ from circuits.errors import NonFiniteError, PromptError
 from circuits.graph import Node
 from circuits.heads.weight_tables.embedded import (
     embedded,
-    head_of,
     projected_tokens,
     stacked,
     typical_scale,
@@ -25,6 +24,7 @@ from circuits.heads.weight_tables.embedded import (
 )
 from circuits.heads.weight_tables.ranking import best_of_all, best_of_rows
 from circuits.models import Model
+from circuits.models.choosing import head_of
 from circuits.models.folding import through_norm
 from circuits.models.layers import normalise
 from circuits.progress import Progress, silent

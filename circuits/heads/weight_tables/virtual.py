@@ -9,9 +9,10 @@ from torch import Tensor
 from circuits.errors import GraphError, PromptError
 from circuits.graph import Node
 from circuits.heads.composition import output_matrices, reading_matrices, token_to_token
-from circuits.heads.weight_tables.embedded import head_of, projected_tokens, typical_scale, written_logits
+from circuits.heads.weight_tables.embedded import projected_tokens, typical_scale, written_logits
 from circuits.heads.weight_tables.table import WeightTable
 from circuits.models import Model
+from circuits.models.choosing import head_of
 from circuits.models.folding import through_norm
 
 

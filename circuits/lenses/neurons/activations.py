@@ -1,13 +1,13 @@
 """Neuron activations over a text, layer by layer: a forward pass that holds one layer at a time and no logits."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.errors import GraphError, PromptError
-from circuits.graph import Node
+from circuits.errors import GraphError
 from circuits.models import Model, TokenBatch
+from circuits.models.choosing import chosen_neurons as chosen_neurons, parse_neuron as parse_neuron, refuse_without_mlps
 from circuits.models.layers import (
     SLOTS,
     Geometry,
@@ -31,41 +31,6 @@ def mlp_of(model: Model, layer: int) -> MLP:
     mlp = model.weights.blocks[layer].mlp
     assert mlp is not None
     return mlp
-
-
-def refuse_without_mlps(model: Model) -> None:
-    """Raise PromptError for an attention-only model."""
-    if not model.d_mlp:
-        raise PromptError(f"{model.name} has attention alone: there are no MLP neurons to read")
-
-
-def parse_neuron(model: Model, name: str | Node) -> Node:
-    """The neuron of that name (`m3.n7`). Raises GraphError for another node or one that the model lacks."""
-    node = Node.parse(name) if isinstance(name, str) else name
-    refuse_without_mlps(model)
-    if node.kind != "neuron":
-        raise GraphError(f"{node} is no neuron: expected a name such as m0.n7")
-    return model.graph(neurons=True).node(node)
-
-
-def chosen_neurons(model: Model, neurons: Iterable[str | Node] | None) -> dict[int, list[int]]:
-    """Layer → indices of the chosen neurons, both ascending: of all neurons (None), or of those named (`m3.n7`) or whose
-    layer is (`m3`). Raises GraphError for names of other nodes, and where none is given."""
-    refuse_without_mlps(model)
-    if neurons is None:
-        return {layer: list(range(model.d_mlp)) for layer in range(model.n_layers)}
-    found: dict[int, set[int]] = {}
-    for name in [neurons] if isinstance(neurons, str | Node) else neurons:
-        node = Node.parse(name) if isinstance(name, str) else name
-        if node.kind == "mlp":
-            layer = model.graph().node(node).layer
-            found.setdefault(layer or 0, set()).update(range(model.d_mlp))
-        else:
-            node = parse_neuron(model, node)
-            found.setdefault(node.layer or 0, set()).add(node.index or 0)
-    if not found:
-        raise GraphError("no neurons are named: give names such as m0.n7, or layers such as m0")
-    return {layer: sorted(found[layer]) for layer in sorted(found)}
 
 
 def neuron_layers(

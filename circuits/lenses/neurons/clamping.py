@@ -13,8 +13,9 @@ from torch import Tensor
 
 from circuits.errors import NonFiniteError, PromptError
 from circuits.graph import Node
-from circuits.lenses.neurons.activations import parse_neuron
 from circuits.models import Edit, Model, TokenBatch
+from circuits.models.choosing import parse_neuron
+from circuits.models.tokens import column_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +97,7 @@ def clamp(
     batch = model.prepare(prompt)
     if len(batch) != 1 or batch.padded:
         raise PromptError(f"neurons are held on one prompt at a time, without pads; got {len(batch)} prompts")
-    where = None if positions is None else [_column(one, batch.ids.shape[1]) for one in positions]
+    where = None if positions is None else [column_of(one, batch.ids.shape[1]) for one in positions]
     edits = [Edit(name, value, where) for name, value in nodes.items()]
     with torch.no_grad():
         run = model.run(batch)
@@ -118,12 +119,6 @@ def clamp(
     kl = float((held.exp() * (held - whole)).sum().clamp(min=0))
     text = prompt if isinstance(prompt, str) else "".join(model.to_token_strings(batch.ids[0]))
     return Clamp(model.name, text, nodes, natural, before, after, rising, falling, kl, (written[0], written[1]))
-
-
-def _column(position: int, width: int) -> int:
-    if not -width <= position < width:
-        raise PromptError(f"position {position} is outside the prompt of {width} tokens")
-    return position % width
 
 
 def _distribution(logits: Float[Tensor, "prompt position d_vocab"]) -> Float[Tensor, " d_vocab"]:

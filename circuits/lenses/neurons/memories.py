@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,13 @@ from torch import Tensor
 
 from circuits.errors import CircuitsError, GraphError, PromptError
 from circuits.files.results import load_result, save_result
-from circuits.graph import Node
+from circuits.graph.named import NodeName
 from circuits.heads.composition import output_matrices, reading_matrices
-from circuits.lenses.neurons.activations import chosen_neurons, mlp_of
+from circuits.lenses.neurons.activations import mlp_of
 from circuits.lenses.neurons.places import Triggers
 from circuits.lenses.readout import top_tokens
 from circuits.models import Model, TokenBatch
+from circuits.models.choosing import Neurons, chosen_neurons, head_of
 from circuits.models.folding import through_norm
 from circuits.statistics import percentile_interval
 
@@ -76,25 +76,19 @@ def value_rows(model: Model, layer: int, columns: list[int] | None = None) -> Fl
 
 
 def through_head(
-    model: Model, rows: Float[Tensor, "neuron d_model"], head: str | Node, *, after: int
+    model: Model, rows: Float[Tensor, "neuron d_model"], head: NodeName, *, after: int
 ) -> Float[Tensor, "neuron d_model"]:
     """What a head writes where it attends to these vectors of the residual stream alone: `v W_V W_O`, the gains and
     centrings of its norms folded in, their scales and all biases left out. Raises GraphError for a head that the model
     lacks, or one that does not stand behind layer `after`, where the vectors are written."""
-    node = Node.parse(head) if isinstance(head, str) else head
-    if node.kind != "head":
-        raise GraphError(f"{node} is no head: expected a name such as a2.h1")
-    model.graph().node(node)
-    layer, index = node.layer or 0, node.index or 0
+    layer, index = head_of(model, head)
     if layer <= after:
-        raise GraphError(f"{node} cannot read what layer {after} writes: name a head of a later layer")
+        raise GraphError(f"a{layer}.h{index} cannot read what layer {after} writes: name a head of a later layer")
     block = model.weights.blocks[layer]
     return rows @ reading_matrices(block, "W_V")[index] @ output_matrices(block)[index]
 
 
-def read_values(
-    model: Model, neurons: Iterable[str | Node] | str | None = None, *, k: int = 10, through: str | Node | None = None
-) -> Values:
+def read_values(model: Model, neurons: Neurons = None, *, k: int = 10, through: NodeName | None = None) -> Values:
     """Read what neurons write as tokens: each one's row of W_out through the final norm's gain and the unembedding.
 
     `neurons`: names (`m3.n7`) or layers (`m3`); default all. `k` tokens each way. `through`: a head of a later layer; then

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from circuits.errors import CircuitsError, FileFormatError, GraphError
 from circuits.files.writing import write_whole
-from circuits.graph import Node
+from circuits.graph.named import NodeName, parsed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,9 +68,9 @@ class Triggers:
         """The neurons' names."""
         return [f"m{layer}.n{index}" for layer, index in zip(self.layers.tolist(), self.indices.tolist(), strict=True)]
 
-    def row(self, neuron: str | Node) -> int:
+    def row(self, neuron: NodeName) -> int:
         """Where a neuron stands in the arrays. Raises GraphError for one that was not looked at."""
-        node = Node.parse(neuron) if isinstance(neuron, str) else neuron
+        node = parsed(neuron)
         if node.kind == "neuron":
             found = ((self.layers == node.layer) & (self.indices == node.index)).nonzero()
             if len(found):

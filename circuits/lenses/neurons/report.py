@@ -11,12 +11,12 @@ import pandas as pd
 from circuits.errors import CircuitsError, PromptError
 from circuits.files.results import load_result, save_result
 from circuits.graph import Node
-from circuits.lenses.neurons.activations import parse_neuron
 from circuits.lenses.neurons.alignment import key_tokens, strongest_readers, strongest_writers
 from circuits.lenses.neurons.contexts import Context, contexts
 from circuits.lenses.neurons.memories import read_values
 from circuits.lenses.neurons.triggers import find_triggers
 from circuits.models import Model, TokenBatch
+from circuits.models.choosing import parse_neuron
 from circuits.progress import Progress
 from circuits.tasks import mini_facts
 from circuits.tasks.repeats import bos_id

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from circuits.errors import MemoryBudgetError, NonFiniteError, PromptError
 from circuits.graph import Node
-from circuits.lenses.neurons.activations import chosen_neurons, neuron_layers
+from circuits.lenses.neurons.activations import neuron_layers
 from circuits.lenses.neurons.highest import Highest
 from circuits.lenses.neurons.places import Places, Triggers
 from circuits.models import Model, TokenBatch
+from circuits.models.choosing import Neurons, chosen_neurons
 from circuits.progress import Progress, silent
 from circuits.tasks.repeats import bos_id
 from circuits.tasks.sources.corpus import text_rows
@@ -64,7 +65,7 @@ def find_triggers(
     model: Model,
     tokens: str | TokenBatch | Iterable[TokenBatch],
     *,
-    neurons: Iterable[str | Node] | str | None = None,
+    neurons: Neurons = None,
     top: int = 10,
     lowest: bool = False,
     count_bos: bool = False,

@@ -10,12 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import NonFiniteError, PromptError
-from circuits.lenses.neurons.activations import mlp_of, refuse_without_mlps
+from circuits.lenses.neurons.activations import mlp_of
 from circuits.lenses.readout import direction, top_tokens
 from circuits.models import Model, Run
+from circuits.models.choosing import refuse_without_mlps
 from circuits.models.folding import through_norm
 from circuits.models.forward import forward
 from circuits.models.layers import mlp_output, norm_scale, unembed
+from circuits.models.tokens import column_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,12 +86,12 @@ def sub_updates(
     width = batch.ids.shape[1]
     if batch.padded:
         raise PromptError("the prompt has pads: give its tokens alone")
-    if len(batch) != 1 or not -width <= position < width:
+    if len(batch) != 1:
         raise PromptError(f"position {position} of {len(batch)} prompts of {width} tokens: expected one prompt that has it")
+    position = column_of(position, width)
     layers = range(model.n_layers) if layer is None else [layer]
     for one in layers:
         mlp_of(model, one)
-    position %= width
     with torch.no_grad():
         run = forward(model.weights, batch, logits=False)
         best = unembed(model.weights, run.residuals[-1][:, position])[0].argmax()

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from circuits.errors import GraphError, PromptError
-from circuits.graph import Node
+from circuits.graph.named import node_of
 from circuits.models import Model
+from circuits.models.choosing import layer_part
+from circuits.models.tokens import column_of
 from circuits.patching.engine.base import Base
 from circuits.patching.engine.change import Kind
 from circuits.tasks import PromptPairs
@@ -19,9 +21,7 @@ Positions = str | int | Sequence[str | int] | None
 """None: every position together; "each": every column by itself; the name of a position of the pairs, "last" or a column
 (negative from the end); or a list of names and columns, each by itself."""
 
-_WHOLE = re.compile(r"(resid|attn|mid|m)(0|[1-9][0-9]{0,5})", re.ASCII)
 _SLOT = re.compile(r"(a\d+\.h\d+)<(q|k|v|pattern)>", re.ASCII)
-_KINDS: dict[str, Kind] = {"resid": "residual", "attn": "attention", "mid": "middle", "m": "mlp"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,16 +69,12 @@ def _group(model: Model, name: str) -> list[Site]:
 
 
 def _site(model: Model, name: str) -> Site:
-    if match := _WHOLE.fullmatch(name):
-        kind, layer = _KINDS[match[1]], int(match[2])
-        if layer >= model.n_layers + (kind == "residual") or (kind == "mlp" and not model.d_mlp):
-            raise GraphError(f"{model.name} has no {name}: it has {model.n_layers} layers")
-        return Site(name, kind, layer)
+    if part := layer_part(model, name):
+        return Site(name, *part)
     slot = None
     if match := _SLOT.fullmatch(name):
         name, slot = match[1], match[2]
-    node = Node.parse(name)
-    dataclasses.replace(model.graph(), neurons=node.kind == "neuron").node(node)
+    node = node_of(model.graph(), name)
     layer, index = node.layer or 0, node.index
     if node.kind == "input":
         return Site("input", "residual", 0)
@@ -133,9 +129,7 @@ def position_masks(pairs: PromptPairs, positions: Positions) -> dict[str, Tensor
 def _mask_of(pairs: PromptPairs, name: str | int) -> Tensor:
     mask, width = pairs.clean.mask, pairs.clean.mask.shape[1]
     if isinstance(name, int):
-        if not -width <= name < width:
-            raise PromptError(f"position {name} is outside the {width} columns of the prompts")
-        columns = torch.full((len(pairs),), name % width, device=mask.device)
+        columns = torch.full((len(pairs),), column_of(name, width), device=mask.device)
     elif name in ("last", *pairs.positions):
         columns = pairs.clean.last if name == "last" else pairs.positions[name]
     else:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from circuits.errors import GraphError, NonFiniteError
 from circuits.graph import Node
+from circuits.graph.named import parsed
 from circuits.models import Run
 from circuits.plots.style import VERMILION
 from circuits.plots.text import shortened, shown_token, wrapped
@@ -70,7 +71,7 @@ def _panels(count: int, columns: int, tokens: int) -> tuple[Figure, np.ndarray, 
 
 
 def _head(name: Node | str) -> Node:
-    node = Node.parse(name) if isinstance(name, str) else name
+    node = parsed(name)
     if node.kind != "head":
         raise GraphError(f"{node} has no attention pattern, only heads do: name one, such as a0.h1")
     return node
