@@ -49,15 +49,37 @@ def attribute_edges(
     """Score every edge: an estimate of how far the metric on the clean prompts moves if this edge alone carries what its
     writer says on the corrupt prompts, mean over prompts. Negative: the edge supports the metric.
 
-    `method`: "eap" takes the gradient on the clean run (Syed et al. 2023); "eap-ig" the mean gradient over `steps` inputs
-    between corrupt and clean, at the middles of equal steps (Hanna et al. 2024); "eap-ig-activations" interpolates the
-    outputs of one layer's attention or MLP at a time; "relp" goes back by relevance propagation's rules (Jafari et al. 2025;
-    nothing passes through queries and keys); "exact" patches every edge (noising), at the price of a run each.
-    `neurons`: every edge between single neurons, heads, input and logits, of which the `keep` largest by size are kept.
-    `positions`: where readers read (None: everywhere, summed; "each"; names or columns: a score each). `without`: heads and
-    MLPs that stay at their corrupt values throughout, so that what stands in for them is seen. `budget` bounds the bytes of
-    what is held beside the runs' own activations. Raises NonFiniteError, MemoryBudgetError, and CircuitsError for
-    options that do not exist.
+    "eap" takes the gradient on the clean run (Syed et al. 2023); "eap-ig" the mean gradient over inputs between corrupt and
+    clean, at the middles of equal steps (Hanna et al. 2024); "eap-ig-activations" interpolates the outputs of one layer's
+    attention or MLP at a time; "relp" goes back by relevance propagation's rules (Jafari et al. 2025; nothing passes through
+    queries and keys); "exact" patches every edge (noising), at the price of a run each. Raises NonFiniteError,
+    MemoryBudgetError, and CircuitsError for options that do not exist.
+
+    Args:
+        model: the model whose edges are scored.
+        pairs: clean and corrupt prompts with their answers.
+        metric: what is measured: a metric of `circuits.metrics`, or a function of one's own from logits and pairs.
+        method: one of the five above.
+        steps: inputs or activations between corrupt and clean, of the two integrated methods.
+        neurons: score every edge between single neurons, heads, input and logits.
+        positions: where readers read: everywhere, summed (None); "each"; names or columns, a score each.
+        without: heads and MLPs that stay at their corrupt values throughout, so that what stands in for them is seen.
+        keep: how many edges between neurons are kept: the largest by size.
+        budget: bytes of what is held beside the runs' own activations.
+        progress: hears what is being done, how much of it is done, and how much there is.
+
+    >>> import circuits
+    >>> model = circuits.load_model("mini")
+    >>> pairs = circuits.PromptPairs.from_text(
+    ...     model,
+    ...     clean=["When Mary and John went to the store, Mary gave a drink to"],
+    ...     corrupt=["When Mary and John went to the store, John gave a drink to"],
+    ...     answers=[" John"],
+    ...     distractors=[" Mary"],
+    ... )
+    >>> scores = circuits.attribute_edges(model, pairs, circuits.metrics.logit_difference, method="eap")
+    >>> len(scores), len(scores.top(10))
+    (1519, 10)
     """
     if method not in get_args(Method):
         raise CircuitsError(f"unknown method {method!r}: there are {', '.join(get_args(Method))}")

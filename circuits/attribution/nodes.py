@@ -40,9 +40,20 @@ def attribute_nodes(
     progress: Progress | None = None,
 ) -> Effects:
     """Estimate what `patch_nodes(..., direction="noising")` measures, for the input, every head and every MLP (or neuron):
-    the change of its output times the gradient by it on the clean run (Nanda 2023; "eap"), averaged between corrupt and clean
-    inputs ("eap-ig"), or by relevance propagation's rules ("relp"). Raises NonFiniteError, CircuitsError for options that do
-    not exist."""
+    the change of its output times the gradient by it. Raises NonFiniteError, CircuitsError for options that do not exist.
+
+    Args:
+        model: the model whose nodes are scored.
+        pairs: clean and corrupt prompts with their answers.
+        metric: what is measured: a metric of `circuits.metrics`, or a function of one's own from logits and pairs.
+        method: the gradient on the clean run (Nanda 2023; "eap"), its mean between corrupt and clean inputs ("eap-ig"), or by
+            relevance propagation's rules ("relp").
+        steps: inputs between corrupt and clean, of "eap-ig".
+        neurons: single neurons in place of MLPs.
+        seed: that of the bootstrap.
+        budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
+        progress: hears what is being done, how much of it is done, and how much there is.
+    """
     if method not in get_args(NodeMethod):
         raise CircuitsError(f"unknown method {method!r}: there are {', '.join(get_args(NodeMethod))}")
     metric = fitted(metric, model, pairs, gradient=True)

@@ -37,6 +37,12 @@ class Circuit:
 
     Raises GraphError for edges or nodes that the graph lacks and for values of the wrong kind, NonFiniteError for a NaN
     or an infinity.
+
+    >>> import circuits
+    >>> graph = circuits.Graph(n_layers=2, n_heads=1, n_key_value_heads=1, d_mlp=8)
+    >>> circuit = circuits.Circuit(graph, {"input->a0.h0<v>": 0.5, "a0.h0->logits": 0.8})
+    >>> circuit, "a0.h0" in circuit
+    (Circuit(3 nodes and 2 edges of 6 nodes and 23 edges), True)
     """
 
     graph: Graph

@@ -22,6 +22,11 @@ class Graph:
     the heads of its own layer. With `neurons` every MLP is replaced by its neurons, as writers and as readers. Two
     graphs are equal when they have the same nodes and edges (the width of whole MLPs makes no difference).
     Conventions: MIB (Mueller et al. 2025) and EAP-IG (Hanna et al. 2024). Raises GraphError for an impossible shape.
+
+    >>> import circuits
+    >>> graph = circuits.Graph(n_layers=2, n_heads=1, n_key_value_heads=1, d_mlp=8)
+    >>> graph.edge_count, [str(writer) for writer in graph.writers(graph.reader("a1.h0<k>"))]
+    (23, ['input', 'a0.h0', 'm0'])
     """
 
     n_layers: int

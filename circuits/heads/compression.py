@@ -116,14 +116,22 @@ def compress_heads(
     together: bool = False,
     progress: Progress | None = None,
 ) -> Compression:
-    """For every head (default: all), the smallest ranks of W_QK and W_OV at which the loss on a text rises by at most
-    `tolerance` nats a token, each part changed by itself; then the loss with all of them changed at once.
+    """For every head, the smallest ranks of W_QK and W_OV at which the loss on a text rises by at most `tolerance`, each part
+    changed by itself; then the loss with all of them changed at once.
 
     Ranks are found by bisection, as if the loss never rose with the rank; each rank that is reported was run, with changed
     weights (`with_ranks`). Rank 0 is possible: W_QK of rank 0 leaves what key biases and positions say, W_OV of rank 0 the
-    head's constant output. `together`: tighten the tolerance of single parts (by 4, at most six times) until all changed at
-    once stay within `tolerance` too. Raises GraphError for what is no head, PromptError for a text without a next token or
-    a negative tolerance.
+    head's constant output. Raises GraphError for what is no head, PromptError for a text without a next token or a negative
+    tolerance.
+
+    Args:
+        model: the model whose heads are compressed.
+        tokens: the text, as text, token ids or a batch.
+        heads: names such as `a0.h3` (default: all).
+        tolerance: nats a token by which the loss may rise.
+        together: tighten the tolerance of single parts (by 4, at most six times) until all changed at once stay within
+            `tolerance` too.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     if not 0 <= tolerance < float("inf"):
         raise PromptError(f"a tolerance of {tolerance} nats: expected 0 or more")

@@ -194,10 +194,20 @@ def score_checkpoints(
     load: Callable[[str | Path], Model] = load_model,
     progress: Progress | None = None,
 ) -> TrainingCurves:
-    """Measure the checkpoints of a training run: by step, a model or what `load` makes one of (a local directory, say).
+    """Measure the checkpoints of a training run, one held at a time. The rest as in `take_snapshot`.
 
-    One checkpoint is held at a time. The rest as in `take_snapshot`. Raises CircuitsError for checkpoints of different
-    shapes, and what loading raises.
+    Raises CircuitsError for checkpoints of different shapes, and what loading raises.
+
+    Args:
+        checkpoints: by step, a model or what `load` makes one of (a local directory, say).
+        text: prompts for the loss and the scores on text (default: none).
+        early: columns of a prompt that count as early, for the in-context score.
+        late: columns that count as late.
+        sequences: prompts of repeated random tokens.
+        seed: that of the random tokens.
+        name: what the run is called in the result.
+        load: makes a model of what is no model.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     report = progress or silent
     snapshots: list[Snapshot] = []

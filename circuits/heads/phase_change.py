@@ -35,6 +35,17 @@ def find_phase_change(
     last one by the median of itself, its neighbour and what that became), so that a single outlier is no change.
     Raises CircuitsError for steps that do not rise, fewer than three, or a `low` that is not below `high`; NonFiniteError
     for NaN and infinity.
+
+    Args:
+        steps: training steps, rising.
+        values: the curve, one value a step.
+        low: below it the curve has not begun to rise.
+        high: from it on it has risen.
+
+    >>> import circuits
+    >>> change = circuits.find_phase_change([0, 100, 200, 300, 400, 500], [0.0, 0.02, 0.05, 0.5, 0.8, 0.9])
+    >>> change.start, change.end
+    (200, 400)
     """
     smooth = _smoothed(steps, values)
     if not low < high:

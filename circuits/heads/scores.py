@@ -73,10 +73,24 @@ def score_heads(
 ) -> HeadScores:
     """Score every head of a model.
 
-    Prefix matching and duplicate token: on `sequences` prompts of `length` different random tokens said `copies` times
-    after BOS (fewer where the context is short), at the positions from the second copy on. Copying: on as many prompts of
-    random tokens without BOS. Previous and first token: on `text` (every token but the first), or on the repeats where
-    no text is given. Raises PromptError where vocabulary or context are too small, NonFiniteError for NaN and infinity.
+    Prefix matching and duplicate token: on prompts of random tokens said several times after BOS (fewer where the context is
+    short), at the positions from the second copy on. Copying: on as many prompts of random tokens without BOS. Previous and
+    first token: on `text` (every token but the first), or on the repeats where no text is given. Raises PromptError where
+    vocabulary or context are too small, NonFiniteError for NaN and infinity.
+
+    Args:
+        model: the model whose heads are scored.
+        sequences: prompts of random tokens.
+        length: different random tokens of a prompt.
+        copies: how often they are said.
+        seed: that of the random tokens.
+        text: prompts for the scores on text.
+
+    >>> import circuits
+    >>> model = circuits.load_model("mini")
+    >>> scores = circuits.score_heads(model, sequences=2)
+    >>> [round(float(head), 1) for head in scores.scores["prefix_matching"][1]]
+    [0.9, 0.9, 0.9, 0.9, 0.9, 0.7, 0.9, 0.5]
     """
     fitting = copies if model.max_positions is None else max(2, min(copies, (model.max_positions - 1) // length))
     repeats, length = repeated_tokens(model, count=sequences, length=length, copies=fitting, seed=seed)

@@ -86,9 +86,18 @@ class LensComparison:
 def compare_lenses(
     model: Model, tokens: TokenBatch, tuned: TunedLens, *, max_bytes: int = BUDGET, progress: Progress | None = None
 ) -> LensComparison:
-    """KL(final ‖ lens) in bits of the logit lens and of a tuned one, before every layer, on prompts. Prompts should be text
-    that `tuned` was not trained on. Raises PromptError for a single prompt (it has no standard error), ModelError for a
-    tuned lens of another model, MemoryBudgetError where one block of logits does not fit `max_bytes`."""
+    """KL(final ‖ lens) in bits of the logit lens and of a tuned one, before every layer, on prompts.
+
+    Raises PromptError for a single prompt (it has no standard error), ModelError for a tuned lens of another model,
+    MemoryBudgetError where one block of logits does not fit `max_bytes`.
+
+    Args:
+        model: the model whose streams are read.
+        tokens: text that `tuned` was not trained on.
+        tuned: the trained lens.
+        max_bytes: bytes of logits that are held at once.
+        progress: hears what is being done, how much of it is done, and how much there is.
+    """
     tuned.require_model(model)
     batch = model.prepare(tokens)
     if len(batch) < 2:

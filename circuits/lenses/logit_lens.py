@@ -42,17 +42,31 @@ def logit_lens(
 ) -> Lens:
     """Read residual streams, and nodes where asked for, as distributions over tokens, at every position of prompts.
 
-    `sites`: `resid0` … `resid{n_layers}` (before layer 0, 1, …; after the last one), `mid0` … (between attention and MLP),
-    or the groups "residual" and "middle"; default: both in the order of computation, with `tuned` residual alone. They are
-    read by the model's final norm (at their own scale), unembedding, biases and soft cap; with `tuned` through the
-    translators first. `nodes`: `input`, heads, MLPs, neurons; a list or "a0.h1+m3" is a set whose outputs are summed; they
-    are read with the final norm's scale frozen to the run's, without biases and cap (see `Lens`). `answers`: a token a
-    prompt, or one for all (text or ids, `pairs.answers`), which is then the target at every position. `top`: how many top
-    tokens to keep.
+    Streams are read by the model's final norm (at their own scale), unembedding, biases and soft cap; with `tuned` through
+    the translators first. Nodes are read with the final norm's scale frozen to the run's, without biases and cap (see
+    `Lens`). Raises GraphError for names that the model lacks, PromptError for prompts and answers that do not fit,
+    MemoryBudgetError where one block does not fit, ModelError for a tuned lens of another model, NonFiniteError where a
+    stream holds NaN or infinity.
 
-    At most `max_bytes` of logits are held at once (also of node outputs). Raises GraphError for names that the model lacks,
-    PromptError for prompts and answers that do not fit, MemoryBudgetError where one block does not fit, ModelError for a
-    tuned lens of another model, NonFiniteError where a stream holds NaN or infinity.
+    Args:
+        model: the model whose streams are read.
+        prompts: a text, texts, token ids or a batch.
+        sites: `resid0` … `resid{n_layers}` (before layer 0, 1, …; after the last one), `mid0` … (between attention and MLP),
+            or the groups "residual" and "middle"; default: both in the order of computation, with `tuned` residual alone.
+        nodes: `input`, heads, MLPs, neurons; a list or "a0.h1+m3" is a set whose outputs are summed.
+        answers: a token a prompt, or one for all (text or ids, `pairs.answers`), which is then the target at every position.
+        top: top tokens to keep.
+        tuned: a trained lens.
+        max_bytes: bytes of logits (also of node outputs) that are held at once.
+        progress: hears what is being done, how much of it is done, and how much there is.
+
+    >>> import circuits
+    >>> model = circuits.load_model("mini")
+    >>> lens = circuits.logit_lens(model, "The cat sat on the", sites="residual")
+    >>> lens.rows
+    ('resid0', 'resid1', 'resid2', 'resid3', 'resid4')
+    >>> [lens.words[int(row[0, -1, 0])] for row in lens.top_ids[[0, -1]]]
+    ['ince', ' floor']
     """
     if top < 1:
         raise PromptError(f"top is {top}; expected a whole number from 1 on")

@@ -47,14 +47,25 @@ def train_tuned_lens(
 ) -> TunedLens:
     """Train a translator a layer on prompts, by KL(final ‖ lens) averaged over tokens (Belrose et al. 2023).
 
-    `steps` steps of Adam on `batch` prompts each, with a step size that falls linearly from `rate` to 0; every prompt comes
-    once before any comes again, in an order drawn from `seed`. Translators start as the identity. With `path`, the state
-    is written there every `save_every` steps, and a training that was stopped or killed goes on from it: with the same
-    `max_bytes` the file is in the end the same to the byte. `max_bytes`: of logits at once.
+    Adam's step size falls linearly to 0; every prompt comes once before any comes again. Translators start as the identity. A
+    training that was stopped or killed goes on from `path`: with the same `max_bytes` the file is in the end the same to the
+    byte.
 
     Raises PromptError for numbers out of range, FileFormatError where `path` holds something else or another training, or is
     being written by another process, MemoryBudgetError where one position's logits do not fit, NonFiniteError where a loss
     is none.
+
+    Args:
+        model: the model whose streams are translated.
+        tokens: the prompts.
+        steps: steps of Adam.
+        rate: the first step size.
+        batch: prompts a step.
+        seed: that of the order of prompts.
+        path: where the state is written, and read from at the beginning.
+        save_every: steps between two writings.
+        max_bytes: bytes of logits that are held at once.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     check_training(steps=steps, rate=rate, batch=batch, save_every=save_every)
     prepared = model.prepare(tokens)

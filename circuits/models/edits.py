@@ -28,6 +28,12 @@ class Edit:
     `value` is a number or a tensor that broadcasts to the value at the edited positions, or a function from the node's
     current value (all positions) to its new one. `positions`: None for all, columns of the token batch (negative ones
     count from the end), or a Boolean mask `[prompt position]` (then a tensor must broadcast to all positions).
+
+    >>> import circuits
+    >>> model = circuits.load_model("mini")
+    >>> run = model.run("The cat sat on the", edits=[circuits.Edit("a0.h1", 0.0, positions=[-1])])
+    >>> run.z[0][0, :, 1].abs().amax(dim=-1).gt(0).tolist()
+    [True, True, True, True, True, False]
     """
 
     node: NodeName

@@ -193,10 +193,20 @@ class Model:
     ) -> Run:
         """Run the model on prompts and keep what a graph search needs.
 
-        `edits` change nodes on the way (`Edit`); `patterns` (one a layer) replace the model's attention patterns;
-        `keep`: "logits" alone, "factors" (default), or "patterns" too. Differentiable where gradients are enabled and
-        something asks for them. Raises PromptError and GraphError for prompts and edits that do not fit the model,
-        NonFiniteError for weights that hold NaN or infinity.
+        Differentiable where gradients are enabled and something asks for them. Raises PromptError and GraphError for
+        prompts and edits that do not fit the model, NonFiniteError for weights that hold NaN or infinity.
+
+        Args:
+            prompts: a text, texts, token ids or a batch.
+            edits: changes of nodes on the way (`Edit`).
+            patterns: attention patterns, one a layer, in place of the model's own.
+            keep: "logits" alone, "factors", or "patterns" too.
+
+        >>> import circuits
+        >>> model = circuits.load_model("mini")
+        >>> run = model.run("The cat sat on the")
+        >>> run.logits.shape, run.z[0].shape
+        (torch.Size([1, 6, 4096]), torch.Size([1, 6, 8, 32]))
         """
         if keep not in get_args(Keep):
             raise PromptError(f"keep={keep!r}: expected one of {', '.join(get_args(Keep))}")

@@ -64,10 +64,32 @@ def patch_nodes(
 ) -> Effects:
     """Patch each node by itself and measure how far the metric moves (activation patching).
 
-    `nodes`: names or groups as in `find_sites` (default: every node): heads, MLPs, neurons, queries, keys, values,
-    patterns, residual streams. `positions`: all together (None), "each", a position of the pairs, or several. `direction`:
-    "denoising" puts clean values into the corrupt run, "noising" the reverse. `budget` bounds the bytes of a pass; `seed`
-    is that of the bootstrap. Raises GraphError and PromptError for names and pairs that do not fit, MemoryBudgetError.
+    Raises GraphError and PromptError for names and pairs that do not fit, MemoryBudgetError.
+
+    Args:
+        model: the model that is patched.
+        pairs: clean and corrupt prompts with their answers.
+        metric: what is measured: a metric of `circuits.metrics`, or a function of one's own from logits and pairs.
+        nodes: names or groups as in `find_sites` (default: every node): heads, MLPs, neurons, queries, keys, values,
+            patterns, residual streams.
+        positions: all together (None), "each", a position of the pairs, or several.
+        direction: "denoising" puts clean values into the corrupt run, "noising" the reverse.
+        budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
+        seed: that of the bootstrap.
+        progress: hears what is being done, how much of it is done, and how much there is.
+
+    >>> import circuits
+    >>> model = circuits.load_model("mini")
+    >>> pairs = circuits.PromptPairs.from_text(
+    ...     model,
+    ...     clean=["When Mary and John went to the store, Mary gave a drink to"],
+    ...     corrupt=["When Mary and John went to the store, John gave a drink to"],
+    ...     answers=[" John"],
+    ...     distractors=[" Mary"],
+    ... )
+    >>> effects = circuits.patch_nodes(model, pairs, circuits.metrics.logit_difference, ["input", "a1.h0"])
+    >>> effects.names, round(effects.of("input").effect, 3)
+    (('input', 'a1.h0'), 1.0)
     """
     sites, masks = find_sites(model, nodes), position_masks(pairs, positions)
     metric = fitted(metric, model, pairs)

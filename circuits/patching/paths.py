@@ -36,9 +36,20 @@ def patch_edges(
     """Patch each edge by itself: one reader reads the residual stream with the writer's output taken from the paired
     prompt, its norm recomputed, and everything downstream of this reader recomputes (exact direct path).
 
-    `edges`: names such as `a0.h1->a2.h0<k>`, `m0->m3`, `m0.n5->logits`, `a0.h1->m2.n7` (default: all edges of
-    `model.graph(neurons=neurons)`). `positions`: where the reader reads the other value. Other options as `patch_nodes`.
     Raises GraphError for an edge that the model lacks.
+
+    Args:
+        model: the model that is patched.
+        pairs: clean and corrupt prompts with their answers.
+        metric: what is measured: a metric of `circuits.metrics`, or a function of one's own from logits and pairs.
+        edges: names such as `a0.h1->a2.h0<k>`, `m0->m3`, `m0.n5->logits`, `a0.h1->m2.n7` (default: all edges of
+            `model.graph(neurons=neurons)`).
+        positions: where the reader reads the other value, as in `patch_nodes`.
+        direction: as in `patch_nodes`.
+        neurons: all edges between single neurons, where no `edges` are given.
+        budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
+        seed: that of the bootstrap.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     if edges is not None and not edges:
         raise GraphError("there is nothing to patch: the list of edges is empty")
@@ -110,9 +121,20 @@ def patch_path(
     that node writes reaches the next one, and so on; every other head stays as it was. At the last reader the rest of the
     model recomputes (nothing is left to do where that is `logits`).
 
-    `path`: `["a0.h3", "a1.h2<k>", "logits"]`; a head without a slot reads by all three. As in IOI's path patching (Wang et
-    al. 2022), MLPs on the way recompute unless `freeze_mlps=True` holds them too, which leaves the direct edges alone.
-    `positions`: where the last reader reads the change. Raises GraphError for steps that are no edges.
+    As in IOI's path patching (Wang et al. 2022), MLPs on the way recompute unless they are frozen. Raises GraphError for
+    steps that are no edges.
+
+    Args:
+        model: the model that is patched.
+        pairs: clean and corrupt prompts with their answers.
+        metric: what is measured: a metric of `circuits.metrics`, or a function of one's own from logits and pairs.
+        path: `["a0.h3", "a1.h2<k>", "logits"]`, or a list of such; a head without a slot reads by all three.
+        freeze_mlps: hold the MLPs on the way too, which leaves the direct edges alone.
+        positions: where the last reader reads the change.
+        direction: as in `patch_nodes`.
+        budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
+        seed: that of the bootstrap.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     if isinstance(path, str) or not path:
         raise GraphError("a path is a list of names, such as ['a0.h3', 'a1.h2<k>', 'logits']")

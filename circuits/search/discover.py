@@ -88,14 +88,28 @@ def discover(
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> Discovery:
-    """Search for a circuit of `edges` edges on some prompts and judge it on others.
+    """Search for a circuit on some prompts and judge it on others.
 
-    `method`: "eap", "eap-ig", "eap-ig-activations", "relp", "exact" (`attribute_edges`), "prune" (`prune_edges`), "shrink"
-    (`shrink`): the strongest edges that lie on paths are kept; "acdc" (`threshold`, or the smallest of `THRESHOLDS` that
-    leaves at most `edges`).
-    `neurons`: single neurons in place of MLPs (attribution alone). `held_out`: pairs to judge on; by default half of `pairs`.
-    `verify`: the strongest edges are patched exactly (`screen_then_verify`) and the confirmed ones are the circuit. Raises
-    CircuitsError for options that do not go together, PromptError where there are too few pairs.
+    Of methods that score edges the strongest that lie on paths are kept; "acdc" takes `threshold`, or the smallest of
+    `THRESHOLDS` that leaves at most `edges`. Raises CircuitsError for options that do not go together, PromptError where
+    there are too few pairs.
+
+    Args:
+        model: the model that is searched.
+        pairs: clean and corrupt prompts with their answers.
+        metric: what is measured: a metric of `circuits.metrics`, or a function of one's own from logits and pairs.
+        method: "eap", "eap-ig", "eap-ig-activations", "relp", "exact" (`attribute_edges`), "acdc" (`acdc`), "prune"
+            (`prune_edges`), or "shrink" (`shrink`).
+        edges: how many edges the circuit may have.
+        neurons: single neurons in place of MLPs (attribution alone).
+        held_out: pairs to judge on (default: half of `pairs`).
+        steps: as in `attribute_edges` and `prune_edges`.
+        threshold: that of "acdc".
+        verify: patch the strongest edges exactly (`screen_then_verify`); the confirmed ones are the circuit.
+        random_circuits: how many random circuits of as many edges the null has.
+        seed: that of halves, null and bootstrap.
+        budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     if method not in get_args(Method):
         raise CircuitsError(f"unknown method {method!r}: there are {', '.join(get_args(Method))}")

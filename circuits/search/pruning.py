@@ -44,11 +44,23 @@ def prune_edges(
     """Edge pruning (Bhaskar et al. 2024): one hard-concrete gate an edge (Louizos et al. 2018), all trained together.
 
     Adam minimises the mean over prompts of KL to the clean run (or of |metric - its clean value|) plus a Lagrangian of how
-    far the expected number of open gates is from the wanted one, which comes down to `edges`, or to this `share` of all. Every
-    prompt draws gates of its own, so that a step sees as many draws as there are prompts.
-    An edge's score is the probability that its gate is open at the end, 0 to 1, larger = kept: `.top(edges)` is the circuit.
-    `outside`: what closed edges carry. `budget` bounds the bytes of a run and its gradients. The same seed gives the same
-    scores. Raises CircuitsError for options that do not fit, NonFiniteError, MemoryBudgetError.
+    far the expected number of open gates is from the wanted one, which comes down to what is asked for. Every prompt draws
+    gates of its own, so that a step sees as many draws as there are prompts. An edge's score is the probability that its gate
+    is open at the end, 0 to 1, larger = kept: `.top(edges)` is the circuit. Raises CircuitsError for options that do not fit,
+    NonFiniteError, MemoryBudgetError.
+
+    Args:
+        model: the model whose edges are pruned.
+        pairs: clean and corrupt prompts with their answers.
+        metric: what is kept as it was: None is KL to the clean run; else as in `patch_nodes`.
+        edges: how many edges to come down to.
+        share: the same as a share of all edges.
+        steps: steps of Adam.
+        learning_rate: that of Adam.
+        seed: that of the gates: the same seed gives the same scores.
+        outside: what closed edges carry, as in `run_circuits`.
+        budget: bytes of a run and its gradients.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     wanted = _wanted(model.graph(), edges, share)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1 or not learning_rate > 0:

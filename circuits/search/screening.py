@@ -117,13 +117,24 @@ def screen_then_verify(
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> Screening:
-    """Patch the `edges` strongest of `scores` exactly (noising), alone and where others that could stand in are gone.
+    """Patch the strongest edges exactly (noising), alone and where others that could stand in are gone.
 
     Redundant sets are searched for among the writers of proposed edges and, once some of these are gone, among all nodes (so
     that a backup is found which sleeps until then): smallest sets of nodes whose joint loss is seen while that of all but one
-    is not. For each set and each of its members the others are taken out (a context, at most `contexts`); attribution proposes
-    edges there again, and they and all edges not confirmed so far are patched exactly in the context. Raises GraphError for a
-    graph of neurons, PromptError where a pair has no gap.
+    is not. For each set and each of its members the others are taken out (a context); attribution proposes edges there again,
+    and they and all edges not confirmed so far are patched exactly in the context. Raises GraphError for a graph of neurons,
+    PromptError where a pair has no gap.
+
+    Args:
+        model: the model that was scored.
+        pairs: clean and corrupt prompts with their answers.
+        metric: what is measured: a metric of `circuits.metrics`, or a function of one's own from logits and pairs.
+        scores: what attribution said of the edges.
+        edges: how many of the strongest are patched.
+        contexts: how many contexts are tried at most.
+        seed: that of the bootstrap.
+        budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     metric = fitted(metric, model, pairs, gradient=True)
     tester = _Tester(model, pairs, metric, scores, budget, progress, seed)

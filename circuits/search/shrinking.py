@@ -31,13 +31,23 @@ def shrink(
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> EdgeScores:
-    """Drop the edges that support the metric least inside the circuit that is left, a part (1 - `keep`) at a time, down to
-    `edges`: scores made on the whole model say what an edge is worth there, not in a small circuit.
+    """Drop the edges that support the metric least inside the circuit that is left, a part at a time, down to `edges`: scores
+    made on the whole model say what an edge is worth there, not in a small circuit.
 
     An edge's score tells the rounds it outlived and, within the last round, how much it supported the metric: larger = kept
     longer, so `.top(edges)` is the circuit; never negative. Gradients by gates at a quarter and three quarters of the way
-    between outside values and the run's own (after Hanna et al. 2024, inside a circuit). `budget` bounds the bytes of a run.
-    Raises CircuitsError, NonFiniteError, MemoryBudgetError.
+    between outside values and the run's own (after Hanna et al. 2024, inside a circuit). Raises CircuitsError,
+    NonFiniteError, MemoryBudgetError.
+
+    Args:
+        model: the model whose edges are dropped.
+        pairs: clean and corrupt prompts with their answers.
+        metric: what is measured: a metric of `circuits.metrics`, or a function of one's own from logits and pairs.
+        edges: how many edges are left at the end.
+        keep: share of the edges that a round keeps.
+        outside: what dropped edges carry, as in `run_circuits`.
+        budget: bytes of a run and its gradients.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     graph = model.graph()
     if isinstance(edges, bool) or not isinstance(edges, int) or not 1 <= edges <= graph.edge_count or not 0 < keep < 1:

@@ -196,7 +196,17 @@ def _metric(
 
 @_metric(unit="nats", reads="answers")
 def logit_difference(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
-    """Answer's logit minus distractor's, in nats; positive = the answer is preferred (Wang et al. 2022)."""
+    """Answer's logit minus distractor's, in nats; positive = the answer is preferred (Wang et al. 2022).
+
+    Args:
+        logits: those at the answer columns (`answer_logits` picks them).
+        pairs: whose answers and distractors are read.
+
+    >>> import circuits, torch
+    >>> pairs = circuits.PromptPairs.from_tokens(5, clean=[[1, 2]], corrupt=[[1, 3]], answers=[4], distractors=[0])
+    >>> circuits.metrics.logit_difference(torch.tensor([[1.0, 0.0, 0.0, 0.0, 3.5]]), pairs)
+    tensor([2.5000])
+    """
     wide = _checked(logits, pairs)
     return _at(wide, pairs.answers) - _at(wide, pairs.distractors)
 

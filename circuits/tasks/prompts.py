@@ -64,10 +64,32 @@ class PromptPairs:
     ) -> "PromptPairs":
         """Pairs from text, one list entry a pair; the answer is read at the last token.
 
-        Answers and distractors are texts of one token, or token ids. `subjects` are looked up in the clean prompts (last
-        occurrence, whole words first) and give the positions `subject_first` and `subject_last`. `joined=True` takes
-        answers without a leading space as they are. Raises PromptError, with the prompt's index and text, for a pair
-        that cannot be compared; ModelError for a model without a tokenizer.
+        Raises PromptError, with the prompt's index and text, for a pair that cannot be compared; ModelError for a model
+        without a tokenizer.
+
+        Args:
+            model: whose tokenizer cuts the prompts.
+            clean: prompts that call for the answer.
+            corrupt: prompts of as many tokens that call for another.
+            answers: texts of one token, or token ids.
+            distractors: likewise, what the answer is compared with.
+            subjects: looked up in the clean prompts (last occurrence, whole words first); they give the positions
+                `subject_first` and `subject_last`.
+            prepend_bos: put BOS in front (default: what the model's tokenizer asks for).
+            joined: take answers without a leading space as they are.
+
+        >>> import circuits
+        >>> model = circuits.load_model("mini")
+        >>> pairs = circuits.PromptPairs.from_text(
+        ...     model,
+        ...     clean=["The cat sat on the"],
+        ...     corrupt=["The dog sat on the"],
+        ...     answers=[" floor"],
+        ...     distractors=[" road"],
+        ...     subjects=["cat"],
+        ... )
+        >>> len(pairs), pairs.positions["subject_last"].tolist()
+        (1, [2])
         """
         _same_counts(clean=clean, corrupt=corrupt, answers=answers, distractors=distractors, subjects=subjects)
         wheres = [_where(index, text) for index, text in enumerate(clean)]

@@ -160,15 +160,23 @@ def tables(
     through_mlp0: bool = False,
     progress: Progress | None = None,
 ) -> Tables:
-    """Read a model's weights as tables of tokens (Elhage et al. 2021).
-
-    The `top` most likely bigrams of the direct path; the `top` strongest skip-trigrams of each of `heads` (default: those of
-    layer 0), at most `per_source` of one source (None: any number), and as many bugs; the `top` largest virtual heads, the
-    first of them with the tokens they connect; eigenvalue scores of all heads. With `through_mlp0`, tokens are what the
-    first MLP makes of them. `scale`: by what the final norm divides what heads write; None: `measured_scale`.
+    """Read a model's weights as tables of tokens (Elhage et al. 2021): the most likely bigrams of the direct path; the
+    strongest skip-trigrams of heads, and as many bugs; the largest virtual heads, the first of them with the tokens they
+    connect; eigenvalue scores of all heads.
 
     Nothing of vocabulary² is held. A model of one layer of heads alone is these tables; of others they are a part. Raises
     GraphError for what is no head, PromptError for numbers that make no sense, NonFiniteError.
+
+    Args:
+        model: the model whose weights are read.
+        top: rows of each table.
+        heads: those whose skip-trigrams are read (default: those of layer 0).
+        per_source: skip-trigrams of one source token at most (None: any number).
+        context: as in `skip_trigrams`.
+        offset: as in `skip_trigrams`.
+        scale: by what the final norm divides what heads write; None: `measured_scale`.
+        through_mlp0: tokens are what the first MLP makes of them.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     if top < 1:
         raise PromptError(f"top={top}: expected a number of at least 1")

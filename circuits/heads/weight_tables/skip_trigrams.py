@@ -89,12 +89,22 @@ def skip_trigrams(
     scale: float | None = None,
     through_mlp0: bool = False,
 ) -> list[SkipTrigram]:
-    """The k strongest skip-trigrams of a head, best first, exact over all vocabulary³ of them; at most `per_source` of one
-    source token. Only positive scores count; there may be fewer than k.
+    """The k strongest skip-trigrams of a head, best first, exact over all vocabulary³ of them. Only positive scores count;
+    there may be fewer than k.
 
     Exact for a model of one layer without MLP, up to positions and norm scales as `qk_table` and `ov_table` say; elsewhere
     it is the head's part when it reads the embedding alone. Of equal scores, that of the earlier source, then of the
     better attended destination, comes first. Raises GraphError for what is no head, PromptError for k under 1.
+
+    Args:
+        model: the model whose weights are read.
+        head: the head, such as `a0.h3`.
+        k: how many.
+        per_source: how many of one source token at most (None: any number).
+        context: tokens that a destination sees, the source and itself among them.
+        offset: how far the destination stands behind the source, as in `qk_table`.
+        scale: by what the final norm divides what the head writes, as in `ov_table`.
+        through_mlp0: tokens are what the first MLP makes of their embedding.
     """
     options = {"context": context, "offset": offset, "scale": scale, "through_mlp0": through_mlp0}
     return strongest(head_factors(model, head, **options), k, per_source=per_source)

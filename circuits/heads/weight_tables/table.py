@@ -86,9 +86,13 @@ def bigram_table(model: Model, *, scale: float | Literal["own"] = "own", through
     """The direct path W_E W_U: row = the current token, column = the next one, as log-probabilities (nats, at most 0).
 
     Counted in: scale and norm of the embedding, the final norm's gain, centring and bias, the unembedding's bias. Left
-    out: positions, all that heads and MLPs add (with `through_mlp0`, all but the first MLP on the embedding alone), a cap
-    of the logits. `scale`: by what the final norm divides; "own": the scale of the embedding itself, so that the table is
-    what the model says when all its layers are taken away; or a number, such as one measured in a run.
+    out: positions, all that heads and MLPs add, a cap of the logits.
+
+    Args:
+        model: the model whose weights are read.
+        scale: by what the final norm divides; "own": the scale of the embedding itself, so that the table is what the model
+            says when all its layers are taken away; or a number, such as one measured in a run.
+        through_mlp0: tokens are what the first MLP makes of their embedding.
     """
     weights = model.weights
     norm = weights.final_norm

@@ -49,15 +49,27 @@ def logits(
     """Take the answer's logit (less the distractor's) apart into what each node writes to it, exactly.
 
     Each output at the answer's position goes through the final norm, its scale that of the run, onto the answer's column of
-    the unembedding less the distractor's. PromptPairs bring their own answers and distractors, and are read on the clean
-    (`side="corrupt"`: corrupt) prompts. Other prompts are read at their last token; without `answers` (texts of one token, or
-    ids; one for all or one a prompt) the model's own top token is taken, without `distractors` its logit alone.
+    the unembedding less the distractor's. PromptPairs bring their own answers and distractors; other prompts are read at
+    their last token. The rows are checked to sum to the logit that the model computes (before a soft cap, where it has one):
+    to 1e-9 in float64, relative to 1 + the sizes of the rows. Raises PromptError for answers that do not fit, NonFiniteError
+    with the first node that is no number, MemoryBudgetError where `budget` bytes do not hold what is kept of every prompt.
 
-    `neurons=k` splits every MLP into its k neurons with the largest |mean over prompts|, the rest and its bias; "all" keeps
-    every neuron. `positions=True` also splits each head by the column that it attends to. The rows are checked to sum to the
-    logit that the model computes (before a soft cap, where it has one): to 1e-9 in float64, relative to 1 + the sizes of the
-    rows. Raises PromptError for answers that do not fit, NonFiniteError with the first node that is no number,
-    MemoryBudgetError where `budget` bytes do not hold what is kept of every prompt.
+    Args:
+        model: the model whose logit is taken apart.
+        prompts: pairs, a text, texts, token ids or a batch.
+        answers: texts of one token, or ids; one for all or one a prompt (default: the model's own top token).
+        distractors: likewise (default: none, the answer's logit alone).
+        neurons: a number splits every MLP into so many neurons with the largest |mean over prompts|, the rest and its bias;
+            "all" keeps every neuron; None: whole MLPs.
+        positions: split each head by the column that it attends to.
+        side: which prompts of pairs are read: "clean" or "corrupt".
+        budget: bytes of what is kept of every prompt.
+
+    >>> import circuits
+    >>> model = circuits.load_model("mini")
+    >>> found = circuits.logits(model, "When Mary and John went to the store, Mary gave a drink to", answers=" John")
+    >>> len(found.rows), found.rows[:2]
+    (42, ('input', 'a0.h0'))
     """
     _check_neurons(model, neurons)
     readout = ask(model, prompts, answers, distractors, side)

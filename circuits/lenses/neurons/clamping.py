@@ -83,10 +83,17 @@ def clamp(
 ) -> Clamp:
     """Hold neurons at given activations on a prompt and compare the next token with the model's own.
 
-    `values`: neuron (`m3.n7`) → activation. `positions`: columns of the prompt where they are held (negative from the end;
-    default: everywhere, also in what is written next). `top` tokens each way; `continuation` tokens are written, fewer
-    where the context ends. Raises GraphError for neurons that the model lacks, PromptError for other than one prompt and
-    positions outside it, NonFiniteError for values that are no finite numbers.
+    Raises GraphError for neurons that the model lacks, PromptError for other than one prompt and positions outside it,
+    NonFiniteError for values that are no finite numbers.
+
+    Args:
+        model: the model that is run.
+        prompt: one prompt, as text or token ids.
+        values: neuron (`m3.n7`) → activation.
+        positions: columns of the prompt where they are held (negative from the end; default: everywhere, also in what is
+            written next).
+        top: tokens each way.
+        continuation: tokens that are written, fewer where the context ends.
     """
     if top < 1 or continuation < 0:
         raise PromptError(f"top={top}, continuation={continuation}: expected a top of at least 1 and a length of at least 0")

@@ -91,9 +91,14 @@ def through_head(
 def read_values(model: Model, neurons: Neurons = None, *, k: int = 10, through: NodeName | None = None) -> Values:
     """Read what neurons write as tokens: each one's row of W_out through the final norm's gain and the unembedding.
 
-    `neurons`: names (`m3.n7`) or layers (`m3`); default all. `k` tokens each way. `through`: a head of a later layer; then
-    what that head makes of the neuron's output where it attends to it, for values that only heads turn into words. Raises
-    PromptError for attention-only models, GraphError for names that the model lacks.
+    Raises PromptError for attention-only models, GraphError for names that the model lacks.
+
+    Args:
+        model: the model whose weights are read.
+        neurons: names (`m3.n7`) or layers (`m3`); default all.
+        k: tokens each way.
+        through: a head of a later layer; then what that head makes of the neuron's output where it attends to it, for values
+            that only heads turn into words.
     """
     if k < 1:
         raise PromptError(f"k={k}: expected at least 1 token")
@@ -181,10 +186,17 @@ def key_value_agreement(
 ) -> KeyValueAgreement:
     """By layer, the share of neurons whose value's top token is the token that follows their top trigger.
 
-    `tokens`: the prompts in which the triggers were found. A neuron's top trigger here is the strongest one that a token
-    follows in its prompt; neurons without such a one, and those whose largest activation is not above 0, are not counted.
-    Geva et al. (2021), for a 16-layer model of 267,744 words: up to 3.5 % in the upper layers, 0.0004 % by chance. Raises
-    PromptError where the triggers are another model's or text's.
+    A neuron's top trigger here is the strongest one that a token follows in its prompt; neurons without such a one, and those
+    whose largest activation is not above 0, are not counted. Geva et al. (2021), for a 16-layer model of 267,744 words: up to
+    3.5 % in the upper layers, 0.0004 % by chance. Raises PromptError where the triggers are another model's or text's.
+
+    Args:
+        model: the model whose neurons are read.
+        triggers: what `find_triggers` found.
+        tokens: the prompts in which it found them.
+        k: top tokens of a value among which the next token is looked for too.
+        permutations: shufflings of the next tokens, for chance.
+        seed: that of the shufflings.
     """
     if k < 1 or permutations < 1:
         raise PromptError(f"k={k}, permutations={permutations}: expected numbers of at least 1")

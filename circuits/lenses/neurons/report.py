@@ -138,9 +138,20 @@ def neuron(
 ) -> NeuronReport:
     """Report on one neuron (`m3.n7`): what triggers it in a text, what it writes, its statistics, its place by weight.
 
-    `tokens`: prompts or a text (default: `default_corpus`). `top` triggers, each with `before` and `after` tokens around it;
-    `k` tokens each way. `through`: read its value through a head of a later layer (`read_values`). Raises GraphError for a
-    name that is no neuron of the model, PromptError for attention-only models and texts that are too short.
+    Raises GraphError for a name that is no neuron of the model, PromptError for attention-only models and texts that are too
+    short.
+
+    Args:
+        model: the model that the neuron is of.
+        name: the neuron, such as `m3.n7`.
+        tokens: prompts or a text (default: `default_corpus`).
+        top: triggers.
+        k: tokens each way.
+        through: read its value through a head of a later layer (`read_values`).
+        before: tokens shown before a trigger.
+        after: tokens shown after it.
+        seed: that of the text where none is given.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     if min(before, after) < 0:
         raise PromptError(f"before={before}, after={after}: expected numbers of at least 0")

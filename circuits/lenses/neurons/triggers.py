@@ -75,14 +75,22 @@ def find_triggers(
 ) -> Triggers:
     """For every neuron, the `top` places of a text where its activation is largest; of equal ones the earlier.
 
-    `tokens`: a text, prompts, or batches of them one after another (`text_rows` and `written_text` make such). `neurons`: names
-    (`m3.n7`) or layers (`m3`); default all. `lowest=True` keeps the smallest activations too. Pads never count, nor does the
-    BOS that opens a prompt unless `count_bos` (it is the same everywhere). The result does not depend on `batch`, the
-    prompts that run together (default: what fits into `max_bytes`), but for the rounding of matrix products.
+    Pads never count, nor does the BOS that opens a prompt unless `count_bos` (it is the same everywhere). The result does not
+    depend on `batch`, but for the rounding of matrix products. One layer's activations are held at a time, and no logits are
+    made, so that all neurons take less time than the model's own forward. Raises PromptError for attention-only models and
+    empty texts, GraphError for names that the model lacks, MemoryBudgetError where one prompt does not fit, NonFiniteError
+    for NaN or infinity.
 
-    One layer's activations are held at a time, and no logits are made, so that all neurons take less time than the model's
-    own forward. Raises PromptError for attention-only models and empty texts, GraphError for names that the model lacks,
-    MemoryBudgetError where one prompt does not fit, NonFiniteError for NaN or infinity.
+    Args:
+        model: the model whose neurons are read.
+        tokens: a text, prompts, or batches of them one after another (`text_rows` and `written_text` make such).
+        neurons: names (`m3.n7`) or layers (`m3`); default all.
+        top: places a neuron.
+        lowest: keep the smallest activations too.
+        count_bos: count the BOS that opens a prompt.
+        batch: prompts that run together (default: what fits into `max_bytes`).
+        max_bytes: bytes of activations that are held at once.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     if top < 1 or (batch is not None and batch < 1):
         raise PromptError(f"top={top}, batch={batch}: expected numbers of at least 1")

@@ -73,11 +73,18 @@ class SubUpdates:
 def sub_updates(
     model: Model, prompt: str | Tensor, *, layer: int | None = None, position: int = -1, top: int = 10, tokens: int = 5
 ) -> SubUpdates:
-    """Rank the neurons of an MLP (of all of them: `layer=None`) by the length of what they write on a prompt.
+    """Rank the neurons of an MLP by the length of what they write on a prompt.
 
-    `position`: a column of the prompt, negative ones from the end. `top` neurons are kept, each with the `tokens` tokens
-    that it raises most. The sum of a layer's updates and its biases is the MLP's output. Raises PromptError for
-    attention-only models and positions outside the prompt, GraphError for a layer that the model lacks.
+    The sum of a layer's updates and its biases is the MLP's output. Raises PromptError for attention-only models and
+    positions outside the prompt, GraphError for a layer that the model lacks.
+
+    Args:
+        model: the model that is run.
+        prompt: one prompt, as text or token ids.
+        layer: the layer of the MLP (None: all of them together).
+        position: a column of the prompt, negative ones from the end.
+        top: neurons that are kept.
+        tokens: tokens that each neuron raises most.
     """
     refuse_without_mlps(model)
     if top < 1 or tokens < 1:

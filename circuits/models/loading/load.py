@@ -25,9 +25,18 @@ themselves. In float64 some originals still compute norms and softmax in float32
 def load_model(name: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Model:
     """Load a language model as a graph that runs, and check it against the original.
 
-    `name` is a bundled model (`mini`), a local Hugging Face directory (no network is touched), or a hub name. The
-    weights are read once, in `dtype`, to `device`. Raises ModelError if there is no such model, a part of it is not
-    represented, or its log-probabilities differ from the original's; NonFiniteError for damaged weights.
+    The weights are read once. Raises ModelError if there is no such model, a part of it is not represented, or its
+    log-probabilities differ from the original's; NonFiniteError for damaged weights.
+
+    Args:
+        name: a bundled model (`mini`), a local Hugging Face directory (no network is touched), or a hub name.
+        device: where weights are put and runs take place.
+        dtype: the type that weights are held in.
+
+    >>> import circuits
+    >>> model = circuits.load_model("mini")
+    >>> model.n_layers, model.n_heads, model.d_model, model.d_mlp
+    (4, 8, 256, 1024)
     """
     check_device(device)
     source = resolve(str(name))

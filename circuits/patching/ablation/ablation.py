@@ -92,12 +92,24 @@ def ablate(
 ) -> Ablation:
     """Take a set of nodes out of the clean runs together, or each of several sets, and measure the metric.
 
-    `nodes`: names as in `find_sites`, or a list of such lists. `kind`: "zero"; "mean" over `reference` (default: the
-    corrupt prompts); "resample" (the value on the prompt of `reference` in the same place, default: the corrupt one);
-    "noise" of standard deviation `noise` times the value's own; "optimal", the constant found by `steps` steps of Adam that
-    keeps the KL divergence from the whole model's answer lowest (Li & Janson 2024; heads, MLPs and neurons alone).
-    `freeze_patterns` holds every attention pattern as in the clean run, so that only what nodes write changes. `seed` is
-    that of noise and bootstrap. Raises GraphError and PromptError for names and prompts that do not fit.
+    Raises GraphError and PromptError for names and prompts that do not fit.
+
+    Args:
+        model: the model whose nodes are taken out.
+        pairs: clean and corrupt prompts with their answers.
+        metric: what is measured: a metric of `circuits.metrics`, or a function of one's own from logits and pairs.
+        nodes: names as in `find_sites`, or a list of such lists, each a set by itself.
+        kind: "zero"; "mean" over `reference`; "resample" (the value on the prompt of `reference` in the same place); "noise";
+            "optimal", the constant that keeps the KL divergence from the whole model's answer lowest (Li & Janson 2024;
+            heads, MLPs and neurons alone).
+        positions: where: everywhere (None), a name of the pairs, a column, "each", or a list, each by itself.
+        freeze_patterns: hold every attention pattern as in the clean run, so that only what nodes write changes.
+        reference: prompts that means and other values come from (default: the corrupt prompts).
+        noise: standard deviation of "noise", in those of the value itself.
+        steps: steps of Adam for "optimal".
+        seed: that of noise and bootstrap.
+        budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     sets = _sets(nodes)
     sites, (label, mask), *more = [find_sites(model, one) for one in sets], *position_masks(pairs, positions).items()

@@ -95,8 +95,14 @@ class LayerRemoval(Result, format="circuits-layer-removal"):
 def remove_layers(model: Model, tokens: Prompts, *, kind: Removal = "zero", progress: Progress | None = None) -> LayerRemoval:
     """Take each layer's attention, its MLP, and both out of a model on a text, one layer at a time.
 
-    What the part adds to the residual stream, biases included, becomes 0 ("zero") or its mean over the text's tokens
-    ("mean"). Raises PromptError for text without a next token, NonFiniteError.
+    Raises PromptError for text without a next token, NonFiniteError.
+
+    Args:
+        model: the model whose layers go.
+        tokens: the text, as text, token ids or a batch.
+        kind: what the part adds to the residual stream, biases included, becomes 0 ("zero") or its mean over the text's
+            tokens ("mean").
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     if kind not in get_args(Removal):
         raise PromptError(f"kind={kind!r}: expected zero or mean")

@@ -75,8 +75,14 @@ def self_repair(
 ) -> SelfRepair:
     """Ablate each layer's attention or MLP by itself on the clean prompts and compare direct with total effects.
 
-    Values come from the corrupt prompts ("mean": their mean). Raises PromptError for a model without MLPs, or one whose
-    logits are capped, where contributions do not add up.
+    Raises PromptError for a model without MLPs, or one whose logits are capped, where contributions do not add up.
+
+    Args:
+        model: the model whose layers are ablated.
+        pairs: clean and corrupt prompts with their answers.
+        part: what is ablated: "attention" or "mlp".
+        kind: by what: zero, the mean over the corrupt prompts, or their values one by one ("resample").
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     if part == "mlp" and not model.d_mlp:
         raise PromptError(f"{model.name} has no MLPs to ablate")

@@ -101,10 +101,16 @@ def order_of_terms(
     """Loss on a text with the direct path alone, with single heads on it, with virtual heads, up to as many orders as layers.
 
     Attention patterns and all norms' scales stay those of the whole model's run; biases belong to the direct path. An
-    attention-only model is the clean case, where the last order is the model itself. What MLPs wrote in the run is part of
-    the direct path ("frozen": the last order is the model, but order 0 holds all that MLPs made of heads), or is left out
-    ("zero": the last order is the model's heads alone). `heads`: up to which order single heads' terms are left out in turn
-    (0: none). Raises PromptError for text without a next token, NonFiniteError.
+    attention-only model is the clean case, where the last order is the model itself. Raises PromptError for text without a
+    next token, NonFiniteError.
+
+    Args:
+        model: the model that is taken apart.
+        tokens: the text, as text, token ids or a batch.
+        mlps: what MLPs wrote in the run is part of the direct path ("frozen": the last order is the model, but order 0 holds
+            all that MLPs made of heads), or is left out ("zero": the last order is the model's heads alone).
+        heads: up to which order single heads' terms are left out in turn (0: none).
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     if mlps not in get_args(MLPs) or heads < 0:
         raise PromptError(f"mlps={mlps!r}, heads={heads}: expected frozen or zero, and a number of orders")

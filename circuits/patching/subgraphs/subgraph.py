@@ -147,10 +147,19 @@ def run_circuits(
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> Float[Tensor, "circuit prompt"]:
-    """The metric of every circuit on every clean prompt, when edges outside it carry the corrupt prompts' values, the mean
-    of these over prompts, or zero ("corrupt", "mean", "zero"). All circuits ride together and share both base runs.
+    """The metric of every circuit on every clean prompt, with other values on the edges outside it: `[circuit prompt]`.
 
-    Graphs of heads and MLPs and of neurons may be mixed. Exact. `budget` bounds the bytes of a pass. Raises GraphError for
-    circuits of another model's graph.
+    All circuits ride together and share both base runs. Graphs of heads and MLPs and of neurons may be mixed. Exact. Raises
+    GraphError for circuits of another model's graph.
+
+    Args:
+        model: the model that the circuits are of.
+        pairs: clean and corrupt prompts with their answers.
+        metric: what is measured: a metric of `circuits.metrics`, or a function of one's own from logits and pairs.
+        circuits: the circuits, each a set of edges.
+        outside: what edges outside a circuit carry: the corrupt prompts' values, their mean over prompts, or zero ("corrupt",
+            "mean", "zero").
+        budget: bytes of a pass.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     return Circuits(model, pairs, metric, outside=outside, budget=budget).scores(circuits, progress=progress)

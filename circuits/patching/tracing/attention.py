@@ -42,14 +42,23 @@ def attention(
     """Trace attention from one token of each prompt back to every source token, beside what the same tokens' ablation costs.
 
     Tracings (`circuits.heads.tracing`): `lat`, `rollout`, `flow`, `norm`. Ablations, in nats of the answer's log-probability
-    and in logits, positive = the token was helping the answer: `embedding`, the token's embedding replaced by the mean
-    over the vocabulary (`kind="mean"`) or by that of a random token (`"resample"`, the mean over `draws` of them), its
+    and in logits, positive = the token was helping the answer: `embedding`, the token's embedding replaced by another, its
     position kept; `knockout`, every other token that could see it may not, in any layer and head (before the softmax).
 
-    `position`: the token that is read, in the prompt's own count, negative from its end; pads do not count. `answers`: one a
-    prompt, texts or ids (default: the model's own top token there). `patterns` keeps the attention patterns in the result.
-    All variants of a prompt ride in one batch, in passes of `budget` bytes. Raises PromptError for a position or an answer
-    that does not fit, NonFiniteError, MemoryBudgetError. Attention is a hint, not a cause: see `disagreement`.
+    Attention is a hint, not a cause: see `disagreement`. Raises PromptError for a position or an answer that does not fit,
+    NonFiniteError, MemoryBudgetError.
+
+    Args:
+        model: the model that is traced.
+        prompts: a text, texts, token ids or a batch.
+        answers: one a prompt, texts or ids (default: the model's own top token there).
+        position: the token that is read, in the prompt's own count, negative from its end; pads do not count.
+        kind: what stands in for an embedding: the "mean" over the vocabulary, or that of random tokens ("resample").
+        draws: how many random tokens "resample" averages.
+        patterns: keep the attention patterns in the result.
+        seed: that of the random tokens.
+        budget: bytes of a pass, in which all variants of a prompt ride together.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     if kind not in get_args(Replacement):
         raise PromptError(f"kind={kind!r}: expected one of {', '.join(get_args(Replacement))}")

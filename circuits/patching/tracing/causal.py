@@ -54,12 +54,23 @@ def causal_trace(
     """Trace one prompt: for every token and layer, the probability of the answer when the corrupted run gets the clean
     value there. All effects are in probability; positive: the site brings the answer back. Negative ones are kept.
 
-    The subject (last occurrence) is corrupted by `draws` draws of Gaussian noise of standard deviation `noise` (default:
-    `noise_level(model)`), or, with `replacement`, by another subject of as many tokens. `kinds`: "states" (the residual
-    stream after a layer), "mlp" and "attention" (their outputs in a window of `window` layers around a layer, clipped to
-    the model), and "states_severed_mlp", "states_severed_attention" (states, while at that token every later output of
-    that module stays as in the corrupted run). `prepend_bos` defaults to what the model's tokenizer asks for (GPT-2: no).
     Raises PromptError for a subject that is not in the prompt or a replacement of another length.
+
+    Args:
+        model: the model that is traced.
+        prompt: one prompt, the answer to which is what the model says next.
+        subject: words of the prompt (last occurrence), which are corrupted.
+        replacement: another subject of as many tokens, in place of noise.
+        noise: standard deviation of the Gaussian noise on the subject's embeddings (default: `noise_level(model)`).
+        draws: draws of noise, over which probabilities are averaged.
+        window: layers around a layer whose "mlp" or "attention" outputs are restored together, clipped to the model.
+        kinds: "states" (the residual stream after a layer), "mlp" and "attention" (their outputs in a window),
+            "states_severed_mlp" and "states_severed_attention" (states, while at that token every later output of that module
+            stays as in the corrupted run).
+        seed: that of the noise.
+        prepend_bos: put BOS in front (default: what the model's tokenizer asks for; GPT-2: no).
+        budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     unknown = set(kinds) - {*KINDS, *SEVERED}
     if unknown or window < 1 or draws < 1:

@@ -31,11 +31,21 @@ def trace_facts(
     progress: Progress | None = None,
 ) -> Traces:
     """Trace the facts that the model knows: those whose attribute is the clean run's top token, both stripped, as in
-    ROME's code. All other facts are in `skipped`, each with the reason.
+    ROME's code. All other facts are in `skipped`, each with the reason. Raises PromptError for no facts at all.
 
-    Options are those of `causal_trace` and the same for every fact, `seed` too. `noise` defaults to 3 standard deviations
-    of the token embeddings of all given facts' subjects. `limit` stops after so many traced facts. Progress counts first
-    facts, then cells. Raises PromptError for no facts at all.
+    Args:
+        model: the model that is traced.
+        facts: facts with their prompts, subjects and attributes.
+        replacement: as in `causal_trace`, the same for every fact.
+        noise: standard deviation of the noise (default: 3 of the token embeddings of all given facts' subjects).
+        draws: as in `causal_trace`.
+        window: as in `causal_trace`.
+        kinds: as in `causal_trace`.
+        seed: that of the noise, the same for every fact.
+        prepend_bos: as in `causal_trace`.
+        budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
+        limit: stop after so many traced facts.
+        progress: hears of facts first, then of cells.
     """
     if not facts or (limit is not None and limit < 1):
         raise PromptError(f"nothing to trace: {len(facts)} facts with a limit of {limit}; expected at least one")

@@ -68,12 +68,22 @@ def attention_knockout(
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> Knockout:
-    """Block the last token's attention (before the softmax, in every head) to some positions, in each window of `window`
-    layers (clipped to the model), and measure the probability of the clean run's top token.
+    """Block the last token's attention (before the softmax, in every head) to some positions, in each window of layers, and
+    measure the probability of the clean run's top token.
 
-    `sources`: "subject", "subject_last" (its last token), "non_subject" (every token that is neither the subject nor the
-    last one, BOS included), "last" (the last token itself). Where nothing else would be left to see, the prompt's first
-    token stays visible. Raises PromptError for a subject that is not in the prompt and for unknown sources.
+    Where nothing else would be left to see, the prompt's first token stays visible. Raises PromptError for a subject that is
+    not in the prompt and for unknown sources.
+
+    Args:
+        model: the model that is run.
+        prompt: one prompt.
+        subject: words of the prompt; their last occurrence counts.
+        sources: "subject", "subject_last" (its last token), "non_subject" (every token that is neither the subject nor the
+            last one, BOS included), "last" (the last token itself).
+        window: layers of a window, clipped to the model.
+        prepend_bos: put BOS in front (default: what the model's tokenizer asks for).
+        budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     unknown = [source for source in sources if source not in SOURCES]
     if unknown or window < 1:

@@ -43,12 +43,21 @@ def acdc(
     earliest. With KL to the clean run (no `metric`) an edge is cut where KL after - KL before < threshold; with another
     metric, where before - after < threshold (the other way round for one that says `lower_is_better`, as `kl_divergence`
     and `rank` do); means over prompts, in the metric's unit. What is cut stays cut. A node that nothing in the circuit
-    reads is not visited: its own edges go. `outside`: what cut edges carry, as in `run_circuits`. `connected`: at the end
-    leave out what is on no path from the input to the logits.
+    reads is not visited: its own edges go.
 
     An edge's score is what cutting it would have cost when it was kept. Decisions are those of one run an edge, but for
-    rounding; `budget` bounds the bytes of variants that run together. Raises NonFiniteError, CircuitsError for a threshold
-    that is no number, GraphError for a graph of neurons.
+    rounding. Raises NonFiniteError, CircuitsError for a threshold that is no number, GraphError for a graph of neurons.
+
+    Args:
+        model: the model that is searched.
+        pairs: clean and corrupt prompts with their answers.
+        metric: what an edge may cost: None is KL to the clean run, in nats; else as in `patch_nodes`.
+        threshold: edges that cost less are cut, in the unit of the metric.
+        outside: what cut edges carry, as in `run_circuits`.
+        connected: leave out, at the end, what is on no path from the input to the logits.
+        neurons: refused: a graph of neurons has too many edges for a run each (`attribute_edges` takes them).
+        budget: bytes of variants that run together.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     return acdc_thresholds(
         model,
@@ -76,7 +85,19 @@ def acdc_thresholds(
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> list[Circuit]:
-    """`acdc` for several thresholds, a circuit each in their order. They share a descent for as long as they decide alike."""
+    """`acdc` for several thresholds, a circuit each in their order. They share a descent for as long as they decide alike.
+
+    Args:
+        model: the model that is searched.
+        pairs: clean and corrupt prompts with their answers.
+        thresholds: one a circuit, in any order; at least one.
+        metric: as in `acdc`.
+        outside: what cut edges carry, as in `run_circuits`.
+        connected: leave out what is on no path from the input to the logits.
+        neurons: refused, as in `acdc`.
+        budget: bytes of variants that run together.
+        progress: hears what is being done, how much of it is done, and how much there is.
+    """
     wanted = [_checked(threshold) for threshold in thresholds]
     if not wanted:
         raise CircuitsError("acdc needs a threshold")

@@ -72,7 +72,20 @@ class Comparison:
 
 
 def compare(first: Circuit, second: Circuit) -> Comparison:
-    """Compare two circuits edge by edge and node by node. Raises GraphError for circuits of different graphs."""
+    """Compare two circuits edge by edge and node by node. Raises GraphError for circuits of different graphs.
+
+    Args:
+        first: one circuit.
+        second: another one of the same graph.
+
+    >>> import circuits
+    >>> graph = circuits.Graph(n_layers=1, n_heads=2, n_key_value_heads=2, d_mlp=0)
+    >>> one = circuits.Circuit(graph, ["input->a0.h0<v>", "a0.h0->logits"])
+    >>> two = circuits.Circuit(graph, ["a0.h0->logits", "a0.h1->logits"])
+    >>> found = circuits.compare(one, two)
+    >>> round(found.edge_overlap, 3)
+    0.333
+    """
     if first.graph != second.graph:
         raise GraphError(f"circuits of different graphs cannot be compared: {first.graph} and {second.graph}")
     shared = tuple(edge for edge in first.edges if edge in second.edges)

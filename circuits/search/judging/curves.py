@@ -118,10 +118,20 @@ def faithfulness_curve(
     progress: Progress | None = None,
 ) -> Curve:
     """Run the strongest edges alone, for each share of all edges, and as many random ones: all in one call, on one pair of
-    base runs.
+    base runs. Raises CircuitsError for shares outside 0 to 1 and for scores of some edges alone.
 
-    `pairs` should be held out: others than the scores were made on. `by`: strongest by |score| ("size"), or by how much they
-    support the metric. Raises CircuitsError for shares outside 0 to 1 and for scores of some edges alone.
+    Args:
+        model: the model that was scored.
+        scores: a score for every edge.
+        pairs: prompts to run on, which should be held out: others than the scores were made on.
+        metric: what is measured: a metric of `circuits.metrics`, or a function of one's own from logits and pairs.
+        shares: parts of all edges that are kept, each from 0 to 1.
+        by: strongest by |score| ("size"), or by how much they support the metric ("support").
+        outside: what edges outside the circuit carry: the corrupt prompts' values ("corrupt"), their mean, or zero.
+        random_orders: how many random orders of edges stand beside.
+        seed: that of the random orders.
+        budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     judge = Judge(model, pairs, metric, outside=outside, neurons=scores.graph.neurons, budget=budget, progress=progress)
     return curve_of(judge, scores, shares=shares, by=by, random_orders=random_orders, seed=seed)

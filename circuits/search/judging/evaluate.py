@@ -45,13 +45,25 @@ def evaluate(
 ) -> Verdict:
     """Run a circuit by itself and say how much of the behaviour it keeps.
 
-    Faithfulness: (metric of the circuit - of the empty one) / (of the model - of the empty one), edges outside carrying the
-    corrupt prompts' values ("corrupt"), their mean or zero. Null: `random_circuits` of as many edges on random paths from
-    input to logits; p-value (1 + how many are as faithful) / (1 + how many). Completeness (Wang et al. 2022): the gap
-    between circuit and model when `random_sets` random halves of the circuit's nodes, and greedily grown sets, leave both.
-    Minimality: for each node the largest change when it goes, alone or after another node or set. `pairs` should be held out;
-    `searched_on` gives the other figure. Raises GraphError for an empty circuit or one of another graph, PromptError where
-    a pair has no gap.
+    Faithfulness: (metric of the circuit - of the empty one) / (of the model - of the empty one). Null: random circuits of as
+    many edges on random paths from input to logits; p-value (1 + how many are as faithful) / (1 + how many). Completeness
+    (Wang et al. 2022): the gap between circuit and model when random halves of the circuit's nodes, and greedily grown sets,
+    leave both. Minimality: for each node the largest change when it goes, alone or after another node or set. Raises
+    GraphError for an empty circuit or one of another graph, PromptError where a pair has no gap.
+
+    Args:
+        model: the model that the circuit is of.
+        circuit: the edges that are kept.
+        pairs: prompts to judge on, which should be held out.
+        metric: what is measured: a metric of `circuits.metrics`, or a function of one's own from logits and pairs.
+        searched_on: the prompts that the circuit was found on, for their figure beside it.
+        outside: what edges outside the circuit carry: the corrupt prompts' values ("corrupt"), their mean, or zero.
+        random_circuits: how many random circuits the null has.
+        random_sets: how many random sets completeness tries.
+        minimality: whether to try every node.
+        seed: that of all that is random.
+        budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     first = None if searched_on is None else fitted(metric, model, searched_on)
     judge = Judge(model, pairs, metric, outside=outside, neurons=circuit.graph.neurons, budget=budget, progress=progress)

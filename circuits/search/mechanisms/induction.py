@@ -35,17 +35,26 @@ def find_induction_circuit(
 ) -> Circuit:
     """Find the induction heads of a model, the previous-token heads that their keys read, and prove that they matter.
 
-    Induction heads are those whose prefix-matching score reaches `min_prefix_matching`, previous-token heads those that
-    reach `min_previous_token`. An edge from one to the keys of the other is taken where their K-composition lies above
-    that of random matrices and where taking it out lowers the prefix matching by the share `min_drop` at least (95 %
-    interval above zero). Evidence: path patching of each such edge, and of all together, into keys (share of the gap that
-    noising costs, on prompts without a prefix to match); the rise of the loss on the second copy of `sequences` random
-    segments, in nats (positive: the model needs the heads), when single heads and the whole set are ablated, by zero and by
-    mean, patterns frozen and not, with bootstrap intervals; the same for `control_sets` random sets of as many other heads.
+    An edge from one to the keys of the other is taken where their K-composition lies above that of random matrices and where
+    taking it out lowers the prefix matching by the share `min_drop` at least (95 % interval above zero). Evidence: path
+    patching of each such edge, and of all together, into keys (share of the gap that noising costs, on prompts without a
+    prefix to match); the rise of the loss on the second copy of random segments, in nats (positive: the model needs the
+    heads), when single heads and the whole set are ablated, by zero and by mean, patterns frozen and not, with bootstrap
+    intervals; the same for random sets of as many other heads.
 
     The result's metadata says `verdict`: "found", where the interval of ablating the set by zero lies above zero and
     at most one in twenty random sets reaches it (so 19 sets are the fewest); "unproven"; or "none", with an empty circuit
     and the reason in `summary`. Raises PromptError where the vocabulary or the context is too small for repeated tokens.
+
+    Args:
+        model: the model that is searched.
+        sequences: random segments, each said twice.
+        seed: that of segments, sets and bootstrap.
+        min_prefix_matching: score from which a head is an induction head.
+        min_previous_token: score from which a head is a previous-token head.
+        min_drop: share of the prefix matching that an edge must carry.
+        control_sets: random sets of as many other heads.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     report = progress or silent
     report("scoring heads", 0, 1)

@@ -39,17 +39,28 @@ def find_factual_recall_circuit(
 ) -> Circuit:
     """Find the heads, single neurons and edges that carry facts from their subject to the answer, and prove that they matter.
 
-    `prompts`: pairs whose corrupt prompt has another subject, with positions `subject_first` and `subject_last` (as
-    `fact_pairs` makes them), or facts to pair (default: `count` of the bundled model's). The search goes backwards from the
-    logits: an edge is taken where noising it alone, exactly, costs `min_effect` of the clean-corrupt gap of the logit
-    difference on the prompts where both its nodes matter (95 % interval above zero), with the writer's value from the
-    paired prompt or averaged over all tokens. Neurons: the `most_neurons` that count most to first order, each verified by
-    exact patching. At most `most_nodes` nodes are followed.
+    The search goes backwards from the logits: an edge is taken where noising it alone, exactly, costs `min_effect` of the
+    clean-corrupt gap of the logit difference on the prompts where both its nodes matter (95 % interval above zero), with the
+    writer's value from the paired prompt or averaged over all tokens. Neurons are proposed to first order, each verified by
+    exact patching.
 
     The result is a circuit of heads and single neurons with roles; every node and edge carries its effect and interval.
     Metadata: `sites` (what restoring the residual stream brings back, by position and layer), `set` and `control` (the
-    logit difference lost without all found nodes, and without `control_sets` random sets of as many), `verdict` ("found",
-    "unproven", "none") and `summary`. Raises PromptError for pairs without subject positions.
+    logit difference lost without all found nodes, and without random sets of as many), `verdict` ("found", "unproven",
+    "none") and `summary`. Raises PromptError for pairs without subject positions.
+
+    Args:
+        model: the model that is searched.
+        prompts: pairs whose corrupt prompt has another subject, with positions `subject_first` and `subject_last` (as
+            `fact_pairs` makes them), or facts to pair (default: the bundled model's).
+        min_effect: share of the gap that an edge must cost.
+        most_neurons: how many neurons are verified: those that count most to first order.
+        most_nodes: how many nodes are followed at most.
+        control_sets: how many random sets of as many nodes.
+        count: how many of the bundled facts, where no `prompts` are given.
+        seed: that of the sets and of the bootstrap.
+        budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     pairs = _pairs(model, prompts, count, seed)
     evidence = Evidence(model, pairs, min_effect=min_effect, seed=seed, budget=budget, progress=progress)

@@ -1,0 +1,80 @@
+"""What docstrings and comments promise: examples run, every parameter has its line, reasons stand where the code is hard."""
+
+import doctest
+import importlib.util
+import inspect
+import pkgutil
+import re
+import types
+from pathlib import Path
+
+import pytest
+
+import circuits
+
+ROOT = Path(circuits.__file__).parent
+MODULES = sorted(found.name for found in pkgutil.walk_packages([str(ROOT)], "circuits.") if not found.name.endswith("__main__"))
+FUNCTIONS = [name for name in circuits.__all__ if isinstance(getattr(circuits, name), types.FunctionType)]
+ENGINE = [*(ROOT / "patching/engine").glob("*.py"), *(ROOT / "patching/subgraphs").glob("*.py")]
+
+
+def with_examples() -> list[str]:
+    """Modules in whose text an example stands."""
+    return [name for name in MODULES if ">>> " in Path(str(importlib.util.find_spec(name).origin)).read_text()]
+
+
+@pytest.mark.parametrize("name", with_examples())
+def test_examples_print_what_they_say(name: str) -> None:
+    found = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert found.attempted and not found.failed
+
+
+def test_the_main_names_have_examples() -> None:
+    wanted = [circuits.load_model, circuits.Model.run, circuits.Edit, circuits.Graph, circuits.Circuit, circuits.logits]
+    wanted += [
+        circuits.PromptPairs.from_text,
+        circuits.metrics.logit_difference,
+        circuits.patch_nodes,
+        circuits.attribute_edges,
+    ]
+    wanted += [circuits.score_heads, circuits.logit_lens, circuits.compare, circuits.roc, circuits.find_phase_change]
+    assert [one for one in wanted if ">>> " not in (one.__doc__ or "")] == []
+
+
+def lines_a_parameter(doc: str) -> dict[str, str]:
+    """The list of parameters of a docstring: name → what it says."""
+    listed = inspect.cleandoc(doc).partition("\nArgs:\n")[2].partition("\n\n")[0]
+    return {name: said.strip() for name, said in re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)$", listed, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_parameter_has_a_line(name: str) -> None:
+    function = getattr(circuits, name)
+    assert list(lines_a_parameter(function.__doc__)) == list(inspect.signature(function).parameters)
+
+
+def test_a_list_that_lacks_a_parameter_is_seen() -> None:
+    assert lines_a_parameter(
+        "One.\n\n    Args:\n        a: first,\n            and more.\n        b: second.\n\n    Raises."
+    ) == {
+        "a": "first,\n        and more.",
+        "b": "second.",
+    }
+    assert lines_a_parameter("One sentence about `a`.") == {}
+
+
+def test_the_engine_says_why() -> None:
+    lines = [line.strip() for path in ENGINE for line in path.read_text().splitlines()]
+    assert len(ENGINE) > 10
+    assert sum(line.startswith("#") for line in lines) >= 0.015 * len(lines)
+
+
+def test_tests_that_comments_cite_exist() -> None:
+    comments = "\n".join(line for path in ROOT.rglob("*.py") for line in path.read_text().splitlines() if "# " in line)
+    cited = set(re.findall(r"\btest_[a-z0-9_]{12,}", comments))
+    files = Path(__file__).parent.rglob("test_*.py")
+    written = {
+        node.name for path in files for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)
+    }
+    assert cited
+    assert cited <= written
