@@ -12,7 +12,7 @@ from circuits.models.loading import families
 from circuits.models.loading.extract import extract_weights
 from circuits.models.loading.unread import unread_values
 from tests.models.checkpoints import RECIPES, build, save
-from tests.models.test_families import Loaded
+from tests.models.test_families import Directory, Loaded
 
 GROUPED = RECIPES["llama"][1]
 NEUTRAL = {"attention_multiplier": 8**-0.5}
@@ -50,6 +50,17 @@ def test_values_at_their_default_are_named_where_none_differs(tmp_path: Path, mo
     record = dataclasses.replace(families.FAMILIES["CohereForCausalLM"], logit_scale=lambda config: 1.0)
     message = refused("Cohere", {}, record, tmp_path, monkeypatch)
     assert "has its default: " in message and "logit_scale=0.0625" in message
+
+
+def test_what_transformer_lens_computes_and_hugging_face_does_not_is_caught(
+    checkpoint: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both the record and the bridge cap Gemma 3's scores, of which Hugging Face's model holds the cap and never uses it."""
+    gemma2, gemma3 = families.FAMILIES["Gemma2ForCausalLM"], families.FAMILIES["Gemma3ForCausalLM"]
+    capped = dataclasses.replace(gemma3, score_soft_cap=gemma2.score_soft_cap, only=())
+    monkeypatch.setitem(families.FAMILIES, "Gemma3ForCausalLM", capped)
+    with pytest.raises(ModelError, match="log-probabilities differ from the original's"):
+        load_model(checkpoint("gemma3 capped scores"))
 
 
 ONE_EACH = {prefix: name for name, (prefix, _) in reversed(RECIPES.items())}

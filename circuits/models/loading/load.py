@@ -1,11 +1,13 @@
 """Loading: from a bundled name, a local Hugging Face directory, a hub name or a TransformerBridge to a checked `Model`."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from circuits.errors import ModelError, NonFiniteError
 from circuits.models.forward import forward
@@ -45,7 +47,9 @@ def load_model(name: str | Path, *, device: str | torch.device = "cpu", dtype: t
     def make_bridge() -> Any:
         return boot(source, str(name), device, dtype)
 
-    return _model_from(make_bridge(), name=str(name), make_bridge=make_bridge)
+    seen: list[tuple[Tensor, Tensor]] = []
+    bridge = boot(source, str(name), device, dtype, see=lambda model: seen.append(_answers_of(model.to(device))))
+    return _model_from(bridge, name=str(name), make_bridge=make_bridge, seen=seen)
 
 
 def from_bridge(bridge: Any, *, name: str | None = None) -> Model:
@@ -62,11 +66,30 @@ def verify(weights: Weights, bridge: Any) -> None:
     for (label, ours), (other, theirs) in zip(weights.tensors(), extract_weights(bridge).tensors(), strict=True):
         if label != other or not torch.equal(ours, theirs):
             raise ModelError(f"the weight {label} differs from the original's")
-    width = min(16, weights.max_positions or 16)
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, weights.W_E.shape[0], (2, width), generator=generator).to(weights.W_E.device)
+    ids = _check_prompt(weights.W_E.shape[0], weights.max_positions).to(weights.W_E.device)
     with torch.no_grad(), _evaluating(bridge):
         theirs = bridge(ids, prepend_bos=False)
+    _compare(weights, bridge, ids, theirs)
+
+
+def _check_prompt(d_vocab: int, max_positions: int | None) -> Int[Tensor, "prompt position"]:
+    """A short random prompt, the same every time."""
+    width = min(16, max_positions or 16)
+    return torch.randint(0, d_vocab, (2, width), generator=torch.Generator().manual_seed(0))
+
+
+def _answers_of(model: Any) -> tuple[Tensor, Tensor]:
+    """A short random prompt and the logits of a Hugging Face model as Hugging Face runs it. TransformerLens computes
+    attention by itself, so that its bridge alone could not tell where both of us leave a part out."""
+    ids = _check_prompt(model.get_input_embeddings().weight.shape[0], getattr(model.config, "max_position_embeddings", None))
+    ids = ids.to(model.get_input_embeddings().weight.device)
+    with torch.no_grad():
+        return ids, model(ids).logits
+
+
+def _compare(weights: Weights, bridge: Any, ids: Tensor, theirs: Tensor) -> None:
+    """Raise ModelError if the log-probabilities of a prompt are not these, NonFiniteError for NaN or infinity."""
+    with torch.no_grad():
         ours = forward(weights, TokenBatch.unpadded(ids), keep="logits").logits
     if not bool(torch.isfinite(ours).all()):
         raise NonFiniteError("the loaded model's logits hold NaN or infinity on a random prompt")
@@ -92,9 +115,11 @@ def _suspects(bridge: Any) -> str:
     return f" ({suspects(original.config, read, type(original))})"
 
 
-def _model_from(bridge: Any, *, name: str, make_bridge: Callable[[], Any]) -> Model:
+def _model_from(bridge: Any, *, name: str, make_bridge: Callable[[], Any], seen: Iterable[tuple[Tensor, Tensor]] = ()) -> Model:
     weights = extract_weights(bridge)
     verify(weights, bridge)
+    for ids, logits in seen:
+        _compare(weights, bridge, ids.to(weights.W_E.device), logits.to(weights.W_E.device))
     tokenizer = getattr(bridge, "tokenizer", None)
     if tokenizer is not None and tokenizer.vocab_size == 0:  # made up by the libraries where its files are missing
         tokenizer = None

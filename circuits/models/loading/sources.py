@@ -1,6 +1,7 @@
 """Where models come from: bundled names, local Hugging Face directories and hub names, read whole or not at all."""
 
 import contextlib
+import dataclasses
 import importlib.resources
 import logging
 import re
@@ -8,7 +9,7 @@ import socket
 import urllib.parse
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,25 +63,30 @@ def check_configuration(source: str, name: str) -> None:
     find_family(architectures[0], config)
 
 
-def boot(source: str, name: str, device: str | torch.device, dtype: torch.dtype) -> Any:
-    """A TransformerBridge of a checkpoint, every tensor of which was read. Raises ModelError."""
+def boot(
+    source: str, name: str, device: str | torch.device, dtype: torch.dtype, *, see: Callable[[Any], None] | None = None
+) -> Any:
+    """A TransformerBridge of a checkpoint, every tensor of which was read; `see` is given the Hugging Face model before
+    TransformerLens puts its own parts into it. Raises ModelError."""
     from transformer_lens.model_bridge import TransformerBridge
 
     with _quiet():
         try:
-            return TransformerBridge.boot_transformers(source, device=str(device), dtype=dtype, model_class=_Strict)
+            return TransformerBridge.boot_transformers(source, device=str(device), dtype=dtype, model_class=_Strict(see))
         except CircuitsError:
             raise
         except Exception as error:  # whatever the libraries raise for a damaged or missing checkpoint
             raise ModelError(_not_found(name, error, reachable=True)) from None
 
 
+@dataclasses.dataclass(frozen=True)
 class _Strict:
     """Stands in for AutoModelForCausalLM, which fills a tensor that the checkpoint lacks with random numbers and drops
     one that the model does not know."""
 
-    @staticmethod
-    def from_pretrained(source: str, **options: Any) -> Any:
+    see: Callable[[Any], None] | None
+
+    def from_pretrained(self, source: str, **options: Any) -> Any:
         """The Hugging Face model; raises ModelError naming a tensor that is missing or left over."""
         from transformers import AutoModelForCausalLM
 
@@ -90,6 +96,8 @@ class _Strict:
             raise ModelError(f"{source}: the checkpoint lacks the tensor {missing[0]} ({len(missing)} such tensors)")
         if unknown := sorted(key for key in report["unexpected_keys"] if not _BUFFER.search(key)):
             raise ModelError(f"{source}: the tensor {unknown[0]} is not represented ({len(unknown)} such tensors)")
+        if self.see is not None:
+            self.see(model)
         return model
 
 
