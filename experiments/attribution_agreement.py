@@ -21,6 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from circuits.attribution import EdgeScores, attribute_edges
+from circuits.attribution.rules import RULES
 from circuits.cli.loading import load
 from circuits.cli.progress import ProgressBars
 from circuits.errors import CircuitsError
@@ -28,7 +29,7 @@ from circuits.models import Model
 from circuits.statistics import spearman
 from circuits.tasks.registry import task
 
-METHODS = ("eap", "eap-ig", "eap-ig-activations", "relp")
+METHODS = tuple(RULES)
 
 
 def agreement(exact: pd.Series, estimated: pd.Series, top: int) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from circuits.attribution.batches import Batch, batches
 from circuits.attribution.gradients import Gradients, gradients, slot_readings
-from circuits.attribution.points import Point, points
-from circuits.attribution.relevance import relevance
+from circuits.attribution.points import Point
+from circuits.attribution.rules import RULES, Rule
 from circuits.attribution.scores import EdgeScores
 from circuits.attribution.writers import deltas
 from circuits.errors import CircuitsError, MemoryBudgetError, NonFiniteError
@@ -27,7 +27,8 @@ from circuits.statistics import standard_error
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, Metric, fitted
 
-Method = Literal["eap", "eap-ig", "eap-ig-activations", "relp", "exact"]
+EXACT = "exact"
+"""The method that patches every edge in place of taking gradients."""
 KEPT = 20_000
 """Edges of the neuron graph that are kept, unless a call says how many."""
 
@@ -37,7 +38,7 @@ def attribute_edges(
     pairs: PromptPairs,
     metric: AnyMetric,
     *,
-    method: Method = "eap-ig",
+    method: str = "eap-ig",
     steps: int = 5,
     neurons: bool = False,
     positions: Positions = None,
@@ -81,8 +82,8 @@ def attribute_edges(
     >>> len(scores), len(scores.top(10))
     (1519, 10)
     """
-    if method not in get_args(Method):
-        raise CircuitsError(f"unknown method {method!r}: there are {', '.join(get_args(Method))}")
+    if method not in RULES and method != EXACT:
+        raise CircuitsError(f"unknown method {method!r}: there are {', '.join((*RULES, EXACT))}")
     if not isinstance(steps, int) or steps < 1:
         raise CircuitsError(f"steps is a whole number from 1 on, got {steps!r}")
     if neurons:
@@ -92,25 +93,27 @@ def attribute_edges(
             raise CircuitsError("edges of single neurons are scored over all positions of the whole model: leave out the rest")
         where = {"keep": keep, "budget": max(budget, NEURON_BUDGET), "progress": progress}
         return attribute_neuron_edges(model, pairs, metric, method=method, steps=steps, **where)
-    if without and method not in ("eap", "eap-ig"):
-        raise CircuitsError(f"nodes can be left out with eap and eap-ig, not with {method}")
-    metric = fitted(metric, model, pairs, gradient=method != "exact")
+    rule = RULES.get(method)
+    if without and not (rule and rule.without):
+        able = " and ".join(name for name, one in RULES.items() if one.without)
+        raise CircuitsError(f"nodes can be left out with {able}, not with {method}")
+    metric = fitted(metric, model, pairs, gradient=rule is not None)
     gone = [model.graph().node(name) for name in without]
-    if method == "exact":
+    if rule is None:
         return _exact(model, pairs, metric, positions, budget, progress)
     masks = position_masks(pairs, positions)
     total = _Total.empty(model, masks)
     report = progress or silent
 
     def runs(part: PromptPairs) -> Iterator[tuple[Edit, ...]]:
-        return (point.edits for point in _runs(model, part, method, steps, gone).points)
+        return (point.edits for point in _runs(model, part, rule, steps, gone).points)
 
     for batch in batches(model, pairs, metric, prompts_at_once(model, pairs, budget), runs):
         report("attributing edges", batch.rows.start, len(pairs))
         chosen = [mask[batch.rows] for mask in masks.values()]
-        total.add(_part(model, batch, method, steps, chosen, gone, budget))
+        total.add(_part(model, batch, rule, steps, chosen, gone, budget))
     report("attributing edges", len(pairs), len(pairs))
-    details = about(model, metric, method=method, steps=steps if "ig" in method else 1, prompts=len(pairs))
+    details = about(model, metric, method=method, steps=steps if rule.points else 1, prompts=len(pairs))
     return total.scores(model, details)
 
 
@@ -167,28 +170,28 @@ class _Runs:
     points: Iterable[Point]
 
 
-def _runs(model: Model, pairs: PromptPairs, method: Method, steps: int, gone: list[Node]) -> _Runs:
+def _runs(model: Model, pairs: PromptPairs, rule: Rule, steps: int, gone: list[Node]) -> _Runs:
     other = plain_run(model, pairs.corrupt)
     held = held_nodes(other, gone)
-    if method == "relp" or (method == "eap" and not held):
+    if rule.points is None and not held:
         return _Runs(None, other, (Point(),))
     own = plain_run(model, pairs.clean, held)
-    found = (Point(),) if method == "eap" else points(model, own, other, method, steps)
-    return _Runs(own, other, (dataclasses.replace(point, edits=(*point.edits, *held)) for point in found))
+    points = rule.at(model, own, other, steps)
+    return _Runs(own, other, (dataclasses.replace(point, edits=(*point.edits, *held)) for point in points))
 
 
 def _part(
-    model: Model, batch: Batch, method: Method, steps: int, chosen: list[Tensor], gone: list[Node], budget: int
+    model: Model, batch: Batch, rule: Rule, steps: int, chosen: list[Tensor], gone: list[Node], budget: int
 ) -> Float[Tensor, "label prompt writer reader"]:
     """Scores of some prompts."""
     graph, pairs = model.graph(), batch.pairs
     size = (len(chosen), len(pairs), graph.writer_count, graph.reader_count)
     scores = torch.zeros(size, dtype=model.dtype, device=model.device)
-    runs = _runs(model, pairs, method, steps, gone)
+    runs = _runs(model, pairs, rule, steps, gone)
     for place, point in enumerate(runs.points):
         reading = batch.reading(place)
-        if method == "relp":
-            found = relevance(model, reading, pairs.clean)
+        if runs.own is None:
+            found = rule.clean_run(model, reading, pairs.clean)
         else:
             found = gradients(model, reading, pairs.clean, point.edits)
         own = found.run if runs.own is None else runs.own
@@ -281,5 +284,5 @@ def _exact(
     errors = standard_error(change) if len(pairs) > 1 else torch.zeros(len(change)).double()
     rows = torch.arange(len(change)).reshape(graph.edge_count, len(labels)).T
     mean = change.mean(dim=1)
-    details = about(model, metric, method="exact", steps=1, prompts=len(pairs))
+    details = about(model, metric, method=EXACT, steps=1, prompts=len(pairs))
     return EdgeScores.listed(graph, mean[rows], errors[rows], labels=labels, metadata=details)

@@ -12,7 +12,8 @@ from circuits.attribution.batches import batches
 from circuits.attribution.blocks import Readers, Scorer, Writers
 from circuits.attribution.edges import KEPT, prompts_at_once
 from circuits.attribution.gradients import Gradients, gradients, neuron_slopes, slot_readings, unit_and_scale
-from circuits.attribution.points import Point, points
+from circuits.attribution.points import Point
+from circuits.attribution.rules import RULES, Rule
 from circuits.attribution.scores import EdgeScores
 from circuits.attribution.topk import Largest
 from circuits.attribution.writers import head_writing, neuron_writing
@@ -57,14 +58,15 @@ def attribute_neuron_edges(
     `budget` bounds the bytes above the model; where the slopes of all layers do not fit, gradients are taken once for each
     group of layers that does. Raises NonFiniteError, MemoryBudgetError, and CircuitsError for options that do not exist.
     """
-    steps, metric = _checked(method, steps, keep), fitted(metric, model, pairs, gradient=True)
+    rule, metric = _checked(method, steps, keep), fitted(metric, model, pairs, gradient=True)
+    steps = steps if rule.points else 1
     graph = model.graph(neurons=True)
     wide = torch.float32 if model.dtype in (torch.bfloat16, torch.float16) else model.dtype
     bands = _bands(model, pairs, steps, min(keep, graph.edge_count), budget, wide)
     largest = Largest(keep, graph)
     scorer, report = Scorer(largest, wide, model.device), progress or silent
     for band in bands:
-        factors = _gather(model, pairs, metric, method, steps, band, budget, wide)
+        factors = _gather(model, pairs, metric, rule, steps, band, budget, wide)
         for layer in [*band, model.n_layers] if band.stop == model.n_layers else band:
             report("attributing edges between neurons", layer, model.n_layers + 1)
             into = _into_layer if layer < model.n_layers else _into_logits
@@ -76,14 +78,16 @@ def attribute_neuron_edges(
     return EdgeScores(graph, writers, readers, values[None], errors, metadata=details)
 
 
-def _checked(method: str, steps: int, keep: int) -> int:
-    """How many gradient runs there are."""
-    if method not in ("eap", "eap-ig"):
-        raise CircuitsError(f"edges between neurons are scored by eap or eap-ig, not by {method!r}")
+def _checked(method: str, steps: int, keep: int) -> Rule:
+    """The method's rule, where it and the numbers are what scores edges between neurons."""
+    rule = RULES.get(method)
+    if rule is None or not rule.neurons:
+        able = " or ".join(name for name, one in RULES.items() if one.neurons)
+        raise CircuitsError(f"edges between neurons are scored by {able}, not by {method!r}")
     for name, value, lowest in (("steps", steps, 1), ("keep", keep, 0)):
         if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
             raise CircuitsError(f"{name} is a whole number from {lowest} on, got {value!r}")
-    return steps if method == "eap-ig" else 1
+    return rule
 
 
 def _bands(model: Model, pairs: PromptPairs, steps: int, keep: int, budget: int, dtype: torch.dtype) -> list[range]:
@@ -121,7 +125,7 @@ def _rows(model: Model, pairs: PromptPairs) -> Bool[Tensor, "prompt position"]:
 
 
 def _gather(
-    model: Model, pairs: PromptPairs, metric: Metric, method: str, steps: int, layers: range, budget: int, dtype: torch.dtype
+    model: Model, pairs: PromptPairs, metric: Metric, rule: Rule, steps: int, layers: range, budget: int, dtype: torch.dtype
 ) -> Factors:
     """Changes of the writers up to the last of these layers and slopes of the readers in them, over all prompts' rows."""
     parts: dict[tuple[str, int], list[list[Tensor]]] = {}
@@ -132,7 +136,7 @@ def _gather(
         lists[step].append(value[kept].to(dtype))
 
     def points_of(own: Run, other: Run) -> Iterable[Point]:
-        return [Point()] if method == "eap" else points(model, own, other, method, steps)
+        return rule.at(model, own, other, steps)
 
     def runs(some: PromptPairs) -> Iterator[tuple[Edit, ...]]:
         return (point.edits for point in points_of(plain_run(model, some.clean), plain_run(model, some.corrupt)))

@@ -1,7 +1,6 @@
 """Attribution patching of nodes: what taking one node from the corrupt prompts would do, to first order."""
 
 from collections.abc import Iterator
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -10,8 +9,7 @@ from torch import Tensor
 from circuits.attribution.batches import batches
 from circuits.attribution.edges import prompts_at_once
 from circuits.attribution.gradients import Gradients, gradients
-from circuits.attribution.points import points
-from circuits.attribution.relevance import relevance
+from circuits.attribution.rules import RULES
 from circuits.errors import CircuitsError
 from circuits.models import Edit, Model, Run
 from circuits.patching.effects import Effects, effects_of
@@ -24,15 +22,13 @@ from circuits.progress import Progress, silent
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, fitted
 
-NodeMethod = Literal["eap", "eap-ig", "relp"]
-
 
 def attribute_nodes(
     model: Model,
     pairs: PromptPairs,
     metric: AnyMetric,
     *,
-    method: NodeMethod = "eap-ig",
+    method: str = "eap-ig",
     steps: int = 5,
     neurons: bool = False,
     seed: int = 0,
@@ -54,29 +50,31 @@ def attribute_nodes(
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
-    if method not in get_args(NodeMethod):
-        raise CircuitsError(f"unknown method {method!r}: there are {', '.join(get_args(NodeMethod))}")
+    rule = RULES.get(method)
+    if rule is None or not rule.nodes:
+        able = ", ".join(name for name, one in RULES.items() if one.nodes)
+        raise CircuitsError(f"unknown method {method!r}: there are {able}")
     metric = fitted(metric, model, pairs, gradient=True)
     report = progress or silent
     parts, finals = [], []
 
     def runs(part: PromptPairs) -> Iterator[tuple[Edit, ...]]:
-        if method != "eap-ig":
+        if rule.points is None:
             return iter([()])
         ends = plain_run(model, part.clean), plain_run(model, part.corrupt)
-        return (point.edits for point in points(model, *ends, method, steps))
+        return (point.edits for point in rule.at(model, *ends, steps))
 
     for batch in batches(model, pairs, metric, prompts_at_once(model, pairs, budget), runs):
         report("attributing nodes", batch.rows.start, len(pairs))
         part = batch.pairs
         other, mask = plain_run(model, part.corrupt), differing(part, causal=model.weights.causal)
-        if method == "eap-ig":
+        if rule.points is not None:
             own, moved = plain_run(model, part.clean), torch.zeros(())
-            for place, point in enumerate(points(model, own, other, method, steps)):
+            for place, point in enumerate(rule.at(model, own, other, steps)):
                 found = gradients(model, batch.reading(place), part.clean, point.edits)
                 moved = moved + _moved(own, other, found, mask, neurons) * point.weight
         else:  # the gradient run is the clean run
-            found = (relevance if method == "relp" else gradients)(model, batch.reading(0), part.clean)
+            found = rule.clean_run(model, batch.reading(0), part.clean)
             own, moved = found.run, _moved(found.run, other, found, mask, neurons)
         parts.append(moved)
         finals.append(torch.stack([Reading.of(metric, part).at_columns(run.residuals[-1]) for run in (own, other)]))

@@ -24,14 +24,17 @@ class Point:
         return self.first, total if self.count is None else self.first + self.count
 
 
-def points(model: Model, own: Run, other: Run, method: str, steps: int) -> Iterator[Point]:
-    """The gradient runs of a method other than "eap"; `own` is the clean run. Points between lie
-    in the middles of `steps` equal parts."""
-    shares = [(step + 0.5) / steps for step in range(steps)]
-    if method == "eap-ig":
-        for share in shares:
-            yield Point((_input(own, other, share),), 1 / steps)
-        return
+def along_inputs(model: Model, own: Run, other: Run, steps: int) -> Iterator[Point]:
+    """Gradient runs between the corrupt run's embeddings and those of `own`, the clean run, in the middles of `steps` equal
+    parts."""
+    for share in _middles(steps):
+        yield Point((_input(own, other, share),), 1 / steps)
+
+
+def along_activations(model: Model, own: Run, other: Run, steps: int) -> Iterator[Point]:
+    """The same for the outputs of the embedding and of each layer's attention and MLP, one of them at a time: a point tells
+    about the edges of the writers that it moves."""
+    shares = _middles(steps)
     yield from (Point((_input(own, other, share),), 1 / steps, 0, 1) for share in shares)
     graph, place = model.graph(), 1
     for layer, block in enumerate(model.weights.blocks):
@@ -45,6 +48,10 @@ def points(model: Model, own: Run, other: Run, method: str, steps: int) -> Itera
             for share in shares:
                 yield Point((Edit(f"m{layer}", _held(torch.lerp(ends[0], ends[1], share))),), 1 / steps, place, 1)
             place += 1
+
+
+def _middles(steps: int) -> list[float]:
+    return [(step + 0.5) / steps for step in range(steps)]
 
 
 def _input(own: Run, other: Run, share: float) -> Edit:
