@@ -120,6 +120,11 @@ _WINGS = {
         "search.acdc_state": "state",
         "search.slots": "slots",
     },
+    "search.methods.": {
+        "search.gates": "gates",
+        "search.pruning": "pruning",
+        "search.shrinking": "shrinking",
+    },
     "search.judging.": {
         "search.curves": "curves",
         "search.nulls": "nulls",

@@ -34,7 +34,7 @@ from circuits.models.planted import Planted
 from circuits.progress import Progress
 from circuits.search.acdc.descent import acdc_thresholds
 from circuits.search.judging.roc import node_scores, roc
-from circuits.search.pruning import prune_edges
+from circuits.search.methods.pruning import prune_edges
 from circuits.search.screening import Screening, screen_then_verify
 from circuits.tasks import PromptPairs
 from circuits.tasks.library.planted import carrying, planted_task

@@ -9,9 +9,9 @@ from circuits.search.judging.roc import Roc, node_scores, roc
 from circuits.search.judging.verdict import Verdict
 from circuits.search.mechanisms.induction import find_induction_circuit
 from circuits.search.mechanisms.recall import find_factual_recall_circuit
-from circuits.search.pruning import prune_edges
+from circuits.search.methods.pruning import prune_edges
 from circuits.search.screening import Screening, screen_then_verify
-from circuits.search.shrinking import shrink
+from circuits.search.methods.shrinking import shrink
 
 __all__ = [
     "Comparison",

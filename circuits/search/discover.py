@@ -16,9 +16,9 @@ from circuits.search.acdc.descent import acdc_thresholds
 from circuits.search.judging.curves import Curve, curve_of
 from circuits.search.judging.evaluate import Judge, faithfulness, verdict_of
 from circuits.search.judging.verdict import Verdict
-from circuits.search.pruning import prune_edges
+from circuits.search.methods.pruning import prune_edges
 from circuits.search.screening import Screening, screen_then_verify
-from circuits.search.shrinking import shrink
+from circuits.search.methods.shrinking import shrink
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, Metric, Relative, fitted
 

@@ -10,8 +10,8 @@ from circuits.errors import CircuitsError, NonFiniteError
 from circuits.graph import Circuit
 from circuits.models.layers import unembed
 from circuits.patching import run_circuits
-from circuits.search.gates import GatedRun, open_probability, sampled
-from circuits.search.pruning import prune_edges
+from circuits.search.methods.gates import GatedRun, open_probability, sampled
+from circuits.search.methods.pruning import prune_edges
 from circuits.tasks.library.planted import carrying, planted_task
 from tests.patching.test_sweeps import random_case
 

@@ -12,7 +12,7 @@ from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import is_edge
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress, silent
-from circuits.search.gates import Gated, gated
+from circuits.search.methods.gates import Gated, gated
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, fitted
 

@@ -1,0 +1,1 @@
+"""Search methods: one file each, and the table that everything else reads."""
