@@ -9,14 +9,18 @@ from circuits.search.judging.roc import Roc, node_scores, roc
 from circuits.search.judging.verdict import Verdict
 from circuits.search.mechanisms.induction import find_induction_circuit
 from circuits.search.mechanisms.recall import find_factual_recall_circuit
+from circuits.search.methods.method import Method
 from circuits.search.methods.pruning import prune_edges
-from circuits.search.screening import Screening, screen_then_verify
 from circuits.search.methods.shrinking import shrink
+from circuits.search.methods.table import METHODS, register_method
+from circuits.search.screening import Screening, screen_then_verify
 
 __all__ = [
+    "METHODS",
     "Comparison",
     "Curve",
     "Discovery",
+    "Method",
     "Roc",
     "Screening",
     "Verdict",
@@ -31,6 +35,7 @@ __all__ = [
     "find_induction_circuit",
     "node_scores",
     "prune_edges",
+    "register_method",
     "roc",
     "screen_then_verify",
     "shrink",

@@ -3,31 +3,26 @@
 import dataclasses
 import importlib
 import random
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
-from circuits.attribution import EdgeScores, attribute_edges
-from circuits.attribution.edges import KEPT
+from circuits.attribution import EdgeScores
 from circuits.errors import CircuitsError, PromptError
+from circuits.files.plain import thaw
 from circuits.graph import Circuit
 from circuits.models import Model
 from circuits.patching.engine.sweep import BUDGET
 from circuits.progress import Progress
-from circuits.search.acdc.descent import acdc_thresholds
 from circuits.search.judging.curves import Curve, curve_of
 from circuits.search.judging.evaluate import Judge, faithfulness, verdict_of
 from circuits.search.judging.verdict import Verdict
-from circuits.search.methods.pruning import prune_edges
+from circuits.search.methods.method import Method
+from circuits.search.methods.table import DEFAULT, METHODS, check_fit, find_method
 from circuits.search.screening import Screening, screen_then_verify
-from circuits.search.methods.shrinking import shrink
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, Metric, Relative, fitted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Method = Literal["eap", "eap-ig", "eap-ig-activations", "relp", "exact", "acdc", "prune", "shrink"]
-THRESHOLDS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0001)
-"""ACDC's thresholds that are tried where a number of edges is asked for."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,11 +71,11 @@ def discover(
     pairs: PromptPairs,
     metric: AnyMetric,
     *,
-    method: Method = "eap-ig",
+    method: str = DEFAULT,
     edges: int = 100,
     neurons: bool = False,
     held_out: PromptPairs | None = None,
-    steps: int = 5,
+    steps: int | None = None,
     threshold: float | None = None,
     verify: bool = False,
     random_circuits: int = 128,
@@ -90,47 +85,43 @@ def discover(
 ) -> Discovery:
     """Search for a circuit on some prompts and judge it on others.
 
-    Of methods that score edges the strongest that lie on paths are kept; "acdc" takes `threshold`, or the smallest of
-    `THRESHOLDS` that leaves at most `edges`. Raises CircuitsError for options that do not go together, PromptError where
-    there are too few pairs.
+    Of methods that score edges the strongest that lie on paths are kept. Raises CircuitsError for options that do not go
+    together, PromptError where there are too few pairs.
 
     Args:
         model: the model that is searched.
         pairs: clean and corrupt prompts with their answers.
         metric: what is measured: a metric of `circuits.metrics`, or a function of one's own from logits and pairs.
-        method: "eap", "eap-ig", "eap-ig-activations", "relp", "exact" (`attribute_edges`), "acdc" (`acdc`), "prune"
-            (`prune_edges`), or "shrink" (`shrink`).
+        method: by name, one of `circuits.search.METHODS` or one's own (`circuits.search.register_method`).
         edges: how many edges the circuit may have.
-        neurons: single neurons in place of MLPs (attribution alone).
+        neurons: single neurons in place of MLPs, with methods that score them.
         held_out: pairs to judge on (default: half of `pairs`).
-        steps: as in `attribute_edges` and `prune_edges`.
-        threshold: that of "acdc".
-        verify: patch the strongest edges exactly (`screen_then_verify`); the confirmed ones are the circuit.
+        steps: points between corrupt and clean, with methods that take them (default: the method's own).
+        threshold: what an edge must cost to be kept, with methods that cut at one (default: the smallest of the method's
+            own that leaves at most `edges`).
+        verify: patch the strongest edges exactly (`screen_then_verify`); the confirmed ones are the circuit. With methods
+            that estimate.
         random_circuits: how many random circuits of as many edges the null has.
-        seed: that of halves, null and bootstrap.
+        seed: that of halves, null and bootstrap, and of what a method draws.
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
-    if method not in get_args(Method):
-        raise CircuitsError(f"unknown method {method!r}: there are {', '.join(get_args(Method))}")
-    if neurons and (verify or method not in ("eap", "eap-ig")):
-        raise CircuitsError("edges of single neurons are scored by eap and eap-ig, without exact verification")
-    if verify and method in ("acdc", "exact", "prune", "shrink"):
-        raise CircuitsError(f"{method} does not estimate single edges: verify goes with the methods that do")
+    chosen = find_method(method)
+    given: dict[str, int | float | None] = {"steps": steps, "threshold": threshold}
+    check_fit(chosen, level="neurons" if neurons else "heads", verify=verify, given=given)
     judged_by = metric
     if held_out is None:
         rows, others = _halves(pairs, seed)
         if not isinstance(metric, Relative):  # one that was made for these pairs is cut with them
             metric, judged_by = (Metric.of(metric).on(half) for half in (rows, others))
         pairs, held_out = pairs[rows], pairs[others]
-    metric = fitted(metric, model, pairs, gradient=verify or method not in ("acdc", "exact", "prune"))
+    metric = fitted(metric, model, pairs, gradient=verify or chosen.gradient)
     judged_by = fitted(judged_by, model, held_out)
-    scores, screening = None, None
-    if method == "acdc":
-        circuit = _acdc(model, pairs, threshold, edges, budget, progress)
-    else:
-        scores = _scores(model, pairs, metric, method, edges, neurons, steps, seed, budget, progress)
-        circuit = scores.top(edges, connected=True)
+    options: dict[str, Any] = {name: given[name] if given[name] is not None else own for name, own in chosen.options.items()}
+    options |= {"neurons": neurons} if "neurons" in chosen.levels else {}
+    options |= {"edges": edges, "seed": seed, "budget": budget, "progress": progress}
+    scores, circuit = _results(chosen, chosen.run(model, pairs, metric, **options), edges)
+    screening = None
     if verify and scores is not None:
         screening = screen_then_verify(model, pairs, metric, scores, edges=edges, seed=seed, budget=budget, progress=progress)
         circuit = screening.circuit
@@ -145,35 +136,15 @@ def discover(
     return Discovery(circuit, verdict, scores, curve, screening)
 
 
-def _scores(
-    model: Model,
-    pairs: PromptPairs,
-    metric: Metric,
-    method: Method,
-    edges: int,
-    neurons: bool,
-    steps: int,
-    seed: int,
-    budget: int,
-    progress: Progress | None,
-) -> EdgeScores:
-    if method == "prune":
-        return prune_edges(model, pairs, edges=edges, seed=seed, budget=budget, progress=progress)
-    if method == "shrink":
-        return shrink(model, pairs, metric, edges=edges, budget=budget, progress=progress)
-    assert method != "acdc"
-    options = {"keep": max(KEPT, 2 * edges), "budget": budget, "progress": progress}  # some will lie on no path
-    return attribute_edges(model, pairs, metric, method=method, steps=steps, neurons=neurons, **options)
-
-
-def _acdc(
-    model: Model, pairs: PromptPairs, threshold: float | None, edges: int, budget: int, progress: Progress | None
-) -> Circuit:
-    """ACDC at a threshold, or at the smallest one that leaves at most so many edges."""
-    thresholds = THRESHOLDS if threshold is None else (threshold,)
-    found = acdc_thresholds(model, pairs, thresholds, budget=budget, progress=progress)
-    fitting = [circuit for circuit in found if threshold is not None or 0 < len(circuit) <= edges]
-    if not fitting:
-        sizes = ", ".join(f"{len(circuit)} at {limit:g}" for limit, circuit in zip(thresholds, found, strict=True))
-        raise CircuitsError(f"no threshold leaves 1 to {edges} edges ({sizes}): give a threshold or another number")
-    return max(fitting, key=len)
+def _results(method: Method, found: EdgeScores | Circuit, edges: int) -> tuple[EdgeScores | None, Circuit]:
+    """Scores, where a method gives them, and the circuit; both say which method they are by and what a sign of theirs means,
+    also where the method itself does not. Raises CircuitsError for anything else that a method gave."""
+    if not isinstance(found, EdgeScores | Circuit):
+        raise CircuitsError(f"the method {method.name} gave a {type(found).__name__}: expected EdgeScores or a Circuit")
+    own = {} if method.name in METHODS else {"supporting_sign": method.sign}  # another process may not know the method
+    details = {**own, "method": method.label, **thaw(found.metadata)}
+    if isinstance(found, EdgeScores):
+        scores = dataclasses.replace(found, metadata=details)
+        return scores, scores.top(edges, connected=True)
+    known = {"positions": found.positions, "evidence": found.evidence, "roles": found.roles}
+    return None, Circuit(found.graph, found.edges, found.nodes, metadata=details, **known)

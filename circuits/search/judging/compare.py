@@ -8,13 +8,8 @@ import torch
 
 from circuits.errors import GraphError
 from circuits.graph import Circuit, Edge, Node
+from circuits.search.methods.table import sign_of
 from circuits.statistics import spearman
-
-_CORRUPTED = ("eap", "eap-ig", "eap-ig-activations", "relp", "exact")
-"""Methods whose scores say how far the metric moves when the edge is corrupted: negative = the edge supports it."""
-
-_UNSIGNED = ("edge-pruning", "shrink")
-"""Methods whose scores say only how long an edge was kept."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,9 +104,11 @@ def compare(first: Circuit, second: Circuit) -> Comparison:
 def supporting_sign(circuit: Circuit) -> int:
     """The sign of scores that support the metric: 1, -1, or 0 where that is not known."""
     method, metric = circuit.metadata.get("method"), circuit.metadata.get("metric")
-    if not isinstance(method, str) or method in _UNSIGNED or metric == "kl_divergence":
+    if not isinstance(method, str) or metric == "kl_divergence":
         return 0
-    return -1 if method in _CORRUPTED else 1
+    own = circuit.metadata.get("supporting_sign")
+    sign = own if isinstance(own, int) and own in (-1, 0, 1) else sign_of(method)
+    return 1 if sign is None else sign  # a screening's effects, for one: positive = the edge supports the metric
 
 
 def _jaccard(both: int, first: int, second: int) -> float:

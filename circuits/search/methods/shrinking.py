@@ -13,6 +13,7 @@ from circuits.patching.subgraphs.members import is_edge
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress, silent
 from circuits.search.methods.gates import Gated, gated
+from circuits.search.methods.method import Method
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, fitted
 
@@ -68,7 +69,7 @@ def shrink(
         inside = torch.zeros_like(inside)
         inside[order[:left]] = True
     writers, readers = is_edge(graph).nonzero(as_tuple=True)
-    details = about(model, metric, method="shrink", outside=outside, rounds=rounds, target=edges, prompts=len(pairs))
+    details = about(model, metric, method=SHRINK.label, outside=outside, rounds=rounds, target=edges, prompts=len(pairs))
     unknown = torch.full_like(scores, float("nan"))[None]
     return EdgeScores(graph, writers, readers, scores[None], unknown, metadata=details)
 
@@ -83,3 +84,19 @@ def _worth(model: Model, runs: Gated, inside: Tensor, prompts: int) -> Float[Ten
     if not bool(total.isfinite().all()):
         raise NonFiniteError("a gradient by an edge's gate is NaN or infinite")
     return total.detach()
+
+
+def _run(
+    model: Model, pairs: PromptPairs, metric: Metric, *, edges: int, seed: int, budget: int, progress: Progress | None
+) -> EdgeScores:
+    return shrink(model, pairs, metric, edges=edges, budget=budget, progress=progress)
+
+
+SHRINK = Method(
+    name="shrink",
+    summary="by scoring again and again in what is left, while the weakest go",
+    run=_run,
+    score="score: rounds that the edge outlived, and its place in the last one; larger = kept longer",
+    sign=0,
+    gradient=True,
+)

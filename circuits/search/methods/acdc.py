@@ -1,0 +1,45 @@
+"""ACDC as a search for a number of edges: its threshold is chosen where none is given."""
+
+from circuits.errors import CircuitsError
+from circuits.graph import Circuit
+from circuits.models import Model
+from circuits.progress import Progress
+from circuits.search.acdc.descent import acdc_thresholds
+from circuits.search.methods.method import Method
+from circuits.tasks import PromptPairs
+from circuits.tasks.metrics import Metric
+
+THRESHOLDS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0001)
+"""Thresholds in nats that are tried where a number of edges is asked for."""
+
+
+def _run(
+    model: Model,
+    pairs: PromptPairs,
+    metric: Metric,
+    *,
+    edges: int,
+    seed: int,
+    budget: int,
+    progress: Progress | None,
+    threshold: float | None,
+) -> Circuit:
+    """ACDC at a threshold, or at the smallest one that leaves at most so many edges."""
+    thresholds = THRESHOLDS if threshold is None else (threshold,)
+    circuits = acdc_thresholds(model, pairs, thresholds, budget=budget, progress=progress)
+    fitting = [circuit for circuit in circuits if threshold is not None or 0 < len(circuit) <= edges]
+    if not fitting:
+        sizes = ", ".join(f"{len(circuit)} at {limit:g}" for limit, circuit in zip(thresholds, circuits, strict=True))
+        raise CircuitsError(f"no threshold leaves 1 to {edges} edges ({sizes}): give a threshold or another number")
+    return max(fitting, key=len)
+
+
+ACDC = Method(
+    name="acdc",
+    summary="by cutting, from the logits backwards, what costs less than a threshold",
+    run=_run,
+    score="score: what cutting the edge would have cost (KL to the clean run, nats), whether it supports the metric or not",
+    sign=1,
+    options={"threshold": None},
+    measures="KL to the clean run",
+)

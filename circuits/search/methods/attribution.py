@@ -1,0 +1,51 @@
+"""Attribution as a search: every edge has a score, by gradient or by exact patching."""
+
+import functools
+
+from circuits.attribution import EdgeScores, attribute_edges
+from circuits.attribution.edges import EXACT as NAME, KEPT
+from circuits.attribution.rules import RULES, Rule
+from circuits.models import Model
+from circuits.progress import Progress
+from circuits.search.methods.method import LEVELS, Method
+from circuits.tasks import PromptPairs
+from circuits.tasks.metrics import Metric
+
+_SCORE = "score: change of the metric when the edge alone carries its corrupt value; negative = the edge supports the metric"
+
+
+def _run(
+    name: str,
+    model: Model,
+    pairs: PromptPairs,
+    metric: Metric,
+    *,
+    edges: int,
+    seed: int,
+    budget: int,
+    progress: Progress | None,
+    steps: int = 1,
+    neurons: bool = False,
+) -> EdgeScores:
+    keep = max(KEPT, 2 * edges)  # some will lie on no path
+    how = {"steps": steps, "neurons": neurons, "keep": keep, "budget": budget, "progress": progress}
+    return attribute_edges(model, pairs, metric, method=name, **how)
+
+
+def _by_gradient(name: str, rule: Rule) -> Method:
+    return Method(
+        name=name,
+        summary=rule.summary,
+        run=functools.partial(_run, name),
+        score=_SCORE,
+        sign=-1,
+        options={"steps": 5} if rule.points else {},
+        levels=LEVELS if rule.neurons else ("heads",),
+        estimates=True,
+        gradient=True,
+    )
+
+
+GRADIENTS = tuple(_by_gradient(name, rule) for name, rule in RULES.items())
+"""One method a rule of attribution."""
+EXACT = Method(name=NAME, summary="by patching each one", run=functools.partial(_run, NAME), score=_SCORE, sign=-1)
