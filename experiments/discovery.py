@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
@@ -15,9 +15,10 @@ from circuits.cli.loading import load
 from circuits.cli.progress import ProgressBars
 from circuits.errors import CircuitsError
 from circuits.models import Model
-from circuits.search.discover import Discovery, Method, discover
+from circuits.search.discover import Discovery, discover
 from circuits.search.judging.curves import Curve
 from circuits.search.judging.roc import node_scores, roc
+from circuits.search.methods.table import DEFAULT, METHODS
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, answer_logits
 from circuits.tasks.registry import task
@@ -56,7 +57,7 @@ def parser_of(doc: str | None, *, model: str) -> argparse.ArgumentParser:
     """The options that these experiments share."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=model, help=f"bundled model, Hugging Face directory or hub name (default: {model})")
-    parser.add_argument("--method", default="eap-ig", choices=get_args(Method))
+    parser.add_argument("--method", default=DEFAULT, choices=list(METHODS))
     parser.add_argument("--edges", type=int, default=200, help="edges of the circuit (default: 200)")
     parser.add_argument("--count", type=int, default=64, help="pairs: half to search on, half to judge on (default: 64)")
     parser.add_argument("--random-circuits", type=int, default=128, help="of the null distribution (default: 128)")

@@ -1,9 +1,10 @@
 """The commands that find circuits, judge and compare them: what they take and what they say of themselves."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from circuits.cli.app import AsJson, CircuitFile, Device, Dtype, ModelName, app
 from circuits.cli.errors import plain_errors
@@ -28,30 +29,41 @@ MetricName = Annotated[
 RandomCircuits = Annotated[int, typer.Option(help="Random circuits of as many edges that it is held against; 0 = none.")]
 
 
-@app.command()
+class WithMethods(TyperCommand):
+    """A command whose help lists the search methods."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """The options, then the methods: their table is loaded here, so that no other help waits for it."""
+        from circuits.cli.commands.discover import method_lines
+
+        super().format_options(ctx, formatter)
+        with formatter.section("Methods"):
+            formatter.write_dl(method_lines())
+
+
+@app.command(cls=WithMethods)
 @plain_errors()
 def discover(
     task: Task = "induction",
     method: Annotated[
-        str,
-        typer.Option(
-            metavar="eap|eap-ig|eap-ig-activations|relp|exact|acdc|prune|shrink",
-            help="How edges are found: by gradient (eap: at the clean prompts; eap-ig: on the way to them, in embeddings or in "
-            "activations; relp: by relevance), by patching each one (exact), by cutting what costs nothing (acdc), by learned "
-            "gates (prune), by scoring again and again in what is left (shrink).",
-        ),
-    ] = "eap-ig",
+        str | None,
+        typer.Option(metavar="NAME", help="How edges are found: see the methods below.", show_default="the one marked there"),
+    ] = None,
     level: Annotated[
-        str, typer.Option(metavar="heads|neurons", help="Whole MLPs, or their single neurons (eap and eap-ig).")
+        str, typer.Option(metavar="heads|neurons", help="Whole MLPs, or their single neurons, where the method can.")
     ] = "heads",
-    edges: Annotated[int, typer.Option(help="Edges to keep (acdc: at most, where no --threshold is given).")] = 100,
+    edges: Annotated[
+        int, typer.Option(help="Edges to keep; with a method that cuts at a --threshold, where none is given, at most.")
+    ] = 100,
     count: Annotated[
         int | None, typer.Option(help="Pairs; half of them are held out to judge on.", show_default="64; all of a file")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of eap-ig.", show_default="5")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Points on the way from corrupt to clean.", show_default="the method's own")
+    ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="What an edge must cost to be kept by acdc, in nats.", show_default="chosen by --edges"),
+        typer.Option(help="What an edge must cost to be kept, in nats.", show_default="chosen by --edges"),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Patch the found edges exactly, also where others could stand in; keep what holds.")
@@ -89,8 +101,8 @@ def discover(
         model=model, device=device, dtype=dtype, task=task, count=count, metric=metric, seed=seed, memory=memory, out=out
     )
     search = command.Search(
-        method=method,
-        level=level,
+        method=command.method_named(method),
+        level=command.level_named(level),
         edges=edges,
         steps=steps,
         threshold=threshold,

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 import typer
@@ -18,7 +18,10 @@ from circuits.files.plain import thaw
 from circuits.graph import Circuit, Graph
 from circuits.models import Model
 from circuits.plots import circuit_figure, curve_figure, verdict_figure
-from circuits.search.discover import Discovery, Method, discover, split
+from circuits.search.discover import Discovery, discover, split
+from circuits.search.methods.attribution import EXACT
+from circuits.search.methods.method import LEVELS, Level, Method
+from circuits.search.methods.table import DEFAULT, METHODS, check_fit, find_method
 from circuits.tasks import PromptPairs, known_circuit, known_for, precision_recall
 from circuits.tasks.metrics import Metric
 
@@ -39,27 +42,55 @@ FILES = {
 }
 """What `circuits discover` writes, and what for; some with some options alone."""
 
-_METHODS: dict[str, Method] = {method: method for method in get_args(Method)}
-_ESTIMATES = ("eap", "eap-ig", "eap-ig-activations", "relp")
-_PATHS = ("eap-ig", "eap-ig-activations")
-_LEVELS = ("heads", "neurons")
 _MOST_ROWS = 15
-_SIGNS = {
-    "verify": "effect: share of the clean-corrupt gap that is lost when the edge carries its corrupt value, patched exactly, "
-    "alone\nor without the nodes named; positive = the edge supports the metric",
-    "acdc": "score: what cutting the edge would have cost (KL to the clean run, nats), whether it supports the metric or not",
-    "prune": "score: chance that the edge's gate is open, 0 to 1, after training on KL to the clean run",
-    "shrink": "score: rounds that the edge outlived, and its place in the last one; larger = kept longer",
+_VERIFIED = (
+    "effect: share of the clean-corrupt gap that is lost when the edge carries its corrupt value, patched exactly, alone\n"
+    "or without the nodes named; positive = the edge supports the metric"
+)
+_SPELLED = {
+    "method": "--method",
+    "verify": "--verify",
+    "steps": "--steps",
+    "threshold": "--threshold",
+    "heads": "--level heads",
+    "neurons": "--level neurons",
 }
-_SIGN = "score: change of the metric when the edge alone carries its corrupt value; negative = the edge supports the metric"
+"""What the command line calls the options of a search."""
+_VALUES = {"steps": "{} steps", "threshold": "threshold {:g}"}
+"""How the values of a method's options read in a heading."""
+
+
+def method_named(name: str | None) -> Method:
+    """The search method of that name; without one, the default."""
+    return find_method(DEFAULT if name is None else name)
+
+
+def level_named(name: str) -> Level:
+    """What edges run between. Raises CircuitsError for a name that is none."""
+    for level in LEVELS:
+        if name == level:
+            return level
+    raise CircuitsError(f"unknown level {name!r}: expected {' or '.join(LEVELS)}")
+
+
+def method_lines() -> list[tuple[str, str]]:
+    """Every search method and what it does and takes, in a line each, for the help."""
+    lines = []
+    for method in METHODS.values():
+        takes = [_SPELLED[name] for name in method.options]
+        takes += [_SPELLED[level] for level in method.levels if level != LEVELS[0]]
+        takes += [_SPELLED["verify"]] if method.estimates else []
+        default = " (the default)" if method.name == DEFAULT else ""
+        lines.append((method.name, f"{method.summary}{default}{'; takes ' if takes else ''}{', '.join(takes)}"))
+    return lines
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
     """How a circuit is searched for."""
 
-    method: str
-    level: str
+    method: Method
+    level: Level
     edges: int
     steps: int | None
     threshold: float | None
@@ -68,31 +99,21 @@ class Search:
 
     def check(self, metric: str | None) -> None:
         """Raise CircuitsError where options are wrong or contradict each other; needs no model."""
-        if self.method not in _METHODS:
-            raise CircuitsError(f"unknown method {self.method!r}: there are {', '.join(_METHODS)}")
-        if self.level not in _LEVELS:
-            raise CircuitsError(f"unknown level {self.level!r}: expected {' or '.join(_LEVELS)}")
         check_at_least("--edges", self.edges, 1)
         check_at_least("--random-circuits", self.random_circuits, 0)
         if self.steps is not None:
             check_at_least("--steps", self.steps, 1)
-            if self.method not in _PATHS:
-                raise CircuitsError(f"--steps goes with --method {' or '.join(_PATHS)}, not with {self.method}")
         if self.threshold is not None and not 0 < self.threshold < float("inf"):
             raise CircuitsError(f"--threshold is {self.threshold:g}; expected nats above 0")
-        if self.threshold is not None and self.method != "acdc":
-            raise CircuitsError(f"--threshold goes with --method acdc, not with {self.method}: say how many --edges")
-        if self.level == "neurons" and self.method not in ("eap", "eap-ig"):
-            raise CircuitsError(f"--level neurons goes with --method eap or eap-ig, not with {self.method}")
-        if self.level == "neurons" and self.verify:
-            raise CircuitsError("--verify patches edges between heads and whole MLPs: leave out --level neurons")
-        if self.verify and self.method not in _ESTIMATES:
-            raise CircuitsError(
-                f"--verify goes with the methods that estimate ({', '.join(_ESTIMATES)}), not with {self.method}"
-            )
+        check_fit(self.method, level=self.level, verify=self.verify, given=self.given, spelled=_SPELLED)
         if metric in ("kl", "rank", "accuracy"):
             why = "is made for the prompts it was asked on" if metric == "kl" else "has no gradient and moves by steps"
             raise CircuitsError(f"--metric {metric} {why}: search with logit_difference, log_probability or probability")
+
+    @property
+    def given(self) -> dict[str, int | float | None]:
+        """What methods take, where the command line says it."""
+        return {"steps": self.steps, "threshold": self.threshold}
 
     @property
     def neurons(self) -> bool:
@@ -101,16 +122,15 @@ class Search:
 
     def run(self, model: Model, pairs: PromptPairs, metric: Metric, held_out: PromptPairs, **options: Any) -> Discovery:
         """Search on some pairs, judge on others."""
-        how: dict[str, Any] = {name: getattr(self, name) for name in ("edges", "neurons", "threshold", "verify")}
-        how |= {"steps": self.steps or 5, "random_circuits": self.random_circuits, "held_out": held_out}
-        return discover(model, pairs, metric, method=_METHODS[self.method], **how, **options)
+        how: dict[str, Any] = {name: getattr(self, name) for name in ("edges", "neurons", "verify", "random_circuits")}
+        return discover(model, pairs, metric, method=self.method.name, held_out=held_out, **self.given, **how, **options)
 
     def describe(self) -> str:
         """The method in words."""
-        more = f" ({self.steps or 5} steps)" if self.method in _PATHS else ""
-        more += f" (threshold {self.threshold:g})" if self.threshold is not None else ""
-        more += " on KL to the clean run" if self.method in ("acdc", "prune") else ""
-        return f"{self.method}{more}{', then exact patching' if self.verify else ''}"
+        values = {name: own if self.given[name] is None else self.given[name] for name, own in self.method.options.items()}
+        more = "".join(f" ({_VALUES[name].format(value)})" for name, value in values.items() if value is not None)
+        more += f" on {self.method.measures}" if self.method.measures else ""
+        return f"{self.method.name}{more}{', then exact patching' if self.verify else ''}"
 
 
 def run(search: Search, asked: Asked, *, as_json: bool) -> None:
@@ -195,7 +215,7 @@ def _about(
     """All that is said, as plain values."""
     circuit, verdict, curve = found.circuit, found.verdict, found.curve
     about: dict[str, Any] = {"model": model.name, "task": asked.name, "source": asked.source, "metric": named(metric)}
-    about |= {"method": search.method, "level": search.level, "verified": search.verify}
+    about |= {"method": search.method.name, "level": search.level, "verified": search.verify}
     about |= {"prompts_searched": prompts[0], "prompts_held_out": prompts[1], "standing": standing(verdict)}
     about |= {"summary": verdict.summary, "verdict": verdict.as_json()}
     about["cpr"], about["cmd"] = (None, None) if curve is None else (curve.cpr, curve.cmd)
@@ -226,7 +246,7 @@ def _report(
         f"by {search.describe()}; {about['prompts_searched']} prompts searched on, {about['prompts_held_out']} held out; "
         f"metric: {about['metric']}"
     )
-    sign = _SIGNS.get("verify" if search.verify else search.method, _SIGN)
+    sign = _VERIFIED if search.verify else search.method.score
     parts = [heading, judged(found.verdict), f"{_strongest(about['edges'], verified=search.verify)}\n{sign}"]
     lines = []
     if found.curve is not None:
@@ -273,11 +293,11 @@ def _next(search: Search, asked: Asked, folder: Path) -> list[tuple[str, str]]:
     """What to try after this."""
     circuit = str(folder / "circuit.json")
     steps = [(asked.command("evaluate", circuit, seed=asked.seed + 1), "the same circuit on other prompts")]
-    if not search.verify and not search.neurons and search.method in _ESTIMATES:
+    if not search.verify and not search.neurons and search.method.estimates:
         out = str(folder.with_name(f"{folder.name}-verified"))
-        words = ["--method", search.method, "--edges", str(search.edges), "--verify", "--out", out]
+        words = ["--method", search.method.name, "--edges", str(search.edges), "--verify", "--out", out]
         steps.append((asked.command("discover", *words), "which of these edges hold when they are patched exactly"))
-    other = "exact" if search.method != "exact" else "eap-ig"
+    other = EXACT.name if search.method.name != EXACT.name else DEFAULT
     out = folder.with_name(f"{folder.name}-{other}")
     words = ["--method", other, "--edges", str(search.edges), "--out", str(out)]
     steps.append((asked.command("discover", *words), "another method"))
