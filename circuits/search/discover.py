@@ -136,13 +136,14 @@ def discover(
     return Discovery(circuit, verdict, scores, curve, screening)
 
 
-def _results(method: Method, found: EdgeScores | Circuit, edges: int) -> tuple[EdgeScores | None, Circuit]:
+def _results(method: Method, found: object, edges: int) -> tuple[EdgeScores | None, Circuit]:
     """Scores, where a method gives them, and the circuit; both say which method they are by and what a sign of theirs means,
     also where the method itself does not. Raises CircuitsError for anything else that a method gave."""
     if not isinstance(found, EdgeScores | Circuit):
         raise CircuitsError(f"the method {method.name} gave a {type(found).__name__}: expected EdgeScores or a Circuit")
     own = {} if method.name in METHODS else {"supporting_sign": method.sign}  # another process may not know the method
-    details = {**own, "method": method.label, **thaw(found.metadata)}
+    details: Any = thaw(found.metadata)
+    details = {**own, "method": method.label, **details}
     if isinstance(found, EdgeScores):
         scores = dataclasses.replace(found, metadata=details)
         return scores, scores.top(edges, connected=True)
