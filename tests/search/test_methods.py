@@ -53,7 +53,7 @@ def test_a_method_finds_a_planted_chain_with_scores_of_its_sign(name: str) -> No
     model, pairs, truth = planted_chain()
     method, whole = METHODS[name], {str(edge) for edge in truth.edges}
     found = circuits.discover(model, pairs, metric, method=name, edges=len(whole), held_out=pairs, random_circuits=19)
-    scores = {str(edge): score for edge, score in found.circuit.edges.items()}
+    scores = {str(edge): score or 0.0 for edge, score in found.circuit.edges.items()}
     rounding = 1e-9 * max(abs(score) for score in scores.values())
     sure = {edge for edge, score in scores.items() if abs(score) > rounding}
     assert sure == (through_values(truth) if name == "relp" else whole), "relevance passes through no query and no key"
