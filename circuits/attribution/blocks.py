@@ -59,11 +59,15 @@ class Readers:
         width: int,
     ) -> "Readers":
         """From weights and, for each gradient run, slopes that hold its weight in the mean."""
+        # Pads, tokens behind the answer and, in the last layer, all that no key or value is read of have no slope: their rows
+        # would be multiplied by zeros.
         used = torch.stack([(slope != 0).any(dim=2).any(dim=0) for slope in slopes]).any(dim=0)
         rows = None if bool(used.all()) else used.nonzero()[:, 0]
         if rows is not None:
             slopes = tuple(slope[:, rows] for slope in slopes)
             unit = None if unit is None else unit[:, rows]
+        # Without the norm's part a score is linear in the slope, so that gradient runs are summed before any product; that part
+        # multiplies slope and normed residual, which differ from run to run, and keeps them apart.
         parts = tuple((W, slope.sum(dim=0)) for W, slope in zip(weights, slopes, strict=True))
         if unit is None:
             return cls(place, width, parts, None, None, rows)
@@ -104,6 +108,8 @@ class Scorer:
     def _block(self, change: Tensor, W: Tensor, width: int, readers: Readers) -> Float[Tensor, "writer reader"]:
         block = None
         for V, slope in readers.parts:
+            # Into memory that is used again: arrays of this size are mapped and cleared by the system at every call, which
+            # costs as much as the product.
             weights = torch.mm(W, V, out=self._tile(0 if block is None else 1, len(W), V.shape[1]))
             moved = torch.mm(change.T, slope, out=self._tile(2, len(W), V.shape[1]))
             block = weights.mul_(moved) if block is None else block.addcmul_(weights, moved)
@@ -125,6 +131,7 @@ class Scorer:
 
 def tiles(count: int, width: int, columns: int) -> Iterator[slice]:
     """Cut coordinates into tiles of whole writers."""
+    # Whole writers: a writer cut in two would be two scores of one edge.
     step = max(1, TILE // (columns * width)) * width
     for start in range(0, count, step):
         yield slice(start, min(start + step, count))

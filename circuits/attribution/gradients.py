@@ -39,10 +39,13 @@ class Gradients:
 def gradients(model: Model, reading: Reading, tokens: TokenBatch, edits: tuple[Edit, ...] = ()) -> Gradients:
     """Run `tokens` (of the clean or of the corrupt prompts), with edits, and go back once from the metric that is read.
     Raises NonFiniteError where the metric or a gradient is not a number."""
+    # The weights ask for no gradient, so something on the way must, or there is no graph to go back through.
     if not any(isinstance(edit.value, Tensor) and edit.value.requires_grad for edit in edits):
         edits = (Edit("input", lambda x: x.detach().requires_grad_(True)), *edits)
     with torch.enable_grad():
         run = forward(model.weights, tokens, edits=compile_edits(edits, model.graph()), keep="reads", logits=False)
+        # Unembedded at the answer columns alone: logits of all tokens would be the largest array of the run, and gradients of
+        # zero.
         scores = reading.scores(model.weights, reading.at_columns(run.residuals[-1])[None])[0]
         return back_from(scores, run)
 
@@ -51,6 +54,7 @@ def back_from(scores: Float[Tensor, " scored"], run: Run, *, held_norms: bool = 
     """The gradients of a metric of a run that kept its reads."""
     mlps = tuple(read.mlp for read in run.reads if read.mlp is not None)
     wanted = (*run.q, *run.k, *run.v, *run.z, *mlps, *run.neurons, run.residuals[0], run.residuals[-1])
+    # The sum: prompts of a batch do not see each other, so one way back gives every prompt its own gradient.
     found = _slopes(scores.sum(), wanted)
     _refuse_non_finite(scores, found, run)
     taken, counts = iter(found), (run.q, run.k, run.v, run.z, mlps, run.neurons)
@@ -120,6 +124,7 @@ def slot_readings(model: Model, found: Gradients, layer: int) -> list[LinearRead
     unit, scale = unit_and_scale(found.run.residuals[layer], model.weights.blocks[layer].attention_norm)
     unit = None if found.held_norms else unit
     parts = [_slot_reading(model, found, layer, slot, unit, scale) for slot in SLOTS]
+    # A norm over heads makes each head's reading depend on the weights of all, which are then shared and not one a head.
     if any(len(part.W) != len(part.slope) for part in parts):
         return parts
     return [LinearReading(torch.cat([part.W for part in parts]), torch.cat([part.slope for part in parts]), unit)]
@@ -153,6 +158,7 @@ def _through_norms(model: Model, found: Gradients, layer: int, slot: Slot) -> li
     """For each head the gradient by the linear part of all heads, which a norm over heads joins."""
     slope = getattr(found, slot)[layer]
     parts = []
+    # One way back a head: what reaches the linear part through the shared norm must be told apart by head.
     for head in range(slope.shape[2]):
         alone = torch.zeros_like(slope)
         alone[:, :, head] = slope[:, :, head]
@@ -167,6 +173,8 @@ def neuron_slopes(mlp: MLP, pre: tuple[Tensor, ...], slope: Tensor) -> tuple[Ten
     with torch.enable_grad():
         start = driver.detach().requires_grad_(True)
         if mlp.activation == "solu":
+            # By hand: autograd would go back through the softmax to all neurons of the layer, but an edge into one neuron moves
+            # this one alone.
             share = driver.softmax(dim=-1)
             rise = share + driver * share * (1 - share)
         else:

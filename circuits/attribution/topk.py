@@ -28,11 +28,15 @@ class Largest:
 
     def add(self, block: Float[Tensor, "writer reader"], writer: int, reader: int) -> None:
         """Take in the scores of edges from the writers into the readers from these places on. Raises NonFiniteError."""
+        # Two reductions tell of most blocks that nothing in them counts; |block| would be a copy of the largest array there is.
         peaks = torch.maximum(block.amax(dim=1), -block.amin(dim=1))
         highest = float(peaks.max())
+        # So written, NaN is refused too: it is not below anything.
         if not highest < float("inf"):
             self._refuse(block, writer, reader)
         first = writer * self.graph.reader_count + reader
+        # At the bound the order of computation decides, not the order in which blocks come: so tiles and budgets change nothing
+        # (test_every_budget_gives_the_same_scores).
         if highest < self.bound or (highest == self.bound and first >= self.last):
             return
         rows = (peaks >= self.bound).nonzero()[:, 0]
@@ -45,6 +49,7 @@ class Largest:
         self._codes.append(codes[chosen])
         self._values.append(values[chosen])
         self._held += len(self._codes[-1])
+        # Sorting is dear: it waits until as many again have gathered, and most of those the bound will then keep out unsorted.
         if self._held > 2 * self.keep + SLACK:
             self._compact()
 
@@ -64,6 +69,7 @@ class Largest:
         if len(codes) > self.keep:
             codes, order = codes.sort()
             values = values[order]
+            # Codes stand in the order of computation by now, and the sort is stable: of equal scores the earlier edge stays.
             sizes, best = values.abs().sort(descending=True, stable=True)
             best = best[: self.keep]
             codes, values = codes[best], values[best]

@@ -120,6 +120,7 @@ def _stream(weights: Weights, base: "_Tally", tallies: Sequence["_Tally"], width
     d_vocab = weights.W_U.shape[1]
     starts = range(0, d_vocab, width)
     others = [tally for tally in tallies if tally is not base]
+    # A rank counts the tokens above an aim, so an aim's logit must be known before the first block passes.
     if len(starts) > 1:
         for tally in (base, *others):
             for start in starts:
@@ -131,6 +132,8 @@ def _stream(weights: Weights, base: "_Tally", tallies: Sequence["_Tally"], width
         for tally in others:
             theirs = block_logits(weights, tally.source, start, stop)
             tally.add(theirs, start, known=len(starts) > 1)
+            # KL is the mean under the final distribution of the difference of logits, plus that of the two logarithms of sums:
+            # all three stream, each scaled to the peak so far.
             tally.gap = tally.gap * kept + torch.sub(logits, theirs, out=theirs).mul_(mass).sum(dim=-1)
 
 
@@ -156,6 +159,7 @@ class _Tally:
         if not known:
             self.find(logits, start)
         peak = torch.maximum(self.peak, logits.amax(dim=-1))
+        # The first time the old peak is minus infinity and `kept` 0; the sums it multiplies are 0, not NaN.
         kept = (self.peak - peak).exp()
         mass = (logits - peak[:, None]).exp_()
         self.sum = self.sum * kept + mass.sum(dim=-1)
@@ -186,6 +190,7 @@ class _Tally:
         empty = (self.found[:, :0], self.aims[:, :0])
         values, ids = empty if self.best is None else self.best
         return SourceStatistics(
+            # None of these can be negative (a log-probability: positive); what is below zero is rounding.
             entropy=(total - self.moment / self.sum).clamp(min=0),
             divergence=divergence.clamp(min=0),
             logits=self.found,

@@ -61,6 +61,8 @@ def forward(
         factors["middles"], x = middle, middle
         if block.mlp is not None:
             source = residuals[-1] if weights.parallel else middle
+            # A tensor of its own, or the gradient by what the MLP reads would be that by the residual stream, with all other
+            # readers' in it (test_eap_equals_the_gradient_by_every_reader).
             source = source.view_as(source) if keep == "reads" else source
             pre = pre_activations(normalise(source, block.mlp_norm), block.mlp)
             reading = Reads(*linear, mlp=source, pre=pre)
@@ -73,6 +75,7 @@ def forward(
         reads += [reading] if keep == "reads" else []
         for name, value in factors.items() if keep != "logits" else ():
             kept[name].append(value)
+    # Unembedding no column gives logits of the right width and type at no cost, so that a Run looks alike with and without.
     unembedded = unembed(weights, x if logits else x[:, :0])
     held: dict[str, Any] = {name: tuple(values) for name, values in kept.items()}
     if keep == "logits":

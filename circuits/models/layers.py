@@ -22,6 +22,7 @@ def normalise(x: Float[Tensor, "... width"], norm: Norm | None) -> Float[Tensor,
         return x
     if norm.kind == "layer":
         return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
+    # Squares of half-precision numbers overflow or lose their digits; the originals widen here too.
     wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     wide = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + norm.eps)
     return (wide if norm.weight is None else wide * norm.weight).to(x.dtype)
@@ -99,6 +100,7 @@ class Geometry:
     def _make_rotation(self, rotary: Rotary) -> Rotation:
         positions = self.tokens.positions if self.tokens.padded else self.tokens.positions[:1]
         angles = (positions.float() / rotary.position_scale)[:, :, None] * rotary.inverse_frequencies.float()
+        # Each angle turns two entries: neighbours (GPT-J), or one in each half (GPT-NeoX).
         angles = angles.repeat_interleave(2, dim=-1) if rotary.adjacent else torch.cat([angles, angles], dim=-1)
         cos, sin = angles.cos() * rotary.scaling, angles.sin() * rotary.scaling
         return Rotation(cos.to(self.dtype)[:, :, None], sin.to(self.dtype)[:, :, None], rotary.adjacent)
@@ -136,10 +138,13 @@ class Geometry:
         if window is not None:
             allowed = allowed & (ahead.abs() < window)
         allowed = allowed[None, None] & self.tokens.mask[:, None, None, :] if self.tokens.padded else allowed[None, None]
+        # A pad sees itself, or its row of scores were all minus infinity and its softmax NaN, which a backward pass spreads.
         allowed = allowed | (ahead == 0)
         bias = torch.zeros(allowed.shape, dtype=self.dtype, device=column.device).masked_fill(~allowed, -torch.inf)
         if self.weights.alibi_slopes is not None:
             slopes, positions = self.weights.alibi_slopes, self.tokens.positions
+            # By the key's position alone, without the query's: along a row of scores the query's adds a constant, which softmax
+            # does not see.
             alibi = slopes[None, :, None, None] * positions.float()[:, None, None, :]
             bias = bias + alibi.to(self.dtype)
         return bias
@@ -204,6 +209,7 @@ def attention_pattern(
         scores = scores.masked_fill(future, -torch.inf)
     else:
         scores = scores + bias
+    # Sums of many small numbers: softmax in float32, as the originals do.
     half = scores.dtype in (torch.bfloat16, torch.float16)
     return scores.softmax(dim=-1, dtype=torch.float32).to(scores.dtype) if half else scores.softmax(dim=-1)
 
@@ -221,6 +227,7 @@ def attend(
 ) -> Float[Tensor, "prompt query head d_head"]:
     """z without holding the pattern (fused where the scores have no soft cap); `bias` as in `attention_pattern`."""
     if attention.soft_cap is not None:
+        # The fused kernel has no soft cap of the scores.
         return mix(attention_pattern(q, k, attention, bias), v, attention)
     groups = attention.n_heads // attention.n_key_value_heads
     if groups > 1:
@@ -265,6 +272,7 @@ def embed(weights: Weights, tokens: TokenBatch, noise: Tensor | None = None) -> 
     x = F.embedding(tokens.ids, weights.W_E)
     x = x if noise is None else x + noise
     if weights.embedding_scale != 1.0:
+        # The scale is rounded to the model's type first, as Gemma's code does: in bfloat16 that is another number.
         x = x * torch.tensor(weights.embedding_scale, dtype=x.dtype, device=x.device)
     x = normalise(x, weights.embedding_norm)
     if weights.W_pos is None:

@@ -10,7 +10,7 @@ from circuits.models import Model, TokenBatch
 from circuits.models.layers import activate
 from circuits.patching import patch_edges, patch_path
 from circuits.patching.engine.base import Base
-from circuits.patching.engine.directions import difference
+from circuits.patching.engine.directions import difference, through
 from circuits.tasks import PromptPairs, metrics
 from tests.models.native import native_bridge
 from tests.models.random_models import D_VOCAB
@@ -105,6 +105,26 @@ def test_a_path_equals_the_four_runs_of_ioi(seed: int, freeze_mlps: bool) -> Non
         change = [(Place("q_in", *reader), lambda position, x, delta=delta: x + delta[position])]
         slow, _ = slow_difference(shape, weights, pairs, prompt, pairs.clean, change)  # run D
         assert abs(float(effects.scores[0, prompt]) - slow) <= 1e-9 * max(1, abs(slow))
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("slot", ["q", "k", "v"])
+def test_heads_move_as_the_reference_does_where_one_slot_reads_something_else(seed: int, slot: str) -> None:
+    rng, shape, weights, model, pairs = random_case(seed, plain=True)
+    layer, own = rng.randrange(model.n_layers), Base(model, model.run(pairs.clean))
+    count = model.n_heads if slot == "q" else model.n_key_value_heads
+    index = rng.randrange(count)
+    delta = torch.randn(own.run.residuals[0].shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    reader = model.graph().reader(f"a{layer}.h{index}<{slot}>")
+    moved = through(own, model.graph(), [reader], delta)
+    heads = range(index * model.n_heads // count, (index + 1) * model.n_heads // count)
+    for prompt in range(len(pairs)):
+        mask = pairs.clean.mask[prompt]
+        added = delta[prompt][mask].numpy()
+        change = [(Place(f"{slot}_in", layer, index), lambda at, x, added=added: x + added[at])]
+        new, old = (run(shape, weights, pairs.clean.ids[prompt][mask].tolist(), changes) for changes in (change, []))
+        slow = sum(head_write(weights, shape, new.z, layer, h) - head_write(weights, shape, old.z, layer, h) for h in heads)
+        assert float(np.abs(moved[prompt][mask].numpy() - slow).max()) <= 1e-10 * max(1.0, float(np.abs(slow).max()))
 
 
 def test_a_longer_path_is_what_its_steps_bring() -> None:

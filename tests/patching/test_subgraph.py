@@ -12,6 +12,7 @@ from circuits.graph import Circuit, Graph, Node
 from circuits.models import Model, Run, node_output
 from circuits.patching import run_circuits
 from circuits.tasks import PromptPairs
+from tests.models.random_models import D_VOCAB
 from tests.patching.slow_subgraph import slow_subgraph
 from tests.patching.test_sweeps import random_case, random_pairs
 
@@ -55,6 +56,21 @@ def test_circuits_equal_one_reader_after_the_other(seed: int, neurons: bool) -> 
     budget = rng.choice([2**28, 2**12])
     found = run_circuits(model, pairs, metrics.log_probability, circuits, budget=budget)
     assert_equal(model, pairs, circuits, found, "corrupt", metrics.log_probability)
+
+
+@pytest.mark.parametrize("kind", ["corrupt", "zero", "mean"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_pairs_that_differ_late_move_from_where_they_can(kind: str, causal: bool) -> None:
+    for seed in range(6):
+        rng, _, _, model, _ = random_case(seed, plain=True)
+        model = dataclasses.replace(model, weights=dataclasses.replace(model.weights, causal=causal))
+        clean = [[rng.randrange(D_VOCAB) for _ in range(5)] for _ in range(2)] + [[1, 2, 3]]
+        corrupt = [[*row[:4], (row[4] + 1) % D_VOCAB] for row in clean[:2]] + [[1, 2, 4]]
+        pairs = PromptPairs.from_tokens(D_VOCAB, clean=clean, corrupt=corrupt, answers=[1, 2, 3], distractors=[4, 5, 6])
+        pairs = dataclasses.replace(pairs, answer_columns=torch.tensor([rng.choice([1, 4]), 4, 2]))
+        circuits = [circuit for circuit in circuits_of(rng, model.graph(), 4) if len(circuit) < circuit.graph.edge_count]
+        found = run_circuits(model, pairs, metrics.log_probability, circuits, outside=kind)
+        assert_equal(model, pairs, circuits, found, kind, metrics.log_probability)
 
 
 def without_output_biases(model: Model) -> Model:

@@ -19,6 +19,7 @@ def best_of_rows(values: Float[Tensor, "row column"], k: int) -> tuple[Float[Ten
     """The k largest of each row (all of a shorter one) and their columns, best first; of equal ones the earlier column."""
     k = min(k, values.shape[1])
     found, columns = values.topk(k, dim=1)
+    # `topk` says nothing of which of equal values it takes, and devices differ: rows where the k-th is tied are sorted whole.
     tied = ((values >= found[:, -1:]).sum(dim=1) > k).nonzero()[:, 0]
     if len(tied):
         order = values[tied].argsort(dim=1, descending=True, stable=True)[:, :k]

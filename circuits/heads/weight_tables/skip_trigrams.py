@@ -118,9 +118,11 @@ def strongest(factors: HeadFactors, k: int, *, per_source: int | None = None) ->
     """
     if k < 1 or (per_source is not None and per_source < 1):
         raise PromptError(f"{k} skip-trigrams, {per_source} a source, were asked for: ask for at least one")
+    # No source can have more among the best k.
     most = min(k, per_source or k)
     found: list[tuple[float, int, int, SkipTrigram]] = []
     for bound, sources in _by_bound(factors.raised):
+        # Strictly below: at the bound a later source may tie with the k-th, and of equal scores the earlier source is taken.
         if len(found) >= k and bound < -found[k - 1][0]:
             break
         found += _of_sources(factors, sources, most)
@@ -135,6 +137,7 @@ def _by_bound(raised: WeightTable) -> Iterator[tuple[float, Int[Tensor, " source
     largest = torch.cat([raised.row(ids).amax(dim=1) for ids in torch.arange(raised.rows).split(size)])
     order = largest.argsort(descending=True, stable=True)
     order = order[: int((largest > 0).sum())].cpu()
+    # Few sources first, then twice as many: most searches end among the first, others should not pay for small blocks.
     taken, width = 0, 16
     while taken < len(order):
         part = order[taken : taken + min(width, size)]
@@ -148,6 +151,8 @@ def _of_sources(factors: HeadFactors, sources: Int[Tensor, " source"], most: int
     scores, destinations = best_of_rows(factors.attended.row(sources), most)
     logits, outputs = best_of_rows(factors.raised.row(sources), most)
     shares = factors.attention(scores)
+    # Both lists fall, so (i, j) is beaten by every pair with both numbers smaller or equal: with (i + 1)(j + 1) > most of them
+    # it cannot be among the best. About most x log(most) pairs are left of most².
     pairs = [(i, j) for i in range(shares.shape[1]) for j in range(logits.shape[1]) if (i + 1) * (j + 1) <= most]
     first, second = torch.tensor(pairs).T.to(shares.device)
     products: Float[Tensor, "source pair"] = shares[:, first] * logits[:, second]

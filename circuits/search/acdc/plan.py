@@ -66,8 +66,10 @@ def plan(state: State, place: int) -> Plan:
             moved += _writers(ground, step)
     end = graph.reader_count - 1
     final = _reading(state, layer=graph.n_layers, indices=torch.tensor([0]), places=[end], moved=moved, thin=True)
+    # Where the logits are the reader itself, its writers do not move: the cut is the change.
     final = Readers(final.indices, [end], None, True) if place == end else final
     reached = place == end or bool(final.mix is not None and final.mix.any())
+    # From the last layer on only the answer columns are read; before it other tokens carry changes on.
     wide = first < graph.n_layers - 1
     return Plan(place, steps, len(moved), wide, final if reached else None, _bytes(ground, steps, len(moved), wide))
 
@@ -78,6 +80,7 @@ def _step(state: State, place: int, layer: int, moved: list[int]) -> Step | None
     if start <= place < start + inputs:
         indices = torch.tensor([place - start])
     elif place < start:
+        # Known from edges alone, before any number is: so all variants of a reader share one plan and one batch.
         indices = state.kept[moved, start : start + inputs].any(dim=0).nonzero()[:, 0]
     else:
         indices = torch.tensor([], dtype=torch.long)
@@ -88,6 +91,7 @@ def _step(state: State, place: int, layer: int, moved: list[int]) -> Step | None
     if graph.mlp_writers:
         all_moved = moved + [_head(ground, layer, head) for head in written.tolist()]
         reads = place == behind or (place < behind and bool(state.kept[all_moved, behind].any()))
+        # What nothing in the circuit reads is not computed; its own edges go without a run when their turn comes.
         if reads and bool(state.kept[_head(ground, layer, graph.n_heads)].any()):
             mlp = _reading(state, layer, torch.tensor([inputs]), [behind], all_moved, ground.thin(behind))
             mlp = dataclasses.replace(mlp, mix=None) if place == behind else mlp
@@ -100,6 +104,7 @@ def _readings(state: State, place: int, layer: int, indices: Tensor, moved: list
     """Attention's readers; queries of the last layer, which are needed at fewer columns, by themselves."""
     graph = state.ground.graph
     start = layer * (graph.head_readers + graph.mlp_writers)
+    # Keys and values of the last layer are read at every column, its queries at the answer columns.
     split = graph.n_heads if layer == graph.n_layers - 1 else 0
     found = []
     for part, thin in ((indices[indices < split], True), (indices[indices >= split], False)):
@@ -123,7 +128,10 @@ def _touched(state: State, layer: int, indices: Tensor) -> tuple[Tensor, dict[Sl
     touched = torch.zeros(graph.n_heads, dtype=torch.bool)
     for slot, _, inside in split:
         for index in inside.tolist():
+            # A group's keys and values serve all its heads.
             touched[slice(index, index + 1) if slot == "q" else slice(index * size, (index + 1) * size)] = True
+    # Behind a norm a head that nothing reads still moves the scale of those that are read
+    # (test_norms_after_attention_share_their_scale_with_heads_that_nothing_reads).
     if ground.model.weights.blocks[layer].attention_post_norm is None:
         first = _head(ground, layer, 0)
         touched &= state.kept[first : first + graph.n_heads].any(dim=1)

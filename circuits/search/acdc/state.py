@@ -48,6 +48,8 @@ class Ground:
         start = first_column(model, pairs, outside)
         geometry = Geometry(model.weights, own.tokens, model.dtype)
         slots = Slots(model.weights, geometry, pairs.answer_columns[:, None].to(model.device), start)
+        # Readers are visited from the logits backwards, so what writes into the one at hand is still as on the clean prompts:
+        # to cut an edge is to add its writer's row of this, whatever was cut before.
         changes = _changes(own, outside_of(outside, other), start)
         loss, name = loss_of(model, pairs, metric, own)
         return cls(model, model.graph(), own, slots, changes, loss, name)
@@ -143,6 +145,7 @@ def loss_of(model: Model, pairs: PromptPairs, metric: Metric | None, own: Run) -
     if metric is None:
         reading = Reading(pairs.answer_columns[:, None].to(model.device), lambda logits: logits)
         reference = unembed(model.weights, reading.at_columns(own.residuals[-1]))[:, 0]
+        # At least float32: in half precision KL of a nearly whole circuit is rounding, and thresholds lie below it.
         reference = reference if reference.dtype == torch.float64 else reference.float()
         log_p = reference.log_softmax(dim=-1)
         p = log_p.exp()
@@ -150,6 +153,7 @@ def loss_of(model: Model, pairs: PromptPairs, metric: Metric | None, own: Run) -
         def divergence(final: Float[Tensor, "variant prompt 1 d_model"]) -> Float[Tensor, " variant"]:
             logits = unembed(model.weights, final)[:, :, 0]
             log_q = logits.log_softmax(dim=-1, dtype=log_p.dtype)
+            # p times the difference, not a difference of two entropies: near zero these would cancel.
             return torch.einsum("pv,npv->n", p, log_p - log_q).double() / len(pairs)
 
         return divergence, "kl_divergence"

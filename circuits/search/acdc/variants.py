@@ -35,6 +35,8 @@ class Variants:
         self.computed: list[LayerValues] = []
         model, (prompts, width) = self.ground.model, self.ground.changes.shape[1:3]
         shape = (plan.moved, len(cuts), prompts, width if plan.wide else 0, model.d_model)
+        # One array for all writers that will move, in order: what later readers read is one product with its first rows. It is
+        # written once and never cleared; rows beyond `_moved` are not looked at.
         self._wide = torch.empty(shape, dtype=model.dtype, device=model.device)
         self._thin = torch.empty((*shape[:3], 1, model.d_model), dtype=model.dtype, device=model.device)
         self._moved = 0
@@ -77,6 +79,7 @@ class Variants:
 
     def _read(self, reading: Readers) -> Float[Tensor, "reader variant prompt position d_model"]:
         """What readers read in every variant."""
+        # What the reader reads in the circuit as it is, and on top what this variant moves: most of the sum is in it already.
         still = torch.stack([self.state.read(place) for place in reading.places])[:, None]
         if reading.mix is None:
             changes = (self.ground.picked if reading.thin else self.ground.changes)[self.writers]
@@ -102,6 +105,8 @@ class Variants:
         if block.attention_post_norm is None:
             change = computed.z - state.z[step.heads][:, None]
         else:
+            # The scale of a norm behind attention is that of all heads together, so the others are needed beside those that
+            # changed.
             whole = state.z[:, None].repeat(1, len(self.cuts), 1, 1, 1)
             whole[step.heads] = computed.z
             scaled = (scaled_heads(z.movedim(0, -2), block).movedim(-2, 0) for z in (whole, state.z[:, None]))
@@ -119,6 +124,7 @@ class Variants:
             values = computed.slots[slot][1]
             return values if sources == list(range(len(values))) else values[sources]
         groups = step.heads if slot == "q" else step.heads // (graph.n_heads // graph.n_key_value_heads)
+        # Heads whose keys (or values) did not change keep the state's, and columns before the first that counts do in all.
         values = state[groups][:, None].expand(-1, len(self.cuts), -1, -1, -1)
         if rows:
             values = values.clone(memory_format=torch.contiguous_format)

@@ -28,6 +28,7 @@ BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 
 def sampled(log_alpha: Float[Tensor, " edge"], count: int, generator: torch.Generator) -> Float[Tensor, "draw edge"]:
     """Hard-concrete gates in [0, 1], many of them exactly 0 or 1, drawn `count` times; differentiable by `log_alpha`."""
+    # Drawn in float64 on the CPU: one seed means the same gates for every type and device. The clamp keeps the logit finite.
     noise = torch.rand(count, len(log_alpha), generator=generator, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
     noise = noise.logit().to(log_alpha.device, log_alpha.dtype)
     return (torch.sigmoid((log_alpha + noise) / BETA) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
@@ -35,6 +36,7 @@ def sampled(log_alpha: Float[Tensor, " edge"], count: int, generator: torch.Gene
 
 def open_probability(log_alpha: Tensor) -> Tensor:
     """The probability that a gate is not 0."""
+    # In closed form, so that the number of open gates has a gradient although the gates themselves are mostly flat at 0 or 1.
     return torch.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))
 
 
@@ -124,6 +126,7 @@ class GatedRun:
         """Matrices of gates from one number an edge, by writer and then by reader; 0 where there is no edge."""
         there = is_edge(self.graph)
         gates = values.new_zeros(len(values), *there.shape)
+        # One scatter, differentiable by the values; where there is no edge the gate stays 0 and its writer is not read.
         return gates.masked_scatter(there.to(values.device), values)
 
     def final(self, gates: Float[Tensor, "prompt writer reader"]) -> Float[Tensor, "prompt 1 d_model"]:
@@ -132,6 +135,8 @@ class GatedRun:
         for layer, rest in enumerate(self.rest.layers):
             last, inputs = layer == self.graph.n_layers - 1, self.graph.head_readers
             heads = self._attention(layer, rest, gates[:, :, place : place + inputs], moves)
+            # From the last layer's heads on only the answer columns are read: what all writers before moved is cut to these,
+            # too.
             moves = torch.cat([self.slots.pick(moves) if last else moves, heads])
             place += inputs
             if rest.mlp is not None:
