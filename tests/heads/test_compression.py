@@ -112,6 +112,18 @@ def test_rotary_ranks_are_the_nearest_over_all_relative_places(seed: int) -> Non
             assert float((lower - U @ U.T @ whole).norm()) <= 1e-5 * float(whole.norm())
 
 
+def test_each_layer_is_compressed_with_its_own_rotary_positions() -> None:
+    model = random_model(2, positions="rotary", n_layers=2, windows=(None, None), rotary_bases=(), key_norm=None, d_head=6)
+    one = model.weights.rotary_at(0)
+    ranks = {(layer, model.n_heads - 1, "qk"): 1 for layer in range(2)}
+    turned, still, mixed = (
+        with_ranks(dataclasses.replace(model.weights, rotary=rotary), ranks) for rotary in (one, None, (one, None))
+    )
+    for layer, same, other in ((0, turned, still), (1, still, turned)):
+        W_Q, theirs, others = (weights.blocks[layer].attention.W_Q for weights in (mixed, same, other))
+        assert torch.equal(W_Q, theirs) and not torch.allclose(W_Q, others)
+
+
 def test_numbers_of_a_head_are_those_of_its_factors() -> None:
     for groups, positions, expected in ((4, "learned", 2 * 8 * 2), (4, "rotary", 2 * 2 * 14), (2, "rotary", 2 * 14 + 8 * 6)):
         options = {"n_heads": 4, "n_key_value_heads": groups, "positions": positions, "d_head": 6, "key_norm": None}

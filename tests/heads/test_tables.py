@@ -118,6 +118,16 @@ def test_scaled_and_normed_embeddings_and_stretched_positions_are_counted_in() -
         assert float((bigram_table(whole, through_mlp0=through_mlp0).row(5) - logits).abs().max()) <= 1e-11
 
 
+def test_each_layer_is_turned_by_its_own_rotary_positions() -> None:
+    model = random_model(**OPTIONS[3])
+    one = model.weights.rotary_at(0)
+    mixed = dataclasses.replace(model, weights=dataclasses.replace(model.weights, rotary=(one, None, one)))
+    still = dataclasses.replace(model, weights=dataclasses.replace(model.weights, rotary=None))
+    for layer, same in enumerate((model, still, model)):
+        rows = [qk_table(each, f"a{layer}.h3", offset=2).row(list(range(V))) for each in (mixed, same, model, still)]
+        assert torch.equal(rows[0], rows[1]) and not torch.allclose(rows[2], rows[3])
+
+
 def reading_of(block, slot: str, head: int, model: Model) -> torch.Tensor:
     index = head if slot == "Q" else head // (model.n_heads // model.n_key_value_heads)
     return getattr(block.attention, f"W_{slot}")[:, index * model.d_head : (index + 1) * model.d_head]
