@@ -202,7 +202,10 @@ def test_screening_rejects_what_does_not_matter(name: str) -> None:
     proposed = attribute_edges(planted.model, pairs, difference_of)
     found = screen_then_verify(planted.model, pairs, difference_of, proposed, edges=40)
     assert {str(edge) for edge in found.circuit.edges} == {str(edge) for edge in planted.whole.edges}
-    assert len(found.tested) == 40 and found.redundant == ()
+    # Of edges that carry nothing, rounding says which come first, and one of them may bring two onto paths: 40 or just below.
+    asked = proposed.top(40, connected=True).edges
+    assert {one.edge for one in found.tested} == set(asked) and len(planted.whole.edges) < len(asked) <= 40
+    assert found.redundant == ()
 
 
 def test_members_without_nodes() -> None:
