@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.files.results import Result
 from circuits.graph import Node
 from circuits.models import Model
 from circuits.models.folding import behind_norm, through_norm
@@ -76,7 +77,7 @@ def matching_eigenvalue_scores(model: Model) -> Float[Tensor, "layer head"]:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Composition:
+class Composition(Result, format="circuits-composition"):
     """How strongly later heads read what earlier heads write, `[layer head layer head]` (writer, then reader), zero where
     the reader is not later: Frobenius norm of the product over the product of norms, from 0 to 1, less `random`, the mean
     for random matrices of these shapes. Positive: more than chance."""
@@ -89,6 +90,16 @@ class Composition:
     def of(self, slot: Literal["q", "k", "v"], writer: Node, reader: Node) -> float:
         """The composition of one pair of heads, less the random mean."""
         return float(getattr(self, slot)[writer.layer, writer.index, reader.layer, reader.index])
+
+    @property
+    def summary(self) -> str:
+        """The strongest composition of each slot, less the random mean."""
+        parts = []
+        for slot in ("q", "k", "v"):
+            values = getattr(self, slot)
+            early, a, late, b = (int(place) for place in torch.unravel_index(values.argmax(), values.shape))
+            parts.append(f"{slot} a{early}.h{a} to a{late}.h{b} {float(values.max()):+.3f}")
+        return f"strongest composition, less {self.random:.3f} by chance: {', '.join(parts)}."
 
     def to_dataframe(self) -> "pandas.DataFrame":
         """One row a pair of heads: writer, reader, q, k, v."""

@@ -1,17 +1,15 @@
 """Heads of low rank: how few dimensions of W_QK and W_OV a head needs, by the loss on a text."""
 
 import dataclasses
-import importlib
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import PromptError
-from circuits.files.results import load_result, save_result
+from circuits.files.results import Result
 from circuits.graph import Node
 from circuits.heads.low_rank import HeadPart, PartOf, Ranks, parameters, with_ranks
 from circuits.heads.text_loss import check_text, next_token_losses, predicted, run_from, text_batches
@@ -24,9 +22,7 @@ from circuits.progress import Progress, silent
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
 
-FORMAT = "circuits-compression"
 PARTS: tuple[HeadPart, HeadPart] = ("qk", "ov")
 _ROUNDS = 6
 
@@ -42,9 +38,12 @@ class CompressedPart:
     change: float
     parameters: int
 
+    def __post_init__(self) -> None:
+        Node.parse(self.head)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Compression:
+class Compression(Result, format="circuits-compression"):
     """Ranks of heads at (nearly) constant loss: `loss` of the whole model on the text, `joint_loss` with all parts at their
     ranks at once, in nats a token; numbers that the parts need, and that they needed."""
 
@@ -73,38 +72,20 @@ class Compression:
         """The model with all parts at their ranks."""
         return dataclasses.replace(model, name=f"{model.name}-compressed", weights=with_ranks(model.weights, self.ranks))
 
+    @property
+    def summary(self) -> str:
+        """What the ranks save, and what they cost."""
+        return (
+            f"{self.model}: {len(self.parts)} parts of heads need {self.parameters:,} of {self.whole_parameters:,} numbers; "
+            f"loss {self.joint_loss:.4g} instead of {self.loss:.4g} nats a token, over {self.tokens:,} tokens."
+        )
+
     def to_dataframe(self) -> "pandas.DataFrame":
         """One row a part: head, part, rank, change (nats a token), parameters."""
         import pandas
 
         columns = ["head", "part", "rank", "change", "parameters"]
         return pandas.DataFrame([dataclasses.asdict(part) for part in self.parts], columns=columns)
-
-    def plot(self) -> "Figure":
-        """Ranks as heatmaps of layers by heads, one a part."""
-        return importlib.import_module("circuits.plots").compression_figure(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `Compression.load` reads it."""
-        save_result(path, FORMAT, {**dataclasses.asdict(self)})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Compression":
-        """A saved result. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the result does", cls._from)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "Compression":
-        names = {field.name: field.type for field in dataclasses.fields(cls)}
-        parts = tuple(_part(row) for row in data["parts"])
-        plain = {name: names[name](data[name]) for name in names if name != "parts"}  # type: ignore[operator]
-        return cls(**plain, parts=parts)
-
-
-def _part(row: dict) -> CompressedPart:
-    part: HeadPart = "qk" if row["part"] == "qk" else "ov"
-    node = Node.parse(str(row["head"]))
-    return CompressedPart(str(node), part, int(row["rank"]), float(row["change"]), int(row["parameters"]))
 
 
 def compress_heads(

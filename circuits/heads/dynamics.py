@@ -1,17 +1,16 @@
 """How heads come about in training: measures at recorded steps, and the step at which they change (Olsson et al. 2022)."""
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, NonFiniteError, PromptError
-from circuits.files.results import load_result, save_result
+from circuits.files.results import Result
 from circuits.graph import Node
 from circuits.heads.composition import composition_scores
 from circuits.heads.phase_change import PhaseChange, find_phase_change
@@ -24,9 +23,7 @@ from circuits.tasks.repeats import repeated_tokens
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
 
-FORMAT = "circuits-training-curves"
 EARLY, LATE = range(50, 51), range(500, 501)
 """The positions of Olsson et al. for the in-context-learning score."""
 
@@ -46,7 +43,7 @@ class Snapshot:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TrainingCurves:
+class TrainingCurves(Result, format="circuits-training-curves"):
     """What was measured of one model through its training, a number a recorded step.
 
     `prefix_matching` and `previous_token`: the highest head's, at each step. `k_composition`: of `previous_token_head`
@@ -63,6 +60,8 @@ class TrainingCurves:
     """The head of the highest previous-token score at the last step, in a layer before the induction head's if any is."""
 
     def __post_init__(self) -> None:
+        for name in (self.induction_head, self.previous_token_head):
+            Node.parse(name)
         if "prefix_matching" not in self.curves:
             raise CircuitsError(f"the curves of {self.model} lack prefix_matching; there are {', '.join(self.curves)}")
         for name, values in self.curves.items():
@@ -91,37 +90,20 @@ class TrainingCurves:
         """The phase change by prefix matching, as `find_phase_change` finds it; None where there is none."""
         return find_phase_change(self.steps, self.curves["prefix_matching"].tolist(), low=low, high=high)
 
+    @property
+    def summary(self) -> str:
+        """Where prefix matching begins and ends, and the phase change."""
+        matching = self.curves["prefix_matching"]
+        change = self.phase_change() if len(self.steps) >= 3 else None
+        when = "no phase change" if change is None else f"phase change at step {change.step:,.0f}"
+        went = f"prefix matching of the best head from {float(matching[0]):.2f} to {float(matching[-1]):.2f}"
+        return f"{self.model}, {len(self.steps)} steps: {went}, {when}."
+
     def to_dataframe(self) -> "pandas.DataFrame":
         """One row a recorded step, a column a curve."""
         import pandas
 
         return pandas.DataFrame({"step": list(self.steps), **{name: values.tolist() for name, values in self.curves.items()}})
-
-    def plot(self) -> "Figure":
-        """Every curve by step, the phase change shaded."""
-        return importlib.import_module("circuits.plots").phase_change_figure({self.model: [self]})
-
-    def as_json(self) -> dict[str, object]:
-        """Plain values, as they stand in files."""
-        about = {"model": self.model, "induction_head": self.induction_head, "previous_token_head": self.previous_token_head}
-        curves = {name: values.tolist() for name, values in self.curves.items()}
-        return {**about, "steps": list(self.steps), "curves": curves}
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `TrainingCurves.load` reads it."""
-        save_result(path, FORMAT, self.as_json())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "TrainingCurves":
-        """Saved curves. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the curves do", cls._from)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "TrainingCurves":
-        curves = {str(name): torch.tensor(values, dtype=torch.float64) for name, values in data["curves"].items()}
-        steps = tuple(int(step) for step in data["steps"])
-        heads = (str(Node.parse(data[name])) for name in ("induction_head", "previous_token_head"))
-        return cls(str(data["model"]), steps, curves, *heads)
 
 
 def _highest(scores: Float[Tensor, "layer head"]) -> tuple[int, int]:

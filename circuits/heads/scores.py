@@ -1,7 +1,6 @@
 """What heads attend to and copy, one number a head (Olsson et al. 2022, Elhage et al. 2021)."""
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.errors import NonFiniteError, PromptError
+from circuits.files.fields import stored
+from circuits.files.results import Result
 from circuits.graph import Node
 from circuits.heads.composition import folded_unembedding, output_matrices
 from circuits.models import Model, Run, TokenBatch
@@ -17,14 +18,13 @@ from circuits.statistics import standard_error
 from circuits.tasks.repeats import repeated_tokens, sampling_pool
 
 if TYPE_CHECKING:
-    import matplotlib.figure
     import pandas
 
 SCORES = ("prefix_matching", "copying", "previous_token", "duplicate_token", "first_token")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class HeadScores:
+class HeadScores(Result, format="circuits-head-scores"):
     """Scores of every head, `[layer head]` each: means over sequences, with their standard errors (NaN for one sequence).
 
     `prefix_matching`: attention to the tokens that followed earlier copies of the current one. `copying`: share of the
@@ -35,7 +35,7 @@ class HeadScores:
 
     model: str
     scores: Mapping[str, Float[Tensor, "layer head"]]
-    standard_errors: Mapping[str, Float[Tensor, "layer head"]]
+    standard_errors: Mapping[str, Float[Tensor, "layer head"]] = dataclasses.field(metadata=stored(missing=True))
     sequences: int
     seed: int
 
@@ -45,6 +45,13 @@ class HeadScores:
         heads = self.scores[name].shape[1]
         order = flat.argsort(descending=True, stable=True)[:k].tolist()
         return [(Node("head", i // heads, i % heads), float(flat[i])) for i in order]
+
+    @property
+    def summary(self) -> str:
+        """The highest head of each score."""
+        first = {name: self.top(name, 1)[0] for name in self.scores}
+        best = ", ".join(f"{name.replace('_', ' ')} {node} {value:.2f}" for name, (node, value) in first.items())
+        return f"{self.model}: {best}."
 
     def to_dataframe(self) -> "pandas.DataFrame":
         """One row a head: its name, layer, head, and a column a score."""
@@ -56,10 +63,6 @@ class HeadScores:
         for name, values in self.scores.items():
             table[name] = values.flatten().tolist()
         return table
-
-    def plot(self) -> "matplotlib.figure.Figure":
-        """A heatmap of layers by heads for every score."""
-        return importlib.import_module("circuits.plots").head_scores_figure(self)
 
 
 def score_heads(

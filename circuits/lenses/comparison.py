@@ -1,10 +1,7 @@
 """How far each layer's lens is from what the model says at last, on text that the tuned lens was not trained on."""
 
 import dataclasses
-import importlib
 import math
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -12,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
-from circuits.files.results import load_result, save_result
+from circuits.files.results import Result
 from circuits.lenses.streaming import Source, read_sources
 from circuits.lenses.tuned_lens import TunedLens
 from circuits.models import Model, TokenBatch
@@ -21,17 +18,13 @@ from circuits.models.layers import normalise
 from circuits.progress import Progress, silent
 from circuits.statistics import standard_error
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FORMAT = "circuits-lens-comparison"
 COLUMNS = ("logit", "tuned")
 BUDGET = 256 * 2**20
 _TOKENS = 2**12
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LensComparison:
+class LensComparison(Result, format="circuits-lens-comparison"):
     """KL(final ‖ lens) in bits a token by the layer that is read, of both lenses; lower = nearer to what the model says."""
 
     model: str
@@ -44,7 +37,14 @@ class LensComparison:
         if self.logit.shape != self.tuned.shape or self.logit.ndim != 2 or self.logit.shape[1] < 2:
             raise CircuitsError("a comparison needs both lenses' divergences of every layer on two prompts or more")
 
-    def summary(self, column: str) -> tuple[Tensor, Tensor]:
+    @property
+    def summary(self) -> str:
+        """Bits of both lenses, averaged over layers."""
+        logit, tuned = (float(values.mean()) for values in (self.logit, self.tuned))
+        bits = f"{logit:.3g} bits a token by the logit lens, {tuned:.3g} by the tuned one"
+        return f"{self.model}: KL to the output {bits} ({len(self.logit)} layers, {self.tokens:,} tokens)."
+
+    def by_layer(self, column: str) -> tuple[Tensor, Tensor]:
         """The mean of "logit", "tuned" or "gain" (logit minus tuned, pair by pair) in each layer, and its standard error
         over prompts."""
         if column not in (*COLUMNS, "gain"):
@@ -56,30 +56,9 @@ class LensComparison:
         """One row a layer: bits of both lenses and of the gain, each with its standard error over prompts."""
         table: dict[str, object] = {"layer": range(len(self.logit))}
         for column in (*COLUMNS, "gain"):
-            mean, error = self.summary(column)
+            mean, error = self.by_layer(column)
             table |= {f"{column}_bits": mean.tolist(), f"{column}_error": error.tolist()}
         return pd.DataFrame(table)
-
-    def plot(self) -> "Figure":
-        """Both lenses by layer, with standard errors."""
-        return importlib.import_module("circuits.plots").lens_comparison_figure(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `LensComparison.load` reads it."""
-        arrays = {name: getattr(self, name).tolist() for name in COLUMNS}
-        save_result(path, FORMAT, {"model": self.model, "tokens": self.tokens, **arrays})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "LensComparison":
-        """A saved comparison. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the comparison does", cls._from, max_bytes=2**29)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "LensComparison":
-        arrays = {name: torch.tensor(data[name], dtype=torch.float64) for name in COLUMNS}
-        if not isinstance(data["model"], str) or type(data["tokens"]) is not int:
-            raise CircuitsError("model must be a text and tokens a whole number")
-        return cls(data["model"], tokens=data["tokens"], **arrays)
 
 
 @torch.no_grad()

@@ -1,31 +1,22 @@
 """What a lens read: numbers and top tokens of every row (a residual stream or nodes) at every position."""
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pandas as pd
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.errors import CircuitsError
-from circuits.files.results import load_result, save_result
+from circuits.files.results import Result
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FORMAT = "circuits-lens"
 RowKind = Literal["residual", "middle", "nodes"]
 NUMBERS = ("entropy", "cross_entropy", "divergence", "rank", "probability", "logit")
-_WHOLE = ("ids", "targets", "depths", "rank", "top_ids")
-_MASKS = ("mask", "followed")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Lens:
+class Lens(Result, format="circuits-lens"):
     """Distributions over tokens by row and position. At pads every number is exactly 0.
 
     `kinds` says what a row is. "residual" and "middle" rows are the residual stream before a layer (`resid3`; the last one
@@ -108,6 +99,15 @@ class Lens:
         counted = self.mask & self.followed if number == "cross_entropy" else self.mask
         return (getattr(self, number).double() * counted).sum(dim=(1, 2)) / counted.sum().clamp(min=1)
 
+    @property
+    def summary(self) -> str:
+        """What was read, and the first prompt's last token in the last row."""
+        column = self.columns(0)[-1]
+        top, chance = self.word(int(self.top_ids[-1, 0, column, 0])), float(self.top_probabilities[-1, 0, column, 0])
+        kind = "tuned lens" if self.tuned else "logit lens"
+        read = f"{len(self.rows)} rows of {int(self.mask.sum()):,} tokens"
+        return f"{self.model}, {kind}, {read}: at the end {self.rows[-1]} says {top!r} ({chance:.1%})."
+
     def to_dataframe(self) -> pd.DataFrame:
         """One row a prompt, token (`position` counts from 0 in its prompt) and row of the lens; no row for pads.
         `cross_entropy` is missing where no token follows."""
@@ -131,47 +131,3 @@ class Lens:
         for place, (token, probability) in enumerate(pairs, 1):
             numbers |= {f"top{place}": self.word(token), f"p{place}": probability}
         return numbers
-
-    def plot(self) -> "Figure":
-        """The table of the first prompt: layers upwards, tokens to the right, in each cell the top token, coloured by its
-        probability. `circuits.plots.lens_figure` has more prompts and other colours."""
-        return importlib.import_module("circuits.plots").lens_figure(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `Lens.load` reads it."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        plain = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in fields.items()}
-        plain["words"] = {str(token): word for token, word in self.words.items()}
-        save_result(path, FORMAT, plain)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Lens":
-        """A saved lens. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the lens does", lambda data: cls(**_read_fields(data)), max_bytes=2**29)
-
-
-def _read_fields(data: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a lens from JSON values, each of its type. Raises for anything else."""
-    names = {field.name for field in dataclasses.fields(Lens)}
-    if set(data) != names:
-        raise CircuitsError("expected exactly the keys " + ", ".join(sorted(names)))
-    texts = [data["model"], data["weights_sha256"], *data["rows"], *data["kinds"], *data["words"].values()]
-    if not all(isinstance(text, str) for text in texts) or not all(type(data[name]) is bool for name in ("tuned", "answered")):
-        raise CircuitsError("names must be texts, and tuned and answered true or false")
-    if not set(data["kinds"]) <= {"residual", "middle", "nodes"}:
-        raise CircuitsError("a row is of the kind residual, middle or nodes")
-    fields: dict[str, Any] = {**data, "rows": tuple(data["rows"]), "kinds": tuple(data["kinds"])}
-    fields["words"] = {int(token): word for token, word in data["words"].items()}
-    for name in (*_WHOLE, *_MASKS, *NUMBERS, "top_probabilities"):
-        dtype = torch.bool if name in _MASKS else torch.long if name in _WHOLE else torch.float64
-        fields[name] = _array(name, data[name], dtype)
-    return fields
-
-
-def _array(name: str, values: object, dtype: torch.dtype) -> Tensor:
-    """A tensor of the type that the values really have: no fraction becomes a whole number."""
-    found = torch.tensor(values)
-    same = found.dtype == dtype or (dtype.is_floating_point and found.dtype in (torch.float32, torch.long))
-    if not same:
-        raise CircuitsError(f"{name} holds values of another type")
-    return torch.tensor(values, dtype=dtype)

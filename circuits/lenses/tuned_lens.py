@@ -3,30 +3,28 @@ coordinates of the last one."""
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from circuits.errors import CircuitsError, FileFormatError, ModelError
-from circuits.files.reading import LARGEST_FILE
-from circuits.files.writing import write_whole
+from circuits.errors import CircuitsError, ModelError
+from circuits.files.results import Result
+from circuits.files.tensors import load_tensors, save_tensors
 from circuits.lenses.streaming import wide
 from circuits.models import Model
 
-FORMAT = "circuits-tuned-lens"
-"""The one metadata key of a file: several would be written in any order, and equal lenses as different bytes."""
+if TYPE_CHECKING:
+    import pandas
+
 _PARTS = ("A", "b", "losses")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TunedLens:
+class TunedLens(Result, format="circuits-tuned-lens", tensors=True):
     """Translators `x -> x + x A[layer] + b[layer]` of the residual stream before each layer. The stream after the last
     layer has none: it is read as it is."""
 
@@ -55,6 +53,24 @@ class TunedLens:
             model.name, unembedding_sha256(model), zeros, zeros[:, 0].clone(), zeros[:0, :, 0].T.new_zeros(0, len(zeros))
         )
 
+    @property
+    def summary(self) -> str:
+        """How far the training came, layer by layer."""
+        layers, width = self.b.shape
+        went = f"{layers} layers of width {width}, {len(self.losses)} steps"
+        if not len(self.losses):
+            return f"tuned lens of {self.model}: {went}."
+        first, last = (", ".join(f"{loss:.3g}" for loss in row.tolist()) for row in (self.losses[0], self.losses[-1]))
+        return f"tuned lens of {self.model}: {went}; KL to the output from {first} to {last} nats."
+
+    def to_dataframe(self) -> "pandas.DataFrame":
+        """One row a step of the training and layer: KL(final ‖ lens) in nats on the step's batch."""
+        import pandas
+
+        steps, layers = self.losses.shape
+        places = {"step": torch.arange(steps).repeat_interleave(layers).tolist(), "layer": list(range(layers)) * steps}
+        return pandas.DataFrame({**places, "loss": self.losses.flatten().tolist()})
+
     def translate(self, x: Float[Tensor, "*batch d_model"], layer: int) -> Float[Tensor, "*batch d_model"]:
         """The residual stream before a layer, translated; that after the last layer as it is."""
         if layer == len(self.A):
@@ -72,10 +88,6 @@ class TunedLens:
                 f"{self.sha256[:12]}…), not for {model.name} ({shape[0]} layers of width {shape[1]}, unembedding "
                 f"{unembedding_sha256(model)[:12]}…): train one for it with train_tuned_lens"
             )
-
-    def save(self, path: str | Path) -> None:
-        """Write to a safetensors file; `TunedLens.load` reads it."""
-        write_lens_file(Path(path), self, {})
 
     @classmethod
     def load(cls, path: str | Path, model: Model | None = None) -> "TunedLens":
@@ -111,42 +123,9 @@ def unembedding_sha256(model: Model) -> str:
 
 def write_lens_file(path: Path, lens: TunedLens, state: Mapping[str, Tensor]) -> None:
     """Write a lens, and what its training needs to go on, whole or not at all; equal contents are equal bytes."""
-    tensors = {**{name: getattr(lens, name) for name in _PARTS}, **state}
-    about = {"version": 1, "model": lens.model, "sha256": lens.sha256, "training": dict(lens.training)}
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(path, save(plain, metadata={FORMAT: json.dumps(about, sort_keys=True, allow_nan=False)}))
+    save_tensors(path, TunedLens.FORMAT, lens, beside=state)
 
 
 def read_lens_file(path: Path) -> tuple[TunedLens, dict[str, Tensor]]:
     """A lens, and the rest of its file. Raises FileFormatError for anything else."""
-    try:
-        with path.open("rb") as file:  # for the plain message where it is missing
-            file.read(1)
-        with safe_open(path, framework="pt") as file:
-            about = _metadata((file.metadata() or {}).get(FORMAT))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        texts = {name: about[name] for name in ("model", "sha256")}
-        if not all(isinstance(text, str) for text in texts.values()) or not isinstance(about["training"], dict):
-            raise CircuitsError("its metadata is not that of a tuned lens")
-        (layers, *width), history = tensors["b"].shape, tensors["losses"].shape
-        fitting = len(width) == 1 and tensors["A"].shape == (layers, *width, *width) and history[1:] == (layers,)
-        if not fitting or not all(tensor.is_floating_point() for tensor in tensors.values()):
-            raise CircuitsError("its tensors are not those of a tuned lens")
-        lens = TunedLens(**texts, **{name: tensors.pop(name) for name in _PARTS}, training=about["training"])
-    except OSError as error:
-        raise FileFormatError(f"{path}: cannot be read: {error.strerror or 'no file of tensors'}") from None
-    except KeyError as error:
-        raise FileFormatError(f"{path}: no tuned lens: it lacks {error}") from None
-    except (SafetensorError, CircuitsError, ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path}: no tuned lens: {' '.join(str(error).split())[:150]}") from None
-    return lens, tensors
-
-
-def _metadata(text: str | None) -> dict[str, Any]:
-    """The metadata of a file, which holds nothing but JSON."""
-    if text is None or len(text) > LARGEST_FILE:
-        raise CircuitsError(f"it has no metadata {FORMAT!r}")
-    about = json.loads(text)
-    if not isinstance(about, dict) or about.get("version") != 1:
-        raise CircuitsError("it is of another version")
-    return about
+    return load_tensors(path, TunedLens.FORMAT, TunedLens)

@@ -3,15 +3,23 @@
 from circuits.plots.behaviour import behaviour_figure
 from circuits.plots.graphs.circuit import circuit_figure
 from circuits.plots.graphs.paths import path_figure
+from circuits.plots.heads.composition import composition_figure
 from circuits.plots.heads.patterns import patterns_figure
 from circuits.plots.heads.scores import head_scores_figure
 from circuits.plots.heads.tables import compression_figure, tables_figure
-from circuits.plots.heads.tracing import attention_figure, disagreement_figure, head_labels_figure
-from circuits.plots.heads.training import phase_change_figure
+from circuits.plots.heads.tracing import attention_figure, attention_probe_figure, disagreement_figure, head_labels_figure
+from circuits.plots.heads.training import phase_change_figure, training_curves_figure
 from circuits.plots.judged import curve_figure, roc_figure, verdict_figure
 from circuits.plots.lenses.direct import direct_logits_figure
-from circuits.plots.lenses.lens import lens_comparison_figure, lens_curves_figure, lens_figure
-from circuits.plots.lenses.memories import agreement_figure, clamp_figure, neuron_figure, sub_updates_figure, triggers_figure
+from circuits.plots.lenses.lens import lens_comparison_figure, lens_curves_figure, lens_figure, tuned_lens_figure
+from circuits.plots.lenses.memories import (
+    agreement_figure,
+    clamp_figure,
+    neuron_figure,
+    sub_updates_figure,
+    triggers_figure,
+    values_figure,
+)
 from circuits.plots.patching.effects import effects_figure
 from circuits.plots.patching.losses import ablation_figure, knockout_figure, self_repair_figure
 from circuits.plots.patching.terms import layer_removal_figure, terms_figure
@@ -21,9 +29,11 @@ __all__ = [
     "ablation_figure",
     "agreement_figure",
     "attention_figure",
+    "attention_probe_figure",
     "behaviour_figure",
     "circuit_figure",
     "clamp_figure",
+    "composition_figure",
     "compression_figure",
     "curve_figure",
     "direct_logits_figure",
@@ -47,6 +57,9 @@ __all__ = [
     "tables_figure",
     "terms_figure",
     "trace_figure",
+    "training_curves_figure",
     "triggers_figure",
+    "tuned_lens_figure",
+    "values_figure",
     "verdict_figure",
 ]

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from circuits.errors import CircuitsError
+from circuits.files.pictures import draws
 from circuits.plots.style import GREEN, INK, ORANGE, SKY, VERMILION, frame
 from circuits.plots.text import shortened, wrapped
 from circuits.tasks.behavioural.scores import BehaviourScores
@@ -14,6 +15,7 @@ _NAMES = {"bigram_top1": "bigram", "majority_top1": "majority", "top1": "top-1 a
 _MOST = 40
 
 
+@draws(BehaviourScores)
 def behaviour_figure(scores: BehaviourScores, *, title: str | None = None) -> Figure:
     """Draw the accuracy in each group as a bar with one standard error, and what each baseline gets as a mark on it; all items
     together below. Of more than 40 groups those with the most items are drawn."""

@@ -7,8 +7,10 @@ from circuits.graph import Circuit, Graph
 from circuits.heads.attention.attention_probe import AttentionProbe
 from circuits.heads.attention.labels import HeadLabels
 from circuits.heads.attention.tracing import TRACINGS
+from circuits.heads.composition import Composition
 from circuits.heads.compression import CompressedPart, Compression
 from circuits.heads.dynamics import TrainingCurves
+from circuits.heads.scores import HeadScores
 from circuits.heads.weight_tables.all_tables import Bigram, HeadSummary, Tables
 from circuits.heads.weight_tables.bugs import SkipTrigramBug
 from circuits.heads.weight_tables.skip_trigrams import SkipTrigram
@@ -16,10 +18,12 @@ from circuits.heads.weight_tables.virtual import VirtualHead
 from circuits.lenses.comparison import LensComparison
 from circuits.lenses.direct.direct_logits import DirectLogits
 from circuits.lenses.lens import Lens
+from circuits.lenses.neurons.clamping import Clamp, Shift
 from circuits.lenses.neurons.contexts import Context
-from circuits.lenses.neurons.memories import KeyValueAgreement
+from circuits.lenses.neurons.memories import KeyValueAgreement, Values
 from circuits.lenses.neurons.places import Places, Triggers
 from circuits.lenses.neurons.report import NeuronReport
+from circuits.lenses.neurons.updates import SubUpdates, Update
 from circuits.lenses.tuned_lens import TunedLens
 from circuits.patching.ablation.ablation import Ablation
 from circuits.patching.ablation.layers import LayerRemoval
@@ -177,8 +181,8 @@ def agreement() -> KeyValueAgreement:
 
 
 def behaviour_scores() -> BehaviourScores:
-    values = {"model": torch.tensor([1.0, 0.0, 0.5]).double(), "chance": torch.tensor([0.5, 0.5, 0.5]).double()}
-    notes = {"model": "accuracy", "chance": "a coin"}
+    values = {"accuracy": torch.tensor([1.0, 0.0, 0.5]).double(), "chance": torch.tensor([0.5, 0.5, 0.5]).double()}
+    notes = {"accuracy": "share of pairs", "chance": "a coin"}
     return BehaviourScores("mini", "minimal pairs", ("a", "<b>", "c"), ("one", "two", "one"), values, notes)
 
 
@@ -212,3 +216,28 @@ def tables() -> Tables:
     virtual = (VirtualHead("a0.h0", "a1.h1", 2.0, 0.5, 0.25, -0.5, 1, 2), VirtualHead("a0.h1", "a1.h1", 1.0, 0.5, 0.25, 0.5))
     parts = ((Bigram(0, 1, -0.5),), (HeadSummary("a0.h0", 0.5, -0.5),), (one, two), (bug,), virtual)
     return Tables("mini", True, False, 100, 1.5, *parts, words=dict(enumerate(TOKENS)))
+
+
+def head_scores() -> HeadScores:
+    errors = {"copying": torch.full((2, 2), torch.nan, dtype=torch.float64), "previous_token": numbers(2, 2).abs()}
+    return HeadScores("mini", {"copying": numbers(2, 2) / 4, "previous_token": numbers(2, 2).abs() / 4}, errors, 10, 0)
+
+
+def composition() -> Composition:
+    return Composition(numbers(2, 2, 2, 2), numbers(2, 2, 2, 2) + 1, numbers(2, 2, 2, 2) / 2, 0.125)
+
+
+def values() -> Values:
+    parts = (torch.tensor([0, 1]), torch.tensor([3, 0]), whole(2, 3) % 3, numbers(2, 3), whole(2, 3) % 3, -numbers(2, 3))
+    return Values("mini", *parts, numbers(2).abs() + 1, dict(enumerate(TOKENS)), "a1.h0")
+
+
+def sub_updates() -> SubUpdates:
+    updates = (Update("m0.n3", 1.5, 0.75, 0.5, -0.25, ("<b>", " the")), Update("m1.n0", -0.5, 0.5, 0.25, 0.125, ()))
+    return SubUpdates("mini", "a <b> c", 2, "c", " d", updates, {0: 0.5, 1: 1.5}, {0: (0.25, 0.0), 1: (0.5, 1.0)})
+
+
+def clamp() -> Clamp:
+    shifts = (Shift(" a", 0.5, 0.25), Shift("<b>", 0.25, 0.5))
+    held = {"m0.n3": 2.0}, {"m0.n3": -0.125}
+    return Clamp("mini", "a <b> c", *held, shifts, shifts[::-1], shifts[1:], shifts[:1], 0.375, (" a", "<b>"))

@@ -27,6 +27,8 @@ CONVERTED = [name for name, make in EXAMPLES.items() if isinstance(make(), Resul
 OLD = Path(__file__).parent / "old"
 FREE = ("metadata", "training")
 """Fields that hold any plain values."""
+ALONE = ("losses",)
+"""Arrays whose first axis no other field has, so that a file cannot tell that an entry is missing."""
 
 
 def suffix(result: Result) -> str:
@@ -156,7 +158,8 @@ def test_a_damaged_file_of_tensors_is_refused_by_name(name: str, tmp_path: Path)
         refused(tensors, {other: value for other, value in header.items() if other != key})
     for key, tensor in tensors.items():
         refused({other: value for other, value in tensors.items() if other != key}, header)
-        refused({**tensors, key: tensor[:-1].clone()}, header)
+        if key not in ALONE:
+            refused({**tensors, key: tensor[:-1].clone()}, header)
         refused({**tensors, key: tensor[..., None].clone()}, header)
         refused({**tensors, key: tensor.long() if tensor.is_floating_point() else tensor.double()}, header)
     for place in range(0, len(content), 7):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from circuits.errors import FileFormatError, GraphError, MemoryBudgetError, PromptError
 from circuits.lenses import LensComparison, TunedLens, compare_lenses, logit_lens, train_tuned_lens
 from circuits.lenses.training import _drawn, _gradients, _State
-from circuits.lenses.tuned_lens import FORMAT, unembedding_sha256
+from circuits.lenses.tuned_lens import unembedding_sha256
 from circuits.models import Model, TokenBatch, load_model
 from circuits.models.layers import unembed
 from circuits.tasks.sources.corpus import written_text
@@ -94,8 +94,8 @@ def test_it_is_nearer_to_the_output_at_every_layer_on_text_it_has_not_seen(mini:
     train, held = written_text(mini, count=24, length=24, seed=0), written_text(mini, count=12, length=24, seed=1)
     tuned = train_tuned_lens(mini, train, steps=16, batch=4, rate=1e-3)
     found = compare_lenses(mini, held, tuned)
-    assert bool((found.summary("tuned")[0] < found.summary("logit")[0]).all())
-    gain, error = found.summary("gain")
+    assert bool((found.by_layer("tuned")[0] < found.by_layer("logit")[0]).all())
+    gain, error = found.by_layer("gain")
     assert bool((gain > 2 * error).all()), "by more than chance"
     lens = logit_lens(mini, held, sites="residual")
     bits = lens.divergence.sum(dim=-1)[:-1] / 24 / torch.tensor(2.0).log().double()
@@ -164,7 +164,7 @@ def test_files_give_back_what_was_saved_and_damaged_ones_are_refused(tmp_path: P
         (tensors, None),
     ]
     for parts, metadata in wrong:
-        save_file(parts, bad, metadata=None if metadata is None else {FORMAT: json.dumps(metadata)})
+        save_file(parts, bad, metadata=None if metadata is None else {TunedLens.FORMAT: json.dumps(metadata)})
         with pytest.raises(FileFormatError, match=r"bad\.safetensors"):
             TunedLens.load(bad)
     with pytest.raises(FileFormatError, match="No such file"):

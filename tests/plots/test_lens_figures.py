@@ -96,6 +96,6 @@ def test_the_comparison_shows_both_lenses_with_their_errors() -> None:
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["logit lens", "tuned lens"]
     assert "9 prompts" in lens_comparison_figure(found).get_suptitle()
     with pytest.raises(CircuitsError, match="'mood'"):
-        found.summary("mood")
+        found.by_layer("mood")
     with pytest.raises(CircuitsError, match="two prompts"):
         dataclasses.replace(found, logit=values[0, :, :1], tuned=values[1, :, :1])

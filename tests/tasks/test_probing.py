@@ -271,7 +271,7 @@ def test_tables_and_files(tmp_path: Path) -> None:
     whole = json.loads((tmp_path / "scores.json").read_text())
     for change in ({"items": ["a"]}, {"values": {}}, {"kind": "x"}, {"values": {"accuracy": [1, 2, "x"]}}, {"notes": 3}):
         (tmp_path / "broken.json").write_text(json.dumps(whole | change))
-        with pytest.raises(FileFormatError, match="do not fit together"):
+        with pytest.raises(FileFormatError, match="not fit together"):
             BehaviourScores.load(tmp_path / "broken.json")
     with pytest.raises(CircuitsError, match="no column 'x'"):
         scores.mean("x")

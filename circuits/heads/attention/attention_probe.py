@@ -2,16 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.errors import CircuitsError, MemoryBudgetError, PromptError
-from circuits.files.results import load_result, save_result
-from circuits.heads.attention.labels import plain_fields
+from circuits.files.results import Result
 from circuits.heads.attention.words import BUDGET, Aligned, align_sentences, stream_attention
 from circuits.models import Model
 from circuits.progress import Progress
@@ -21,7 +19,6 @@ from circuits.tasks.sources.conllu import Sentence
 if TYPE_CHECKING:
     import pandas
 
-FORMAT = "circuits-attention-probe"
 FEATURES = 2**30
 """Bytes of attention between words that the probe is trained and judged on."""
 SCORES = ("probe", "offset", "uniform")
@@ -29,7 +26,7 @@ PARTS = ("all", "earlier", "later")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class AttentionProbe:
+class AttentionProbe(Result, format="circuits-attention-probe"):
     """A weight a head for looking at one's head (`w`) and one for being looked at by it (`u`), and how often the probe finds
     the head of a word in sentences that it was not trained on (UAS, root words left out), beside its baselines."""
 
@@ -56,6 +53,12 @@ class AttentionProbe:
         if any(set(row) != set(self.counts) for row in self.scores.values()):
             raise CircuitsError("a probe's scores and counts name different words")
 
+    @property
+    def summary(self) -> str:
+        """How often the probe finds a word's head, beside its baselines."""
+        shares = ", ".join(f"{name} {self.scores[name]['all'][0]:.3g}" for name in SCORES)
+        return f"{self.model}: {shares} of {self.counts['all']:,} words, {self.sentences:,} sentences."
+
     def to_dataframe(self) -> "pandas.DataFrame":
         """One row a head: its weights."""
         import pandas
@@ -63,28 +66,6 @@ class AttentionProbe:
         heads = self.w.shape[1]
         names = [f"a{place // heads}.h{place % heads}" for place in range(self.w.numel())]
         return pandas.DataFrame({"head": names, "w": self.w.flatten().tolist(), "u": self.u.flatten().tolist()})
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `AttentionProbe.load` reads it."""
-        fields: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fields |= {"w": self.w.tolist(), "u": self.u.tolist()}
-        save_result(path, FORMAT, fields)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "AttentionProbe":
-        """A saved probe. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the probe does", cls._from)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "AttentionProbe":
-        weights = {name: torch.tensor(data.pop(name), dtype=torch.float64) for name in ("w", "u")}
-        scores = {
-            str(name): {str(part): (float(pair[0]), float(pair[1])) for part, pair in row.items()}
-            for name, row in data.pop("scores").items()
-        }
-        whole = {"offset": int, "train_words": int, "sentences": int, "seed": int, "counts": dict, "left_out": dict}
-        plain = plain_fields(data, {"model": str, "weights_sha256": str, "loss": float, **whole})
-        return cls(**plain, w=weights["w"], u=weights["u"], scores=scores)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

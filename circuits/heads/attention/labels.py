@@ -1,9 +1,7 @@
 """Which heads point along which relation between words, beside what a word's place alone tells (Clark et al. 2019)."""
 
 import dataclasses
-import importlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
-from circuits.files.results import load_result, save_result
+from circuits.files.results import Result
 from circuits.heads.attention.words import BUDGET, Aligned, align_sentences, stream_attention
 from circuits.models import Model
 from circuits.progress import Progress
@@ -20,9 +18,7 @@ from circuits.tasks.sources.conllu import Sentence
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
 
-FORMAT = "circuits-head-labels"
 DIRECTIONS = ("head", "dependent")
 """What is looked at: the word's head (dependent → head), or its dependent (head → dependent)."""
 _ROWS = ("offsets", "counts", "baseline", "baseline_errors")
@@ -30,7 +26,7 @@ _TABLES = ("accuracy", "errors", "gain_errors", "p_values")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class HeadLabels:
+class HeadLabels(Result, format="circuits-head-labels"):
     """For each relation and direction, how often each head looks most at the word that the relation names.
 
     Rows are (relation, direction); all shares are of cases in the half of the sentences that the baseline was not found on.
@@ -64,6 +60,16 @@ class HeadLabels:
         if len(self.accuracy) != count:
             raise CircuitsError(f"{count} rows of head labels, but tables of {len(self.accuracy)}")
 
+    @property
+    def summary(self) -> str:
+        """How many heads beat the position baseline, and the one that does so most."""
+        found = self.beating()
+        if not len(found):
+            return f"{self.model}: no head beats the position baseline in {len(self.rows)} relations and directions."
+        first = found.iloc[0]
+        most = f"{first['head']} at {first['relation']} most, {first['accuracy']:.1%} against {first['baseline']:.1%}"
+        return f"{self.model}: heads beat the position baseline {len(found)} times over {len(self.rows)} relations; {most}."
+
     def to_dataframe(self) -> "pandas.DataFrame":
         """One row a relation, direction and head."""
         import pandas
@@ -93,31 +99,6 @@ class HeadLabels:
         table = self.to_dataframe()
         kept: Any = table[(table["p_value"] <= level) & (table["gain"] > 0)]
         return kept.sort_values("gain", ascending=False, kind="stable").reset_index(drop=True)
-
-    def plot(self) -> "Figure":
-        """The best heads against the baseline, relation by relation."""
-        return importlib.import_module("circuits.plots").head_labels_figure(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `HeadLabels.load` reads it."""
-        fields: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fields |= {name: fields[name].tolist() for name in (*_ROWS, *_TABLES)}
-        save_result(path, FORMAT, fields)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "HeadLabels":
-        """Saved labels. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the labels do", cls._from, max_bytes=2**30)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "HeadLabels":
-        whole: dict[str, Any] = {n: torch.tensor(data.pop(n), dtype=torch.int64) for n in ("offsets", "counts")}
-        names = ("baseline", "baseline_errors", *_TABLES)
-        tables: dict[str, Any] = {name: torch.tensor(data.pop(name), dtype=torch.float64) for name in names}
-        rows = tuple((str(relation), str(direction)) for relation, direction in data.pop("rows"))
-        left_out = {str(name): int(count) for name, count in data.pop("left_out").items()}
-        plain = plain_fields(data, {"model": str, "weights_sha256": str, "sentences": int, "seed": int})
-        return cls(**plain, rows=rows, left_out=left_out, **whole, **tables)
 
 
 def label_heads(
@@ -245,13 +226,3 @@ def _scored(cases: Sequence[_Case], right: Tensor, kept: Sequence[int], second: 
         "gain_errors": clustered_errors(ours - fixed, sentence),
         "p_values": torch.tensor(list(map(mcnemar, wins.tolist(), losses.tolist())), dtype=torch.float64),
     }
-
-
-def plain_fields(data: dict[str, Any], kinds: dict[str, type]) -> dict[str, Any]:
-    """The same values. Raises CircuitsError unless they have exactly these names and types."""
-    if set(data) != set(kinds):
-        raise CircuitsError(f"expected {', '.join(kinds)} besides the tables")
-    wrong = next((name for name, kind in kinds.items() if type(data[name]) is not kind), None)
-    if wrong is not None:
-        raise CircuitsError(f"{wrong} is of another type than {kinds[wrong].__name__}")
-    return data

@@ -1,15 +1,13 @@
 """What a model's weights say by themselves, in one result: bigrams, heads, skip-trigrams with their bugs, virtual heads."""
 
 import dataclasses
-import importlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from circuits.errors import CircuitsError, PromptError
-from circuits.files.results import load_result, save_result
+from circuits.files.results import Result
 from circuits.graph import Node
 from circuits.heads.composition import copying_eigenvalue_scores, matching_eigenvalue_scores
 from circuits.heads.weight_tables.bugs import SkipTrigramBug, worst_bugs
@@ -24,9 +22,7 @@ from circuits.tasks.repeats import sampling_pool
 
 if TYPE_CHECKING:
     import pandas
-    from matplotlib.figure import Figure
 
-FORMAT = "circuits-tables"
 TablePart = Literal["bigrams", "heads", "skip_trigrams", "bugs", "virtual"]
 
 
@@ -50,7 +46,7 @@ class HeadSummary:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Tables:
+class Tables(Result, format="circuits-tables"):
     """Weight tables of a model, strongest entries first; `words` has the text of every token id that is named.
 
     `partial`: whether the model has more than one layer of heads alone, so that bigrams and skip-trigrams are a part of what
@@ -74,6 +70,19 @@ class Tables:
         """The text of a token that is named here."""
         return "" if token is None else self.words.get(token, str(token))
 
+    @property
+    def summary(self) -> str:
+        """The strongest bigram and skip-trigram, and how many heads copy."""
+        parts = [f"{sum(head.copying > 0.5 for head in self.heads)} of {len(self.heads)} heads copy"]
+        if self.bigrams:
+            first = self.bigrams[0]
+            parts.insert(0, f"strongest bigram {self.word(first.token)!r} → {self.word(first.next)!r}")
+        if self.skip_trigrams:
+            one = self.skip_trigrams[0]
+            said = " … ".join(repr(self.word(token)) for token in (one.source, one.destination))
+            parts.insert(1, f"skip-trigram {said} → {self.word(one.output)!r}")
+        return f"{self.model}: {'; '.join(parts)}."
+
     def to_dataframe(self, part: TablePart = "skip_trigrams") -> "pandas.DataFrame":
         """One row an entry of one part: "bigrams", "heads", "skip_trigrams", "bugs" or "virtual"; tokens as text. Raises
         CircuitsError for another name."""
@@ -94,58 +103,6 @@ class Tables:
             for index, one in enumerate(pair, 1):
                 row[f"{name}_{index}"] = f"{self.word(one.destination)} → {self.word(one.output)}"
         return {**row, "severity": bug.severity, "distinction": bug.distinction}
-
-    def plot(self) -> "Figure":
-        """The strongest skip-trigrams and bigrams, and what heads copy."""
-        return importlib.import_module("circuits.plots").tables_figure(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `Tables.load` reads it."""
-        words = {str(token): word for token, word in self.words.items()}
-        save_result(path, FORMAT, {**dataclasses.asdict(self), "words": words})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Tables":
-        """Saved tables. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the tables do", cls._from, max_bytes=2**28)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "Tables":
-        return cls(
-            model=str(data["model"]),
-            partial=bool(data["partial"]),
-            through_mlp0=bool(data["through_mlp0"]),
-            context=int(data["context"]),
-            scale=float(data["scale"]),
-            bigrams=tuple(_read(Bigram, row) for row in data["bigrams"]),
-            heads=tuple(_read(HeadSummary, row) for row in data["heads"]),
-            skip_trigrams=tuple(_read(SkipTrigram, row) for row in data["skip_trigrams"]),
-            bugs=tuple(_read_bug(row) for row in data["bugs"]),
-            virtual=tuple(_read(VirtualHead, row) for row in data["virtual"]),
-            words={int(token): str(word) for token, word in data["words"].items()},
-        )
-
-
-def _read(kind: Any, row: Mapping[str, Any]) -> Any:
-    """A record whose fields are texts, whole numbers (perhaps absent) and other numbers."""
-    values = {}
-    for field in dataclasses.fields(kind):
-        value = row[field.name]
-        values[field.name] = value if value is None and "None" in str(field.type) else _plain(field.type, value)
-    return kind(**values)
-
-
-def _plain(kind: object, value: object) -> object:
-    if kind is str:
-        return str(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{value!r} is no number")
-    return float(value) if kind is float else int(value)
-
-
-def _read_bug(row: Mapping[str, Any]) -> SkipTrigramBug:
-    (a, b), (c, d) = ([_read(SkipTrigram, one) for one in row[name]] for name in ("wanted", "forced"))
-    return SkipTrigramBug((a, b), (c, d), float(row["distinction"]), float(row["severity"]))
 
 
 def tables(

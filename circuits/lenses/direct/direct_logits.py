@@ -1,29 +1,21 @@
 """A logit, or a difference of two, taken apart: the result, its tables and its file."""
 
 import dataclasses
-import importlib
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, GraphError
-from circuits.files.results import load_result, save_result
+from circuits.files.results import Result
 from circuits.statistics import standard_error
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FORMAT = "circuits-direct-logits"
 _ROW = re.compile(r"(?:a(?P<attention>\d+)|m(?P<mlp>\d+))\.?(?P<part>.*)", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class DirectLogits:
+class DirectLogits(Result, format="circuits-direct-logits"):
     """What each node writes to the answer's logit, less what it writes to the distractor's, in nats: positive = it speaks
     for the answer.
 
@@ -71,6 +63,13 @@ class DirectLogits:
         """Standard error of the mean over prompts; NaN for one prompt."""
         return standard_error(self.values)
 
+    @property
+    def summary(self) -> str:
+        """The logit, and the nodes that write most of it."""
+        most = ", ".join(f"{row} {value:+.3g}" for row, value in self.top(4))
+        what = "logit difference" if self.distractors else "logit"
+        return f"{self.model}: {what} {float(self.total.mean()):.4g}, mean of {len(self.total)}; most from {most}."
+
     def top(self, k: int) -> list[tuple[str, float]]:
         """The k rows with the largest mean by size, largest first; of equal ones the earlier."""
         mean = self.mean
@@ -108,36 +107,6 @@ class DirectLogits:
         ]
         return pd.DataFrame(rows, columns=["head", "prompt", "position", "token", "contribution"])
 
-    def plot(self) -> "Figure":
-        """Heads and MLPs by layer, the largest rows, and where the strongest heads take theirs from."""
-        return importlib.import_module("circuits.plots").direct_logits_figure(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `DirectLogits.load` reads it."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        plain = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in fields.items()}
-        save_result(path, FORMAT, plain)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "DirectLogits":
-        """A saved result. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the parts do", cls._from, max_bytes=2**30)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "DirectLogits":
-        sources = None if data["sources"] is None else torch.tensor(data["sources"], dtype=torch.float64)
-        return cls(
-            model=_text(data["model"]),
-            rows=_texts(data["rows"]),
-            values=torch.tensor(data["values"], dtype=torch.float64),
-            total=torch.tensor(data["total"], dtype=torch.float64),
-            answers=_texts(data["answers"]),
-            distractors=_texts(data["distractors"]),
-            capped=data["capped"] is True,
-            tokens=tuple(_texts(row) for row in data["tokens"]),
-            sources=sources,
-        )
-
 
 def _kind(row: str) -> tuple[str, int | None]:
     """A row's kind and layer."""
@@ -148,15 +117,3 @@ def _kind(row: str) -> tuple[str, int | None]:
     if part in ("rest", "bias"):
         return part, layer
     return ("head" if found["attention"] else "neuron" if part else "mlp"), layer
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{type(value).__name__} where text belongs")
-    return value
-
-
-def _texts(values: object) -> tuple[str, ...]:
-    if not isinstance(values, list):
-        raise TypeError(f"{type(values).__name__} where a list of texts belongs")
-    return tuple(_text(value) for value in values)

@@ -1,10 +1,8 @@
 """Holding neurons at a value of one's own, and seeing what the model then says (Geva et al. 2022)."""
 
 import dataclasses
-import importlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -12,13 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import NonFiniteError, PromptError
+from circuits.files.results import Result
 from circuits.graph import Node
 from circuits.models import Edit, Model, TokenBatch
 from circuits.models.choosing import parse_neuron
 from circuits.models.tokens import column_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +32,7 @@ class Shift:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Clamp:
+class Clamp(Result, format="circuits-clamp"):
     """What neurons held at given activations change of the next token."""
 
     model: str
@@ -58,18 +54,17 @@ class Clamp:
     continuation: tuple[str, str]
     """What the model writes next, always the most probable token: before, after."""
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return dataclasses.asdict(self)
+    @property
+    def summary(self) -> str:
+        """What is held, how far the prediction moves, and what the model says before and after."""
+        held = ", ".join(f"{name} at {value:.3g}" for name, value in [*self.clamped.items()][:3])
+        said = f"{self.before[0].token!r} before, {self.after[0].token!r} after"
+        return f"{self.model} with {held}: {said}, KL {self.kl:.3g} nats."
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a token that rises or falls: probability before, after, and the change; most risen first."""
         rows = [{**dataclasses.asdict(shift), "change": shift.change} for shift in (*self.rising, *reversed(self.falling))]
         return pd.DataFrame(rows, columns=["token", "before", "after", "change"])
-
-    def plot(self) -> "Figure":
-        """Probabilities before and after of the tokens that rise and fall."""
-        return importlib.import_module("circuits.plots").clamp_figure(self)
 
 
 def clamp(

@@ -1,9 +1,7 @@
 """What neurons write, read as tokens: the values of key-value memories, and how they agree with the keys (Geva et al. 2021)."""
 
 import dataclasses
-import importlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
@@ -11,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.errors import CircuitsError, GraphError, PromptError
-from circuits.files.results import load_result, save_result
+from circuits.files.results import Result
 from circuits.graph.named import NodeName
 from circuits.heads.composition import output_matrices, reading_matrices
 from circuits.lenses.neurons.activations import mlp_of
@@ -22,15 +20,11 @@ from circuits.models.choosing import Neurons, chosen_neurons, head_of
 from circuits.models.folding import through_norm
 from circuits.statistics import percentile_interval
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FORMAT = "circuits-memory-agreement"
 _COLUMNS = ("neurons", "share", "chance", "low", "high", "share_within", "chance_within", "low_within", "high_within")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Values:
+class Values(Result, format="circuits-values"):
     """Neurons in the order of computation, and the tokens that each raises and lowers most.
 
     Numbers are logits a unit of activation, before the final norm divides by its scale (where the block has a norm after
@@ -52,6 +46,14 @@ class Values:
     """The text of every token that occurs."""
     through: str | None = None
     """The head through which the values were read; None: straight from the residual stream."""
+
+    @property
+    def summary(self) -> str:
+        """How many neurons were read, and what the first of them raises most."""
+        first = f"m{int(self.layers[0])}.n{int(self.indices[0])}"
+        token, by = self.tokens[int(self.raised[0, 0])], float(self.raised_by[0, 0])
+        through = f" through {self.through}" if self.through else ""
+        return f"{self.model}, {len(self.layers):,} neurons{through}: {first} raises {token!r} most, by {by:.3g} logits."
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a neuron and rank: name, layer, rank from 1, the token raised and by how much, the one lowered likewise."""
@@ -121,7 +123,7 @@ def read_values(model: Model, neurons: Neurons = None, *, k: int = 10, through: 
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class KeyValueAgreement:
+class KeyValueAgreement(Result, format="circuits-memory-agreement"):
     """How often a neuron's value names the token that follows its top trigger, layer by layer, and by chance.
 
     `share`: neurons whose value's first token is that token; `share_within`: is among the value's first `k`. `chance`: the
@@ -148,37 +150,17 @@ class KeyValueAgreement:
         if {len(getattr(self, name)) for name in _COLUMNS} != {len(self.layers)}:
             raise CircuitsError("an agreement needs one number a layer in each of its columns")
 
+    @property
+    def summary(self) -> str:
+        """Shares by layer beside those by chance."""
+        rows = zip(self.layers, self.share_within, self.chance_within, strict=True)
+        shares = ", ".join(f"m{layer} {share:.1%} ({chance:.1%})" for layer, share, chance in rows)
+        return f"{self.model}: values that name the next token among {self.k}, and by chance: {shares}."
+
     def to_dataframe(self) -> pd.DataFrame:
         """One row a layer."""
         columns = {name: list(getattr(self, name)) for name in _COLUMNS}
         return pd.DataFrame({"layer": list(self.layers), **columns})
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values, as they stand in files."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `KeyValueAgreement.load` reads it."""
-        save_result(path, FORMAT, self.as_json())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "KeyValueAgreement":
-        """A saved agreement. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the agreement does", cls._from)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "KeyValueAgreement":
-        made: dict[str, Any] = {"model": str(data.pop("model"))}
-        made |= {name: int(data.pop(name)) for name in ("k", "permutations", "seed")}
-        made |= {name: tuple(int(number) for number in data.pop(name)) for name in ("layers", "neurons")}
-        made |= {name: tuple(float(number) for number in data.pop(name)) for name in _COLUMNS[1:]}
-        if data:
-            raise CircuitsError(f"unknown keys {', '.join(sorted(data))}")
-        return cls(**made)
-
-    def plot(self) -> "Figure":
-        """Shares by layer beside those by chance."""
-        return importlib.import_module("circuits.plots").agreement_figure(self)
 
 
 def key_value_agreement(

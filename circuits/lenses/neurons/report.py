@@ -1,15 +1,13 @@
 """One neuron, read from all sides: what triggers it, what it writes, and where it stands in the network."""
 
 import dataclasses
-import importlib
 import random
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from circuits.errors import CircuitsError, PromptError
-from circuits.files.results import load_result, save_result
+from circuits.files.results import Result
 from circuits.graph import Node
 from circuits.lenses.neurons.alignment import key_tokens, strongest_readers, strongest_writers
 from circuits.lenses.neurons.contexts import Context, contexts
@@ -22,18 +20,13 @@ from circuits.tasks import mini_facts
 from circuits.tasks.repeats import bos_id
 from circuits.tasks.sources.corpus import text_rows, written_text
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FORMAT = "circuits-neuron"
 FACTS = 240
 """Facts of the bundled model that stand in its default corpus."""
 Named = tuple[tuple[str, float], ...]
-_NAMED = ("raises", "lowers", "writers", "readers")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class NeuronReport:
+class NeuronReport(Result, format="circuits-neuron"):
     """What is known of one neuron.
 
     `raises`, `lowers`: tokens with the logits that a unit of activation adds, before the final norm's scale. `keys`: for
@@ -64,6 +57,20 @@ class NeuronReport:
     writers: Named
     readers: Named
 
+    def __post_init__(self) -> None:
+        Node.parse(self.neuron)
+        if not self.triggers:
+            raise CircuitsError(f"a report of {self.neuron} without a trigger")
+
+    @property
+    def summary(self) -> str:
+        """What triggers it, how often, and what it raises."""
+        first = self.triggers[0]
+        raised = ", ".join(repr(token) for token, _ in self.raises[:3])
+        answers = f"most at {first.tokens[first.at]!r} ({first.activation:.3g})"
+        often = f"active at {self.active:.1%} of {self.places:,} tokens"
+        return f"{self.neuron} of {self.model}: {answers}, {often}, raises {raised}."
+
     @property
     def largest(self) -> float:
         """Its largest activation."""
@@ -87,40 +94,6 @@ class NeuronReport:
             for rank, one in ranked
         ]
         return pd.DataFrame(rows)
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values, as they stand in files."""
-        return dataclasses.asdict(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `NeuronReport.load` reads it."""
-        save_result(path, FORMAT, self.as_json())
-
-    @classmethod
-    def load(cls, path: str | Path) -> "NeuronReport":
-        """A saved report. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the report does", cls._from)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "NeuronReport":
-        for name in _NAMED:
-            data[name] = _named(data[name])
-        data["keys"] = {str(slot): tuple(_named(end) for end in ends) for slot, ends in data["keys"].items()}
-        for name in ("triggers", "lowest"):
-            data[name] = tuple(_context(row) for row in data[name])
-        for name, kind in (("model", str), ("weights_sha256", str), ("neuron", str), ("places", int)):
-            if not isinstance(data[name], kind):
-                raise CircuitsError(f"{name} is no {kind.__name__}")
-        for name in ("mean", "active", "norm"):
-            data[name] = float(data[name])
-        if not data["triggers"] or not isinstance(data["through"], str | None):
-            raise CircuitsError("no trigger, or a head that is no name")
-        Node.parse(data["neuron"])
-        return cls(**data)
-
-    def plot(self) -> "Figure":
-        """Its triggers in their contexts, coloured by its activation, beside the tokens that it raises and lowers."""
-        return importlib.import_module("circuits.plots").neuron_figure(self)
 
 
 def neuron(
@@ -199,21 +172,7 @@ def default_corpus(model: Model, *, seed: int = 0) -> TokenBatch:
     return TokenBatch.from_rows(ids, pad_id=bos)
 
 
-def _named(rows: Any) -> Named:
-    return tuple((_text(token), float(amount)) for token, amount in rows)
-
-
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise CircuitsError(f"a {type(value).__name__} stands where a token is expected")
     return value
-
-
-def _context(row: Any) -> Context:
-    tokens, values = tuple(_text(token) for token in row["tokens"]), tuple(float(one) for one in row["activations"])
-    following = None if row["following"] is None else _text(row["following"])
-    prompt, position, at = (int(row[name]) for name in ("prompt", "position", "at"))
-    made = Context(float(row["activation"]), prompt, position, tokens, at, values, following)
-    if len(values) != len(tokens) or not 0 <= made.at < len(tokens) or len(row) != len(dataclasses.fields(Context)):
-        raise CircuitsError("a context needs one activation a token, and its place among them")
-    return made

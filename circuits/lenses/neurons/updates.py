@@ -1,8 +1,6 @@
 """An MLP's output on one prompt as a sum of its neurons' updates (Geva et al. 2022)."""
 
 import dataclasses
-import importlib
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -10,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import NonFiniteError, PromptError
+from circuits.files.results import Result
 from circuits.lenses.neurons.activations import mlp_of
 from circuits.lenses.readout import direction, top_tokens
 from circuits.models import Model, Run
@@ -18,9 +17,6 @@ from circuits.models.folding import through_norm
 from circuits.models.forward import forward
 from circuits.models.layers import mlp_output, norm_scale, unembed
 from circuits.models.tokens import column_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,7 +37,7 @@ class Update:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SubUpdates:
+class SubUpdates(Result, format="circuits-sub-updates"):
     """The strongest updates at one position of a prompt, strongest first."""
 
     model: str
@@ -57,6 +53,12 @@ class SubUpdates:
     biases: dict[int, tuple[float, float]]
     """The share and the logit of each MLP's biases."""
 
+    @property
+    def summary(self) -> str:
+        """The strongest updates, and what is predicted."""
+        most = ", ".join(f"{one.neuron} {one.strength:.3g}" for one in self.updates[:3])
+        return f"{self.model} at {self.token!r}, before {self.predicted!r}: strongest updates {most}."
+
     def to_dataframe(self) -> pd.DataFrame:
         """One row an update."""
         fields = [field.name for field in dataclasses.fields(Update)]
@@ -64,10 +66,6 @@ class SubUpdates:
         table = pd.DataFrame(rows, columns=fields)
         table["raises"] = [" ".join(update.raises) for update in self.updates]
         return table
-
-    def plot(self) -> "Figure":
-        """Bars of the updates' strength and logit, with the tokens that each raises."""
-        return importlib.import_module("circuits.plots").sub_updates_figure(self)
 
 
 def sub_updates(

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from circuits.errors import GraphError, NonFiniteError
+from circuits.files.pictures import draws
 from circuits.heads import HeadScores
 from circuits.plots.style import SIGNED, annotate, colour_bar
 from circuits.plots.text import wrapped
@@ -16,6 +17,7 @@ _ANNOTATED = 16
 """Up to so many layers and heads, each cell shows its number."""
 
 
+@draws(HeadScores)
 def head_scores_figure(scores: HeadScores, *, names: Sequence[str] | None = None, title: str | None = None) -> Figure:
     """Draw one heatmap a score, layers upwards and heads to the right.
 

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from circuits.errors import CircuitsError
+from circuits.files.pictures import draws
 from circuits.graph import Node
 from circuits.heads.compression import PARTS, Compression
 from circuits.heads.weight_tables.all_tables import Tables
@@ -18,6 +19,7 @@ _MOST = 15
 _TITLES = {"qk": "what it attends to (W_QK)", "ov": "what it moves (W_OV)"}
 
 
+@draws(Tables)
 def tables_figure(tables: Tables, *, most: int = _MOST, title: str | None = None) -> Figure:
     """Draw the `most` likeliest bigrams, the strongest skip-trigrams and the worst bugs as bars, best on top, and the copying
     scores of heads. Raises CircuitsError for tables without an entry."""
@@ -43,6 +45,7 @@ def tables_figure(tables: Tables, *, most: int = _MOST, title: str | None = None
     return figure
 
 
+@draws(Compression)
 def compression_figure(compression: Compression, *, title: str | None = None) -> Figure:
     """Draw the smallest rank of every head's W_QK and W_OV, layers upwards and heads to the right; darker = needs more."""
     if not compression.parts:

@@ -5,12 +5,13 @@ import math
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from circuits.errors import CircuitsError
 from circuits.files.pictures import draws
-from circuits.heads import HeadLabels
+from circuits.heads import AttentionProbe, HeadLabels
 from circuits.patching.tracing.attention_trace import EFFECTS, AttentionTrace
-from circuits.plots.style import BASELINE, BLUE, CAPTION, GREEN, INK, ORANGE, SIGNED, SKY, VERMILION, colour_bar, frame
+from circuits.plots.style import BASELINE, BLUE, CAPTION, ERRORS, GREEN, INK, ORANGE, SIGNED, SKY, VERMILION, colour_bar, frame
 from circuits.plots.text import shortened, shown_token, wrapped
 
 _COLOURS = {"lat": BLUE, "rollout": SKY, "flow": GREEN, "norm": ORANGE}
@@ -97,6 +98,7 @@ def disagreement_figure(trace: AttentionTrace, *, opening: bool = True) -> Figur
     return figure
 
 
+@draws(HeadLabels)
 def head_labels_figure(labels: HeadLabels, *, most: int = _MOST_ROWS) -> Figure:
     """Draw for each relation the best head's accuracy against the position baseline (left), and every head's gain over that
     baseline (right: a heatmap of relations by heads). Of more than `most` relations, those with the largest gain.
@@ -140,6 +142,37 @@ def head_labels_figure(labels: HeadLabels, *, most: int = _MOST_ROWS) -> Figure:
     heading = f"{shortened(labels.model, 40)}: heads that look at a relation's other word{more}"
     heading += f" ({labels.sentences:,} sentences; *: p ≤ 0.05, corrected)"
     figure.suptitle(wrapped(heading, int(figure.get_figwidth() * 11)), fontsize=10, parse_math=False)
+    return figure
+
+
+@draws(AttentionProbe)
+def attention_probe_figure(probe: AttentionProbe) -> Figure:
+    """Draw the probe's weight a head for looking at a word's head (w) and for being looked at by it (u), and the shares of
+    words whose head the probe and its baselines find, with standard errors."""
+    layers, heads = probe.w.shape
+    width, height = min(max(0.34 * heads, 1.9), 5.0), min(max(0.34 * layers, 2.2), 6.0)
+    figure = Figure(figsize=(2 * width + 5.2, height + 1.2), layout="constrained")
+    *tables, bars = figure.subplots(1, 3)
+    reach = max(float(probe.w.abs().max()), float(probe.u.abs().max()), 1e-9)
+    both = ((probe.w, "w: looks at its head"), (probe.u, "u: looked at by its head"))
+    for axes, (weights, said) in zip(tables, both, strict=True):
+        options = {"cmap": SIGNED, "vmin": -reach, "vmax": reach, "aspect": "auto", "interpolation": "nearest"}
+        image = axes.imshow(weights.numpy(), origin="lower", **options)
+        axes.set_title(said, fontsize=9)
+        axes.set_xlabel("head", fontsize=8)
+        axes.set_ylabel("layer", fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
+        axes.tick_params(labelsize=7)
+    colour_bar(tables[-1], image, "weight")
+    names = list(probe.scores)
+    shares, errors = zip(*(probe.scores[name]["all"] for name in names), strict=True)
+    bars.bar(names, shares, 0.66, yerr=errors, color=[BLUE, *[BASELINE] * (len(names) - 1)], error_kw=ERRORS)
+    bars.set_ylim(0, 1)
+    bars.set_title(f"share of {probe.counts['all']:,} words", fontsize=9)
+    frame(bars)
+    heading = f"{shortened(probe.model, 40)}: the attention-only probe, {probe.sentences:,} sentences"
+    figure.suptitle(wrapped(heading, int(figure.get_figwidth() * 10)), fontsize=10.5, parse_math=False)
     return figure
 
 

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from circuits.errors import CircuitsError, NonFiniteError
+from circuits.files.pictures import draws
 from circuits.heads import TrainingCurves
 from circuits.plots.style import BLUE, GREEN, INK, ORANGE, PINK, SKY, VERMILION, frame
 from circuits.plots.text import shortened, wrapped
@@ -25,6 +26,12 @@ PUBLISHED = (
     "Published (Olsson et al. 2022): the in-context-learning score and prefix matching jump together during training; models "
     "of one layer never show it (except with smeared keys)."
 )
+
+
+@draws(TrainingCurves)
+def training_curves_figure(curves: TrainingCurves) -> Figure:
+    """Draw one run's curves by training step, the phase change shaded."""
+    return phase_change_figure({curves.model: [curves]})
 
 
 def phase_change_figure(

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from circuits.errors import NonFiniteError
+from circuits.files.pictures import draws
 from circuits.lenses import DirectLogits
 from circuits.plots.style import EMPTY, INK, NEGATIVE, POSITIVE, SIGNED, annotate, colour_bar, frame
 from circuits.plots.text import shortened, shown_token, wrapped
@@ -16,6 +17,7 @@ _MOST_TOKENS = 40
 """Source positions side by side; of a longer prompt the last ones are drawn."""
 
 
+@draws(DirectLogits)
 def direct_logits_figure(found: DirectLogits, *, title: str | None = None, prompt: int | None = None) -> Figure:
     """Draw what each node adds to the logit (difference): a heatmap of layers, heads and MLPs, bars of the 16 largest rows, and
     where sources were computed, a map of what the six strongest heads take from each token.

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from circuits.errors import CircuitsError
+from circuits.files.pictures import draws
 from circuits.lenses.comparison import LensComparison
 from circuits.lenses.lens import Lens
+from circuits.lenses.tuned_lens import TunedLens
 from circuits.plots.style import BLUE, VERMILION, colour_bar, contrast, frame
 from circuits.plots.text import shortened, shown_token, wrapped
 
@@ -32,6 +35,7 @@ _QUOTED = 48
 """Letters of a prompt in a title, at most."""
 
 
+@draws(Lens)
 def lens_figure(
     lens: Lens, *, prompt: int = 0, colour: str = "top", positions: Sequence[int] | None = None, title: str | None = None
 ) -> Figure:
@@ -148,13 +152,14 @@ def lens_curves_figure(*lenses: Lens, title: str | None = None) -> Figure:
     return figure
 
 
+@draws(LensComparison)
 def lens_comparison_figure(comparison: LensComparison, *, title: str | None = None) -> Figure:
     """Draw the divergence of the logit lens and of the tuned lens from the model's output, in bits a token by layer, on a
     logarithmic scale; bars: one standard error over prompts."""
     figure = Figure(figsize=(5.4, 3.5), layout="constrained")
     axes = figure.subplots()
     for column, colour, marker in (("logit", BLUE, "o"), ("tuned", VERMILION, "s")):
-        mean, error = (part.numpy() for part in comparison.summary(column))
+        mean, error = (part.numpy() for part in comparison.by_layer(column))
         style = {"color": colour, "marker": marker, "markersize": 4.5, "capsize": 2.5, "linewidth": 1.5}
         axes.errorbar(range(len(mean)), mean, yerr=error, label=f"{column} lens", **style)
     axes.set_yscale("log")
@@ -168,6 +173,28 @@ def lens_comparison_figure(comparison: LensComparison, *, title: str | None = No
     _plain(axes)
     heading = title or f"{comparison.model}: {comparison.logit.shape[1]:,} prompts, {comparison.tokens:,} tokens"
     figure.suptitle(wrapped(heading, 52, lines=2), fontsize=10.5, parse_math=False)
+    return figure
+
+
+@draws(TunedLens)
+def tuned_lens_figure(lens: TunedLens) -> Figure:
+    """Draw KL(final ‖ lens) in nats on each step's batch through the training, a curve a layer, on a logarithmic scale. Raises
+    CircuitsError for a lens that was not trained."""
+    steps, layers = lens.losses.shape
+    if not steps:
+        raise CircuitsError("this tuned lens was not trained: there is nothing to draw")
+    figure = Figure(figsize=(5.4, 3.5), layout="constrained")
+    axes = figure.subplots()
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, layers))
+    for layer, colour in enumerate(colours):
+        name = f"layer {layer}" if layers <= 12 or layer in (0, layers - 1) else None
+        axes.plot(range(steps), lens.losses[:, layer].numpy(), color=colour, linewidth=1.2, label=name)
+    axes.set_yscale("log")
+    axes.set_xlabel("step", fontsize=9)
+    axes.set_ylabel("KL(final ‖ lens), nats a token", fontsize=9)
+    axes.legend(fontsize=7.5, frameon=False, title="before", title_fontsize=7.5)
+    _plain(axes)
+    figure.suptitle(wrapped(f"Tuned lens of {lens.model}: its training", 52, lines=2), fontsize=10.5, parse_math=False)
     return figure
 
 

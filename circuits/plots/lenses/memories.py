@@ -11,9 +11,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from circuits.errors import CircuitsError
+from circuits.files.pictures import draws
 from circuits.lenses.neurons.clamping import Clamp
 from circuits.lenses.neurons.contexts import Context
-from circuits.lenses.neurons.memories import KeyValueAgreement
+from circuits.lenses.neurons.memories import KeyValueAgreement, Values
 from circuits.lenses.neurons.places import Triggers
 from circuits.lenses.neurons.report import NeuronReport
 from circuits.lenses.neurons.updates import SubUpdates
@@ -30,6 +31,7 @@ _LEAST = 1e-3
 """Shifts of less than this share of the largest one are not drawn."""
 
 
+@draws(NeuronReport)
 def neuron_figure(report: NeuronReport, *, title: str | None = None) -> Figure:
     """Draw a neuron's triggers, one above the other, tokens coloured by its activation (blue above 0, orange below), beside
     the tokens that a unit of activation raises and lowers."""
@@ -104,6 +106,26 @@ def _plain(axes: Axes) -> None:
     frame(axes, grid="x", labels=7.5)
 
 
+@draws(Values)
+def values_figure(values: Values, *, most: int = 4, tokens: int = 10) -> Figure:
+    """Draw the tokens that the first `most` neurons raise and lower most, in logits a unit of activation, a row a neuron."""
+    shown, count = min(most, len(values.layers)), min(tokens, values.raised.shape[1])
+    figure = Figure(figsize=(7.4, shown * (0.19 * count + 0.55) + 0.7), layout="constrained")
+    grid = figure.subplots(shown, 2, squeeze=False)
+    for row in range(shown):
+        name = f"m{int(values.layers[row])}.n{int(values.indices[row])}"
+        ends = (("raises", UP, values.raised, values.raised_by), ("lowers", DOWN, values.lowered, values.lowered_by))
+        for axes, (does, colour, ids, by) in zip(grid[row], ends, strict=True):
+            pairs = zip(ids[row, :count].tolist(), by[row, :count].tolist(), strict=True)
+            _token_bars(axes, [(values.tokens[token], value) for token, value in pairs], f"{name} {does}", colour)
+    more = f", {shown} of {len(values.layers):,}" if len(values.layers) > shown else ""
+    through = f" through {values.through}" if values.through else ""
+    heading = f"What neurons of {shortened(values.model, 40)} write{through}, logits a unit of activation{more}"
+    figure.suptitle(wrapped(heading, 74, lines=2), fontsize=10.5, parse_math=False)
+    return figure
+
+
+@draws(Triggers)
 def triggers_figure(triggers: Triggers, *, title: str | None = None) -> Figure:
     """Draw every neuron as a point, a panel a layer: the share of the text's tokens where it is active to the right, its
     largest activation upwards."""
@@ -127,6 +149,7 @@ def triggers_figure(triggers: Triggers, *, title: str | None = None) -> Figure:
     return figure
 
 
+@draws(KeyValueAgreement)
 def agreement_figure(agreement: KeyValueAgreement, *, title: str | None = None) -> Figure:
     """Draw, by layer, the share of neurons whose value names the token after their top trigger, as the value's first token and
     among its first k; grey: the same with triggers dealt out at random, the bar over 95 % of the deals."""
@@ -152,6 +175,7 @@ def agreement_figure(agreement: KeyValueAgreement, *, title: str | None = None) 
     return figure
 
 
+@draws(SubUpdates)
 def sub_updates_figure(found: SubUpdates, *, title: str | None = None) -> Figure:
     """Draw the strongest updates: their length, and what each adds to the logit of the predicted token; beside each, the
     tokens that it raises. Raises CircuitsError without updates."""
@@ -181,6 +205,7 @@ def sub_updates_figure(found: SubUpdates, *, title: str | None = None) -> Figure
     return figure
 
 
+@draws(Clamp)
 def clamp_figure(found: Clamp, *, title: str | None = None) -> Figure:
     """Draw next-token probabilities of the model as it is and with the neurons held: tokens that rise most above, those that
     fall most below."""

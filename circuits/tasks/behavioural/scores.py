@@ -1,31 +1,23 @@
 """Scores of a behaviour, item by item, with baselines beside them: the result, its tables and its file."""
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
-from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import pandas as pd
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError, shown
-from circuits.files.results import load_result, save_result
+from circuits.files.results import Result
 from circuits.statistics import standard_error
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FORMAT = "circuits-behaviour-scores"
 EVERYTHING = "all"
 """The name of the group that holds every item."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class BehaviourScores:
+class BehaviourScores(Result, format="circuits-behaviour-scores"):
     """What a model, and baselines that know less, get of minimal pairs or facts, a number an item.
 
     `values`: columns `[item]`; `notes` says what each of them is. Accuracies are 1, 0, or 0.5 for a tie; log-probabilities and
@@ -65,6 +57,12 @@ class BehaviourScores:
             raise CircuitsError(f"no group {shown(group)}: there are {', '.join(sorted(set(self.groups)))[:200]}")
         return self.values[column][rows]
 
+    @property
+    def summary(self) -> str:
+        """The means over all items, first the model's."""
+        means = ", ".join(f"{column.replace('_', ' ')} {self.mean(column):.3g}" for column in [*self.values][:4])
+        return f"{self.model} on {len(self.items):,} {self.kind}: {means}."
+
     def to_dataframe(self) -> pd.DataFrame:
         """One row a group, and at last one of all: its name, how many items, each column's mean and standard error."""
         rows = []
@@ -79,28 +77,3 @@ class BehaviourScores:
         """One row an item: its text, its group and every column."""
         columns = {name: values.tolist() for name, values in self.values.items()}
         return pd.DataFrame({"item": list(self.items), "group": list(self.groups), **columns})
-
-    def plot(self) -> "Figure":
-        """The model and the baselines, by group."""
-        return importlib.import_module("circuits.plots").behaviour_figure(self)
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `BehaviourScores.load` reads it."""
-        document = {name: getattr(self, name) for name in ("model", "kind", "items", "groups")}
-        values = {name: column.tolist() for name, column in self.values.items()}
-        save_result(path, FORMAT, {**document, "values": values, "notes": dict(self.notes)})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "BehaviourScores":
-        """Saved scores. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the scores do", cls._from, max_bytes=2**29)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "BehaviourScores":
-        kind = data["kind"]
-        texts = [data["model"], *data["items"], *data["groups"], *data["notes"].values()]
-        if kind not in ("minimal pairs", "facts") or not all(isinstance(text, str) for text in texts):
-            raise ValueError("a text is missing")
-        values = {name: torch.tensor(column, dtype=torch.float64) for name, column in data["values"].items()}
-        frozen = MappingProxyType(values), MappingProxyType(dict(data["notes"]))
-        return cls(data["model"], kind, tuple(data["items"]), tuple(data["groups"]), *frozen)
