@@ -88,3 +88,7 @@ def test_tests_that_comments_cite_exist() -> None:
     tests = "\n".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
     assert cited
     assert cited <= set(re.findall(r"^def (test_\w+)", tests, re.MULTILINE))
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (ROOT / "py.typed").is_file()

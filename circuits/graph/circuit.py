@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from circuits.errors import GraphError
 from circuits.files import plain
@@ -107,7 +107,7 @@ class Circuit:
         whole = f"{self.graph.node_count:,} nodes and {self.graph.edge_count:,} edges"
         return f"Circuit({len(self.nodes):,} nodes and {len(self.edges):,} edges of {whole})"
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         evidence = {element: plain.thaw(value) for element, value in self.evidence.items()}
         known = (dict(self.positions), evidence, dict(self.roles), plain.thaw(self.metadata))
         return (_rebuild, (self.graph, dict(self.edges), dict(self.nodes), *known))
