@@ -1,1 +1,5 @@
 """Direct logit attribution."""
+
+from circuits.lenses.direct.attribution import logits
+
+__all__ = ["logits"]
