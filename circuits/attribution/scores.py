@@ -1,9 +1,7 @@
 """Scores of edges: all of a graph of heads and MLPs, or the largest of a graph of neurons."""
 
 import dataclasses
-import importlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -12,7 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import CircuitsError, GraphError, NonFiniteError
-from circuits.files.results import load_result, save_result
+from circuits.files.fields import stored
+from circuits.files.pictures import drawing_of
+from circuits.files.results import Result
+from circuits.files.words import counted
 from circuits.graph import Circuit, Edge, Graph
 from circuits.graph.places import edge_at, on_paths, places, reads_from
 from circuits.patching.subgraphs.members import is_edge
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 By = Literal["size", "support"]
-FORMAT = "circuits-edge-scores"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class EdgeScores:
+class EdgeScores(Result, format="circuits-edge-scores"):
     """A score an edge: how far the metric moves, mean over prompts, if the edge alone carries its corrupt value (in the
     metric's unit; negative: the edge supports the metric); of `prune_edges` and `shrink`, how surely or long the edge was kept
     (never negative). Edges stand in the order of computation."""
@@ -34,10 +34,10 @@ class EdgeScores:
     writers: Int[Tensor, " edge"]
     """Each edge's writer, as its place in the order of computation; `readers` likewise."""
     readers: Int[Tensor, " edge"]
-    by_label: Float[Tensor, "label edge"]
-    errors: Float[Tensor, "label edge"]
+    by_label: Float[Tensor, "label edge"] = dataclasses.field(metadata=stored(key="scores"))
+    errors: Float[Tensor, "label edge"] = dataclasses.field(metadata=stored(missing=True))
     """Standard errors of the means over prompts; 0 for a single prompt, NaN where they were not measured."""
-    labels: tuple[str, ...] = ("",)
+    labels: tuple[str, ...] = dataclasses.field(default=("",), metadata=stored(axis="label"))
     """Positions or roles at which the readers read; "" for all together."""
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -48,6 +48,16 @@ class EdgeScores:
         if not bool(self.by_label.isfinite().all()):
             label, index = (~self.by_label.isfinite()).nonzero()[0].tolist()
             raise NonFiniteError(f"the score of {self._edge(index)} is {float(self.by_label[label, index])}")
+        self._require_edges()
+
+    def _require_edges(self) -> None:
+        """Raise CircuitsError unless all are edges of the graph, once each and in the order of computation."""
+        before, readers = torch.tensor(reads_from(self.graph)), self.readers.cpu()
+        writers, inside = self.writers.cpu(), (readers >= 0) & (readers < len(before))
+        if not bool(inside.all()) or bool((writers < 0).any()) or bool((writers >= before[readers]).any()):
+            raise CircuitsError("an edge lies outside the graph, or its writer does not feed its reader")
+        if bool(((writers * self.graph.reader_count + readers).diff() <= 0).any()):
+            raise CircuitsError("edges must stand once each, in the order of computation")
 
     @classmethod
     def dense(cls, graph: Graph, scores: Tensor, errors: Tensor, **more: Any) -> "EdgeScores":
@@ -67,6 +77,16 @@ class EdgeScores:
 
     def __len__(self) -> int:
         return len(self.writers)
+
+    @property
+    def summary(self) -> str:
+        """How many edges have a score, and the strongest."""
+        row = self.order()[:1].tolist()
+        strongest = "".join(f"; strongest {self._edge(one)} {float(self.values[one]):+.3g}" for one in row)
+        return f"{len(self):,} of {counted(self.graph.edge_count, 'edge')}{self._method()}{strongest}."
+
+    def _method(self) -> str:
+        return f" by {self.metadata['method']}" if self.metadata.get("method") else ""
 
     @property
     def complete(self) -> bool:
@@ -175,39 +195,4 @@ class EdgeScores:
 
     def plot(self, *, edges: int = 40) -> "Figure":
         """The strongest edges as a graph by layers: width = |score|, colour = sign."""
-        return importlib.import_module("circuits.plots").circuit_figure(self.top(edges))
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `EdgeScores.load` reads it."""
-        shape = {name: getattr(self.graph, name) for name in ("n_layers", "n_heads", "n_key_value_heads", "d_mlp")}
-        document = {
-            "graph": {**shape, "parallel": self.graph.parallel, "neurons": self.graph.neurons},
-            "labels": list(self.labels),
-            "writers": self.writers.tolist(),
-            "readers": self.readers.tolist(),
-            "scores": self.by_label.tolist(),
-            "errors": [[None if value != value else value for value in row] for row in self.errors.tolist()],
-            "metadata": dict(self.metadata),
-        }
-        save_result(path, FORMAT, document)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "EdgeScores":
-        """Saved scores. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the scores do", cls._from, max_bytes=2**30)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "EdgeScores":
-        graph = Graph(**data["graph"])
-        writers, readers = (torch.tensor(data[name], dtype=torch.long) for name in ("writers", "readers"))
-        before = torch.tensor(reads_from(graph))
-        if len(writers) and (int(writers.min()) < 0 or int(readers.min()) < 0 or int(readers.max()) >= len(before)):
-            raise CircuitsError("an edge lies outside the graph")
-        if bool((writers >= before[readers]).any()) or not all(isinstance(label, str) for label in data["labels"]):
-            raise CircuitsError("a writer does not feed its reader, or a label is no text")
-        codes = writers * graph.reader_count + readers
-        if bool((codes.diff() <= 0).any()) or not isinstance(data["metadata"], dict):
-            raise CircuitsError("edges must stand once each, in the order of computation, and metadata be an object")
-        errors = [[float("nan") if value is None else value for value in row] for row in data["errors"]]
-        numbers = [torch.tensor(part, dtype=torch.float64).reshape(-1, len(writers)) for part in (data["scores"], errors)]
-        return cls(graph, writers, readers, *numbers, labels=tuple(data["labels"]), metadata=data["metadata"])
+        return drawing_of(EdgeScores)(self, edges=edges)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from circuits.errors import GraphError
 from circuits.files import plain
+from circuits.files.results import Result
 from circuits.graph import contents, selection
 from circuits.graph.contents import Element, Known, Names, Position
 from circuits.graph.graph import Graph
@@ -21,8 +22,8 @@ _Key = TypeVar("_Key", Node, Edge)
 _Value = TypeVar("_Value")
 
 
-@dataclass(frozen=True, init=False, repr=False)
-class Circuit:
+@dataclass(frozen=True, init=False)
+class Circuit(Result, format="transformer-circuits/circuit"):
     """Chosen edges and nodes of one graph, immutable, in the order of computation.
 
     `edges` and `nodes` map each chosen one to its score (None: no score). They may be given by name, and without scores
@@ -103,9 +104,11 @@ class Circuit:
     def __hash__(self) -> int:
         return hash((self.graph, tuple(self.edges.items()), tuple(self.nodes.items())))
 
-    def __repr__(self) -> str:
+    @property
+    def summary(self) -> str:
+        """How many nodes and edges, and of how many."""
         whole = f"{self.graph.node_count:,} nodes and {self.graph.edge_count:,} edges"
-        return f"Circuit({len(self.nodes):,} nodes and {len(self.edges):,} edges of {whole})"
+        return f"{len(self.nodes):,} nodes and {len(self.edges):,} edges of {whole}."
 
     def __reduce__(self) -> tuple[Any, ...]:
         evidence = {element: plain.thaw(value) for element, value in self.evidence.items()}
@@ -231,6 +234,19 @@ class Circuit:
         from circuits.graph import document
 
         return document.to_dataframe(self)
+
+    def as_json(self) -> dict[str, object]:
+        """Plain values, as they stand in a .json file."""
+        from circuits.graph import storage
+
+        return storage.to_plain(self)
+
+    @classmethod
+    def from_json(cls, data: object) -> "Circuit":
+        """The reverse of `as_json`; raises GraphError for anything else."""
+        from circuits.graph import storage
+
+        return storage.from_json(data)
 
     def save(self, path: str | Path) -> None:
         """Write the circuit in the format of the suffix (.json, .mib.json, .graphml, .dot), whole or not at all.

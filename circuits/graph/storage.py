@@ -17,7 +17,7 @@ from circuits.graph.circuit import Circuit
 from circuits.graph.document import from_document, to_document, to_networkx
 from circuits.graph.mib import from_mib, to_mib
 
-FORMAT = "transformer-circuits/circuit"
+FORMAT = Circuit.FORMAT
 VERSION = 1
 
 
@@ -30,11 +30,15 @@ class Format:
     read: Callable[[object], Circuit] | None = None
 
 
+def to_plain(circuit: Circuit) -> dict[str, object]:
+    """The plain values of a circuit's file: the document, a format name and a version."""
+    return {"format": FORMAT, "version": VERSION, **to_document(circuit)}
+
+
 def to_json(circuit: Circuit) -> str:
     """Write a circuit as node-link JSON, one node or edge a line: the document, a format name and a version."""
-    document = {"format": FORMAT, "version": VERSION, **to_document(circuit)}
     parts = []
-    for key, value in document.items():
+    for key, value in to_plain(circuit).items():
         if key in ("nodes", "edges"):
             records = ",\n".join(f"  {_dump(record)}" for record in cast(list, value))
             parts.append(f' "{key}": [\n{records}\n ]' if records else f' "{key}": []')

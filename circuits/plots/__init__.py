@@ -2,6 +2,7 @@
 
 from circuits.plots.behaviour import behaviour_figure
 from circuits.plots.graphs.circuit import circuit_figure
+from circuits.plots.graphs.comparison import comparison_figure
 from circuits.plots.graphs.paths import path_figure
 from circuits.plots.heads.composition import composition_figure
 from circuits.plots.heads.patterns import patterns_figure
@@ -33,6 +34,7 @@ __all__ = [
     "behaviour_figure",
     "circuit_figure",
     "clamp_figure",
+    "comparison_figure",
     "composition_figure",
     "compression_figure",
     "curve_figure",

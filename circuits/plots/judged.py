@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from circuits.errors import CircuitsError
+from circuits.files.pictures import draws
 from circuits.plots.patching.effects import MOST_BARS
 from circuits.plots.style import BAND, BLUE, GREEN, GRID, INK, NEGATIVE, NEUTRAL, ORANGE, PINK, POSITIVE, SKY, VERMILION, frame
 from circuits.plots.text import shortened, wrapped
@@ -55,6 +56,11 @@ def curve_figure(curves: Mapping[str, Curve], title: str | None = None) -> Figur
     of = f" of {shortened(str(model), 40)}" if model else ""
     _head(figure, title or f"Faithfulness of circuits{of} by size{about}; bars: 95 % intervals")
     return figure
+
+
+@draws(Curve)
+def _curve(curve: Curve) -> Figure:
+    return curve_figure({"circuit": curve})
 
 
 def _random_bands(axes: Axes, curves: list[Curve]) -> None:
@@ -108,6 +114,12 @@ def roc_figure(rocs: Mapping[str, Roc], title: str | None = None) -> Figure:
     return figure
 
 
+@draws(Roc)
+def _roc(roc: Roc) -> Figure:
+    return roc_figure({"scores": roc})
+
+
+@draws(Verdict)
 def verdict_figure(verdict: Verdict, title: str | None = None) -> Figure:
     """Draw a verdict in three panels: faithfulness with its 95 % interval beside random circuits of as many edges; circuit
     against model where sets of nodes are taken out of both (complete: on the diagonal); the need of each node, the 20

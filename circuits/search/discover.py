@@ -1,13 +1,15 @@
 """One call from prompts to a judged circuit."""
 
 import dataclasses
-import importlib
 import random
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from circuits.attribution import EdgeScores
 from circuits.errors import CircuitsError, PromptError
 from circuits.files.plain import thaw
+from circuits.files.results import Result
 from circuits.graph import Circuit
 from circuits.models import Model
 from circuits.patching.engine.sweep import BUDGET
@@ -21,12 +23,9 @@ from circuits.search.screening import Screening, screen_then_verify
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, Metric, Relative, fitted
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Discovery:
+class Discovery(Result, format="circuits-discovery"):
     """A circuit and everything that was found out about it."""
 
     circuit: Circuit
@@ -39,9 +38,14 @@ class Discovery:
     screening: Screening | None = None
     """Exact tests of the proposed edges, where they were asked for."""
 
-    def plot(self) -> "Figure":
-        """The circuit by layers."""
-        return importlib.import_module("circuits.plots").circuit_figure(self.circuit)
+    @property
+    def summary(self) -> str:
+        """The verdict in a few sentences."""
+        return self.verdict.summary
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The circuit: its nodes, then its edges."""
+        return self.circuit.to_dataframe()
 
 
 def split(pairs: PromptPairs, seed: int = 0) -> tuple[PromptPairs, PromptPairs]:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from circuits.attribution import EdgeScores, attribute_edges
+from circuits.files.results import Result
+from circuits.files.words import counted
 from circuits.graph import Circuit, Edge, Graph, Node, Reader
 from circuits.models import Model
 from circuits.patching.engine.base import Base, held_nodes, plain_run
@@ -59,7 +61,7 @@ class Tested:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Screening:
+class Screening(Result, format="circuits-screening"):
     """Every edge that was proposed, tested exactly."""
 
     graph: Graph
@@ -68,7 +70,14 @@ class Screening:
     """Smallest sets of nodes of which any one can stand in for the others: seen only when all are taken out."""
     limit: int
     """Edges that were asked for."""
-    metadata: dict
+    metadata: dict[str, Any]
+
+    @property
+    def summary(self) -> str:
+        """How many edges were tested, and how many hold."""
+        confirmed = sum(one.confirmed for one in self.tested)
+        sets = f"{counted(len(self.redundant), 'set')} of nodes that stand in for each other"
+        return f"{confirmed:,} of {len(self.tested):,} proposed edges confirmed; {sets}."
 
     @property
     def circuit(self) -> Circuit:

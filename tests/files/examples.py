@@ -3,7 +3,7 @@
 import torch
 
 from circuits.attribution import EdgeScores
-from circuits.graph import Circuit, Graph
+from circuits.graph import Circuit, Edge, Graph
 from circuits.heads.attention.attention_probe import AttentionProbe
 from circuits.heads.attention.labels import HeadLabels
 from circuits.heads.attention.tracing import TRACINGS
@@ -33,8 +33,12 @@ from circuits.patching.effects import Effects
 from circuits.patching.tracing.attention_trace import EFFECTS, AttentionTrace
 from circuits.patching.tracing.knockout import Knockout
 from circuits.patching.tracing.results import Trace, Traces
+from circuits.search.discover import Discovery
+from circuits.search.judging.compare import Comparison, compare
 from circuits.search.judging.curves import Curve
+from circuits.search.judging.roc import Roc
 from circuits.search.judging.verdict import Need, Removal, Verdict
+from circuits.search.screening import Screening, Tested
 from circuits.statistics import Effect
 from circuits.tasks import BehaviourScores
 
@@ -118,6 +122,27 @@ def circuit() -> Circuit:
 def curve(draws: int = 2) -> Curve:
     points = (Effect(0.25, 0.125, 0.5), Effect(0.75, 0.5, 1.0), Effect(1.0, 0.9, 1.1))
     return Curve((0.1, 0.5, 1.0), (3, 14, 28), points, numbers(draws, 3), {"outside": "corrupt"})
+
+
+def roc() -> Roc:
+    return Roc(torch.tensor([0.0, 0.5, 1.0]).double(), torch.tensor([0.0, 1.0, 1.0]).double(), 0.75, 0.5, 2, 4)
+
+
+def comparison() -> Comparison:
+    return compare(circuit(), Circuit(GRAPH, {"a0.h1->a1.h0<k>": -0.5, "m0->logits": 1.0}, metadata={"method": "acdc"}))
+
+
+def screening() -> Screening:
+    strong, weak = Effect(0.5, 0.25, 0.75), Effect(0.0, -0.1, 0.1)
+    one = Tested(Edge.parse("input->a0.h0<v>"), 0.25, weak, strong, ("a0.h0",))
+    rest = [Tested(Edge.parse(name), None, strong, strong) for name in ("a0.h0->logits", "input->a0.h0<q>")]
+    return Screening(
+        GRAPH, (one, *rest, Tested(Edge.parse("m0->m1"), 0.1, weak, weak)), (("a0.h0", "m1"),), 3, {"method": "screen"}
+    )
+
+
+def discovery() -> Discovery:
+    return Discovery(circuit(), verdict(), edge_scores(), curve(), screening())
 
 
 def verdict() -> Verdict:

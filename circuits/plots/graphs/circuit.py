@@ -9,13 +9,17 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch, Patch, PathPatch
 from matplotlib.path import Path
 
+from circuits.attribution import EdgeScores
 from circuits.errors import GraphError
+from circuits.files.pictures import draws
 from circuits.graph import Circuit, Node, Reader
 from circuits.graph.nodes import Slot
 from circuits.plots.graphs.layout import BOX_HEIGHT, BOX_WIDTH, PORTS, Layout, Point, lay_out
 from circuits.plots.style import BASELINE, BLUE, CAPTION, FAINT, GREEN, NEUTRAL, ORANGE, PINK, ROW, SKY, VERMILION, YELLOW
 from circuits.plots.text import shortened, wrapped
+from circuits.search.discover import Discovery
 from circuits.search.judging.compare import supporting_sign
+from circuits.search.screening import Screening
 
 MOST_NODES = 250
 """More than this and the picture would be too large to read."""
@@ -28,6 +32,7 @@ _NARROWEST = 6.0
 _LINE = 0.21
 
 
+@draws(Circuit)
 def circuit_figure(circuit: Circuit, *, title: str | None = None) -> Figure:
     """Draw a circuit with its roles, scores and slots.
 
@@ -63,6 +68,18 @@ def circuit_figure(circuit: Circuit, *, title: str | None = None) -> Figure:
     if entries:
         figure.legend(handles=entries, loc="lower center", ncols=columns, fontsize=7.5, frameon=False)
     return figure
+
+
+@draws(EdgeScores)
+def _strongest(scores: EdgeScores, *, edges: int = 40) -> Figure:
+    """The strongest edges by layer."""
+    return circuit_figure(scores.top(edges))
+
+
+@draws(Discovery, Screening)
+def _found(found: Discovery | Screening) -> Figure:
+    """The circuit that was found or confirmed."""
+    return circuit_figure(found.circuit)
 
 
 def _heading(circuit: Circuit) -> str:

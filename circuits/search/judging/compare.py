@@ -7,13 +7,14 @@ import pandas as pd
 import torch
 
 from circuits.errors import GraphError
+from circuits.files.results import Result
 from circuits.graph import Circuit, Edge, Node
 from circuits.search.methods.table import sign_of
 from circuits.statistics import spearman
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
+class Comparison(Result, format="circuits-comparison"):
     """Edges and nodes of two circuits of one graph, in the order of computation."""
 
     shared_edges: tuple[Edge, ...]

@@ -1,21 +1,19 @@
 """Faithfulness over circuit sizes."""
 
 import dataclasses
-import importlib
 import itertools
 import random
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from circuits.attribution.scores import By, EdgeScores
 from circuits.errors import CircuitsError
-from circuits.files.results import load_result, save_result
+from circuits.files.fields import stored
+from circuits.files.results import Result
 from circuits.models import Model
 from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
@@ -28,26 +26,35 @@ from circuits.statistics import Effect, ratio_intervals
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 MIB_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Shares of all edges at which MIB measures (Mueller et al. 2025)."""
-FORMAT = "circuits-faithfulness"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Curve:
+class Curve(Result, format="circuits-faithfulness"):
     """Faithfulness of circuits of growing size: 0 = as the corrupt prompts (or the empty circuit), 1 = as the whole model."""
 
-    shares: tuple[float, ...]
+    shares: tuple[float, ...] = dataclasses.field(metadata=stored(axis="size"))
     """Shares of all edges, growing."""
-    edges: tuple[int, ...]
-    faithfulness: tuple[Effect, ...]
+    edges: tuple[int, ...] = dataclasses.field(metadata=stored(axis="size"))
+    faithfulness: tuple[Effect, ...] = dataclasses.field(metadata=stored(axis="size"))
     """With 95 % intervals over prompts."""
     null: Float[Tensor, "draw size"]
     """Faithfulness of as many edges drawn at random."""
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.shares), len(self.edges), len(self.faithfulness), self.null.shape[-1]}
+        if len(sizes) > 1 or self.null.ndim != 2:
+            raise CircuitsError(
+                f"a curve needs shares, edges, faithfulness and null values of as many sizes, got {sorted(sizes)}"
+            )
+
+    @property
+    def summary(self) -> str:
+        """The areas of the curve, and how far its largest circuit goes."""
+        last = f"{self.edges[-1]:,} edges keep {self.faithfulness[-1].effect:.2f}" if self.edges else "no size"
+        return f"CPR {self.cpr:.3f}, CMD {self.cmd:.3f} over {len(self.edges)} sizes; {last}."
 
     @property
     def cpr(self) -> float:
@@ -72,35 +79,6 @@ class Curve:
                 row |= {"random_mean": float(self.null[:, index].mean()), "random_max": float(self.null[:, index].max())}
             rows.append(row)
         return pd.DataFrame(rows)
-
-    def plot(self) -> "Figure":
-        """The curve over the share of edges (logarithmic), with intervals and the band of random circuits."""
-        return importlib.import_module("circuits.plots").curve_figure({"circuit": self})
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `Curve.load` reads it."""
-        document = {
-            "shares": list(self.shares),
-            "edges": list(self.edges),
-            "faithfulness": [one.as_json() for one in self.faithfulness],
-            "null": self.null.tolist(),
-            "metadata": dict(self.metadata),
-        }
-        save_result(path, FORMAT, document)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Curve":
-        """A saved curve. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the curve does", cls._from, max_bytes=2**28)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "Curve":
-        shares, edges = tuple(map(float, data["shares"])), tuple(map(int, data["edges"]))
-        points = tuple(Effect.from_json(one) for one in data["faithfulness"])
-        null = torch.tensor(data["null"], dtype=torch.float64).reshape(-1, len(shares))
-        if len(edges) != len(shares) or len(points) != len(shares) or not isinstance(data["metadata"], dict):
-            raise CircuitsError("sizes and values are not equally many")
-        return cls(shares, edges, points, null, data["metadata"])
 
 
 def faithfulness_curve(

@@ -1,25 +1,22 @@
 """Scores against a known circuit: receiver operating characteristic, precision and recall."""
 
 import dataclasses
-import importlib
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from circuits.attribution import EdgeScores
 from circuits.errors import CircuitsError
+from circuits.files.results import Result
 from circuits.graph import Circuit
 from circuits.graph.places import writer_at
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Roc:
+class Roc(Result, format="circuits-roc"):
     """How well scores tell the members of a known circuit from the rest, threshold by threshold (ties go together)."""
 
     false_positives: Float[Tensor, " threshold"]
@@ -32,9 +29,16 @@ class Roc:
     members: int
     others: int
 
-    def plot(self) -> "Figure":
-        """The curve."""
-        return importlib.import_module("circuits.plots").roc_figure({"scores": self})
+    @property
+    def summary(self) -> str:
+        """The area, and the precision among as many as there are members."""
+        found = f"precision {self.precision:.2f} at {self.members:,} members of {self.members + self.others:,}"
+        return f"AUROC {self.auroc:.3f}, {found}."
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a threshold, the strictest first: shares of the others and of the members that score as high."""
+        columns = {"false_positives": self.false_positives.tolist(), "true_positives": self.true_positives.tolist()}
+        return pd.DataFrame(columns)
 
 
 def roc(scores: Mapping[str, float] | EdgeScores, truth: Iterable[str] | Circuit, *, excluded: Iterable[str] = ()) -> Roc:

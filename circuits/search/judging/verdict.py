@@ -1,21 +1,13 @@
 """What is known about a circuit after it was judged."""
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
-from circuits.errors import CircuitsError
-from circuits.files.results import load_result, save_result
+from circuits.files.results import Result
 from circuits.statistics import Effect
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FORMAT = "circuits-verdict"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +38,7 @@ class Need:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Verdict:
+class Verdict(Result, format="circuits-verdict", indent=1):
     """A circuit's faithfulness, and what speaks for and against it. Faithfulness: 0 = as the corrupt prompts, 1 = as the
     whole model, edges outside the circuit carrying what `metadata["outside"]` says: corrupt values, their mean or zero."""
 
@@ -115,65 +107,6 @@ class Verdict:
             rows.append({"measure": f"need of {need.node}", "value": need.change, "about": " ".join(need.without)})
         return pd.DataFrame(rows, columns=["measure", "value", "low", "high", "about"])
 
-    def plot(self) -> "Figure":
-        """Faithfulness with its interval beside the random circuits; incompleteness; need by node."""
-        return importlib.import_module("circuits.plots").verdict_figure(self)
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values, as they stand in files."""
-        return {
-            "edges": self.edges,
-            "nodes": self.nodes,
-            "share": self.share,
-            "prompts": self.prompts,
-            "faithfulness": self.faithfulness.as_json(),
-            "null": list(self.null),
-            "p_value": self.p_value,
-            "completeness": [{**dataclasses.asdict(one), "nodes": list(one.nodes)} for one in self.completeness],
-            "minimality": [{**dataclasses.asdict(one), "without": list(one.without)} for one in self.minimality],
-            "searched_on": None if self.searched_on is None else self.searched_on.as_json(),
-            "metadata": dict(self.metadata),
-        }
-
-    def save(self, path: str | Path) -> None:
-        """Write to a JSON file; `Verdict.load` reads it."""
-        save_result(path, FORMAT, self.as_json(), indent=1)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Verdict":
-        """A saved verdict. Raises FileFormatError for anything else."""
-        return load_result(path, FORMAT, "the verdict does", cls._from, max_bytes=2**28)
-
-    @classmethod
-    def _from(cls, data: dict[str, Any]) -> "Verdict":
-        removals = [
-            Removal(_names(one["nodes"]), str(one["how"]), float(one["circuit"]), float(one["model"]))
-            for one in data["completeness"]
-        ]
-        needs = [Need(str(one["node"]), float(one["change"]), _names(one["without"])) for one in data["minimality"]]
-        seen, p_value = data["searched_on"], data["p_value"]
-        if not isinstance(data["metadata"], dict):
-            raise CircuitsError("metadata must be an object")
-        return cls(
-            edges=int(data["edges"]),
-            nodes=int(data["nodes"]),
-            share=float(data["share"]),
-            prompts=int(data["prompts"]),
-            faithfulness=Effect.from_json(data["faithfulness"]),
-            null=tuple(float(value) for value in data["null"]),
-            p_value=None if p_value is None else float(p_value),
-            completeness=tuple(removals),
-            minimality=tuple(needs),
-            searched_on=None if seen is None else Effect.from_json(seen),
-            metadata=data["metadata"],
-        )
-
 
 def _percent(share: float) -> str:
     return f"{share:.1%}" if share >= 0.001 else f"{100 * share:.2g}%"
-
-
-def _names(data: Any) -> tuple[str, ...]:
-    if not isinstance(data, list) or not all(isinstance(name, str) for name in data):
-        raise CircuitsError("names must be a list of texts")
-    return tuple(data)
