@@ -36,7 +36,7 @@ class Largest:
             self._refuse(block, writer, reader)
         first = writer * self.graph.reader_count + reader
         # At the bound the order of computation decides, not the order in which blocks come: so tiles and budgets change nothing
-        # (test_every_budget_gives_the_same_scores).
+        # (test_the_streamed_largest_are_the_dense_selection).
         if highest < self.bound or (highest == self.bound and first >= self.last):
             return
         rows = (peaks >= self.bound).nonzero()[:, 0]
