@@ -18,9 +18,9 @@ from circuits.errors import CircuitsError, MemoryBudgetError, NonFiniteError
 from circuits.graph import Node
 from circuits.graph.places import reads_from
 from circuits.models import Edit, Model, Run
+from circuits.models.memory import BUDGET
 from circuits.patching.engine.base import held_nodes, plain_run
 from circuits.patching.engine.sites import Positions, differing, position_masks
-from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
 from circuits.progress import Progress, silent
 from circuits.statistics import standard_error

@@ -21,6 +21,7 @@ from circuits.errors import CircuitsError, MemoryBudgetError
 from circuits.models import Edit, Model, Run
 from circuits.models.folding import behind_norm, through_norm
 from circuits.models.forward import SLOTS
+from circuits.models.memory import BUDGET
 from circuits.models.weights import MLP, Block
 from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.sites import differing
@@ -29,7 +30,7 @@ from circuits.progress import Progress, silent
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, Metric, fitted
 
-NEURON_BUDGET = 2**29
+NEURON_BUDGET = 2 * BUDGET
 """Bytes that may be held above the model, unless a call says otherwise."""
 READ_AT_ONCE = 4096
 """Coordinates of readers whose folded weights are held at a time."""

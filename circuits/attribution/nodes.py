@@ -12,11 +12,11 @@ from circuits.attribution.gradients import Gradients, gradients
 from circuits.attribution.rules import RULES
 from circuits.errors import CircuitsError
 from circuits.models import Edit, Model, Run
+from circuits.models.memory import BUDGET
 from circuits.patching.effects import Effects, effects_of
 from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.reading import Reading, read_within
 from circuits.patching.engine.sites import differing
-from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
 from circuits.progress import Progress, silent
 from circuits.tasks import PromptPairs

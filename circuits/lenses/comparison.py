@@ -15,11 +15,11 @@ from circuits.lenses.tuned_lens import TunedLens
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.layers import normalise
+from circuits.models.memory import BUDGET
 from circuits.progress import Progress, silent
 from circuits.statistics import standard_error
 
 COLUMNS = ("logit", "tuned")
-BUDGET = 256 * 2**20
 _TOKENS = 2**12
 
 

@@ -16,13 +16,13 @@ from circuits.lenses.streaming import Source, SourceStatistics, read_sources
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.layers import normalise
+from circuits.models.memory import BUDGET
 from circuits.models.model import Prompts
 from circuits.progress import Progress, silent
 
 if TYPE_CHECKING:
     from circuits.lenses.tuned_lens import TunedLens
 
-BUDGET = 256 * 2**20
 _TOKENS = 2**13
 """Tokens of a forward pass, at most, where there are several prompts."""
 

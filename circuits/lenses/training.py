@@ -22,10 +22,10 @@ from circuits.lenses.tuned_lens import TunedLens, read_lens_file, translated, wr
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.layers import normalise
+from circuits.models.memory import BUDGET
 from circuits.models.weights import Weights
 from circuits.progress import Progress, silent
 
-BUDGET = 256 * 2**20
 _HELD = 6
 """Arrays of [position d_vocab] that are alive at once in training."""
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8

@@ -12,7 +12,7 @@ from circuits.files.plain import thaw
 from circuits.files.results import Result
 from circuits.graph import Circuit
 from circuits.models import Model
-from circuits.patching.engine.sweep import BUDGET
+from circuits.models.memory import BUDGET
 from circuits.progress import Progress
 from circuits.search.judging.curves import Curve, curve_of
 from circuits.search.judging.evaluate import Judge, faithfulness, verdict_of

@@ -14,12 +14,13 @@ from circuits.files.results import Result
 from circuits.files.words import counted
 from circuits.graph import Circuit, Edge, Graph, Node, Reader
 from circuits.models import Model
+from circuits.models.memory import BUDGET
 from circuits.patching.engine.base import Base, held_nodes, plain_run
 from circuits.patching.engine.change import Change, Kind, Variant
 from circuits.patching.engine.directions import difference, reading_change
 from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.sites import differing
-from circuits.patching.engine.sweep import BUDGET, Sweep
+from circuits.patching.engine.sweep import Sweep
 from circuits.patching.nodes import about
 from circuits.progress import Progress
 from circuits.statistics import Effect, ratio_intervals

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from circuits.errors import CircuitsError, MemoryBudgetError, PromptError
 from circuits.files.results import Result
-from circuits.heads.attention.words import BUDGET, Aligned, align_sentences, stream_attention
+from circuits.heads.attention.words import Aligned, align_sentences, stream_attention
 from circuits.models import Model
+from circuits.models.memory import BUDGET
 from circuits.progress import Progress
 from circuits.statistics import clustered_errors
 from circuits.tasks.sources.conllu import Sentence

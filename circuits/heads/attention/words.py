@@ -10,11 +10,10 @@ from torch import Tensor
 from circuits.errors import MemoryBudgetError, ModelError, NonFiniteError, PromptError
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
+from circuits.models.memory import BUDGET
 from circuits.progress import Progress, silent
 from circuits.tasks.sources.conllu import Sentence
 
-BUDGET = 2**28
-"""Bytes of patterns that are held at once."""
 TOO_LONG, NOT_ALIGNED = "too long", "not aligned"
 
 

@@ -15,11 +15,10 @@ from circuits.lenses.readout import constant, direction
 from circuits.models import Model, Run, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.layers import embed, normalise, unembed
+from circuits.models.memory import BUDGET
 from circuits.models.model import Prompts
 from circuits.tasks import PromptPairs
 
-BUDGET = 2**28
-"""Bytes that the runs may hold at a time, besides the model, unless the caller says otherwise."""
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 """How far the rows may sum beside the logit, as a share of 1 + the sum of their sizes; 0.1 in half precision."""
 

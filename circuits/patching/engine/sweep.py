@@ -12,6 +12,7 @@ from torch import Tensor
 
 from circuits.errors import NonFiniteError, PromptError
 from circuits.models import Model, Run
+from circuits.models.memory import BUDGET
 from circuits.patching.engine.base import Base
 from circuits.patching.engine.change import Variant
 from circuits.patching.engine.plan import passes, plan
@@ -19,9 +20,6 @@ from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.stream import Block
 from circuits.patching.engine.variant_pass import Pass
 from circuits.progress import Progress, silent
-
-BUDGET = 2**28
-"""Bytes that a pass may take above the model and the base run, unless the caller says otherwise."""
 
 
 class Sweep:

@@ -10,10 +10,10 @@ from circuits.errors import NonFiniteError
 from circuits.graph import Circuit, Graph
 from circuits.models import Model, Run, TokenBatch
 from circuits.models.layers import Geometry, unembed
+from circuits.models.memory import BUDGET
 from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.reading import Reading, read_within
 from circuits.patching.engine.sites import differing
-from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.subgraphs.circuit_pass import CircuitPass
 from circuits.patching.subgraphs.members import Members, check
 from circuits.patching.subgraphs.outside import Outside, OutsideKind, outside_of, prompts_outside

@@ -11,11 +11,11 @@ from circuits.errors import MemoryBudgetError, NonFiniteError, PromptError, show
 from circuits.heads.attention.tracing import TRACINGS, trace_attention
 from circuits.models import Model, Run, TokenBatch
 from circuits.models.layers import embed, unembed
+from circuits.models.memory import BUDGET
 from circuits.models.model import Prompts
 from circuits.patching.engine.base import Base
 from circuits.patching.engine.change import Change, Variant
 from circuits.patching.engine.plan import passes, plan, row_bytes
-from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.engine.variant_pass import Pass
 from circuits.patching.tracing.attention_trace import AttentionTrace
 from circuits.progress import Progress, silent

@@ -15,10 +15,11 @@ from torch import Tensor
 from circuits.errors import PromptError
 from circuits.models import Edit, Model, Run, TokenBatch
 from circuits.models.layers import embed
+from circuits.models.memory import BUDGET
 from circuits.patching.engine.base import Base
 from circuits.patching.engine.change import Change, Variant
 from circuits.patching.engine.reading import Reading
-from circuits.patching.engine.sweep import BUDGET, Sweep
+from circuits.patching.engine.sweep import Sweep
 from circuits.patching.tracing.results import Trace
 from circuits.progress import Progress
 from circuits.tasks.library.facts import mini_facts

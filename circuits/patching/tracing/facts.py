@@ -7,7 +7,7 @@ import torch
 
 from circuits.errors import PromptError
 from circuits.models import Model
-from circuits.patching.engine.sweep import BUDGET
+from circuits.models.memory import BUDGET
 from circuits.patching.tracing.causal import KINDS, WHAT, TraceKind, asks_for_bos, causal_trace, noise_level
 from circuits.patching.tracing.results import Trace, Traces
 from circuits.progress import Progress, silent

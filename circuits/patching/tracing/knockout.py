@@ -11,9 +11,10 @@ from torch import Tensor
 from circuits.errors import CircuitsError, PromptError
 from circuits.files.results import Result
 from circuits.models import Model
+from circuits.models.memory import BUDGET
 from circuits.patching.engine.change import Change, Variant
 from circuits.patching.engine.reading import Reading
-from circuits.patching.engine.sweep import BUDGET, Sweep
+from circuits.patching.engine.sweep import Sweep
 from circuits.patching.tracing.causal import asks_for_bos
 from circuits.progress import Progress
 from circuits.tasks.prompts import subject_columns

@@ -11,7 +11,7 @@ from circuits.errors import CircuitsError, GraphError, NonFiniteError
 from circuits.graph import Circuit
 from circuits.graph.places import edge_at, target_places
 from circuits.models import Model
-from circuits.patching.engine.sweep import BUDGET
+from circuits.models.memory import BUDGET
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress, silent
 from circuits.search.acdc.plan import Plan, plan

@@ -15,7 +15,7 @@ from circuits.errors import CircuitsError
 from circuits.files.fields import stored
 from circuits.files.results import Result
 from circuits.models import Model
-from circuits.patching.engine.sweep import BUDGET
+from circuits.models.memory import BUDGET
 from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import Members
 from circuits.patching.subgraphs.outside import OutsideKind

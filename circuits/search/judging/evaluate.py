@@ -10,7 +10,7 @@ from torch import Tensor
 from circuits.errors import GraphError
 from circuits.graph import Circuit, Node
 from circuits.models import Model
-from circuits.patching.engine.sweep import BUDGET
+from circuits.models.memory import BUDGET
 from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import Members
 from circuits.patching.subgraphs.outside import OutsideKind

@@ -12,8 +12,8 @@ from torch import Tensor
 from circuits.errors import PromptError
 from circuits.graph import Circuit, Edge, Node, Reader
 from circuits.models import Model
+from circuits.models.memory import BUDGET
 from circuits.patching.ablation.ablation import ablate
-from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import patch_nodes
 from circuits.progress import Progress
 from circuits.search.mechanisms.recall_evidence import Claim, Evidence

@@ -10,9 +10,9 @@ from circuits.attribution import EdgeScores
 from circuits.errors import CircuitsError, NonFiniteError
 from circuits.graph import Graph
 from circuits.models import Model
+from circuits.models.memory import BUDGET
 from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.reading import Reading
-from circuits.patching.engine.sweep import BUDGET
 from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import is_edge
 from circuits.patching.subgraphs.outside import OutsideKind

@@ -7,7 +7,7 @@ from torch import Tensor
 from circuits.attribution import EdgeScores
 from circuits.errors import CircuitsError, NonFiniteError
 from circuits.models import Model
-from circuits.patching.engine.sweep import BUDGET
+from circuits.models.memory import BUDGET
 from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import is_edge
 from circuits.patching.subgraphs.outside import OutsideKind

@@ -13,12 +13,11 @@ from circuits.errors import NonFiniteError, PromptError, shown
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.layers import unembed
+from circuits.models.memory import BUDGET
 from circuits.progress import Progress, silent
 from circuits.tasks.repeats import bos_id
 from circuits.tasks.sources.corpus import text_tokens
 
-BUDGET = 2**28
-"""Bytes that a batch may take besides the model, unless the caller says otherwise."""
 BACKOFF = 1.0
 """How many imagined sightings, spread as single tokens are, each token's followers get in a count of words."""
 

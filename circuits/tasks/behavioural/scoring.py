@@ -10,8 +10,9 @@ from torch import Tensor
 
 from circuits.errors import ModelError, PromptError
 from circuits.models import Model
+from circuits.models.memory import BUDGET
 from circuits.progress import Progress, silent
-from circuits.tasks.behavioural.likelihood import BUDGET, BigramModel, next_token_logits, token_log_probabilities
+from circuits.tasks.behavioural.likelihood import BigramModel, next_token_logits, token_log_probabilities
 from circuits.tasks.behavioural.minimal_pairs import MinimalPair
 from circuits.tasks.behavioural.scores import BehaviourScores
 from circuits.tasks.library.facts import first_token
