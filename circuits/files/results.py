@@ -143,20 +143,3 @@ def _in_brief(result: Any) -> str:
         elif isinstance(value, tuple):
             sizes.setdefault(field.name, len(value))
     return ", ".join([*words[:3], *(counted(length, axis) for axis, length in [*sizes.items()][:3])])
-
-
-def save_result(path: str | Path, kind: str, values: Any, *, indent: int | None = None) -> None:
-    """Write plain values as a document of format `kind`; the file appears whole or not at all. Raises ValueError for NaN and
-    infinities."""
-    document = {"format": kind, "version": 1, **values}
-    write_whole(Path(path), json.dumps(document, allow_nan=False, indent=indent).encode())
-
-
-def load_result(path: str | Path, kind: str, what: str, build: Any, *, max_bytes: int = 2**29) -> Any:
-    """What `build` makes of the document of format `kind` in a file. Raises FileFormatError for any other file, and where its
-    parts do not fit together, `what` said as in "the curve does"."""
-    data = read_document(path, kind, max_bytes=max_bytes)
-    try:
-        return build(data)
-    except _WRONG as error:
-        raise FileFormatError(f"{path}: {what} not fit together: {' '.join(str(error).split())[:150]}") from None

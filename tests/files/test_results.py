@@ -3,8 +3,12 @@
 import copy
 import dataclasses
 import html
+import importlib
+import inspect
 import json
+import pkgutil
 import re
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,9 @@ import torch
 from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
 
+import circuits
 from circuits.errors import FileFormatError
+from circuits.files.arrays import is_array
 from circuits.files.results import Result
 from tests.files import examples
 
@@ -23,12 +29,35 @@ EXAMPLES: dict[str, Callable[[], Any]] = {
     for name, make in vars(examples).items()
     if callable(make) and getattr(make, "__module__", "") == examples.__name__ and name not in ("numbers", "whole")
 }
-CONVERTED = [name for name, make in EXAMPLES.items() if isinstance(make(), Result)]
 OLD = Path(__file__).parent / "old"
 FREE = ("metadata", "training")
 """Fields that hold any plain values."""
 ALONE = ("losses",)
 """Arrays whose first axis no other field has, so that a file cannot tell that an entry is missing."""
+
+
+ROOMS = ("attribution", "graph", "heads", "lenses", "models", "patching", "search", "tasks")
+INGREDIENTS = "Fact KnownCircuit Metric MinimalPair Model PromptPairs Sentence Task TokenBatch"
+ROWS = "Effect PhaseChange SkipTrigram SkipTrigramBug Snapshot VirtualHead"
+LAZY = "WeightTable"
+NO_RESULTS = {*INGREDIENTS.split(), *ROWS.split(), LAZY}
+"""What public functions return beside results: what other functions take; a row or a few numbers, which results are made of;
+and a table of vocabulary² whose entries are computed when they are asked for."""
+
+
+def classes_in(annotation: Any) -> Iterator[type]:
+    """The dataclasses that an annotation names."""
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        yield annotation
+    elif not is_array(annotation):
+        for part in typing.get_args(annotation):
+            yield from classes_in(part)
+
+
+def kinds(base: type = Result) -> set[type]:
+    """Every kind of result in the package."""
+    found = {kind for kind in base.__subclasses__() if kind.__module__.startswith("circuits.")}
+    return found.union(*map(kinds, found))
 
 
 def suffix(result: Result) -> str:
@@ -73,7 +102,27 @@ def changed(document: Any, path: tuple, change: Callable[[Any, Any], None]) -> A
     return whole
 
 
-@pytest.mark.parametrize("name", CONVERTED)
+def test_every_kind_of_result_has_an_example_here() -> None:
+    """So that one that is added is tested below, or makes this test fail."""
+    for module in pkgutil.walk_packages(circuits.__path__, "circuits."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    assert {kind.__name__ for kind in kinds()} == {type(make()).__name__ for make in EXAMPLES.values()}
+    assert len({kind.FORMAT for kind in kinds()}) == len(kinds()), "no two kinds share a format"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_what_public_functions_return_is_a_result(room: str) -> None:
+    module, checked = importlib.import_module(f"circuits.{room}"), 0
+    for name, function in vars(module).items():
+        if inspect.isfunction(function) and not name.startswith("_"):
+            for kind in classes_in(inspect.signature(function).return_annotation):
+                assert issubclass(kind, Result) or kind.__name__ in NO_RESULTS, f"{room}.{name} returns a {kind.__name__}"
+                checked += 1
+    assert checked or room == "graph"
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_a_result_says_itself_in_one_line(name: str) -> None:
     found = EXAMPLES[name]()
     line = repr(found)
@@ -82,7 +131,7 @@ def test_a_result_says_itself_in_one_line(name: str) -> None:
     assert isinstance(found.summary, str) and found.summary
 
 
-@pytest.mark.parametrize("name", CONVERTED)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_a_result_is_a_table_and_a_picture(name: str) -> None:
     found = EXAMPLES[name]()
     assert len(found.to_dataframe()) and isinstance(found.plot(), Figure)
@@ -92,7 +141,7 @@ def test_a_result_is_a_table_and_a_picture(name: str) -> None:
     assert len(shown) < 200_000
 
 
-@pytest.mark.parametrize("name", CONVERTED)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_a_result_comes_back_from_its_file(name: str, tmp_path: Path) -> None:
     found = EXAMPLES[name]()
     path, again = tmp_path / f"a{suffix(found)}", tmp_path / f"b{suffix(found)}"
@@ -106,7 +155,7 @@ def test_a_result_comes_back_from_its_file(name: str, tmp_path: Path) -> None:
         type(found).load(tmp_path / "none.json")
 
 
-@pytest.mark.parametrize("name", [name for name in CONVERTED if list(OLD.glob(f"{name}.*"))])
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if list(OLD.glob(f"{name}.*"))])
 def test_a_file_of_an_earlier_version_is_read_and_written_alike(name: str, tmp_path: Path) -> None:
     found, (old,) = EXAMPLES[name](), OLD.glob(f"{name}.*")
     assert same(type(found).load(old), found)
@@ -115,7 +164,7 @@ def test_a_file_of_an_earlier_version_is_read_and_written_alike(name: str, tmp_p
         assert json.loads((tmp_path / "new.json").read_text()) == json.loads(old.read_text())
 
 
-@pytest.mark.parametrize("name", [name for name in CONVERTED if not EXAMPLES[name]()._tensors])
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if not EXAMPLES[name]()._tensors])
 def test_a_damaged_file_is_refused_by_name(name: str, tmp_path: Path) -> None:
     found, path = EXAMPLES[name](), tmp_path / "damaged.json"
     found.save(path)
@@ -141,7 +190,7 @@ def test_a_damaged_file_is_refused_by_name(name: str, tmp_path: Path) -> None:
             assert str(path) in str(error)
 
 
-@pytest.mark.parametrize("name", [name for name in CONVERTED if EXAMPLES[name]()._tensors])
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if EXAMPLES[name]()._tensors])
 def test_a_damaged_file_of_tensors_is_refused_by_name(name: str, tmp_path: Path) -> None:
     found, path = EXAMPLES[name](), tmp_path / "damaged.safetensors"
     found.save(path)
