@@ -22,8 +22,8 @@ from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.sweep import Sweep
 from circuits.patching.tracing.results import Trace
 from circuits.progress import Progress
+from circuits.tasks.alignment import subject_columns
 from circuits.tasks.library.facts import mini_facts
-from circuits.tasks.prompts import subject_columns
 
 TraceKind = Literal["states", "mlp", "attention", "states_severed_mlp", "states_severed_attention"]
 KINDS: tuple[TraceKind, ...] = ("states", "mlp", "attention")

@@ -11,7 +11,7 @@ from circuits.models.memory import BUDGET
 from circuits.patching.tracing.causal import KINDS, WHAT, TraceKind, asks_for_bos, causal_trace, noise_level
 from circuits.patching.tracing.results import Trace, Traces
 from circuits.progress import Progress, silent
-from circuits.tasks.prompts import subject_columns
+from circuits.tasks.alignment import subject_columns
 from circuits.tasks.sources.readers import Fact
 
 

@@ -17,7 +17,7 @@ from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.sweep import Sweep
 from circuits.patching.tracing.causal import asks_for_bos
 from circuits.progress import Progress
-from circuits.tasks.prompts import subject_columns
+from circuits.tasks.alignment import subject_columns
 
 SOURCES = ("subject", "subject_last", "non_subject", "last")
 
