@@ -86,6 +86,8 @@ def upward(file: str, imported: list[str]) -> list[str]:
         if parts[0] != "circuits" or own in FRONT:
             continue
         target = parts[1] if len(parts) > 1 else "__init__"
+        if name == "circuits" and own == ROOMS[-1]:
+            continue  # the command line may use the package as its users do; the names are loaded when they are used
         if target not in ROOMS or ROOMS.index(target) > ROOMS.index(own):
             wrong.append(name)
     return wrong

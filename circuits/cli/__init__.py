@@ -1,14 +1,12 @@
 """The command `circuits`: parsing and printing only."""
 
-# ruff: noqa: I001 - each registers its commands, in the order in which `circuits --help` lists them
-import circuits.cli.patching_app
-import circuits.cli.search_app
-import circuits.cli.lens_app
-import circuits.cli.logits_app
-import circuits.cli.neuron_app
-import circuits.cli.tables_app
-import circuits.cli.attention_app
-import circuits.cli.probe_app  # noqa: F401
+import importlib
+import pkgutil
+
+from circuits.cli import commands
 from circuits.cli.app import app, main
+
+for _module in pkgutil.iter_modules(commands.__path__):  # each registers its commands
+    importlib.import_module(f"{commands.__name__}.{_module.name}")
 
 __all__ = ["app", "main"]

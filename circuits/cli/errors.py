@@ -1,12 +1,10 @@
 """What a user can get wrong ends in one line and an exit status, not in a traceback."""
 
 import contextlib
-import sys
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
-from typer.core import TyperGroup
 
 from circuits.cli.text import one_line
 from circuits.errors import CircuitsError
@@ -75,30 +73,7 @@ def _unused(context: Context, used: Collection[str]) -> str | None:
     return None
 
 
-class Commands(TyperGroup):
-    """The commands; what the parser refuses ends in one line too."""
-
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        """Parse and run; as a program, end with the exit status."""
-        if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
-        try:
-            status = super().main(*args, standalone_mode=False, **extra)
-        except Exception as error:
-            if type(error).__name__ == "Abort":
-                typer.echo("Error: aborted", err=True)
-                sys.exit(1)
-            if not hasattr(error, "format_message"):  # the parser's errors: typer carries a click of its own
-                raise
-            sys.exit(_refuse(error))
-        sys.exit(status if isinstance(status, int) else 0)
-
-
-def _refuse(error: Any) -> int:
-    if type(error).__name__ == "NoArgsIsHelpError":
-        error.show()
-    else:
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context else "circuits"
-        typer.echo(f"Error: {one_line(error.format_message()).rstrip('.?')}; {path} --help says more", err=True)
-    return error.exit_code
+def check_at_least(option: str, value: int, least: int) -> None:
+    """Raise CircuitsError, naming the option, for a number below the least."""
+    if value < least:
+        raise CircuitsError(f"{option} is {value}; expected a whole number from {least} on")

@@ -1,19 +1,15 @@
 """Results on disk: a set of files that appear together, or not at all."""
 
 import contextlib
-import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from circuits.errors import FileFormatError
 
-
-def default_directory(model: str) -> Path:
-    """Where `circuits induction` writes for a model, unless it is told otherwise."""
-    last = model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    return Path("out") / f"induction-{re.sub(r'[^A-Za-z0-9._-]+', '-', last).strip('.-') or 'model'}"
+_DOTS_PER_INCH = 150
 
 
 @contextlib.contextmanager
@@ -48,3 +44,8 @@ def _remove(folders: list[Path]) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a picture, fine enough for print."""
+    figure.savefig(path, dpi=_DOTS_PER_INCH)

@@ -1,32 +1,26 @@
-"""From the options that name prompts and a metric to pairs and a function."""
+"""From the options that name prompts and a metric to pairs and a function; nothing heavy is imported before they are made."""
 
 import dataclasses
 from pathlib import Path
 
+import circuits
+from circuits.cli.progress import ProgressBars
+from circuits.cli.settings import Setting
 from circuits.errors import CircuitsError, FileFormatError, PromptError
-from circuits.files.reading import read_json
-from circuits.models import Model
-from circuits.patching.engine.sites import Positions
-from circuits.tasks import (
-    PromptPairs,
-    fact_pairs,
-    metrics,
-    minimal_pair_prompts,
-    read_autocircuit_json,
-    read_blimp_jsonl,
-    read_eap_ig_csv,
-    read_lre_json,
-    read_rome_json,
-    registry,
-)
-from circuits.tasks.metrics import Metric, answer_logits
-from circuits.tasks.sources.readers import LARGEST_FILE
 
-TASKS = tuple(registry.TASKS)
-"""The first one is taken where none is named."""
 METRICS = ("logit_difference", "log_probability", "probability", "rank", "accuracy", "kl")
 COUNT = 32
 """Prompts of a task, unless the command line says how many."""
+_FIRST = "induction"
+"""The task that is taken where none is named."""
+_SUFFIXES = (".csv", ".json", ".jsonl", ".txt")
+
+
+def task_names() -> tuple[str, ...]:
+    """The names of all tasks."""
+    from circuits.tasks import registry
+
+    return tuple(registry.TASKS)
 
 
 def require_text(prompt: str, what: str = "the prompt") -> None:
@@ -55,6 +49,8 @@ class PromptOptions:
 
     def check(self) -> None:
         """Raise PromptError where the options contradict each other or are not whole; needs no model."""
+        from circuits.tasks import registry
+
         pair = {name: getattr(self, name) for name in ("clean", "corrupt", "answer", "distractor")}
         missing = [f"--{name}" for name, text in pair.items() if text is None]
         if 0 < len(missing) < len(pair):
@@ -63,17 +59,22 @@ class PromptOptions:
         if len(given) > 1:
             raise PromptError(f"{' and '.join(given)} both say where prompts come from: give one of them")
         if self.task is not None and not registry.is_task(self.task):
-            raise PromptError(f"unknown task {self.task!r}: there are {', '.join(TASKS)}")
+            raise PromptError(f"unknown task {self.task!r}: there are {', '.join(task_names())}")
         if self.task is not None:
             registry.task(self.task)  # refuses a relation that does not exist
         if self.prompts is not None and not self.prompts.is_file():
             raise FileFormatError(f"{self.prompts}: {'not a file' if self.prompts.exists() else 'No such file or directory'}")
 
+    @property
+    def name(self) -> str:
+        """The task's name, or the file's."""
+        return self.prompts.name if self.prompts is not None else self.task or _FIRST
+
     def describe(self) -> str:
         """Where the prompts come from, in words."""
         if self.prompts is not None:
             return f"file {self.prompts.name}"
-        return "given as text" if self.clean is not None else f"task {self.task or TASKS[0]}, seed {self.seed}"
+        return "given as text" if self.clean is not None else f"task {self.task or _FIRST}, seed {self.seed}"
 
     def arguments(self) -> list[str]:
         """The options again, as words of a command line."""
@@ -84,38 +85,90 @@ class PromptOptions:
                 words += [f"--{field.name}", str(value)]
         return words
 
-    def pairs(self, model: Model) -> PromptPairs:
+    def pairs(self, model: "circuits.Model") -> "circuits.PromptPairs":
         """The pairs. Raises PromptError and FileFormatError, with the prompt, for those that do not align."""
+        from circuits.tasks import registry
+
         self.check()
         if self.prompts is not None:
             return _read(self.prompts, model)[: self.count]
         if self.clean is not None and self.corrupt is not None:
             answers, distractors = [self.answer or ""], [self.distractor or ""]
-            return PromptPairs.from_text(
+            return circuits.PromptPairs.from_text(
                 model, clean=[self.clean], corrupt=[self.corrupt], answers=answers, distractors=distractors
             )
-        return registry.task(self.task or TASKS[0]).pairs(model, self.count or COUNT, self.seed)
+        return registry.task(self.task or _FIRST).pairs(model, self.count or COUNT, self.seed)
+
+
+def task_or_file(name: str, *, count: int | None, seed: int, usual: int) -> PromptOptions:
+    """The prompts of a task (`usual`: how many, where it is not said) or of a file. Raises PromptError for neither."""
+    from circuits.tasks.registry import is_task
+
+    if is_task(name):
+        return PromptOptions(task=name, count=usual if count is None else count, seed=seed)
+    if not Path(name).exists():
+        if name.lower().endswith(_SUFFIXES):
+            raise FileFormatError(f"{name}: No such file or directory")
+        raise PromptError(
+            f"unknown task {name!r}: there are {', '.join(task_names())}, or a file (EAP-IG CSV, AutoCircuit JSON, BLiMP "
+            "JSONL, ROME or LRE JSON)"
+        )
+    return PromptOptions(prompts=Path(name), count=count, seed=seed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """What is asked about: prompts, and the metric that is measured on them (None: the task's own, `logit_difference` for
+    a file)."""
+
+    prompts: PromptOptions
+    metric: str | None
+
+    def check(self, least: int = 1) -> None:
+        """Raise for prompts that cannot be, fewer than the least number of them, or no metric; needs no model."""
+        if self.prompts.count is not None and self.prompts.count < least:
+            raise PromptError(f"--count is {self.prompts.count}; expected {least} pairs or more")
+        self.prompts.check()
+        if self.metric is not None:
+            check_metric(self.metric)
+
+    def prepare(
+        self, setting: Setting, progress: ProgressBars
+    ) -> "tuple[circuits.Model, circuits.PromptPairs, circuits.tasks.metrics.Metric]":
+        """Load the model and make the pairs and the metric. What is wrong without a model is refused before it is loaded."""
+        from circuits.tasks.registry import task
+
+        self.check()
+        model = setting.load(progress)
+        pairs = self.prompts.pairs(model)
+        if self.metric is None and self.prompts.task is not None:
+            return model, pairs, task(self.prompts.task).metric(model, pairs)
+        return model, pairs, metric_of(self.metric or "logit_difference", model, pairs)
 
 
 def _sources(options: PromptOptions, *, pair: bool) -> dict[str, bool]:
     return {"--task": options.task is not None, "--prompts": options.prompts is not None, "--clean": pair}
 
 
-def _read(path: Path, model: Model) -> PromptPairs:
+def _read(path: Path, model: "circuits.Model") -> "circuits.PromptPairs":
     """Pairs from the kinds of files that there are: minimal pairs by the suffix .jsonl, else by what the file begins with;
     facts are an object with "samples" (LRE) or a list (ROME)."""
+    from circuits import tasks
+    from circuits.files.reading import read_json
+    from circuits.tasks.sources.readers import LARGEST_FILE
+
     if path.suffix.lower() == ".jsonl":
-        return minimal_pair_prompts(model, read_blimp_jsonl(path))
+        return tasks.minimal_pair_prompts(model, tasks.read_blimp_jsonl(path))
     with path.open("rb") as file:
         start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start.startswith((b"{", b"[")):
-        return read_eap_ig_csv(path, model)
+        return tasks.read_eap_ig_csv(path, model)
     data = read_json(path, max_bytes=LARGEST_FILE)
     if isinstance(data, list):
-        return fact_pairs(model, read_rome_json(path))
+        return tasks.fact_pairs(model, tasks.read_rome_json(path))
     if isinstance(data, dict) and "samples" in data and "prompts" not in data:
-        return fact_pairs(model, read_lre_json(path))
-    return read_autocircuit_json(path, model)
+        return tasks.fact_pairs(model, tasks.read_lre_json(path))
+    return tasks.read_autocircuit_json(path, model)
 
 
 def check_metric(name: str) -> None:
@@ -124,12 +177,14 @@ def check_metric(name: str) -> None:
         raise CircuitsError(f"unknown metric {name!r}: there are {', '.join(METRICS)}")
 
 
-def metric_of(name: str, model: Model, pairs: PromptPairs) -> Metric:
+def metric_of(name: str, model: "circuits.Model", pairs: "circuits.PromptPairs") -> "circuits.tasks.metrics.Metric":
     """The metric of that name; `kl` is the divergence from the model's own answer on the clean prompts."""
+    from circuits.tasks import metrics
+
     check_metric(name)
     if name != "kl":
         return getattr(metrics, name)
-    reference = answer_logits(model.run(pairs.clean, keep="logits"), pairs).detach()
+    reference = metrics.answer_logits(model.run(pairs.clean, keep="logits"), pairs).detach()
     return metrics.kl_divergence(reference)
 
 
@@ -138,7 +193,7 @@ def names_of(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def positions_of(text: str | None) -> Positions:
+def positions_of(text: str | None) -> "str | list[int | str] | None":
     """`each`, or names and columns separated by commas; None = every position together."""
     names = [] if text is None else names_of(text)
     if not names:

@@ -35,7 +35,7 @@ def treebank(tmp_path: Path) -> Path:
 
 def test_help_teaches_by_example(command: Command) -> None:
     answer = command("attention", "--help")
-    assert answer.status == 0 and "Examples:" in answer.out and "--labels en_ewt-ud-dev.conllu" in answer.out
+    assert answer.status == 0 and "Examples:" in answer.out and "circuits attention labels en_ewt-ud-dev.conllu" in answer.out
 
 
 def test_it_runs_at_once_and_shows_both_sides(command: Command, tmp_path: Path) -> None:
@@ -73,13 +73,13 @@ def test_files_and_json_say_the_same_and_heads_are_drawn(command: Command, tmp_p
     assert shown == {name: value for name, value in found.items() if name != "files"}
     report = command("attention", "--open", tmp_path / "attention.json").out
     assert report.startswith("Attention of mini: The capital of Austria is\n\nanswer: ·Rome, ")
-    for given in (["--limit", 3], ["--position", 0], ["--no-bos"], ["--labels", "x.conllu"], ["--device", "cpu"]):
+    for given in (["--position", 0], ["--no-bos"], ["--prompt", "Hi"], ["--device", "cpu"]):
         said = given[0].replace("--no-", "--")
         check_one_line(command("attention", "--open", tmp_path / "attention.json", *given), "computes nothing", said)
 
 
 def test_labels_and_the_probe(command: Command, treebank: Path, tmp_path: Path) -> None:
-    answer = command("attention", "--labels", treebank, "--min-count", 5, "--out", tmp_path / "out")
+    answer = command("attention", "labels", treebank, "--min-count", 5, "--out", tmp_path / "out")
     assert answer.status == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == LABELS
     labels = HeadLabels.load(tmp_path / "out" / "labels.json")
@@ -88,10 +88,16 @@ def test_labels_and_the_probe(command: Command, treebank: Path, tmp_path: Path) 
     assert "0 pairs of head and relation beat position alone" in answer.out and "nsubj at its dependent" in answer.out
     probe = AttentionProbe.load(tmp_path / "out" / "probe.json")
     assert f"{probe.scores['probe']['all'][0]:.1%}" in answer.out
-    again = command("attention", "--labels", treebank, "--relations", "det", "--min-count", 5, "--out", tmp_path, "--json")
+    again = command("attention", "labels", treebank, "--relations", "det", "--min-count", 5, "--out", tmp_path, "--json")
     found = json.loads(again.out)
     assert [row["relation"] for row in found["best"]] == ["det"] and found["sentences"] == 12
     assert found["probe"]["uas"]["offset"]["all"]["share"] == probe.scores["offset"]["all"][0]
+    shown = command("attention", "labels", "--open", tmp_path / "out" / "labels.json", "--out", tmp_path / "again")
+    assert "12 sentences\n" in shown.out and shown.out.count("\n") == answer.out.count("\n") - 6, "no files of JSON, no steps"
+    assert {path.name for path in (tmp_path / "again").iterdir()} == {"labels.csv", "labels.png", "probe.csv"}
+    (tmp_path / "out" / "probe.json").unlink()
+    alone = json.loads(command("attention", "labels", "--open", tmp_path / "out" / "labels.json", "--json").out)
+    assert alone["probe"] is None and len(alone["best"]) == 4
 
 
 def test_a_checkpoint_with_random_weights(command: Command, tiny: Path, tmp_path: Path) -> None:
@@ -108,9 +114,12 @@ def test_a_checkpoint_with_random_weights(command: Command, tiny: Path, tmp_path
         (("Hi", "--heads", "m1"), "m1 has no attention pattern"),
         (("Hi", "--heads", "a9.h0"), "a9.h0"),
         (("Hi", "--replace", "zero"), "--replace is 'zero'"),
-        (("Hi", "--limit", 5), "--limit does not go here"),
-        (("Hi", "--labels", "x.conllu"), "PROMPT does not go here"),
-        (("--labels", "missing.conllu"), "missing.conllu: cannot be read"),
+        (("Hi", "--limit", 5), "No such option: --limit"),
+        (("Hi", "--prompt", "there"), "PROMPT and --prompt"),
+        (("labels",), "name a file of sentences"),
+        (("labels", "missing.conllu"), "missing.conllu: cannot be read"),
+        (("labels", "missing.conllu", "Hi"), "unexpected extra argument"),
+        (("labels", "--open", "missing.json"), "missing.json"),
         (("--model", "no/such"), "no/such"),
         (("--memory", 1, "word " * 120), "MiB"),
     ],
@@ -127,5 +136,5 @@ def test_mistakes_end_in_one_line_and_no_files(
 def test_a_file_that_is_no_treebank(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "text.conllu"
     path.write_text("Once upon a time\n")
-    check_one_line(command("attention", "--labels", path, "--out", tmp_path / "out"), "line 1: 1 columns between tabs")
+    check_one_line(command("attention", "labels", path, "--out", tmp_path / "out"), "line 1: 1 columns between tabs")
     assert not (tmp_path / "out").exists()

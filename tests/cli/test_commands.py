@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from circuits.cli.circuit_report import INDUCTION_FILES
-from circuits.cli.output import default_directory, staged
+from circuits.cli.commands.induction import FILES as INDUCTION_FILES
+from circuits.cli.output import staged
 from circuits.cli.progress import ProgressBars
+from circuits.cli.settings import Setting
 from circuits.errors import FileFormatError
 from circuits.graph import Circuit
 from tests import HANGS
@@ -72,8 +73,8 @@ def test_head_scores_as_a_table_and_as_json(command: Command, tiny: Path) -> Non
     values = [head["copying"] for head in listed["heads"]]
     assert len(values) == 3 and values == sorted(values, reverse=True)
     lines = command("heads", "--model", tiny, "--sort", "copying", "--top", 3).out.splitlines()
-    assert len(lines) == 5
-    assert [line.split()[0] for line in lines[2:]] == [head["name"] for head in listed["heads"]]
+    assert len(lines) == 6
+    assert [line.split()[0] for line in lines[3:]] == [head["name"] for head in listed["heads"]]
 
 
 def test_head_scores_as_files(command: Command, tiny: Path, tmp_path: Path) -> None:
@@ -171,7 +172,7 @@ def test_a_circuit_of_another_program_can_be_exported(command: Command, saved: P
     [("mini", "mini"), ("EleutherAI/pythia-70m", "pythia-70m"), ("a/b c/", "b-c"), ("..", "model")],
 )
 def test_the_default_folder_is_named_after_the_model(model: str, last: str) -> None:
-    assert default_directory(model) == Path("out") / f"induction-{last}"
+    assert Setting(job="induction", model=model).folder == Path("out") / f"induction-{last}"
 
 
 def test_staged_files_appear_together_or_not_at_all(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 import circuits
 from circuits.attribution import EdgeScores
 from circuits.cli import app
-from circuits.cli.commands.discover import FILES, _known
+from circuits.cli.commands.discover import FILES
+from circuits.cli.reports.discover import _known
 from circuits.graph import Circuit, Graph
 from circuits.search.discover import discover
 from circuits.search.judging.curves import Curve

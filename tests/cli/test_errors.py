@@ -132,12 +132,12 @@ def test_a_real_process_says_the_same(process: Command, tmp_path: Path) -> None:
 
 
 def test_an_interrupt_ends_with_130(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Path) -> None:
-    import circuits.cli.commands.induction as module
+    import circuits
 
     def interrupt(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "find_induction_circuit", interrupt)
+    monkeypatch.setattr(circuits, "find_induction_circuit", interrupt)
     answer = command("induction", "--model", tiny, "--out", tmp_path / "out")
     assert answer.status == errors.INTERRUPTED == 130
     assert answer.err.splitlines()[-1] == "Error: interrupted; nothing was written"
@@ -169,11 +169,11 @@ def test_a_fault_of_the_program_is_not_hidden(error: Exception) -> None:
 
 
 def test_an_aborted_question_is_one_line(monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
-    import circuits.cli.commands.models as module
+    from circuits.cli.settings import Setting
 
     def end(*args: object, **options: object) -> None:
         raise EOFError
 
-    monkeypatch.setattr(module, "run", end)
+    monkeypatch.setattr(Setting, "answer", end)
     answer = command("models")
     assert answer.status == 1 and answer.err.strip() == "Error: aborted"

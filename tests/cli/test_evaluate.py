@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import circuits
-from circuits.cli.asked import standing
 from circuits.cli.commands.evaluate import FILES
+from circuits.cli.reports.verdict import standing
 from circuits.graph import Circuit, Graph
 from circuits.models import Model
 from circuits.search.judging.evaluate import evaluate

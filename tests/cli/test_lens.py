@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from circuits.cli.commands.lens import _grid
+from circuits.cli.reports.lens import _grid
 from circuits.lenses import Lens, LensComparison, TunedLens, logit_lens
 from circuits.models import load_model
 from tests.cli.conftest import Command
@@ -27,7 +27,7 @@ def book(tmp_path: Path) -> Path:
 
 def test_help_teaches_by_example(command: Command) -> None:
     answer = command("lens", "--help")
-    assert answer.status == 0 and "Examples:" in answer.out and "--train-tuned" in answer.out
+    assert answer.status == 0 and "Examples:" in answer.out and "circuits lens train" in answer.out
 
 
 def test_it_runs_at_once(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +50,7 @@ def test_the_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     lens = logit_lens(load_model("mini"), ", and ".join(f"the capital of {land} is" for land in LANDS), sites="residual")
     for columns in (40, 80, 160):
         monkeypatch.setenv("COLUMNS", str(columns))
-        lines = _grid(lens, lens.columns()).splitlines()
+        lines = _grid(lens, lens.columns()).text().splitlines()
         assert columns - 25 <= max(map(len, lines)) <= columns and "of 47 tokens" in lines[-1]
         assert lines[0].endswith("·is"), "the last tokens are shown"
 
@@ -80,15 +80,9 @@ def test_files_and_json_say_the_same(command: Command, tmp_path: Path) -> None:
     shown = json.loads(command("lens", "--open", tmp_path / "lens.json", "--json").out)
     assert shown.pop("files") == {name: path for name, path in whole.pop("files").items() if name != "lens.json"}
     assert shown == whole
-    for given in (["PROMPT"], ["--top", 5], ["--answer", " Rome"], ["--no-bos"], ["--seed", 0], ["--model", "mini"]):
+    for given in (["PROMPT"], ["--top", 5], ["--answer", " Rome"], ["--no-bos"], ["--prompt", "Hi"], ["--model", "mini"]):
         said = given[0].replace("--no-", "--")
         check_one_line(command("lens", "--open", tmp_path / "lens.json", *given), "computes nothing", said)
-
-
-@pytest.mark.parametrize("given", [["--steps", "200"], ["--seed", "0"]])
-def test_options_of_a_training_that_is_not_asked_for_are_refused(command: Command, tmp_path: Path, given: list[str]) -> None:
-    check_one_line(command("lens", *given, "--out", tmp_path / "out"), given[0], "only --train-tuned takes it")
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_result_that_is_opened_again_leaves_others_alone(command: Command, tmp_path: Path) -> None:
@@ -107,15 +101,15 @@ def test_bos_can_be_left_out(command: Command, tmp_path: Path) -> None:
 def test_a_training_that_is_interrupted_says_where_it_stands(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, book: Path
 ) -> None:
-    import circuits.cli.commands.lens as module
+    import circuits
 
     def interrupt(*args: object, path: Path, **options: object) -> None:
         path.write_bytes(b"so far")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "train_tuned_lens", interrupt)
+    monkeypatch.setattr(circuits, "train_tuned_lens", interrupt)
     file = tmp_path / "tuned.safetensors"
-    answer = command("lens", "--train-tuned", file, "--text", book, "--out", tmp_path / "out")
+    answer = command("lens", "train", file, "--text", book, "--out", tmp_path / "out")
     assert answer.status == 130 and not (tmp_path / "out").exists()
     said = answer.err.splitlines()[-1]
     assert said == f"Error: interrupted; {file} holds the training so far, the same command goes on"
@@ -123,7 +117,7 @@ def test_a_training_that_is_interrupted_says_where_it_stands(
 
 def test_a_tuned_lens_is_trained_compared_and_used(command: Command, tmp_path: Path, book: Path) -> None:
     file = tmp_path / "tuned" / "tuned.safetensors"
-    asked = ("lens", "--train-tuned", file, "--text", book, "--steps", 2, "--out", tmp_path / "out")
+    asked = ("lens", "train", file, "--text", book, "--steps", 2, "--out", tmp_path / "out")
     first = command(*asked)
     assert first.status == 0 and first.out.startswith("Tuned lens of mini")
     for words in ("bits a token on 2 held-out prompts", "logit lens", "gain", "comparison.png", "--tuned"):
@@ -155,13 +149,10 @@ def test_a_model_with_random_weights(command: Command, tmp_path: Path, tiny: Pat
         (["--nodes", "a9.h0"], ["a9.h0"]),
         (["--nodes", "wisdom"], ["'wisdom'"]),
         (["--nodes", ","], ["--nodes"]),
-        (["--train-tuned", "x.safetensors"], ["--train-tuned and --text"]),
-        (["--text", "x.txt"], ["--train-tuned and --text"]),
-        (["--train-tuned", "x.txt", "--text", "x.txt"], ["x.txt", ".safetensors"]),
-        (["--train-tuned", "x.safetensors", "--text", "nowhere.txt"], ["nowhere.txt", "No such file"]),
+        (["Hi", "--prompt", "there"], ["PROMPT and --prompt"]),
+        (["--text", "x.txt"], ["No such option: --text"]),
         (["--tuned", "x.safetensors", "--sublayers"], ["--sublayers", "leave out one"]),
         (["--tuned", "nowhere.safetensors"], ["nowhere.safetensors", "No such file"]),
-        (["--tuned", "a.safetensors", "--train-tuned", "b.safetensors", "--text", "c"], ["--tuned and --train-tuned"]),
         (["a " * 200], ["longer than the 128"]),
         (["--model", "./nowhere"], ["./nowhere"]),
         (["--device", "abacus"], ["abacus"]),
@@ -170,3 +161,22 @@ def test_a_model_with_random_weights(command: Command, tmp_path: Path, tiny: Pat
 def test_what_cannot_be_done_is_one_line(command: Command, tmp_path: Path, arguments: list[str], words: list[str]) -> None:
     check_one_line(command("lens", "--out", tmp_path / "out", *arguments), *words)
     assert not (tmp_path / "out").exists(), "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["x.safetensors"], ["Missing option '--text'", "circuits lens train --help"]),
+        ([], ["Missing argument 'FILE'"]),
+        (["x.txt", "--text", "x.txt"], ["x.txt", ".safetensors"]),
+        (["x.safetensors", "--text", "nowhere.txt"], ["nowhere.txt", "No such file"]),
+        (["x.safetensors", " ", "--text", "x.txt"], ["the prompt is empty"]),
+        (["x.safetensors", "--tuned", "y.safetensors", "--text", "x.txt"], ["No such option: --tuned"]),
+    ],
+)
+def test_a_training_that_cannot_be_is_one_line(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_one_line(command("lens", "train", *arguments), *words)
+    assert not list(tmp_path.iterdir()), "nothing is left behind"

@@ -124,7 +124,7 @@ def test_a_saved_result_is_shown_again(command: Command, tmp_path: Path, rome: P
     assert again.status == 0 and again.out == first.out
     assert {file: (tmp_path / "out" / file).read_bytes() for file in drawn} == drawn
     elsewhere = command("trace", "--open", tmp_path / "out" / name, "--out", tmp_path / "copy", "--json")
-    assert json.loads(elsewhere.out)["model"] == "mini"
+    assert json.loads(elsewhere.out)["model"] == "mini" and name not in json.loads(elsewhere.out)["files"]
     assert (tmp_path / "copy" / picture).read_bytes() == drawn[picture]
 
 

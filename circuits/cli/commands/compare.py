@@ -1,114 +1,54 @@
 """`circuits compare`: what two circuits share, and where they differ."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import pandas as pd
 import typer
 
-from circuits.cli.output import staged
-from circuits.cli.text import filled, one_line, print_json, table
+import circuits
+from circuits.cli.app import app
+from circuits.cli.options import AsJson
+from circuits.cli.settings import Setting
 from circuits.errors import GraphError
-from circuits.graph import Circuit
-from circuits.search.judging.compare import Comparison, compare, supporting_sign
 
-_MOST_ROWS, _MOST_NAMES = 20, 24
-_TURNED = (
-    "In A and B the sign of a score says opposite things (after attribution negative = the edge supports the metric, after "
-    "other methods positive): B's signs are turned here."
-)
+FILES = {"compare.csv": "every edge and node, and where it is"}
+"""What `circuits compare` writes where it is given a folder, and what for."""
 
 
-def run(first: Path, second: Path, *, out: Path | None, as_json: bool) -> None:
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A circuit: .json or .mib.json.", show_default=False)],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another one of the same graph.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Folder for compare.csv.", show_default="no file")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two circuits edge by edge and node by node.
+
+    \b
+    Examples:
+      circuits compare out/discover-mini/circuit.json circuit.mib.json
+      circuits compare mine.json theirs.mib.json --out out/compare --json
+    """
+    run(a, b, Setting(job="compare", out=out, as_json=as_json))
+
+
+def run(first: Path, second: Path, setting: Setting) -> None:
     """Compare, write the table where a folder is given, print the report."""
-    a, b = Circuit.load(first), Circuit.load(second)
+    import pandas as pd
+
+    from circuits.cli.output import staged
+    from circuits.cli.reports.compare import comparison_report, rows_of, turned
+    from circuits.search.judging.compare import supporting_sign
+
+    a, b = circuits.Circuit.load(first), circuits.Circuit.load(second)
     if a.graph != b.graph:
         shapes = [one.graph.describe().splitlines()[0] for one in (a, b)]
         raise GraphError(f"circuits of different graphs cannot be compared: {first} ({shapes[0]}) and {second} ({shapes[1]})")
     signs = supporting_sign(a) * supporting_sign(b)
-    found = compare(a, b)
-    b = _turned(b) if signs < 0 else b
-    rows = _rows(found, a, b)
-    if out is not None:
-        with staged(out) as staging:
+    found = circuits.compare(a, b)
+    rows = rows_of(found, a, turned(b) if signs < 0 else b)
+    if setting.out is not None:
+        with staged(setting.out) as staging:
             pd.DataFrame(rows).to_csv(staging / "compare.csv", index=False)
-    if as_json:
-        print_json({**_about(found, first, second), "turned": signs < 0, "rows": rows, "files": _files(out)})
-    else:
-        typer.echo(_report(found, rows, first, second, out, turned=signs < 0))
-
-
-def _turned(circuit: Circuit) -> Circuit:
-    """The same edges with the signs of their scores turned."""
-    return Circuit(
-        circuit.graph, {edge: None if score is None else -score for edge, score in circuit.edges.items()}, circuit.nodes
-    )
-
-
-def _rows(found: Comparison, a: Circuit, b: Circuit) -> list[dict[str, Any]]:
-    """The library's table with both scores: edges first, those that are strong in either circuit on top."""
-    rows = found.to_dataframe().to_dict("records")
-    largest = [max((abs(score) for score in one.edges.values() if score is not None), default=0.0) or 1.0 for one in (a, b)]
-    for row in rows:
-        sides = [one.edges if row["kind"] == "edge" else one.nodes for one in (a, b)]
-        row["score_first"], row["score_second"] = (side.get(_key(a, row)) for side in sides)  # type: ignore[arg-type]
-
-    def strength(row: dict[str, Any]) -> float:
-        scores = (row["score_first"], row["score_second"])
-        return max(abs(score or 0.0) / most for score, most in zip(scores, largest, strict=True))
-
-    return sorted(rows, key=lambda row: (row["kind"] != "edge", -strength(row)))
-
-
-def _key(circuit: Circuit, row: dict[str, Any]) -> Any:
-    return circuit.graph.edge(row["name"]) if row["kind"] == "edge" else circuit.graph.node(row["name"])
-
-
-def _about(found: Comparison, first: Path, second: Path) -> dict[str, Any]:
-    edges = {"both": found.shared_edges, "first": found.only_first, "second": found.only_second}
-    nodes = {"both": found.shared_nodes, "first": found.nodes_only_first, "second": found.nodes_only_second}
-    return {
-        "first": str(first),
-        "second": str(second),
-        "summary": found.summary,
-        "edges": {where: len(there) for where, there in edges.items()},
-        "nodes": {where: len(there) for where, there in nodes.items()},
-        "edge_overlap": found.edge_overlap,
-        "node_overlap": found.node_overlap,
-        "rank_correlation": found.rank_correlation,
-        "opposite": [str(edge) for edge in found.opposite],
-    }
-
-
-def _files(out: Path | None) -> dict[str, str]:
-    return {} if out is None else {"compare.csv": str(out / "compare.csv")}
-
-
-def _report(
-    found: Comparison, rows: Sequence[dict[str, Any]], first: Path, second: Path, out: Path | None, *, turned: bool
-) -> str:
-    where = {"both": "both", "first": "A only", "second": "B only"}
-    edges = [row for row in rows if row["kind"] == "edge"]
-    cells = [
-        (row["name"], where[row["where"]], _score(row["score_first"]), _score(row["score_second"]))
-        for row in edges[:_MOST_ROWS]
-    ]
-    parts = [f"A: {one_line(first)}\nB: {one_line(second)}", filled(found.summary)]
-    parts += [filled(_TURNED)] if turned else []
-    hint = " (--out writes all)" if out is None else ""
-    more = f"\n... and {len(edges) - _MOST_ROWS:,} more{hint}" if len(edges) > _MOST_ROWS else ""
-    parts += [table(("strongest edges", "in", "score in A", "score in B"), cells, indent=0) + more] if cells else []
-    nodes = {"both": found.shared_nodes, "A only": found.nodes_only_first, "B only": found.nodes_only_second}
-    parts.append("\n".join(f"nodes in {name}: {_names([str(node) for node in there])}" for name, there in nodes.items()))
-    parts += [f"Files in {one_line(out)}\n  compare.csv   every edge and node, and where it is"] if out is not None else []
-    return "\n\n".join(parts)
-
-
-def _score(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.4g}"
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
-    return (", ".join(names[:_MOST_NAMES]) or "none") + more
+    files = FILES if setting.out is not None else {}
+    setting.answer(comparison_report(found, rows, (first, second), files, signs=signs))

@@ -1,60 +1,85 @@
 """`circuits heads`: scores of every head."""
 
 from pathlib import Path
+from typing import Annotated
 
-import torch
 import typer
 
-from circuits.cli.loading import load
-from circuits.cli.output import staged
-from circuits.cli.progress import ProgressBars
-from circuits.cli.text import one_line, print_json, table
+import circuits
+from circuits.cli.app import app
+from circuits.cli.options import AsJson, Device, Dtype, ModelName, Seed
+from circuits.cli.report import Report, Table, records
+from circuits.cli.settings import Setting
+from circuits.cli.text import one_line
 from circuits.errors import CircuitsError, FileFormatError, PromptError
-from circuits.heads import HeadScores, score_heads
-from circuits.heads.scores import SCORES
-from circuits.models import Model, TokenBatch
-from circuits.plots import head_scores_figure
 
 _WIDTH, _PROMPTS = 128, 16
 """Tokens of a text's prompts, and how many of these are read."""
 
 
-def run(
-    *,
-    model: str,
-    text: Path | None,
-    sort: str,
-    top: int,
-    out: Path | None,
-    seed: int,
-    device: str,
-    dtype: str,
-    as_json: bool,
+@app.command()
+def heads(
+    model: ModelName = "mini",
+    text: Annotated[
+        Path | None,
+        typer.Option(help="A text file to measure previous_token and first_token on (default: random tokens)."),
+    ] = None,
+    sort: Annotated[str, typer.Option(help="Score to sort by.")] = "prefix_matching",
+    top: Annotated[int, typer.Option(min=1, help="Heads to print.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="Also write every head's scores to a .csv or .png file.")] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
 ) -> None:
+    """Score every attention head of a model.
+
+    prefix_matching: attention to what followed earlier copies of the current token. copying: the share of what the head
+    raises that falls on tokens it attends to, from -1 to 1; a head that copies nothing scores about -0.92.
+    previous_token, duplicate_token, first_token: attention to the token before, to earlier copies of the current token,
+    to the prompt's first token.
+
+    \b
+    Examples:
+      circuits heads
+      circuits heads --model gpt2 --sort copying --top 20
+      circuits heads --text book.txt --out scores.csv
+    """
+    setting = Setting(job="heads", model=model, device=device, dtype=dtype, out=out, as_json=as_json)
+    run(setting, text=text, sort=sort, top=top, seed=seed)
+
+
+def run(setting: Setting, *, text: Path | None, sort: str, top: int, seed: int) -> None:
     """Score the heads, write them where asked, print the best."""
+    from circuits.cli.progress import ProgressBars
+    from circuits.heads.scores import SCORES
+
+    out = setting.out
     if sort not in SCORES:
         raise CircuitsError(f"no score {sort!r} to sort by: there are {', '.join(SCORES)}")
     if out is not None and out.suffix.lower() not in (".csv", ".png"):
         raise FileFormatError(f"{out}: unknown kind of file; expected a name that ends in .csv or .png")
     words = None if text is None else _read(text)
     with ProgressBars() as progress:
-        progress("loading the model", 0, 1)
-        loaded = load(model, device=device, dtype=dtype)
-        progress("loading the model", 1, 1)
+        loaded = setting.load(progress)
         progress("scoring heads", 0, 1)
-        scores = score_heads(loaded, seed=seed, text=None if words is None else _prompts(loaded, words))
+        scores = circuits.score_heads(loaded, seed=seed, text=None if words is None else _prompts(loaded, words))
         progress("scoring heads", 1, 1)
     if out is not None:
         _write(scores, out)
-    rows = scores.to_dataframe().sort_values(sort, ascending=False, kind="stable").head(top)
-    records = [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
-    if as_json:
-        where = None if out is None else str(out)
-        print_json({"model": loaded.name, "sort": sort, "seed": seed, "file": where, "heads": records})
-        return
-    header = ("head", *(name.replace("_", " ") for name in SCORES))
-    typer.echo(f"{one_line(loaded.name)}: {len(records)} of {loaded.n_layers * loaded.n_heads} heads by {sort}")
-    typer.echo(table(header, [(row["name"], *(f"{row[name]:.2f}" for name in SCORES)) for row in records]))
+    best = records(scores.to_dataframe().sort_values(sort, ascending=False, kind="stable").head(top))
+    file = None if out is None else str(out)
+    report = Report(
+        heading=f"{one_line(loaded.name)}: {len(best)} of {loaded.n_layers * loaded.n_heads} heads by {sort}",
+        parts=[
+            Table(
+                ("head", *(name.replace("_", " ") for name in SCORES)),
+                [(row["name"], *(f"{row[name]:.2f}" for name in SCORES)) for row in best],
+            )
+        ],
+        data={"model": loaded.name, "sort": sort, "seed": seed, "file": file, "heads": best},
+    )
+    setting.answer(report)
     if out is not None:
         typer.echo(f"wrote {one_line(out)}", err=True)
 
@@ -66,8 +91,12 @@ def _read(path: Path) -> str:
         raise PromptError(f"{path}: no UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
-def _prompts(model: Model, text: str) -> TokenBatch:
+def _prompts(model: "circuits.Model", text: str) -> "circuits.models.TokenBatch":
     """The beginning of a text, cut into two prompts or more of equal length, each after BOS where the model has one."""
+    import torch
+
+    from circuits.models import TokenBatch
+
     ids = model.to_tokens(text, prepend_bos=False).ids[0].tolist()
     if len(ids) < 4:
         raise PromptError(f"a text of {len(ids)} tokens is too short to measure attention on: give a longer one")
@@ -77,9 +106,11 @@ def _prompts(model: Model, text: str) -> TokenBatch:
     return TokenBatch.unpadded(torch.tensor(rows)).to(model.device)
 
 
-def _write(scores: HeadScores, out: Path) -> None:
+def _write(scores: "circuits.heads.HeadScores", out: Path) -> None:
+    from circuits.cli.output import save_figure, staged
+
     with staged(out.parent) as staging:
         if out.suffix.lower() == ".csv":
             scores.to_dataframe().to_csv(staging / out.name, index=False)
         else:
-            head_scores_figure(scores).savefig(staging / out.name, dpi=150)
+            save_figure(scores.plot(), staging / out.name)

@@ -1,81 +1,78 @@
-"""`circuits induction`: the search, its files and its report."""
+"""`circuits induction`: the search for induction heads and the heads that feed them."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import typer
-from matplotlib.figure import Figure
 
-from circuits.cli.circuit_report import INDUCTION_FILES, contents, induction_report
-from circuits.cli.loading import load
-from circuits.cli.output import default_directory, staged
-from circuits.cli.progress import ProgressBars
-from circuits.cli.text import print_json
-from circuits.errors import GraphError
-from circuits.files.plain import thaw
-from circuits.graph import Circuit, Node
-from circuits.heads import HeadScores, score_heads
-from circuits.models import Model
-from circuits.plots import circuit_figure, head_scores_figure, patterns_figure
-from circuits.search import find_induction_circuit
-from circuits.tasks import repeated_tokens
+import circuits
+from circuits.cli.app import app
+from circuits.cli.options import AsJson, Device, Dtype, ModelName, Seed, folder
+from circuits.cli.report import written
+from circuits.cli.settings import Setting
 
-_DOTS_PER_INCH = 150
-_MOST_PATTERNS = 24
-_SHOWN_SEGMENT = 10
-"""Tokens in the segment whose patterns are drawn: few enough to read."""
+FILES = {
+    "circuit.json": "the circuit with all its evidence; circuits.Circuit.load reads it",
+    "circuit.mib.json": "the same nodes and edges for MIB and EAP-IG",
+    "circuit.graphml": "for Gephi, yEd, Cytoscape, networkx",
+    "circuit.dot": "for Graphviz: dot -Tsvg",
+    "head_scores.csv": "every head's scores",
+    "heads.png": "every head's scores, as heatmaps",
+    "patterns.png": "where the found heads look on a repeated sequence",
+    "circuit.png": "the circuit, drawn by layer",
+}
+"""What `circuits induction` writes, and what for."""
 
 
-def run(*, model: str, out: Path | None, sequences: int, seed: int, device: str, dtype: str, as_json: bool) -> None:
+@app.command()
+def induction(
+    model: ModelName = "mini",
+    out: Annotated[Path | None, folder("induction")] = None,
+    sequences: Annotated[int, typer.Option(min=2, max=100_000, help="Random sequences that effects are measured on.")] = 32,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Find a model's induction heads and the heads that feed them.
+
+    Induction heads continue a repeated text: at the second A of A B C A they attend to B and predict it. They need
+    previous-token heads that tell B's position what stood before it. This command finds both kinds, measures by ablation on
+    repeated random tokens that they matter, and writes the circuit as files and pictures.
+
+    \b
+    Examples:
+      circuits induction
+      circuits induction --model gpt2 --sequences 64
+      circuits induction --model path/to/checkpoint --out results --json
+    """
+    run(Setting(job="induction", model=model, device=device, dtype=dtype, out=out, as_json=as_json), sequences, seed)
+
+
+def run(setting: Setting, sequences: int, seed: int) -> None:
     """Find the circuit, write the files, print the report."""
-    folder = default_directory(model) if out is None else out
-    with staged(folder) as staging, ProgressBars() as progress:
-        progress("loading the model", 0, 1)
-        loaded = load(model, device=device, dtype=dtype)
-        progress("loading the model", 1, 1)
-        circuit = find_induction_circuit(loaded, sequences=sequences, seed=seed, progress=progress)
+    from circuits.cli.reports.induction import induction_report
+
+    with setting.work(replacing=list(FILES)) as (staging, progress):
+        model = setting.load(progress)
+        circuit = circuits.find_induction_circuit(model, sequences=sequences, seed=seed, progress=progress)
         progress("writing files", 0, 1)
-        files = _write(loaded, circuit, staging, seed)
+        _write(model, circuit, staging, seed)
         progress("writing files", 1, 1)
-    metadata: Any = thaw(circuit.metadata)
-    found = {**metadata, **contents(circuit)}
-    if as_json:
-        print_json({**found, "files": {name: str(folder / name) for name in files}})
-    else:
-        typer.echo(induction_report(found, folder, files))
+        files = written(staging, FILES)
+    setting.answer(induction_report(circuit, files, setting))
 
 
-def _write(model: Model, circuit: Circuit, folder: Path, seed: int) -> list[str]:
-    """Write every file of `INDUCTION_FILES`; returns their names."""
+def _write(model: "circuits.Model", circuit: "circuits.Circuit", staging: Path, seed: int) -> None:
+    """Write every file of `FILES`."""
+    from circuits.cli.output import save_figure
+    from circuits.cli.reports.circuit import draw
+    from circuits.cli.reports.induction import draw_patterns
+
     for name in ("circuit.json", "circuit.mib.json", "circuit.graphml", "circuit.dot"):
-        circuit.save(folder / name)
-    scores = score_heads(model, seed=seed)
-    scores.to_dataframe().to_csv(folder / "head_scores.csv", index=False)
-    _save(head_scores_figure(scores), folder / "heads.png")
-    _save(_patterns(model, circuit, scores, seed), folder / "patterns.png")
-    try:
-        _save(circuit_figure(circuit), folder / "circuit.png")
-    except GraphError as error:  # too large to be read: the files for graph viewers hold it all the same
-        typer.echo(f"no circuit.png: {error}", err=True)
-    return [name for name in INDUCTION_FILES if (folder / name).is_file()]
-
-
-def _patterns(model: Model, circuit: Circuit, scores: HeadScores, seed: int) -> Figure:
-    """Patterns of the found heads on one repeated sequence; where none was found, of the nearest candidates."""
-    roles = {str(node): role for node, role in circuit.roles.items()}
-    heads: list[Node] = [node for node in circuit.nodes if node.kind == "head"]
-    title = f"Where the heads of {model.name}'s induction circuit look"
-    if not heads:
-        heads = [head for head, _ in scores.top("prefix_matching", 4)]
-        title = f"No induction circuit in {model.name}: the heads with most prefix matching"
-    tokens, length = repeated_tokens(model, count=1, length=_SHOWN_SEGMENT, copies=2, seed=seed)
-    run = model.run(tokens)
-    start = tokens.ids.shape[1] - 2 * length
-    labels = model.to_token_strings(tokens.ids[0])
-    copies = [place for place in (start, start + length) if place > 0]
-    shown = sorted(heads[:_MOST_PATTERNS])
-    return patterns_figure(run, shown, labels, roles=roles, copies=copies, title=title)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=_DOTS_PER_INCH)
+        circuit.save(staging / name)
+    scores = circuits.score_heads(model, seed=seed)
+    scores.to_dataframe().to_csv(staging / "head_scores.csv", index=False)
+    save_figure(scores.plot(), staging / "heads.png")
+    draw_patterns(model, circuit, scores, seed, staging / "patterns.png")
+    draw(circuit, staging / "circuit.png")

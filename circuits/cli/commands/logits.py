@@ -1,23 +1,35 @@
-"""`circuits logits`: direct logit attribution, its files and its report."""
+"""`circuits logits`: direct logit attribution."""
 
 import dataclasses
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from circuits.cli.loading import load
-from circuits.cli.measured import naming_options, paired, save_figure
-from circuits.cli.output import default_directory, staged
-from circuits.cli.progress import ProgressBars
+import circuits
+from circuits.cli.app import app
+from circuits.cli.errors import Context, refuse_with_open
+from circuits.cli.options import (
+    AnySeed,
+    AsJson,
+    Clean,
+    Corrupt,
+    Count,
+    Device,
+    Dtype,
+    Memory,
+    ModelName,
+    Open,
+    PromptFile,
+    PromptOption,
+    Task,
+    folder,
+    prompt_of,
+)
 from circuits.cli.prompts import PromptOptions, require_text
-from circuits.cli.text import one_line, print_json, table
+from circuits.cli.report import written
+from circuits.cli.settings import Setting
 from circuits.errors import PromptError
-from circuits.lenses import DirectLogits, logits as take_apart
-from circuits.models import Model
-from circuits.plots import direct_logits_figure
 
 FILES = {
     "logits.json": "every prompt's numbers; circuits logits --open shows them again",
@@ -26,9 +38,79 @@ FILES = {
     "logits.png": "nodes by layer, the largest rows; with --positions also where heads take theirs from",
 }
 """What `circuits logits` writes, and what for; sources.csv with --positions alone."""
-_SIDES: dict[str, Literal["clean", "corrupt"]] = {"clean": "clean", "corrupt": "corrupt"}
-_HEADS, _SHARE = 4, 0.1
-"""Heads whose sources are printed, and the least share of a head at which a source is."""
+SIDES = ("clean", "corrupt")
+
+
+@app.command()
+def logits(
+    context: Context,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(metavar="PROMPT", help="A text; its last token's logits are taken apart.", show_default=False),
+    ] = None,
+    prompt_option: PromptOption = None,
+    answer: Annotated[
+        str | None,
+        typer.Option(help="The token whose logit is taken apart.", show_default="what the model says next"),
+    ] = None,
+    distractor: Annotated[
+        str | None, typer.Option(help="A token whose logit is taken off.", show_default="none, the answer's logit alone")
+    ] = None,
+    neurons: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="Split each MLP into its K strongest neurons and the rest.")
+    ] = None,
+    positions: Annotated[bool, typer.Option("--positions", help="Split each head by the tokens that it attends to.")] = False,
+    side: Annotated[
+        str, typer.Option(metavar="clean|corrupt", help="Of pairs: which prompts are read, always for the clean answer.")
+    ] = "clean",
+    task: Task = None,
+    prompts: PromptFile = None,
+    clean: Clean = None,
+    corrupt: Corrupt = None,
+    count: Count = None,
+    top: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 15,
+    out: Annotated[Path | None, folder("logits")] = None,
+    open_file: Open = None,
+    memory: Memory = 256,
+    seed: AnySeed = 0,
+    model: ModelName = "mini",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Take a logit apart: what each node writes to the answer.
+
+    Every node adds a vector to the residual stream, and the logit is read from their sum. This command says how much of the
+    answer's logit (less the distractor's, where there is one) each of them brings: positive speaks for the answer. The rows
+    sum to the logit exactly; what a node does through later nodes is not counted (circuits patch tells that).
+
+    \b
+    Examples:
+      circuits logits "The capital of France is"
+      circuits logits "The capital of France is" --neurons 5 --positions
+      circuits logits "The capital of France is" --distractor " Rome"
+      circuits logits --task induction --positions
+      circuits logits --model gpt2 --prompts ioi.csv --top 30
+      circuits logits --open out/logits-mini/logits.json
+    """
+    setting = Setting(job="logits", model=model, device=device, dtype=dtype, memory=memory, out=out, as_json=as_json)
+    if open_file is not None:
+        refuse_with_open(context, "top")
+        reopen(open_file, setting, top)
+        return
+    own = clean is not None or corrupt is not None
+    texts = {"clean": clean, "corrupt": corrupt, **({"answer": answer, "distractor": distractor} if own else {})}
+    question = Question(
+        prompt=prompt_of(prompt, prompt_option),
+        answer=None if own else answer,
+        distractor=None if own else distractor,
+        pairs=PromptOptions(task=task, prompts=prompts, **texts, count=count, seed=seed),
+        neurons=neurons,
+        positions=positions,
+        side=side,
+    )
+    question.check()
+    run(question, setting, top)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +127,7 @@ class Question:
 
     def check(self) -> None:
         """Raise PromptError where the options contradict each other; needs no model."""
-        if self.side not in _SIDES:
+        if self.side not in SIDES:
             raise PromptError(f"unknown side {self.side!r}: expected clean or corrupt")
         given = self.pairs.given()
         if self.prompt is not None:
@@ -59,12 +141,13 @@ class Question:
             )
         self.pairs.check()
 
-    def ask(self, model: Model, budget: int) -> DirectLogits:
+    def ask(self, model: "circuits.Model", budget: int) -> "circuits.DirectLogits":
         """Take the logits apart."""
-        split = {"neurons": self.neurons, "positions": self.positions, "budget": budget, "side": _SIDES[self.side]}
+        side: Any = self.side
+        split = {"neurons": self.neurons, "positions": self.positions, "budget": budget, "side": side}
         if self.prompt is None:
-            return take_apart(model, self.pairs.pairs(model), **split)
-        return take_apart(model, self.prompt, answers=self.answer, distractors=self.distractor, **split)
+            return circuits.logits(model, self.pairs.pairs(model), **split)
+        return circuits.logits(model, self.prompt, answers=self.answer, distractors=self.distractor, **split)
 
     def source(self) -> str:
         """Where the prompts come from, in words."""
@@ -78,106 +161,27 @@ class Question:
         return [self.prompt, *(word for name, text in parts.items() if text is not None for word in (name, text))]
 
 
-def run(
-    question: Question, *, model: str, device: str, dtype: str, out: Path | None, memory: int, top: int, as_json: bool
-) -> None:
+def run(question: Question, setting: Setting, top: int) -> None:
     """Take the logits apart, write the files, print the report."""
-    question.check()
-    folder = Path("out") / f"logits-{default_directory(model).name.removeprefix('induction-')}" if out is None else out
-    with staged(folder) as staging, ProgressBars() as progress, naming_options():
-        progress("loading the model", 0, 1)
-        loaded = load(model, device=device, dtype=dtype)
-        progress("loading the model", 1, 1)
+    from circuits.cli.reports.logits import logits_report, next_steps, write
+
+    with setting.work(replacing=["sources.csv"]) as (staging, progress):
+        model = setting.load(progress)
         progress("taking logits apart", 0, 1)
-        found = question.ask(loaded, memory * 2**20)
+        found = question.ask(model, setting.budget)
         progress("taking logits apart", 1, 1)
         found.save(staging / "logits.json")
-        files = ["logits.json", *_write(found, staging)]
-    if found.sources is None:  # that of an earlier run would be about something else
-        (folder / "sources.csv").unlink(missing_ok=True)
-    if as_json:
-        print_json(_contents(found, folder, files))
-        return
-    heading = f"{one_line(found.model)}: {_asked(found)}; {one_line(question.source())}"
-    typer.echo("\n\n".join([*_report(found, heading, folder, files, top), paired("Try next", _next(question, model, folder))]))
+        write(found, staging)
+        files = written(staging, FILES)
+    setting.answer(logits_report(found, files, top, source=question.source(), steps=next_steps(question, setting)))
 
 
-def reopen(file: Path, *, out: Path | None, top: int, as_json: bool) -> None:
-    """Print a saved result again, and write its tables and picture beside it, or into `out`."""
-    found, folder = DirectLogits.load(file), file.parent if out is None else out
-    with staged(folder) as staging:
-        files = _write(found, staging)
-    if as_json:
-        print_json(_contents(found, folder, files))
-    else:
-        typer.echo("\n\n".join(_report(found, f"{one_line(found.model)}: {_asked(found)}", folder, files, top)))
+def reopen(file: Path, setting: Setting, top: int) -> None:
+    """Print a saved result again, and write its tables and picture beside it, or into the folder asked for."""
+    from circuits.cli.reports.logits import logits_report, write
 
-
-def _write(found: DirectLogits, folder: Path) -> list[str]:
-    """Write tables and picture; returns their names."""
-    found.to_dataframe().to_csv(folder / "logits.csv", index=False)
-    if found.sources is not None:
-        found.sources_dataframe().to_csv(folder / "sources.csv", index=False)
-    save_figure(direct_logits_figure(found), folder / "logits.png")
-    return [name for name in FILES if name != "logits.json" and (folder / name).is_file()]
-
-
-def _contents(found: DirectLogits, folder: Path, files: Sequence[str]) -> dict[str, Any]:
-    single = len(found.total) == 1
-    rows = [
-        {"row": row, "mean": mean, "standard_error": None if single else error}
-        for row, mean, error in zip(found.rows, found.mean.tolist(), found.standard_error.tolist(), strict=True)
-    ]
-    about = {"model": found.model, "prompts": len(found.total), "answers": found.answers, "distractors": found.distractors}
-    sizes = {"total": float(found.total.mean()), "capped": found.capped}
-    return {**about, **sizes, "rows": rows, "files": {name: str(folder / name) for name in files}}
-
-
-def _asked(found: DirectLogits) -> str:
-    if len(found.total) > 1:
-        kind = "logit difference" if found.distractors else "logit of the answer"
-        return f"{kind}, mean over {len(found.total):,} prompts"
-    less = f" less that of {found.distractors[0]!r}" if found.distractors else ""
-    return one_line(f"logit of {found.answers[0]!r}{less}")
-
-
-def _report(found: DirectLogits, heading: str, folder: Path, files: Sequence[str], top: int) -> list[str]:
-    errors = dict(zip(found.rows, found.standard_error.tolist(), strict=True))
-    single = len(found.total) == 1
-    cells = [(row, f"{mean:+.3f}", *(() if single else (f"{errors[row]:.3f}",))) for row, mean in found.top(top)]
-    header = ("row", "logits", *(() if single else ("standard error",)))
-    if len(cells) < len(found.rows):
-        rest = float(found.mean.sum()) - sum(mean for _, mean in found.top(top))
-        cells.append((f"{len(found.rows) - len(cells):,} other rows", f"{rest:+.3f}", *(() if single else ("",))))
-    cells.append(("sum", f"{float(found.total.mean()):+.3f}", *(() if single else ("",))))
-    cap = "\nThe model caps its logits: the sum is the logit before the cap." if found.capped else ""
-    parts = [heading, table(header, cells, indent=0) + cap]
-    if found.sources is not None:
-        parts.append(_sources(found))
-    return [*parts, paired(f"Files in {one_line(folder)}", [(name, FILES[name]) for name in files])]
-
-
-def _sources(found: DirectLogits) -> str:
-    """The strongest heads and the tokens of the first prompt that they take theirs from."""
-    heads = [(row, mean) for row, mean in found.top(len(found.rows)) if row in found.heads][:_HEADS]
-    lines = []
-    for head, _ in heads:
-        taken = found.by_source(head)[0].tolist()
-        order = sorted(range(len(taken)), key=lambda column: -abs(taken[column]))
-        least = _SHARE * max(map(abs, taken), default=0.0)
-        kept = [column for column in order if abs(taken[column]) >= least and found.tokens[0][column]][:4]
-        lines.append((head, ", ".join(f"{found.tokens[0][column]!r} at {column} {taken[column]:+.3f}" for column in kept)))
-    where = "Strongest heads, by the token they take it from" + (" (first prompt)" if len(found.total) > 1 else "")
-    return paired(where, [(head, one_line(text)) for head, text in lines])
-
-
-def _next(question: Question, model: str, folder: Path) -> list[tuple[str, str]]:
-    """What to try after this."""
-    start = ["circuits", "logits", *question.words(), *([] if model == "mini" else ["--model", model])]
-    steps = []
-    if question.neurons is None:
-        steps.append((one_line(shlex.join([*start, "--neurons", "5"])), "the neurons behind the MLPs"))
-    if not question.positions:
-        steps.append((one_line(shlex.join([*start, "--positions"])), "which tokens the heads take theirs from"))
-    steps.append((one_line(shlex.join(["circuits", "logits", "--open", str(folder / "logits.json")])), "this result again"))
-    return steps
+    found, setting = circuits.DirectLogits.load(file), setting.beside(file)
+    with setting.work() as (staging, _):
+        write(found, staging)
+        files = written(staging, FILES)
+    setting.answer(logits_report(found, files, top))

@@ -5,31 +5,41 @@ import math
 from pathlib import Path
 from typing import Any
 
-import typer
-from safetensors import safe_open
+import circuits
+from circuits.cli.app import app
+from circuits.cli.options import AsJson
+from circuits.cli.report import Report
+from circuits.cli.settings import Setting
 
-from circuits.cli.text import print_json
-from circuits.models import bundled_models
-from circuits.models.loading.families import FAMILIES
 
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """List the models that can be loaded.
 
-def run(*, as_json: bool) -> None:
-    """Print the bundled models and the families."""
-    bundled = [_describe(name, directory) for name, directory in bundled_models().items()]
+    \b
+    Examples:
+      circuits models
+      circuits models --json
+    """
+    from circuits.models.loading.families import FAMILIES
+
+    bundled = [_describe(name, directory) for name, directory in circuits.bundled_models().items()]
     families = [name.removesuffix("ForCausalLM").removesuffix("LMHeadModel") for name in FAMILIES]
-    if as_json:
-        print_json({"bundled": bundled, "families": list(FAMILIES), "native": True})
-        return
-    typer.echo("Bundled with the package:")
-    for model in bundled:
-        typer.echo(
-            f"  {model['name']}   {model['architecture']}: {model['n_layers']} layers of {model['n_heads']} heads, "
-            f"d_model {model['d_model']}, vocabulary {model['d_vocab']}, "
-            f"{model['parameters'] / 1e6:.1f} M parameters, {model['bytes'] / 1e6:.1f} MB"
-        )
-    typer.echo("\nAny other model of these families, by hub name (gpt2, EleutherAI/pythia-70m) or local directory:")
-    typer.echo(f"  {', '.join(families)}")
-    typer.echo("  and models native to TransformerLens, with circuits.Model.from_bridge in Python")
+    lines = [
+        f"  {one['name']}   {one['architecture']}: {one['n_layers']} layers of {one['n_heads']} heads, "
+        f"d_model {one['d_model']}, vocabulary {one['d_vocab']}, {one['parameters'] / 1e6:.1f} M parameters, "
+        f"{one['bytes'] / 1e6:.1f} MB"
+        for one in bundled
+    ]
+    report = Report(
+        heading="\n".join(["Bundled with the package:", *lines]),
+        parts=[
+            "Any other model of these families, by hub name (gpt2, EleutherAI/pythia-70m) or local directory:\n"
+            f"  {', '.join(families)}\n  and models native to TransformerLens, with circuits.Model.from_bridge in Python"
+        ],
+        data={"bundled": bundled, "families": list(FAMILIES), "native": True},
+    )
+    Setting(job="models", as_json=as_json).answer(report)
 
 
 def _describe(name: str, directory: Path) -> dict[str, Any]:
@@ -58,5 +68,7 @@ def _describe(name: str, directory: Path) -> dict[str, Any]:
 
 
 def _parameters(file: Path) -> int:
+    from safetensors import safe_open
+
     with safe_open(file, framework="pt") as tensors:
         return sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118

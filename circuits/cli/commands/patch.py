@@ -1,27 +1,37 @@
-"""`circuits patch`: activation, edge and path patching, its files and its report."""
+"""`circuits patch`: activation, edge and path patching."""
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from circuits.cli.measured import Setting, interval, naming_options, paired, prompts_of, save_figure
-from circuits.cli.output import staged
-from circuits.cli.progress import ProgressBars
-from circuits.cli.prompts import names_of, positions_of
-from circuits.cli.text import one_line, print_json, table
+import circuits
+from circuits.cli.app import app
+from circuits.cli.errors import Context, refuse_with_open
+from circuits.cli.options import (
+    Answer,
+    AnySeed,
+    AsJson,
+    Clean,
+    Corrupt,
+    Count,
+    Device,
+    Distractor,
+    Dtype,
+    Memory,
+    MetricName,
+    ModelName,
+    Open,
+    PromptFile,
+    Task,
+    folder,
+)
+from circuits.cli.prompts import Behaviour, PromptOptions, names_of, positions_of
+from circuits.cli.report import written
+from circuits.cli.settings import Setting
 from circuits.errors import CircuitsError, FileFormatError, GraphError
-from circuits.graph import Node
-from circuits.models import Model
-from circuits.patching import Effects, patch_edges, patch_nodes, patch_path
-from circuits.patching.effects import Direction
-from circuits.patching.engine.sites import GROUPS, find_sites
-from circuits.plots import effects_figure, path_figure
-from circuits.plots.patching.effects import largest
-from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
 
 FILES = {
     "effects.json": "every prompt's numbers; circuits patch --open shows them again",
@@ -31,8 +41,91 @@ FILES = {
 }
 """What `circuits patch` writes, and what for; paths.png for edges and paths alone."""
 
-_DIRECTIONS: dict[str, Direction] = {"denoising": "denoising", "noising": "noising"}
-_WORDS = {"denoising": "clean values into corrupt runs", "noising": "corrupt values into clean runs"}
+DIRECTIONS = ("denoising", "noising")
+
+
+@app.command()
+def patch(
+    context: Context,
+    nodes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Nodes, sites or groups, with commas between them: a0.h1, m3, m3.n7, 'a0.h1<q>', resid2, heads, mlps, q, k, "
+            "v, patterns, neurons, residual, attention, middle.",
+            show_default="nodes: the input, all heads and MLPs",
+        ),
+    ] = None,
+    edges: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES|all", help="Edges instead, such as 'm0->m3,a0.h1->a2.h0<k>'.", show_default=False),
+    ] = None,
+    path: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAMES", help="A path instead: 'a0.h3,a1.h2<k>,logits'; repeatable.", show_default=False),
+    ] = None,
+    freeze_mlps: Annotated[bool, typer.Option("--freeze-mlps", help="On a path, hold MLPs as they were.")] = False,
+    positions: Annotated[
+        str | None,
+        typer.Option(
+            help="Where: each, last, subject_last, a column (negative from the end), or several with commas between them.",
+            show_default="all together",
+        ),
+    ] = None,
+    direction: Annotated[
+        str | None,
+        typer.Option(
+            metavar="denoising|noising",
+            help="Clean values into corrupt runs, or corrupt values into clean runs.",
+            show_default="denoising; noising for a path",
+        ),
+    ] = None,
+    task: Task = None,
+    prompts: PromptFile = None,
+    clean: Clean = None,
+    corrupt: Corrupt = None,
+    answer: Answer = None,
+    distractor: Distractor = None,
+    count: Count = None,
+    metric: MetricName = "logit_difference",
+    top: Annotated[int, typer.Option(min=1, help="Effects to print.")] = 12,
+    out: Annotated[Path | None, folder("patch")] = None,
+    open_file: Open = None,
+    memory: Memory = 256,
+    seed: AnySeed = 0,
+    model: ModelName = "mini",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Patch nodes, edges or paths, and see how far the answer moves.
+
+    Two prompts that differ a little call for different answers. Denoising runs the corrupt prompt with one value taken from
+    the clean one: is it enough to bring the clean answer back? Noising does the reverse: is it needed? An effect of 1 bridges
+    the whole gap between the two, 0 nothing. Edges carry a value to one reader alone; a path, from reader to reader.
+
+    \b
+    Examples:
+      circuits patch
+      circuits patch --nodes residual --positions each
+      circuits patch --task facts --nodes heads,mlps --positions subject_last
+      circuits patch --edges all --count 8
+      circuits patch --path 'a0.h4,a1.h3<v>,logits' --path 'a0.h5,a1.h3<k>,logits'
+      circuits patch --clean "The capital of France is" \\
+        --corrupt "The capital of Italy is" --answer " Paris" \\
+        --distractor " Rome" --nodes residual --positions each
+      circuits patch -m gpt2 --prompts ioi.csv --nodes heads --direction noising
+      circuits patch --open out/patch-mini/effects.json --top 30
+    """
+    setting = Setting(job="patch", model=model, device=device, dtype=dtype, memory=memory, out=out, as_json=as_json)
+    if open_file is not None:
+        refuse_with_open(context, "top")
+        reopen(open_file, setting, top)
+        return
+    texts = {"clean": clean, "corrupt": corrupt, "answer": answer, "distractor": distractor}
+    asked = Behaviour(prompts=PromptOptions(task=task, prompts=prompts, **texts, count=count, seed=seed), metric=metric)
+    patches = Patches(nodes=nodes, edges=edges, paths=path or (), freeze_mlps=freeze_mlps, direction=direction)
+    run(patches, asked, setting, positions=positions, top=top)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,27 +145,33 @@ class Patches:
             raise CircuitsError(f"{' and '.join(given)} exclude each other: patch nodes, edges or paths")
         if self.freeze_mlps and not self.paths:
             raise CircuitsError("--freeze-mlps says what happens on a path: it needs --path")
-        if self.direction is not None and self.direction not in _DIRECTIONS:
+        if self.direction is not None and self.direction not in DIRECTIONS:
             raise CircuitsError(f"unknown direction {self.direction!r}: expected denoising or noising")
 
-    def measure(self, model: Model, pairs: PromptPairs, metric: Metric, **options: Any) -> Effects:
+    def measure(
+        self, model: "circuits.Model", pairs: "circuits.PromptPairs", metric: Any, **options: Any
+    ) -> "circuits.patching.Effects":
         """Patch them. Raises GraphError for names that the model lacks."""
-        direction = _DIRECTIONS[self.direction or ("noising" if self.paths else "denoising")]
+        direction: Any = self.direction or ("noising" if self.paths else "denoising")
         if self.paths:
             paths = [names_of(path) for path in self.paths]
-            return patch_path(model, pairs, metric, paths, freeze_mlps=self.freeze_mlps, direction=direction, **options)
+            return circuits.patch_path(
+                model, pairs, metric, paths, freeze_mlps=self.freeze_mlps, direction=direction, **options
+            )
         if self.edges is not None:
             edges = None if self.edges.strip() == "all" else names_of(self.edges)
             if edges == []:
                 raise GraphError("there are no edges to patch: name some, such as 'm0->m1,a0.h1->logits', or all")
-            return patch_edges(model, pairs, metric, edges, direction=direction, **options)
+            return circuits.patch_edges(model, pairs, metric, edges, direction=direction, **options)
         nodes = names_of(self.nodes or "nodes")
         check_names(model, nodes)
-        return patch_nodes(model, pairs, metric, nodes, direction=direction, **options)
+        return circuits.patch_nodes(model, pairs, metric, nodes, direction=direction, **options)
 
 
-def check_names(model: Model, names: Sequence[str]) -> None:
+def check_names(model: "circuits.Model", names: Sequence[str]) -> None:
     """Raise GraphError, with the groups that there are, for names of which one is no node, site or group of the model."""
+    from circuits.patching.engine.sites import GROUPS, find_sites
+
     try:
         find_sites(model, names)
     except GraphError as error:
@@ -81,112 +180,31 @@ def check_names(model: Model, names: Sequence[str]) -> None:
         raise GraphError(f"{error}; or one of the groups {', '.join(GROUPS)}") from None
 
 
-def run(patches: Patches, setting: Setting, *, top: int, as_json: bool) -> None:
+def run(patches: Patches, asked: Behaviour, setting: Setting, *, positions: str | None, top: int) -> None:
     """Patch, write the files, print the report."""
+    from circuits.cli.reports.measured import noted
+    from circuits.cli.reports.patch import next_steps, patch_report, write
+
     patches.check()
-    folder, positions = setting.folder("patch"), positions_of(setting.positions)
-    with staged(folder) as staging, ProgressBars() as progress, naming_options():
-        model, pairs, metric = setting.prepare(progress)
-        options = {"positions": positions, "budget": setting.budget, "seed": setting.prompts.seed, "progress": progress}
-        effects = setting.noted(patches.measure(model, pairs, metric, **options), model, pairs)
+    places = positions_of(positions)
+    with setting.work(replacing=["paths.png"]) as (staging, progress):
+        model, pairs, metric = asked.prepare(setting, progress)
+        options = {"positions": places, "budget": setting.budget, "seed": asked.prompts.seed, "progress": progress}
+        effects = noted(patches.measure(model, pairs, metric, **options), asked.prompts, model, pairs)
         effects.save(staging / "effects.json")
-        files = ["effects.json", *_write(effects, staging)]
-    if "paths.png" not in files:  # that of an earlier run would show something else
-        (folder / "paths.png").unlink(missing_ok=True)
-    if as_json:
-        print_json(_contents(effects, folder, files))
-    else:
-        typer.echo("\n\n".join([_report(effects, folder, files, top), paired("Try next", _next(effects, setting))]))
+        write(effects, staging)
+        files = written(staging, FILES)
+    setting.answer(patch_report(effects, files, top, next_steps(effects, asked, setting, positions)))
 
 
-def reopen(file: Path, *, out: Path | None, top: int, as_json: bool) -> None:
-    """Print saved effects again, and write their table and pictures beside them, or into `out`."""
-    effects, folder = Effects.load(file), file.parent if out is None else out
+def reopen(file: Path, setting: Setting, top: int) -> None:
+    """Print saved effects again, and write their table and pictures beside them, or into the folder asked for."""
+    from circuits.cli.reports.patch import patch_report, write
+
+    effects, setting = circuits.patching.Effects.load(file), setting.beside(file)
     if not len(effects) or not len(effects.clean):
         raise FileFormatError(f"{file}: holds no effects")
-    with staged(folder) as staging:
-        files = _write(effects, staging)
-    if as_json:
-        print_json(_contents(effects, folder, files))
-    else:
-        typer.echo(_report(effects, folder, files, top))
-
-
-def _write(effects: Effects, folder: Path) -> list[str]:
-    """Write the table and the pictures; returns their names."""
-    effects.to_dataframe().to_csv(folder / "effects.csv", index=False)
-    save_figure(effects_figure(effects), folder / "effects.png")
-    if any("->" in name for name in effects.names):
-        try:
-            save_figure(path_figure(effects), folder / "paths.png")
-        except GraphError as error:  # whole MLPs and single neurons have no picture together
-            typer.echo(f"no paths.png: {one_line(error)}", err=True)
-    return [name for name in FILES if (folder / name).is_file() and name != "effects.json"]
-
-
-def _contents(effects: Effects, folder: Path, files: Sequence[str]) -> dict[str, Any]:
-    about = {key: effects.metadata.get(key) for key in ("model", "patched", "metric", "source")}
-    ends = {"clean": float(effects.clean.mean()), "corrupt": float(effects.corrupt.mean())}
-    found = {"direction": effects.direction, "prompts": len(effects.clean), **ends}
-    rows = effects.to_dataframe().drop(columns="prompts").to_dict("records")
-    return {**about, **found, "effects": rows, "files": {name: str(folder / name) for name in files}}
-
-
-def _report(effects: Effects, folder: Path, files: Sequence[str], top: int) -> str:
-    about, count, prompts = effects.metadata, len(effects), len(effects.clean)
-    metric, patched = (one_line(about.get(key, "")).replace("_", " ") for key in ("metric", "patched"))
-    how = f"{_WORDS[effects.direction]} ({effects.direction})"
-    lines = [
-        f"{one_line(about.get('model', 'model'))}: {count:,} {patched if count > 1 else patched.rstrip('s')} patched one at a "
-        f"time, {how}",
-        f"{prompts_of(effects)}: mean {metric} {float(effects.clean.mean()):.4g} clean, "
-        f"{float(effects.corrupt.mean()):.4g} corrupt",
-    ]
-    first = largest(effects, top)
-    shown = [_labelled(name, about.get("tokens")) for name in first.names]
-    rows = [(name, interval(found, prompts)) for name, found in zip(shown, first.intervals(), strict=True)]
-    more = f"\n... and {count - len(rows):,} more in effects.csv" if count > len(rows) else ""
-    header = ("largest effects", "share of the gap bridged" + " [95 % interval]" * (prompts > 1))
-    listed = paired(f"Files in {one_line(folder)}", [(name, FILES[name]) for name in files])
-    return "\n\n".join(["\n".join(lines), table(header, rows, indent=0) + more, listed])
-
-
-def _labelled(name: str, tokens: object) -> str:
-    """A name, with the token that stands at its position where there is one prompt."""
-    column = name.rpartition("@")[2] if "@" in name else ""
-    if not isinstance(tokens, list) or not column.isdigit() or int(column) >= len(tokens):
-        return name
-    return f"{name} {str(tokens[int(column)]).replace(' ', '·')}"
-
-
-def _next(effects: Effects, setting: Setting) -> list[tuple[str, str]]:
-    """What to try after this."""
-    patched, node, steps = effects.metadata["patched"], _best_node(effects), []
-    inner = next((name for name in largest(effects, len(effects)).names if _is_inner(name)), None)
-    if patched == "nodes" and setting.positions is None:
-        steps.append((setting.command("patch", "--nodes", "residual", "--positions", "each"), "which positions matter"))
-    if patched == "nodes":
-        steps.append((setting.command("patch", "--edges", "all"), "through which edges"))
-    if patched == "edges" and inner is not None:
-        path = f"{inner.partition('@')[0].replace('->', ',')},logits"
-        steps.append((setting.command("patch", "--path", path), "how much of it goes on to the logits"))
-    if node is not None:
-        steps.append((setting.command("ablate", str(node)), f"what is lost without {node}"))
-    return [*steps, setting.opening("patch", "effects.json")]
-
-
-def _is_inner(name: str) -> bool:
-    """Whether an edge runs between two nodes of the model's inside."""
-    return "->" in name and not name.startswith("input") and "logits" not in name
-
-
-def _best_node(effects: Effects) -> Node | None:
-    """The head, MLP or neuron with the largest effect, as a site or as the start of an edge or path."""
-    for name in largest(effects, len(effects)).names:
-        try:
-            node = Node.parse(name.partition("@")[0].partition("->")[0].partition("<")[0])
-        except GraphError:
-            continue
-        if node.kind != "input":
-            return node
-    return None
+    with setting.work() as (staging, _):
+        write(effects, staging)
+        files = written(staging, FILES)
+    setting.answer(patch_report(effects, files, top))

@@ -1,4 +1,4 @@
-"""`circuits probe`: minimal pairs and facts from files, beside their baselines; and such files as prompts of other commands."""
+"""`circuits behaviour`: minimal pairs and facts from files, beside baselines; and such files as prompts of other commands."""
 
 import json
 from pathlib import Path
@@ -31,32 +31,32 @@ def relation(path: Path) -> Path:
 
 
 def test_minimal_pairs_as_table_and_files(command: Command, pairs: Path, tmp_path: Path) -> None:
-    answer = command("probe", "--minimal-pairs", pairs, pairs, "--out", tmp_path / "scores.csv")
+    answer = command("behaviour", "--minimal-pairs", pairs, pairs, "--out", tmp_path / "scores.csv")
     assert answer.status == 0, answer.err
     assert "6 minimal pairs" in answer.out and "number" in answer.out and "bigram" in answer.out and "chance" in answer.out
     table = pd.read_csv(tmp_path / "scores.csv").set_index("group")
     assert table["items"].to_dict() == {"number": 4, "gap": 2, "all": 6}
     text = tmp_path / "text.txt"
     text.write_text("The boys are here and the boy is there. She told him that it was so.")
-    asked = command("probe", pairs, "--limit", 2, "--text", text, "--out", tmp_path / "scores.json", "--json")
+    asked = command("behaviour", pairs, "--limit", 2, "--text", text, "--out", tmp_path / "scores.json", "--json")
     contents = json.loads(asked.out)
     assert contents["items"] == 2 and contents["groups"][-1]["group"] == "all" and "unigram" in contents["notes"]
     scores = BehaviourScores.load(tmp_path / "scores.json")
     assert scores.mean("accuracy") == contents["groups"][-1]["accuracy"]
     assert scores.notes["bigram"].startswith("accuracy of a bigram model: counts")
-    again = json.loads(command("probe", "--open", tmp_path / "scores.json", "--out", tmp_path / "again.csv", "--json").out)
+    again = json.loads(command("behaviour", "--open", tmp_path / "scores.json", "--out", tmp_path / "again.csv", "--json").out)
     assert again == {**contents, "file": str(tmp_path / "again.csv")} and (tmp_path / "again.csv").is_file()
-    assert "computes nothing: leave out --limit" in command("probe", "--open", tmp_path / "scores.json", "--limit", 2).err
+    assert "computes nothing: leave out --limit" in command("behaviour", "--open", tmp_path / "scores.json", "--limit", 2).err
 
 
 def test_facts_of_a_file_and_of_the_model(command: Command, tmp_path: Path) -> None:
     path = relation(tmp_path / "capitals.json")
-    answer = command("probe", path, "--out", tmp_path / "scores.png")
+    answer = command("behaviour", path, "--out", tmp_path / "scores.png")
     assert answer.status == 0 and (tmp_path / "scores.png").stat().st_size > 1000
     row = next(line for line in answer.out.splitlines() if line.startswith("capitals"))
     assert row.split()[1:3] == ["3", "1.000"], "mini knows them"
-    assert command("probe", "--facts", path, "--json").status == 0
-    own = json.loads(command("probe", "--limit", 20, "--json").out)
+    assert command("behaviour", "--facts", path, "--json").status == 0
+    own = json.loads(command("behaviour", "--limit", 20, "--json").out)
     assert own["kind"] == "facts" and own["items"] == 20 and own["groups"][-1]["top1"] > 0.9
 
 
@@ -88,6 +88,6 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(
     arguments: tuple, message: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    answer = command("probe", *arguments)
+    answer = command("behaviour", *arguments)
     assert answer.status == 2 and message in answer.err and "Traceback" not in answer.err
     assert answer.out == "" and not list(tmp_path.iterdir())

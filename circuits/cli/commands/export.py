@@ -1,0 +1,44 @@
+"""`circuits export`: a circuit file in another format."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import circuits
+from circuits.cli.app import app
+from circuits.cli.options import CircuitFile
+from circuits.cli.text import one_line
+from circuits.errors import FileFormatError, GraphError
+
+
+@app.command()
+def export(
+    file: CircuitFile,
+    to: Annotated[str, typer.Option(metavar="graphml|dot|mib|json", help="Format to write.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="File to write.", show_default="stdout")] = None,
+) -> None:
+    """Write a circuit in another format.
+
+    graphml: for Gephi, yEd, Cytoscape and networkx. dot: for Graphviz. mib: for MIB and EAP-IG. json: this package's own,
+    the only one that keeps roles and evidence whole.
+
+    \b
+    Examples:
+      circuits export circuit.json --to graphml --out circuit.graphml
+      circuits export circuit.json --to dot | dot -Tsvg > circuit.svg
+    """
+    from circuits.graph import storage
+
+    if to not in storage.FORMATS:
+        raise FileFormatError(f"unknown format {one_line(to)!r}: expected {', '.join(storage.FORMATS)}")
+    circuit = circuits.Circuit.load(file)
+    if out is not None:
+        storage.export(circuit, out, to)
+        typer.echo(f"wrote {one_line(out)}", err=True)
+        return
+    try:
+        text = storage.FORMATS[to].write(circuit)
+    except GraphError as error:
+        raise FileFormatError(f"{file}: {error}") from None
+    typer.echo(text, nl=False)

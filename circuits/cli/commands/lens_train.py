@@ -1,0 +1,155 @@
+"""`circuits lens train`: a tuned lens, trained on a text and compared with the logit lens on what it was not trained on."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import circuits
+from circuits.cli.app import app
+from circuits.cli.commands.lens import FILES as READ, PROMPT, Reading, parse_nodes
+from circuits.cli.options import (
+    AsJson,
+    Bos,
+    Device,
+    Dtype,
+    LensAnswer,
+    LensNodes,
+    LensTop,
+    Memory,
+    ModelName,
+    PromptOption,
+    Seed,
+    folder,
+    prompt_of,
+)
+from circuits.cli.progress import ProgressBars
+from circuits.cli.prompts import require_text
+from circuits.cli.report import written
+from circuits.cli.settings import Setting
+from circuits.errors import FileFormatError, PromptError
+
+FILES = {
+    **READ,
+    "comparison.json": "both lenses on held-out text",
+    "comparison.png": "the same as a figure",
+}
+"""What `circuits lens train` writes beside the tuned lens, and what for."""
+_HELD_OUT, _LEAST, _MOST = 10, 2, 64
+"""The share of a text that is held out (one in so many rows), and the least and the most rows that lenses are compared on."""
+_SAVE_EVERY = 20
+
+
+@app.command("lens train")
+def lens_train(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="The file to train into; if stopped, the same command goes on.", show_default=False
+        ),
+    ],
+    text: Annotated[
+        Path,
+        typer.Option(
+            metavar="BOOK", help="A text file to train on; its last tenth is held out to compare on.", show_default=False
+        ),
+    ],
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help="What is read through it then.", show_default=PROMPT)
+    ] = None,
+    prompt_option: PromptOption = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training, each on 8 prompts of up to 128 tokens.")] = 200,
+    seed: Seed = 0,
+    answer: LensAnswer = None,
+    nodes: LensNodes = None,
+    top: LensTop = 5,
+    bos: Bos = None,
+    memory: Memory = 256,
+    out: Annotated[Path | None, folder("lens")] = None,
+    model: ModelName = "mini",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Train a tuned lens, and read a prompt with it.
+
+    For each layer an affine map is trained so that what the final norm and the unembedding make of the mapped residual
+    stream is near to what the model says at last (KL). On the last tenth of the text both lenses are compared.
+
+    \b
+    Examples:
+      circuits lens train tuned.safetensors --text book.txt
+      circuits lens train tuned.safetensors "The king" --text book.txt
+      circuits lens "The capital of France is" --tuned tuned.safetensors
+    """
+    setting = Setting(job="lens", model=model, device=device, dtype=dtype, memory=memory, out=out, as_json=as_json)
+    said = prompt_of(prompt, prompt_option)
+    reading = Reading(prompt=PROMPT if said is None else said, answer=answer, nodes=parse_nodes(nodes), top=top, bos=bos)
+    if file.suffix.lower() != ".safetensors":
+        raise FileFormatError(f"{file}: a tuned lens is a file of tensors; give a name that ends in .safetensors")
+    run(Training(file=file, text=text, steps=steps, seed=seed), reading, setting)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """Into which file a tuned lens is trained, and on what."""
+
+    file: Path
+    text: Path
+    steps: int
+    seed: int
+
+    def train(
+        self, model: "circuits.Model", text: str, setting: Setting, progress: ProgressBars
+    ) -> "tuple[circuits.TunedLens, circuits.lenses.LensComparison]":
+        """The tuned lens, and what it is worth on the part of the text that it was not trained on."""
+        from circuits.tasks.sources.corpus import text_rows
+
+        rows = text_rows(model, text)
+        held = max(_LEAST, len(rows) // _HELD_OUT)
+        if len(rows) <= held:
+            width = rows.ids.shape[1]
+            raise PromptError(
+                f"{self.text}: too short to train on: {len(rows)} × {width} tokens, expected {held + 1} × {width} or more"
+            )
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        options = {"max_bytes": setting.budget, "progress": progress}
+        try:
+            tuned = circuits.train_tuned_lens(
+                model,
+                rows[: len(rows) - held],
+                steps=self.steps,
+                seed=self.seed,
+                path=self.file,
+                save_every=_SAVE_EVERY,
+                **options,
+            )
+        except KeyboardInterrupt:
+            if self.file.exists():
+                said = f"interrupted; {self.file} holds the training so far, the same command goes on"
+                raise KeyboardInterrupt(said) from None
+            raise
+        return tuned, circuits.compare_lenses(model, rows[len(rows) - held :][:_MOST], tuned, **options)
+
+
+def run(training: Training, reading: Reading, setting: Setting) -> None:
+    """Train, read through the lens, write the files, print the report."""
+    from circuits.cli.output import save_figure
+    from circuits.cli.reports.lens import lens_report, next_steps, write
+    from circuits.tasks.sources.corpus import read_text
+
+    require_text(reading.prompt)
+    text = read_text(training.text)
+    with setting.work() as (staging, progress):
+        model = setting.load(progress)
+        reading.read(model, setting, progress)  # what is wrong about the prompt is said before the training
+        tuned, comparison = training.train(model, text, setting, progress)
+        found = reading.read(model, setting, progress, tuned)
+        found.save(staging / "lens.json")
+        write(found, staging)
+        comparison.save(staging / "comparison.json")
+        save_figure(comparison.plot(), staging / "comparison.png")
+        files = written(staging, FILES)
+    steps = next_steps(found, setting, trained=training.file)
+    setting.answer(lens_report(found, files, comparison, steps=steps))

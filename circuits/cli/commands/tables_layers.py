@@ -1,0 +1,83 @@
+"""`circuits tables layers`: the loss without each layer, and what later layers make up for."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import circuits
+from circuits.cli.app import app
+from circuits.cli.corpus import Corpus
+from circuits.cli.errors import Context, refuse_with_open
+from circuits.cli.options import AsJson, Device, Dtype, ModelName, Open, Text, TextLimit, TextSeed, folder
+from circuits.cli.report import written
+from circuits.cli.settings import Setting
+from circuits.errors import PromptError
+
+FILES = {
+    "layers.json": "every layer's loss; circuits tables layers --open shows it again",
+    "layers.csv": "the same as a table",
+    "layers.png": "the same, drawn",
+}
+"""What `circuits tables layers` writes, and what for."""
+KINDS = ("zero", "mean")
+
+
+@app.command("tables layers")
+def tables_layers(
+    context: Context,
+    kind: Annotated[str, typer.Option(metavar="zero|mean", help="What stands in for a layer.")] = "zero",
+    text: Text = None,
+    limit: TextLimit = 2048,
+    seed: TextSeed = 0,
+    out: Annotated[Path | None, folder("tables")] = None,
+    open_file: Open = None,
+    model: ModelName = "mini",
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a text's loss without each layer.
+
+    direct: what a layer's attention or MLP adds to the true next token's logit itself; total: what is lost without it;
+    compensation: what later layers add when it is gone.
+
+    \b
+    Examples:
+      circuits tables layers
+      circuits tables layers --kind mean --text book.txt
+      circuits tables layers --open out/tables-mini/layers.json
+    """
+    setting = Setting(job="tables", model=model, device=device, dtype=dtype, out=out, as_json=as_json)
+    if open_file is not None:
+        refuse_with_open(context)
+        reopen(open_file, setting)
+        return
+    if kind not in KINDS:
+        raise PromptError(f"--kind {kind}: expected zero or mean")
+    run(Corpus(text, limit, seed), setting, kind)
+
+
+def run(corpus: Corpus, setting: Setting, kind: Any) -> None:
+    """Remove layers, write and print what is lost."""
+    from circuits.cli.reports.layers import layers_report, write
+
+    text = corpus.read()
+    with setting.work(options="--limit") as (staging, progress):
+        model = setting.load(progress)
+        found = circuits.remove_layers(model, corpus.tokens(model, text), kind=kind, progress=progress)
+        found.save(staging / "layers.json")
+        write(found, staging)
+        files = written(staging, FILES)
+    setting.answer(layers_report(found, files, corpus.describe(), [setting.opening("layers.json", "layers")]))
+
+
+def reopen(file: Path, setting: Setting) -> None:
+    """Print a saved result again, and write its table and picture beside it, or into the folder asked for."""
+    from circuits.cli.reports.layers import layers_report, write
+
+    found, setting = circuits.patching.LayerRemoval.load(file), setting.beside(file)
+    with setting.work() as (staging, _):
+        write(found, staging)
+        files = written(staging, FILES)
+    setting.answer(layers_report(found, files))

@@ -1,0 +1,110 @@
+"""The options that commands share, each in one wording, and how they fit together on a command line."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from circuits.errors import PromptError
+
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", help="A bundled model (mini), a Hugging Face directory, or a hub name (gpt2).")
+]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[
+    str, typer.Option(metavar="float32|float64|bfloat16", help="Number format of weights and of all that is computed.")
+]
+Memory = Annotated[int, typer.Option(metavar="MB", min=1, help="Memory that a pass may take, besides the model.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+Open = Annotated[Path | None, typer.Option("--open", metavar="FILE", help="Show a saved result again; nothing is computed.")]
+Bos = Annotated[
+    bool | None,
+    typer.Option("--bos/--no-bos", help="Begin the prompt with BOS.", show_default="as the model is used to"),
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of all that is drawn: the same seed gives the same files.")]
+AnySeed = Annotated[int, typer.Option(help="Seed of all that is drawn: the same seed gives the same files.")]
+Text = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The text that is read.", show_default="what the model writes itself")
+]
+TextLimit = Annotated[int, typer.Option(min=2, help="Tokens of the text that are read.")]
+TextSeed = Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the text that the model writes.")]
+CircuitFile = Annotated[Path, typer.Argument(metavar="FILE", help="A circuit: .json or .mib.json.", show_default=False)]
+
+LensAnswer = Annotated[
+    str | None,
+    typer.Option(help="A token whose rank and probability are followed, with its space.", show_default="the model's own"),
+]
+LensNodes = Annotated[
+    str | None, typer.Option(help="Also what nodes write: a1.h2,m3,m0.n5; a0.h1+m3 is a sum.", show_default=False)
+]
+LensTop = Annotated[int, typer.Option(min=1, help="Top tokens of each row to print and keep.")]
+PromptOption = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt",
+        metavar="PROMPT",
+        help="Another way to give PROMPT, also for one that reads like a subcommand.",
+        show_default=False,
+    ),
+]
+Answer = Annotated[str | None, typer.Option(help="The clean prompt's answer, one token.", show_default=False)]
+Distractor = Annotated[str | None, typer.Option(help="The corrupt prompt's answer, one token.", show_default=False)]
+Clean = Annotated[str | None, typer.Option(help="One pair of your own: the prompt.", show_default=False)]
+Corrupt = Annotated[
+    str | None, typer.Option(help="The prompt that calls for another answer, with as many tokens.", show_default=False)
+]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Prompts that are made for the model: induction, ioi, greater-than, docstring, facts, facts:RELATION, "
+        "gendered-pronoun, agreement.",
+        show_default="induction",
+    ),
+]
+TaskOrFile = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="Prompts that are made for the model: ioi, greater-than, docstring, induction, facts, facts:RELATION, "
+        "gendered-pronoun, agreement; or a file: EAP-IG CSV, AutoCircuit JSON, BLiMP JSONL, ROME or LRE JSON.",
+    ),
+]
+PromptFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Prompts of your own: EAP-IG CSV, AutoCircuit JSON, BLiMP JSONL, ROME or LRE JSON.",
+        show_default=False,
+    ),
+]
+Count = Annotated[int | None, typer.Option(min=1, max=100_000, help="Prompts.", show_default="32; all of a file")]
+MetricName = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="What is measured at the answer: logit_difference, log_probability, probability, rank, accuracy, or kl, the "
+        "distance from the model's own answer to the clean prompt.",
+    ),
+]
+SearchMetric = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="What is measured at the answer: logit_difference, log_probability, probability.",
+        show_default="the task's own; logit_difference for a file",
+    ),
+]
+RandomCircuits = Annotated[int, typer.Option(help="Random circuits of as many edges that it is held against; 0 = none.")]
+
+
+def folder(job: str) -> Any:
+    """The option that names the folder for a command's files."""
+    return typer.Option(help="Folder for the files.", show_default=f"out/{job}-MODEL")
+
+
+def prompt_of(argument: str | None, option: str | None) -> str | None:
+    """The prompt, given as the argument PROMPT or as `--prompt`. Raises PromptError where it is given twice."""
+    if argument is not None and option is not None:
+        raise PromptError("PROMPT and --prompt are two ways to give the prompt: leave out one of them")
+    return argument if option is None else option

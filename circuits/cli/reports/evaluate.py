@@ -1,0 +1,72 @@
+"""The verdict on a circuit as it is printed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from circuits.cli.commands.evaluate import OUTSIDE
+from circuits.cli.prompts import Behaviour
+from circuits.cli.report import Part, Report, Table
+from circuits.cli.reports.verdict import again, judged, named, standing
+from circuits.cli.settings import Setting
+from circuits.cli.text import one_line
+from circuits.search.judging.verdict import Verdict
+from circuits.tasks.metrics import Metric
+
+_MOST_ROWS = 12
+
+
+def evaluation_report(
+    verdict: Verdict,
+    file: Path,
+    asked: Behaviour,
+    setting: Setting,
+    how: tuple[str, str, Metric],
+    files: Mapping[str, str],
+) -> Report:
+    """What the circuit of a file keeps; `how`: in which model, with what outside of it, by which metric."""
+    (model, outside, metric), source = how, asked.prompts.describe()
+    heading = (
+        f"{one_line(file)} in {one_line(model)}: {verdict.edges:,} edges between {verdict.nodes} nodes\n"
+        f"{verdict.prompts:,} prompts ({one_line(source)}); metric: {named(metric)}; edges outside carry {OUTSIDE[outside]}"
+    )
+    parts: list[Part] = [judged(verdict)]
+    parts += [_completeness(verdict)] if verdict.completeness else []
+    parts += [_minimality(verdict)] if verdict.minimality else []
+    data = {"circuit": str(file), "model": model, "task": asked.prompts.name, "source": source, "metric": named(metric)}
+    data |= {"outside": outside, "standing": standing(verdict), "summary": verdict.summary}
+    data |= {"verdict": verdict.as_json(), "unneeded": list(verdict.unneeded())}
+    return Report(heading=heading, parts=parts, data=data, files=files, next=_next(file, asked, outside, setting))
+
+
+def _completeness(verdict: Verdict) -> Table:
+    """The sets that tell circuit and model apart most."""
+    worst = sorted(verdict.completeness, key=lambda one: -one.gap)[:3]
+    rows = [(_short(one.nodes), f"{one.circuit:.2f}", f"{one.model:.2f}", f"{one.gap:.2f}") for one in worst]
+    return Table(("complete? faithfulness without", "circuit", "model", "gap"), rows)
+
+
+def _minimality(verdict: Verdict) -> Table:
+    """What each node is worth, and those that nothing is lost without."""
+    needs = sorted(verdict.minimality, key=lambda need: -abs(need.change))
+    rows = [(need.node, f"{need.change:+.3f}", _short(need.without) or "-") for need in needs[:_MOST_ROWS]]
+    header = ("minimal? most-needed nodes", "change of faithfulness without it", "after")
+    more = [f"... and {len(needs) - len(rows):,} more in verdict.csv"] if len(needs) > len(rows) else []
+    spare = verdict.unneeded()
+    words = f"not needed (changes below 0.01): {', '.join(spare)}" if spare else "every node is needed"
+    return Table(header, rows, below="\n".join([*more, one_line(words)]))
+
+
+def _short(nodes: tuple[str, ...]) -> str:
+    text = " ".join(nodes)
+    return text if len(text) <= 40 else f"{' '.join(nodes[:4])} ... ({len(nodes)} nodes)"
+
+
+def _next(file: Path, asked: Behaviour, outside: str, setting: Setting) -> list[tuple[str, str]]:
+    """What to try after this."""
+    other, seed = "mean" if outside == "corrupt" else "corrupt", asked.prompts.seed
+    words = ["evaluate", str(file), "--outside", other, *again(asked, seed=seed, usual=1)]
+    return [
+        (setting.command(*words), f"edges outside carry {OUTSIDE[other]}"),
+        (setting.command("discover", *again(asked, seed=seed)), "a circuit of your own for this task"),
+        (setting.command("info", str(file), model=False), "what is in the circuit"),
+    ]

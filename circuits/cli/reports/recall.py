@@ -1,0 +1,82 @@
+"""The circuit of recalled facts as it is written and printed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from circuits.cli.report import Part, Report, Table
+from circuits.cli.reports.circuit import contents, draw
+from circuits.cli.settings import Setting
+from circuits.cli.text import filled, one_line
+from circuits.files.plain import thaw
+from circuits.graph import Circuit
+
+_MOST_ROWS = 20
+
+
+def write(circuit: Circuit, folder: Path) -> None:
+    """Write the circuit in its formats, the table of sites and the picture."""
+    for name in ("circuit.json", "circuit.graphml", "circuit.dot"):
+        circuit.save(folder / name)
+    sites: Any = circuit.metadata["sites"]
+    rows = [{"position": name, "layer": i, **e} for name, effects in sites.items() for i, e in enumerate(effects)]
+    pd.DataFrame(rows).to_csv(folder / "sites.csv", index=False)
+    draw(circuit, folder / "circuit.png")
+
+
+def recall_report(circuit: Circuit, files: Mapping[str, str], setting: Setting) -> Report:
+    """What was found, how sure it is, where the files are and what to try next."""
+    about: Any = circuit.metadata
+    parts: list[Part] = [filled(about["summary"]), _sites(about["sites"])]
+    if circuit:
+        parts += [_nodes(circuit), "\n".join(["How sure", *_control(about)])]
+    least = f"{about['min_effect'] / 2:g}"
+    return Report(
+        heading=f"Recall circuit of {one_line(about['model'])}: {about['verdict']}",
+        parts=parts,
+        data={**thaw(circuit.metadata), **contents(circuit)},  # type: ignore[dict-item]
+        files=files,
+        next=[
+            (setting.command("info", str(setting.folder / "circuit.json"), model=False), "the circuit again"),
+            (setting.command("recall", "--min-effect", least), "more nodes and edges"),
+        ],
+    )
+
+
+def _sites(sites: Mapping[str, Sequence[Mapping[str, float]]]) -> Table:
+    header = ["before layer", *(str(layer) for layer in range(len(next(iter(sites.values())))))]
+    header[-1] = "end"
+    rows = [[name, *(f"{effect['effect']:.2f}" for effect in effects)] for name, effects in sites.items()]
+    title = "Where the fact is (share of the gap that the clean residual stream brings back)"
+    return Table(header, rows, title)
+
+
+def _nodes(circuit: Circuit) -> Table:
+    rows = []
+    ordered = sorted((node for node in circuit.nodes if node in circuit.roles), key=lambda node: -(circuit.nodes[node] or 0.0))
+    for node in ordered[:_MOST_ROWS]:
+        claim: Any = circuit.evidence[node]["patched"]
+        sure = f"[{claim['low']:.2f}, {claim['high']:.2f}]" if claim["prompts"] > 1 else "(no interval)"
+        effect = f"{claim['effect']:.2f} {sure}"
+        rows.append([str(node), circuit.roles[node], effect, str(claim["prompts"])])
+    more = len(ordered) - len(rows)
+    title = "Nodes (what noising one alone costs, on the prompts where it matters)"
+    below = f"  ... and {more} more in circuit.json" if more > 0 else ""
+    return Table(["node", "role", "effect", "prompts"], rows, title, below)
+
+
+def _control(about: Mapping[str, Any]) -> list[str]:
+    whole, control = about["set"], about["control"]
+    lines = [
+        f"  {about['prompts']} pairs of facts; in brackets, 95 % intervals over prompts",
+        f"  logit difference lost without all found nodes, set to their mean: {whole['effect']:.2f} "
+        f"[{whole['low']:.2f}, {whole['high']:.2f}]",
+    ]
+    if "mean" in control:
+        lines.append(
+            f"  without {control['size']} other heads and neurons ({control['sets']} random sets): {control['mean']:.2f} on "
+            f"average, {control['max']:.2f} at most; p = {control['p_value']:.3f}"
+        )
+    return lines

@@ -1,0 +1,162 @@
+"""Causal traces as they are written and printed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from circuits.cli.output import save_figure
+from circuits.cli.progress import ProgressBars
+from circuits.cli.report import Part, Report, Table
+from circuits.cli.settings import Setting
+from circuits.cli.text import filled, one_line, printable
+from circuits.patching import Trace, Traces
+
+_MOST_HEATMAPS = 20
+_STRONGEST = 4
+"""Cells printed a kind."""
+_HEADINGS = {
+    "states": "states restored",
+    "mlp": "MLP outputs restored",
+    "attention": "attention outputs restored",
+    "states_severed_mlp": "states, later MLPs severed",
+    "states_severed_attention": "states, later attention severed",
+}
+
+
+def write(found: Trace | Traces, folder: Path, heatmaps: Path, progress: ProgressBars) -> dict[str, str]:
+    """Write the table and the pictures; returns names and what is in them, the saved result first."""
+    one = isinstance(found, Trace)
+    shown = [] if one else found.traces[:_MOST_HEATMAPS]
+    progress("drawing", 0, 1 + len(shown))
+    save_figure(found.plot(), folder / ("trace.png" if one else "roles.png"))
+    found.to_dataframe().to_csv(folder / ("trace.csv" if one else "roles.csv"), index=False)
+    for place, trace in enumerate(shown, 1):
+        progress("drawing", place, 1 + len(shown))
+        save_figure(trace.plot(), heatmaps / f"fact-{place:02}.png")
+    progress("drawing", 1 + len(shown), 1 + len(shown))
+    if one:
+        return {
+            "trace.json": "everything measured; circuits trace --open and circuits.patching.Trace.load read it",
+            "trace.csv": "every cell",
+            "trace.png": "the heatmaps",
+        }
+    return {
+        "traces.json": "everything measured; circuits trace --open and circuits.patching.Traces.load read it",
+        "roles.csv": "averages by role and layer, with their intervals",
+        "roles.png": "the same as curves",
+        **{f"heatmaps/fact-{place:02}.png": one_line(trace.prompt) for place, trace in enumerate(shown, 1)},
+    }
+
+
+def trace_report(found: Trace | Traces, files: Mapping[str, str], setting: Setting) -> Report:
+    """Where the answer comes back, in one prompt or on average over facts."""
+    one = isinstance(found, Trace)
+    if one:
+        heading = f"Causal trace of {one_line(found.model)}: {one_line(found.prompt)}"
+        parts, data = _about_trace(found), _trace_json(found)
+    else:
+        model, count = one_line(found.traces[0].model), len(found.traces)
+        heading = f"Causal traces of {model}: {count} facts that it knows, {len(found.skipped)} skipped"
+        parts, data = _about_traces(found), _traces_json(found)
+    return Report(heading=heading, parts=parts, data=data, files=files, next=_next(setting, files, one=one))
+
+
+def _next(setting: Setting, files: Mapping[str, str], *, one: bool) -> list[tuple[str, str]]:
+    """What to try after this."""
+    steps = [setting.opening(name) for name in files if name.endswith(".json")]
+    if not one:
+        told = "which part MLPs and attention mediate"
+        return [*steps, (setting.command("trace", "--facts", "FILE", "--severed"), told)]
+    return [
+        *steps,
+        (setting.command("trace", "--severed"), "also states whose later MLPs or attention stay corrupted"),
+        (setting.command("trace", "PROMPT", "--subject", "TEXT"), "a prompt of your own"),
+        (setting.command("trace", "--facts", "known_1000.json", "--limit", "50"), "averages by role, with intervals"),
+    ]
+
+
+def _corrupted_by(trace: Trace) -> str:
+    if not trace.noise:
+        return "the subject replaced"
+    return f"noise of sd {trace.noise:.3g} on the subject, {len(trace.corrupted)} draws, seed {trace.seed}"
+
+
+def _about_trace(trace: Trace) -> list[Part]:
+    corrupted, roles = float(trace.corrupted.mean()), trace.roles()
+    parts: list[Part] = [
+        f"answer (the model's own): {one_line(trace.answer)}\n"
+        f"its probability: {trace.clean:.1%} clean, {corrupted:.1%} corrupted ({_corrupted_by(trace)})\n"
+        f"total effect: {trace.total_effect:+.3f}",
+    ]
+    rows: list[tuple[str, ...]] = []
+    for kind in trace.restored:
+        effects = trace.effects(kind)
+        order = effects.flatten().argsort(descending=True, stable=True).tolist()
+        rows += [("",) * 5, (_heading(kind, trace), *("",) * 4)]
+        for cell in order[:_STRONGEST] + [order[-1]] * (float(effects.min()) < -0.005):
+            position, layer = divmod(cell, effects.shape[1])
+            token = printable(trace.tokens[position].replace(" ", "·").replace("\n", "↵"))
+            effect = float(effects[position, layer])
+            row = (f"  {position} {token}", roles[position], str(layer), f"{effect:+.3f}", f"{effect + corrupted:.1%}")
+            rows.append(row)
+    parts.append(Table(("strongest cells", "role", "layer", "indirect effect", "p"), rows))
+    parts.append(
+        "p: probability of the answer with the clean value put back there; a negative effect comes last.\n"
+        "The last token's last state brings back everything in any model."
+    )
+    return parts
+
+
+def _heading(kind: str, trace: Trace) -> str:
+    layers = trace.effects(kind).shape[1]
+    window = f", {min(trace.window, layers)} layers around" if kind in ("mlp", "attention") else ""
+    return f"{_HEADINGS.get(kind, kind)}{window}"
+
+
+def _about_traces(found: Traces) -> list[Part]:
+    (clean, corrupted), (effect, half) = found.average_probabilities(), found.average_total_effect()
+    first = found.traces[0]
+    parts: list[Part] = [
+        f"mean probability of the answer: {clean:.1%} clean, {corrupted:.1%} corrupted ({_corrupted_by(first)})\n"
+        f"average total effect: {effect:+.3f} [{effect - half:.3f}, {effect + half:.3f}]",
+    ]
+    rows: list[tuple[str, ...]] = []
+    for kind in first.restored:
+        rows += [("",) * 4, (_heading(kind, first), *("",) * 3)]
+        for role, (mean, width, number) in found.average_by_role(kind).items():
+            peak = int(mean.argmax())
+            low, high = float(mean[peak] - width[peak]), float(mean[peak] + width[peak])
+            rows.append((f"  {role}", str(number), str(peak), f"{float(mean[peak]):+.3f} [{low:.3f}, {high:.3f}]"))
+    parts.append(Table(("by role", "facts", "peak layer", "average indirect effect"), rows))
+    parts.append("in brackets, 95 % intervals over facts (none from one fact)")
+    if found.skipped:
+        prompt, reason = found.skipped[0]
+        parts.append(filled(f"first of {len(found.skipped)} skipped: {prompt!r}: {reason}"))
+    return parts
+
+
+def _trace_json(trace: Trace) -> dict[str, Any]:
+    """A trace without its draws: effects `[position][layer]` by kind."""
+    names = ("model", "prompt", "tokens", "subject", "answer", "clean", "noise", "window", "seed")
+    return {
+        **{name: getattr(trace, name) for name in names},
+        "corrupted": float(trace.corrupted.mean()),
+        "draws": len(trace.corrupted),
+        "total_effect": trace.total_effect,
+        "indirect_effects": {kind: trace.effects(kind).tolist() for kind in trace.restored},
+    }
+
+
+def _traces_json(found: Traces) -> dict[str, Any]:
+    """Averages by role and layer."""
+    (clean, corrupted), (effect, half) = found.average_probabilities(), found.average_total_effect()
+    first = found.traces[0]
+    return {
+        **{name: getattr(first, name) for name in ("model", "noise", "window", "seed")},
+        "facts": len(found.traces),
+        "skipped": [{"prompt": prompt, "reason": reason} for prompt, reason in found.skipped],
+        "clean": clean,
+        "corrupted": corrupted,
+        "average_total_effect": {"effect": effect, "low": effect - half, "high": effect + half},
+        "average_indirect_effects": found.to_dataframe().to_dict("records"),
+    }

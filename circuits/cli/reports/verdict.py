@@ -1,0 +1,50 @@
+"""A verdict in words, and the search or the judging again; what `circuits discover` and `circuits evaluate` share."""
+
+from circuits.cli.prompts import Behaviour
+from circuits.cli.reports.measured import interval
+from circuits.cli.text import filled
+from circuits.search.judging.verdict import Verdict
+from circuits.tasks.metrics import Metric
+
+SIGNIFICANT = 0.05
+_HALF, _NOTHING = 0.5, 0.05
+"""Shares of the behaviour: what a proven circuit surely keeps, and below which nothing was found."""
+
+
+def named(metric: Metric) -> str:
+    """A metric's name in words."""
+    return metric.name.replace("_", " ")
+
+
+def standing(verdict: Verdict) -> str:
+    """One word: "proven" where the circuit does better than chance and surely keeps half of the behaviour on the prompts it
+    was judged on, "partial" where it does better than chance and keeps more than next to nothing, else "unproven"."""
+    one = verdict.faithfulness
+    if verdict.p_value is None or verdict.p_value > SIGNIFICANT or one.low <= 0 or one.effect < _NOTHING:
+        return "unproven"
+    return "proven" if one.low >= _HALF else "partial"
+
+
+def judged(verdict: Verdict) -> str:
+    """A verdict in lines: its standing and why, then its summary."""
+    one, word = verdict.faithfulness, standing(verdict)
+    chance = "not held against random circuits" if verdict.p_value is None else f"p = {verdict.p_value:.2g}"
+    faithful = interval(one, verdict.prompts).removeprefix("+")
+    why = {
+        "proven": "better than chance, and at least half of the behaviour within the interval",
+        "partial": "better than chance, but less than half of the behaviour may be in it",
+        "unproven": "next to nothing is kept, chance does as well, or too few random circuits were drawn to tell",
+    }[word]
+    if verdict.p_value is None:
+        why = "random circuits would tell what chance does"
+    return f"{word.capitalize()}: faithfulness {faithful}, {chance} ({why})\n{filled(verdict.summary)}"
+
+
+def again(asked: Behaviour, *, seed: int, usual: int = 0, count: int = 64) -> list[str]:
+    """The words of a command line about the same prompts; `seed`: but those of this seed, where `usual` is the command's own,
+    as `count` is."""
+    one = asked.prompts
+    words = ["--task", one.task or str(one.prompts)]
+    words += [] if asked.metric is None else ["--metric", asked.metric]
+    words += [] if one.count in (None, count) else ["--count", str(one.count)]
+    return [*words, *(["--seed", str(seed)] if one.task is not None and seed != usual else [])]

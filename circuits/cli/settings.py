@@ -1,0 +1,110 @@
+"""With which model a command works, where its files go, and how it answers."""
+
+import contextlib
+import dataclasses
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import typer
+
+import circuits
+from circuits.cli.output import staged
+from circuits.cli.progress import ProgressBars
+from circuits.cli.report import Report
+from circuits.cli.text import one_line, print_json
+from circuits.errors import MemoryBudgetError, ModelError
+
+DTYPES = ("float32", "float64", "bfloat16")
+_DEVICES = ("cpu", "cuda", "mps", "xpu")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """The model, the folder and the form of the answer, as the command line names them; `job` is the command's name."""
+
+    job: str
+    model: str = "mini"
+    device: str = "cpu"
+    dtype: str = "float32"
+    memory: int = 256
+    out: Path | None = None
+    as_json: bool = False
+
+    @property
+    def budget(self) -> int:
+        """Bytes that a pass may take."""
+        return self.memory * 2**20
+
+    @property
+    def folder(self) -> Path:
+        """Where the files go: the folder asked for, or one named after the job and the last part of the model's name."""
+        if self.out is not None:
+            return self.out
+        last = self.model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+        return Path("out") / f"{self.job}-{re.sub(r'[^A-Za-z0-9._-]+', '-', last).strip('.-') or 'model'}"
+
+    def beside(self, file: Path) -> "Setting":
+        """The same for a saved result: its files go beside it, or into the folder asked for."""
+        return dataclasses.replace(self, out=file.parent if self.out is None else self.out)
+
+    @contextlib.contextmanager
+    def work(self, *, replacing: Sequence[str] = (), options: str = "--count, --memory") -> Iterator[tuple[Path, ProgressBars]]:
+        """A folder to write files into and the bars that show progress; the files appear together at the end, or not at all.
+
+        `replacing`: files of an earlier run that go where they are not written anew; `options`: those that decide
+        how much memory is needed.
+        """
+        with staged(self.folder, replacing=replacing) as staging, ProgressBars() as progress, naming_options(options):
+            yield staging, progress
+
+    def load(self, progress: ProgressBars) -> "circuits.Model":
+        """Load the model, and show that. Raises ModelError where it, the device or the number format cannot be had."""
+        progress("loading the model", 0, 1)
+        loaded = load(self.model, device=self.device, dtype=self.dtype)
+        progress("loading the model", 1, 1)
+        return loaded
+
+    def command(self, *words: str, model: bool = True) -> str:
+        """A command line about the same model."""
+        named = ["--model", self.model] if model and self.model != "mini" else []
+        return one_line(shlex.join(["circuits", *words, *named]))
+
+    def opening(self, file: str, *below: str) -> tuple[str, str]:
+        """How to see a saved result again, as a step to try next; `below`: the subcommand that shows it."""
+        again = self.command(self.job, *below, "--open", str(self.folder / file), model=False)
+        return again, "this result again"
+
+    def answer(self, report: Report) -> None:
+        """Print a report in the form that was asked for."""
+        if self.as_json:
+            print_json(report.as_json(self.folder))
+        else:
+            typer.echo(report.text(self.folder))
+
+
+def load(model: str, *, device: str = "cpu", dtype: str = "float32") -> "circuits.Model":
+    """Load a model; raises ModelError where it, the device or the number format cannot be had."""
+    import torch
+
+    if dtype not in DTYPES:
+        raise ModelError(f"unknown number format {dtype!r}: expected {', '.join(DTYPES)}")
+    try:
+        kind = torch.empty(0, device=device).device.type
+    except (RuntimeError, AssertionError):
+        kind = "missing"
+    if kind not in _DEVICES:
+        raise ModelError(f"the device {device!r} cannot be used here: expected cpu, or where there is one cuda, cuda:1 or mps")
+    return circuits.load_model(model, device=device, dtype=getattr(torch, dtype))
+
+
+@contextlib.contextmanager
+def naming_options(options: str) -> Iterator[None]:
+    """Where memory does not suffice, say by which options less is needed or more is given."""
+    try:
+        yield
+    except MemoryBudgetError as error:
+        raise MemoryBudgetError(f"{error} ({options})") from None
+    except MemoryError:
+        raise MemoryBudgetError(f"not enough memory: try other values of {options}") from None
