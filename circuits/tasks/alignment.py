@@ -33,8 +33,8 @@ class Limits:
 
 
 def check_rows(limits: Limits, where: str, clean: list[int], corrupt: list[int]) -> None:
-    """Raise PromptError for two rows of tokens that cannot be compared: empty, outside the vocabulary, too long, BOS doubled or in
-    one of them alone, of two lengths, or the same."""
+    """Raise PromptError for two rows of tokens that cannot be compared: empty, outside the vocabulary, too long, BOS doubled or
+    in one of them alone, of two lengths, or the same."""
     for kind, row in (("clean", clean), ("corrupt", corrupt)):
         if not row or row == [limits.bos]:
             raise PromptError(f"{where}: the {kind} prompt is empty")
@@ -102,8 +102,8 @@ def _check_text(where: str, what: str, text: object) -> None:
 
 
 def one_token(model: Model, where: str, prompt: str, answer: str | int, *, what: str, joined: bool) -> int:
-    """The token id of an answer or distractor. Raises PromptError, with what was probably meant, for a text of several tokens and
-    for one that lacks its leading space."""
+    """The token id of an answer or distractor. Raises PromptError, with what was probably meant, for a text of several tokens
+    and for one that lacks its leading space."""
     if isinstance(answer, int):
         return answer
     _check_text(where, f"the {what}", answer)
