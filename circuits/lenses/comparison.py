@@ -63,18 +63,18 @@ class LensComparison(Result, format="circuits-lens-comparison"):
 
 @torch.no_grad()
 def compare_lenses(
-    model: Model, tokens: TokenBatch, tuned: TunedLens, *, max_bytes: int = BUDGET, progress: Progress | None = None
+    model: Model, tokens: TokenBatch, tuned: TunedLens, *, budget: int = BUDGET, progress: Progress | None = None
 ) -> LensComparison:
     """KL(final ‖ lens) in bits of the logit lens and of a tuned one, before every layer, on prompts.
 
     Raises PromptError for a single prompt (it has no standard error), ModelError for a tuned lens of another model,
-    MemoryBudgetError where one block of logits does not fit `max_bytes`.
+    MemoryBudgetError where one block of logits does not fit `budget`.
 
     Args:
         model: the model whose streams are read.
         tokens: text that `tuned` was not trained on.
         tuned: the trained lens.
-        max_bytes: bytes of logits that are held at once.
+        budget: bytes of logits that are held at once.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
     tuned.require_model(model)
@@ -86,13 +86,13 @@ def compare_lenses(
     found = []
     for start in range(0, len(batch), size):
         report("comparing lenses", start, len(batch))
-        found.append(_divergences(model, batch[start : start + size], tuned, max_bytes))
+        found.append(_divergences(model, batch[start : start + size], tuned, budget))
     report("comparing lenses", len(batch), len(batch))
     bits = torch.cat(found, dim=1) / math.log(2)
     return LensComparison(model.name, bits[: model.n_layers], bits[model.n_layers :], int(batch.mask.sum()))
 
 
-def _divergences(model: Model, batch: TokenBatch, tuned: TunedLens, max_bytes: int) -> Float[Tensor, "lens_layer prompt"]:
+def _divergences(model: Model, batch: TokenBatch, tuned: TunedLens, budget: int) -> Float[Tensor, "lens_layer prompt"]:
     """Means over each prompt's tokens, in nats: every layer by the logit lens, then by the tuned one."""
     weights, mask = model.weights, batch.mask
     run = forward(weights, batch, logits=False)
@@ -102,7 +102,7 @@ def _divergences(model: Model, batch: TokenBatch, tuned: TunedLens, max_bytes: i
     tuned_streams = [tuned.translate(x, layer) for layer, x in enumerate(streams[:-1])]
     sources = plain + [Source(normalise(x, weights.final_norm)) for x in tuned_streams]
     none = batch.ids.new_zeros(len(final.normed), 0)
-    readings = read_sources(weights, final, sources, none, top=0, max_bytes=max_bytes)
+    readings = read_sources(weights, final, sources, none, top=0, budget=budget)
     spread = final.normed.new_zeros(len(sources), *mask.shape, dtype=readings[0].divergence.dtype)
     spread[:, mask] = torch.stack([reading.divergence for reading in readings])
     return spread.cpu().double().sum(dim=-1) / mask.cpu().sum(dim=-1)

@@ -37,7 +37,7 @@ def logit_lens(
     answers: Target | None = None,
     top: int = 5,
     tuned: "TunedLens | None" = None,
-    max_bytes: int = BUDGET,
+    budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> Lens:
     """Read residual streams, and nodes where asked for, as distributions over tokens, at every position of prompts.
@@ -57,7 +57,7 @@ def logit_lens(
         answers: a token a prompt, or one for all (text or ids, `pairs.answers`), which is then the target at every position.
         top: top tokens to keep.
         tuned: a trained lens.
-        max_bytes: bytes of logits (also of node outputs) that are held at once.
+        budget: bytes of logits (also of node outputs) that are held at once.
         progress: hears what is being done, how much of it is done, and how much there is.
 
     >>> import circuits
@@ -75,24 +75,24 @@ def logit_lens(
         tuned.require_model(model)
     batch = model.prepare(prompts)
     wanted = token_ids(model, answers, len(batch), "answers")
-    arrays = _read_all(model, batch, rows, wanted, tuned, top, max_bytes, progress)
+    arrays = _read_all(model, batch, rows, wanted, tuned, top, budget, progress)
     return _lens(model, batch, rows, arrays, tuned=tuned is not None, answered=wanted is not None)
 
 
 _BY_ROW = ("entropy", "cross_entropy", "divergence", "rank", "probability", "logit", "top_ids", "top_probabilities")
 
 
-def _groups(model: Model, batch: TokenBatch, rows: Sequence[Row], max_bytes: int) -> list[tuple[int, int]]:
+def _groups(model: Model, batch: TokenBatch, rows: Sequence[Row], budget: int) -> list[tuple[int, int]]:
     """Prompts that go through the model together: so many that the vectors of nodes fit the budget."""
     width, count = batch.ids.shape[1], sum(row.kind == "nodes" for row in rows)
     each = (1 + count) * width * model.d_model * model.weights.W_E.element_size()
-    if each > max_bytes:
+    if each > budget:
         what = f"what {count:,} rows of nodes wrote in a prompt" if count else "the final stream of a prompt"
         smaller = "read fewer nodes at a time" if count else "a shorter prompt"
         raise MemoryBudgetError(
-            f"{what} of {width:,} tokens takes {each:,} bytes, max_bytes is {max_bytes:,}: give max_bytes={each}, or {smaller}"
+            f"{what} of {width:,} tokens takes {each:,} bytes, budget is {budget:,}: give budget={each}, or {smaller}"
         )
-    size = max(1, min(max_bytes // each, _TOKENS // width))
+    size = max(1, min(budget // each, _TOKENS // width))
     return [(start, min(start + size, len(batch))) for start in range(0, len(batch), size)]
 
 
@@ -103,7 +103,7 @@ def _read_all(
     answers: Tensor | None,
     tuned: "TunedLens | None",
     top: int,
-    max_bytes: int,
+    budget: int,
     progress: Progress | None,
 ) -> dict[str, Tensor]:
     """Every group's arrays, joined over prompts."""
@@ -117,9 +117,9 @@ def _read_all(
         report("reading layers", done, total)
 
     advance(0)
-    for start, stop in _groups(model, batch, rows, max_bytes):
+    for start, stop in _groups(model, batch, rows, budget):
         chosen = None if answers is None else answers[start:stop]
-        found.append(_read_group(model, batch[start:stop], rows, chosen, tuned, top, max_bytes, advance))
+        found.append(_read_group(model, batch[start:stop], rows, chosen, tuned, top, budget, advance))
     return {name: torch.cat([part[name] for part in found], dim=int(name in _BY_ROW)) for name in found[0]}
 
 
@@ -130,7 +130,7 @@ def _read_group(
     answers: Tensor | None,
     tuned: "TunedLens | None",
     top: int,
-    max_bytes: int,
+    budget: int,
     advance: Callable[[int], None],
 ) -> dict[str, Tensor]:
     """Run prompts and read their rows; arrays `[row prompt position …]` and `[prompt position]`, 0 at pads."""
@@ -152,9 +152,9 @@ def _read_group(
             x = residual_at(run, row)[mask]
             x = x if tuned is None else tuned.translate(x, row.layer)
             sources.append(Source(normalise(x, weights.final_norm)))
-    targets, following, followed = _aims(model, batch, final, answers, max_bytes)
+    targets, following, followed = _aims(model, batch, final, answers, budget)
     aims = torch.stack([targets[mask], following[mask]], dim=-1)[:, : 1 if answers is None else 2]
-    readings = read_sources(weights, final, sources, aims, top=top, max_bytes=max_bytes, advance=advance)
+    readings = read_sources(weights, final, sources, aims, top=top, budget=budget, advance=advance)
     arrays = _arrays(readings, batch, followed)
     return {**arrays, "targets": targets * mask, "followed": followed}
 
@@ -166,9 +166,7 @@ def _require_finite(x: Tensor, mask: Tensor, name: str) -> None:
         raise NonFiniteError(f"the residual stream {name} holds NaN or infinity at prompt {prompt}, position {column}")
 
 
-def _aims(
-    model: Model, batch: TokenBatch, final: Source, answers: Tensor | None, max_bytes: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _aims(model: Model, batch: TokenBatch, final: Source, answers: Tensor | None, budget: int) -> tuple[Tensor, Tensor, Tensor]:
     """The target and the next token of every position, and where there is a next token."""
     ids, mask = batch.ids, batch.mask
     prompts, last = torch.arange(len(batch), device=ids.device), batch.last
@@ -182,7 +180,7 @@ def _aims(
     place[mask] = torch.arange(int(mask.sum()), device=ids.device)
     ends = Source(final.normed[place[mask & ~followed]])
     none = ids.new_zeros(len(ends.normed), 0)
-    following[mask & ~followed] = read_sources(model.weights, ends, [ends], none, top=1, max_bytes=max_bytes)[0].top_ids[:, 0]
+    following[mask & ~followed] = read_sources(model.weights, ends, [ends], none, top=1, budget=budget)[0].top_ids[:, 0]
     return following, following, followed
 
 

@@ -35,15 +35,15 @@ class Blocks:
     tokens: int
 
     @classmethod
-    def within(cls, max_bytes: int, positions: int, d_vocab: int, top: int, dtype: torch.dtype) -> "Blocks":
-        """Blocks of which HELD arrays fit `max_bytes`: the whole vocabulary, unless that leaves room for few positions.
+    def within(cls, budget: int, positions: int, d_vocab: int, top: int, dtype: torch.dtype) -> "Blocks":
+        """Blocks of which HELD arrays fit `budget`: the whole vocabulary, unless that leaves room for few positions.
         Raises MemoryBudgetError where not even one position by 64 (or `top`) tokens fits."""
         each = HELD * wide(dtype).itemsize
-        room, least = max_bytes // each, min(d_vocab, max(_NARROW, top))
+        room, least = budget // each, min(d_vocab, max(_NARROW, top))
         if room < least:
             raise MemoryBudgetError(
-                f"one position by {least:,} tokens of logits takes {each * least:,} bytes, max_bytes is {max_bytes:,}: "
-                f"give max_bytes={each * least} or more" + (f", or a smaller top than {top}" if top > _NARROW else "")
+                f"one position by {least:,} tokens of logits takes {each * least:,} bytes, budget is {budget:,}: "
+                f"give budget={each * least} or more" + (f", or a smaller top than {top}" if top > _NARROW else "")
             )
         tokens = max(least, min(d_vocab, room // min(_FEW, positions)))
         return cls(max(1, min(positions, room // tokens)), tokens)
@@ -91,17 +91,17 @@ def read_sources(
     aims: Int[Tensor, "position aim"],
     *,
     top: int,
-    max_bytes: int,
+    budget: int,
     advance: Callable[[int], None] = lambda positions: None,
 ) -> list[SourceStatistics]:
-    """Read every source's distributions, beside the final ones, in one pass over blocks that hold at most `max_bytes`.
+    """Read every source's distributions, beside the final ones, in one pass over blocks that hold at most `budget`.
 
     `aims` are token ids to find in them. Where a block does not take the whole vocabulary, the aims' logits are found in a
     pass before. A source that is `final` itself diverges by exactly 0. `advance` hears how many positions were read.
     """
     positions, d_vocab = final.normed.shape[0], weights.W_U.shape[1]
     top = min(top, d_vocab)
-    blocks = Blocks.within(max_bytes, positions, d_vocab, top, final.normed.dtype)
+    blocks = Blocks.within(budget, positions, d_vocab, top, final.normed.dtype)
     parts: list[list[SourceStatistics]] = [[] for _ in sources]
     for begin in range(0, positions, blocks.positions):
         chunk = slice(begin, begin + blocks.positions)

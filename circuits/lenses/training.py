@@ -42,13 +42,13 @@ def train_tuned_lens(
     seed: int = 0,
     path: str | Path | None = None,
     save_every: int = 50,
-    max_bytes: int = BUDGET,
+    budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> TunedLens:
     """Train a translator a layer on prompts, by KL(final ‖ lens) averaged over tokens (Belrose et al. 2023).
 
     Adam's step size falls linearly to 0; every prompt comes once before any comes again. Translators start as the identity. A
-    training that was stopped or killed goes on from `path`: with the same `max_bytes` the file is in the end the same to the
+    training that was stopped or killed goes on from `path`: with the same `budget` the file is in the end the same to the
     byte.
 
     Raises PromptError for numbers out of range, FileFormatError where `path` holds something else or another training, or is
@@ -64,7 +64,7 @@ def train_tuned_lens(
         seed: that of the order of prompts.
         path: where the state is written, and read from at the beginning.
         save_every: steps between two writings.
-        max_bytes: bytes of logits that are held at once.
+        budget: bytes of logits that are held at once.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
     check_training(steps=steps, rate=rate, batch=batch, save_every=save_every)
@@ -74,7 +74,7 @@ def train_tuned_lens(
 
     def taken(state: _State, step: int) -> _State:
         """One step."""
-        losses, gradients = _gradients(model, prepared[_drawn(len(prepared), batch, step, seed)], state, max_bytes)
+        losses, gradients = _gradients(model, prepared[_drawn(len(prepared), batch, step, seed)], state, budget)
         if not bool(losses.isfinite().all()):
             layer = int((~losses.isfinite()).nonzero()[0])
             said = f"the loss of layer {layer} is {float(losses[layer])} at step {step}: try a lower rate than {rate}"
@@ -171,7 +171,7 @@ def _drawn(prompts: int, batch: int, step: int, seed: int) -> Int[Tensor, " row"
 
 
 def _gradients(
-    model: Model, batch: TokenBatch, state: _State, max_bytes: int
+    model: Model, batch: TokenBatch, state: _State, budget: int
 ) -> tuple[Float[Tensor, " layer"], dict[str, Tensor]]:
     """Each layer's KL(final ‖ lens), averaged over tokens, and its gradient by the layer's translator."""
     weights, mask = model.weights, batch.mask
@@ -179,7 +179,7 @@ def _gradients(
         run = forward(weights, batch, logits=False)
         streams = [x[mask] for x in run.residuals]
         final = normalise(streams[-1], weights.final_norm)
-    size = _positions(weights, max_bytes)
+    size = _positions(weights, budget)
     count = len(final)
     losses = state.lens.b.new_zeros(model.n_layers)
     gradients = {name: torch.zeros_like(getattr(state.lens, name)) for name in ("A", "b")}
@@ -206,9 +206,9 @@ def _cross_entropy(weights: Weights, x: Tensor, A: Tensor, b: Tensor, goal: Floa
     return F.cross_entropy(block_logits(weights, source, 0, weights.W_U.shape[1]), goal, reduction="sum")
 
 
-def _positions(weights: Weights, max_bytes: int) -> int:
+def _positions(weights: Weights, budget: int) -> int:
     """How many positions' logits fit."""
     each = _HELD * wide(weights.W_U.dtype).itemsize * weights.W_U.shape[1]
-    if each > max_bytes:
-        raise MemoryBudgetError(f"training needs {each:,} bytes for one position's logits, max_bytes is {max_bytes:,}")
-    return max_bytes // each
+    if each > budget:
+        raise MemoryBudgetError(f"training needs {each:,} bytes for one position's logits, budget is {budget:,}")
+    return budget // each

@@ -191,7 +191,7 @@ def test_the_size_of_blocks_changes_nothing() -> None:
         blocks = Blocks.within(HELD * 8 * tokens, 27, 300, 70, torch.float64)
         assert blocks.tokens <= tokens and blocks.positions * blocks.tokens <= tokens
         many = {"nodes": ["a0.h0", "m0"], "top": 70, "answers": torch.tensor([5, 250, 299])}
-        other = logit_lens(model, ids, max_bytes=max(HELD * 8 * tokens, 3 * 9 * 8 * 8), **many)
+        other = logit_lens(model, ids, budget=max(HELD * 8 * tokens, 3 * 9 * 8 * 8), **many)
         for one, two in zip(numbers(usual), numbers(other), strict=True):
             assert (one - two).abs().max() <= 1e-10, tokens
 
@@ -210,9 +210,9 @@ def test_of_equal_tokens_the_earlier_comes_first() -> None:
     half[torch.arange(150) % 8, torch.arange(150)] = 2.0 ** -(torch.arange(150).double() // 8)
     model = dataclasses.replace(model, weights=dataclasses.replace(model.weights, W_U=torch.cat([half, half], 1), b_U=None))
     ids = torch.randint(0, 300, (1, 6), generator=noise)
-    for max_bytes in (2**20, HELD * 8 * 75):
-        lens = logit_lens(model, ids, top=10, answers=torch.tensor([200]), max_bytes=max_bytes)
-        below = logit_lens(model, ids, top=10, answers=torch.tensor([50]), max_bytes=max_bytes)
+    for budget in (2**20, HELD * 8 * 75):
+        lens = logit_lens(model, ids, top=10, answers=torch.tensor([200]), budget=budget)
+        below = logit_lens(model, ids, top=10, answers=torch.tensor([50]), budget=budget)
         pairs = lens.top_ids.unflatten(-1, (5, 2))
         assert torch.equal(pairs[..., 0] + 150, pairs[..., 1]), "each token and then its copy"
         assert torch.equal(lens.rank, below.rank + 1), "the copy is just behind"
@@ -239,14 +239,14 @@ def test_no_more_logits_are_held_than_allowed() -> None:
     with Largest(64) as whole:
         logit_lens(model, ids)
     assert whole.bytes == 18 * 300 * 8
-    for max_bytes in (HELD * 8 * 64, HELD * 8 * 100, HELD * 8 * 400):
+    for budget in (HELD * 8 * 64, HELD * 8 * 100, HELD * 8 * 400):
         with Largest(64) as held:
-            logit_lens(model, ids, max_bytes=max_bytes)
-        assert 0 < held.bytes <= max_bytes / HELD
-    with pytest.raises(MemoryBudgetError, match="give max_bytes=3072"):
-        logit_lens(model, ids, max_bytes=1000)
+            logit_lens(model, ids, budget=budget)
+        assert 0 < held.bytes <= budget / HELD
+    with pytest.raises(MemoryBudgetError, match="give budget=3072"):
+        logit_lens(model, ids, budget=1000)
     with pytest.raises(MemoryBudgetError, match="fewer nodes at a time"):
-        logit_lens(model, ids, max_bytes=4000, nodes=[f"m0.n{neuron}" for neuron in range(6)])
+        logit_lens(model, ids, budget=4000, nodes=[f"m0.n{neuron}" for neuron in range(6)])
 
 
 @pytest.mark.parametrize(

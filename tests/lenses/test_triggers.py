@@ -196,7 +196,7 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
     with pytest.raises(PromptError, match="more than BOS"):
         find_triggers(model, [])
     with pytest.raises(MemoryBudgetError, match=r"one prompt of 4 tokens takes [\d,]+ bytes of 100"):
-        find_triggers(model, tokens, max_bytes=100)
+        find_triggers(model, tokens, budget=100)
     without = [dataclasses.replace(block, mlp=None, mlp_norm=None) for block in model.weights.blocks]
     bare = dataclasses.replace(model, weights=dataclasses.replace(model.weights, blocks=tuple(without)))
     with pytest.raises(PromptError, match="attention alone"):

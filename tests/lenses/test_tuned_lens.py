@@ -64,11 +64,11 @@ def test_it_reads_translated_streams_and_the_last_one_as_it_is(seed: int) -> Non
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("max_bytes", [2**28, 6 * 8 * D_VOCAB * 4])
-def test_the_gradient_is_that_of_one_backward_pass_over_all_layers(seed: int, max_bytes: int) -> None:
+@pytest.mark.parametrize("budget", [2**28, 6 * 8 * D_VOCAB * 4])
+def test_the_gradient_is_that_of_one_backward_pass_over_all_layers(seed: int, budget: int) -> None:
     model, batch = random_model(seed)
     lens = random_lens(model)
-    losses, gradients = _gradients(model, batch, _State(lens, {}), max_bytes)
+    losses, gradients = _gradients(model, batch, _State(lens, {}), budget)
     A, b = lens.A.clone().requires_grad_(), lens.b.clone().requires_grad_()
     run = model.run(batch)
     last = run.logits.log_softmax(-1)
@@ -182,7 +182,7 @@ def test_files_give_back_what_was_saved_and_damaged_ones_are_refused(tmp_path: P
         ({"batch": 0}, PromptError, "batch is 0"),
         ({"rate": float("nan")}, PromptError, "rate is nan"),
         ({"save_every": 0}, PromptError, "save_every is 0"),
-        ({"max_bytes": 100}, MemoryBudgetError, "max_bytes is 100"),
+        ({"budget": 100}, MemoryBudgetError, "budget is 100"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(options: dict, error: type[Exception], words: str) -> None:

@@ -120,7 +120,7 @@ class Reading:
             answers=self.answer,
             top=self.top,
             tuned=tuned,
-            max_bytes=setting.budget,
+            budget=setting.budget,
             progress=progress,
         )
 

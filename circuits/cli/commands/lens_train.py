@@ -114,7 +114,7 @@ class Training:
                 f"{self.text}: too short to train on: {len(rows)} × {width} tokens, expected {held + 1} × {width} or more"
             )
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        options = {"max_bytes": setting.budget, "progress": progress}
+        options = {"budget": setting.budget, "progress": progress}
         try:
             tuned = circuits.train_tuned_lens(
                 model,

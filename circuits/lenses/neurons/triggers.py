@@ -70,7 +70,7 @@ def find_triggers(
     lowest: bool = False,
     count_bos: bool = False,
     batch: int | None = None,
-    max_bytes: int = BYTES,
+    budget: int = BYTES,
     progress: Progress | None = None,
 ) -> Triggers:
     """For every neuron, the `top` places of a text where its activation is largest; of equal ones the earlier.
@@ -88,8 +88,8 @@ def find_triggers(
         top: places a neuron.
         lowest: keep the smallest activations too.
         count_bos: count the BOS that opens a prompt.
-        batch: prompts that run together (default: what fits into `max_bytes`).
-        max_bytes: bytes of activations that are held at once.
+        batch: prompts that run together (default: what fits into `budget`).
+        budget: bytes of activations that are held at once.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
     if top < 1 or (batch is not None and batch < 1):
@@ -102,7 +102,7 @@ def find_triggers(
     counted, done = 0, 0
     report("reading the text", 0, total or 1)
     with torch.no_grad():
-        for prompts in _batches(model, tokens, batch, max_bytes):
+        for prompts in _batches(model, tokens, batch, budget):
             rows = _counted(model, prompts, count_bos).flatten().nonzero()[:, 0]
             width = prompts.ids.shape[1]
             places = (rows.div(width, rounding_mode="floor") + done) * _PROMPT + rows % width
@@ -141,29 +141,27 @@ def _counted(model: Model, prompts: TokenBatch, count_bos: bool) -> Bool[Tensor,
     return prompts.mask & ~((prompts.ids == bos) & (prompts.positions == 0))
 
 
-def _batches(
-    model: Model, tokens: TokenBatch | Iterable[TokenBatch], batch: int | None, max_bytes: int
-) -> Iterator[TokenBatch]:
+def _batches(model: Model, tokens: TokenBatch | Iterable[TokenBatch], batch: int | None, budget: int) -> Iterator[TokenBatch]:
     """The prompts, as many together as are asked for or fit."""
     for given in [tokens] if isinstance(tokens, TokenBatch) else tokens:
-        size = batch or prompts_within(model, given.ids.shape[1], max_bytes)
+        size = batch or prompts_within(model, given.ids.shape[1], budget)
         for start in range(0, len(given), size):
             yield model.prepare(given[start : start + size])
 
 
-def prompts_within(model: Model, width: int, max_bytes: int) -> int:
-    """How many prompts of `width` tokens run within `max_bytes`. Raises MemoryBudgetError where not one does."""
+def prompts_within(model: Model, width: int, budget: int) -> int:
+    """How many prompts of `width` tokens run within `budget`. Raises MemoryBudgetError where not one does."""
     block = model.weights.blocks[0]
     neurons = (5 if block.mlp is not None and block.mlp.W_gate is not None else 4) * model.d_mlp
     heads = 8 * model.n_heads * model.d_head
     scores = 0 if block.attention.soft_cap is None else 3 * model.n_heads * width
     size = torch.empty(0, dtype=model.dtype).element_size()
     prompt = width * (neurons + heads + scores + 6 * model.d_model) * max(size, 4)
-    if prompt > max_bytes:
+    if prompt > budget:
         raise MemoryBudgetError(
-            f"one prompt of {width} tokens takes {prompt:,} bytes of {max_bytes:,}: shorten prompts or raise max_bytes"
+            f"one prompt of {width} tokens takes {prompt:,} bytes of {budget:,}: shorten prompts or raise budget"
         )
-    return max_bytes // prompt
+    return budget // prompt
 
 
 def _collected(model: Model, layers: list[_Layer], counted: int, top: int) -> Triggers:
