@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo check
+.PHONY: help setup test demo check notebooks
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ test: $(STAMP) ## run all tests, on every core
 
 demo: $(STAMP) ## find the induction circuit of the bundled model; files in out/
 	@$(BIN)/circuits induction
+
+notebooks: $(STAMP) ## run the notebooks and store what they show
+	@$(BIN)/python notebooks/refresh.py
 
 check: $(STAMP) ## ruff and pyright
 	@$(BIN)/ruff check .

@@ -8,11 +8,12 @@ from circuits.cli.progress import ProgressBars
 from circuits.cli.settings import Setting
 from circuits.errors import CircuitsError, FileFormatError, PromptError
 
-METRICS = ("logit_difference", "log_probability", "probability", "rank", "accuracy", "kl")
 COUNT = 32
 """Prompts of a task, unless the command line says how many."""
 _FIRST = "induction"
 """The task that is taken where none is named."""
+_SPELLED = {"kl_divergence": "kl"}
+"""Metrics that have a shorter name on the command line."""
 _SUFFIXES = (".csv", ".json", ".jsonl", ".txt")
 
 
@@ -171,10 +172,17 @@ def _read(path: Path, model: "circuits.Model") -> "circuits.PromptPairs":
     return tasks.read_autocircuit_json(path, model)
 
 
+def metric_names() -> tuple[str, ...]:
+    """The names of all metrics, as the command line spells them."""
+    from circuits.tasks.metrics import METRICS
+
+    return tuple(_SPELLED.get(name, name) for name in METRICS)
+
+
 def check_metric(name: str) -> None:
     """Raise CircuitsError for a name that is no metric."""
-    if name not in METRICS:
-        raise CircuitsError(f"unknown metric {name!r}: there are {', '.join(METRICS)}")
+    if name not in metric_names():
+        raise CircuitsError(f"unknown metric {name!r}: there are {', '.join(metric_names())}")
 
 
 def metric_of(name: str, model: "circuits.Model", pairs: "circuits.PromptPairs") -> "circuits.tasks.metrics.Metric":
@@ -182,10 +190,8 @@ def metric_of(name: str, model: "circuits.Model", pairs: "circuits.PromptPairs")
     from circuits.tasks import metrics
 
     check_metric(name)
-    if name != "kl":
-        return getattr(metrics, name)
-    reference = metrics.answer_logits(model.run(pairs.clean, keep="logits"), pairs).detach()
-    return metrics.kl_divergence(reference)
+    whole = {short: long for long, short in _SPELLED.items()}.get(name, name)
+    return metrics.fitted(metrics.METRICS[whole], model, pairs)
 
 
 def names_of(text: str) -> list[str]:

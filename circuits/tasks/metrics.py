@@ -13,7 +13,8 @@ cut what is computed before it, never what it is given.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import torch
@@ -260,6 +261,11 @@ def _kl_divergence(reference: Float[Tensor, "prompt d_vocab"]) -> Metric:
 
 
 kl_divergence = Relative("kl_divergence", _kl_divergence)
+
+METRICS: Mapping[str, Metric | Relative] = MappingProxyType(
+    {metric.name: metric for metric in (logit_difference, log_probability, probability, rank, accuracy, kl_divergence)}
+)
+"""Every metric of the package by its name."""
 
 
 def _checked(logits: Tensor, pairs: PromptPairs) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import circuits
-from circuits.cli.prompts import METRICS, PromptOptions
+from circuits.cli.prompts import PromptOptions, metric_names
 from circuits.models import Model
 from circuits.patching import Effects, patch_edges, patch_nodes, patch_path
 from tests.cli.conftest import Command
@@ -107,7 +107,7 @@ def test_facts_are_prompts_too(command: Command, tmp_path: Path) -> None:
     assert [row["patch"] for row in found["effects"]] == [f"m{layer}@subject_last" for layer in range(4)]
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", metric_names())
 def test_every_metric_can_be_named(command: Command, tmp_path: Path, metric: str) -> None:
     answer = command("patch", "--count", 2, "--seed", 1, "--nodes", "input,m3", "--metric", metric, "--out", tmp_path, "--json")
     found = json.loads(answer.out)

@@ -168,3 +168,26 @@ def test_metrics_of_some_prompts_are_rows_of_the_metric_of_all() -> None:
         assert metric.by_prompt
         for rows in (slice(1, 4), [5, 0, 2]):
             assert torch.equal(metric.on(rows)(logits[rows], pairs[rows]), metric(logits, pairs)[rows])
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_a_metric_is_what_it_says_of_itself(name: str) -> None:
+    pairs = pairs_of(6)
+    logits = torch.randn(6, SIZE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    metric = metrics.METRICS[name]
+    assert metric.name == name and metric is getattr(metrics, name)
+    metric = metric if isinstance(metric, Metric) else metric(logits.flip(1))
+    scores = metric(logits, pairs)
+    if metric.by_prompt:
+        alone = [metric.on([row])(logits[[row]], pairs[[row]]) for row in range(6)]
+        assert torch.allclose(torch.cat(alone), scores, rtol=1e-12, atol=0), "a prompt's number is its own"
+    if metric.reads == "answers":
+        two = torch.stack([logits.gather(1, ids[:, None])[:, 0] for ids in (pairs.answers, pairs.distractors)], dim=1)
+        assert torch.allclose(metric(two, metrics.answers_alone(pairs)), scores, rtol=1e-12, atol=0), "no other logit is read"
+    leaf = logits.clone().requires_grad_()
+    assert metric(leaf, pairs).requires_grad == metric.differentiable
+    if name != "kl_divergence":
+        sure = logits.scatter(1, pairs.answers[:, None], 50.0)
+        better = metric(sure, pairs) - scores
+        assert bool(((-better if metric.lower_is_better else better) >= 0).all()), "a sure answer is no worse"
+    assert "\n" not in metric.unit and (metric.__doc__ or "").strip()
