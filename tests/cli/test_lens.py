@@ -166,7 +166,7 @@ def test_what_cannot_be_done_is_one_line(command: Command, tmp_path: Path, argum
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["x.safetensors"], ["Missing option '--text'", "circuits lens train --help"]),
+        (["x.safetensors"], ["Missing option '--text'", "lens train --help"]),
         ([], ["Missing argument 'FILE'"]),
         (["x.txt", "--text", "x.txt"], ["x.txt", ".safetensors"]),
         (["x.safetensors", "--text", "nowhere.txt"], ["nowhere.txt", "No such file"]),

@@ -93,7 +93,7 @@ def test_the_model_writes_its_own_text(command: Command, tiny: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("terms", "--token", " the"), ("No such option: --token", "circuits tables terms --help")),
+        (("terms", "--token", " the"), ("No such option: --token", "tables terms --help")),
         (("--text", "missing.txt"), ("No such option: --text",)),
         (("terms", "--text", "missing.txt"), ("missing.txt",)),
         (("terms", "--mlps", "odd"), ("odd", "frozen or zero")),
