@@ -92,7 +92,7 @@ def test_trace_takes_its_prompt_either_way(command: Command, tiny: Path, tmp_pat
     new = command("trace", "The capital of France is", *options, "--out", tmp_path)
     old = command("trace", "--prompt", "The capital of France is", *options, "--out", tmp_path)
     assert new.status == 0 and json.loads(new.out)["prompt"] == "The capital of France is" and old.out == new.out
-    assert old.err == new.err
+    assert "Note:" not in old.err, "--prompt is a way to give the prompt, as in other commands"
     check_one_line(command("trace", "a", "--prompt", "a", "--subject", "a"), "PROMPT and --prompt")
 
 

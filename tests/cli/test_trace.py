@@ -131,10 +131,10 @@ def test_a_saved_result_is_shown_again(command: Command, tmp_path: Path, rome: P
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--prompt", "Rome is in"], ["--prompt and --subject"]),
-        (["--subject", "Rome"], ["--prompt and --subject"]),
+        (["--prompt", "Rome is in"], ["PROMPT and --subject"]),
+        (["--subject", "Rome"], ["PROMPT and --subject"]),
         (["--prompt", "Rome is in", "--subject", "Paris"], ["'Paris'", "not in it"]),
-        ([*AUSTRIA, "--facts", "x.json"], ["--prompt and --facts"]),
+        ([*AUSTRIA, "--facts", "x.json"], ["PROMPT and --facts"]),
         ([*AUSTRIA, "--replacement", "the United Kingdom"], ["replacement", "equally many"]),
         ([*AUSTRIA, "--replacement", "Japan", "--noise", "1"], ["--noise and --replacement"]),
         (["--limit", "2"], ["--limit", "--facts"]),
