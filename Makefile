@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help setup test demo check notebooks
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP) ## create .venv and install the pinned dependencies
 

@@ -1,7 +1,8 @@
 """Modules that have moved: an import by the old path gives the module at its new one, with a DeprecationWarning.
 
-Left out are the old modules whose room has a function of the same name (`circuits.tasks.induction`, say): importing such a
-path as a module would put the module in the function's place. The names in them are those of the room.
+Where the room has a function of the module's name (`circuits.tasks.induction`, say), importing the path would put the module
+in the function's place. For those a stand-in waits among the modules that are already imported: it looks names up in the new
+module when they are asked for.
 """
 
 import importlib
@@ -10,6 +11,7 @@ import importlib.machinery
 import sys
 import warnings
 from types import ModuleType
+from typing import Any
 
 _WINGS = {
     "": {"graph.progress": "progress", "patching.bootstrap": "statistics"},
@@ -132,6 +134,7 @@ _WINGS = {
     },
     "search.mechanisms.": {
         "search.factual_recall": "recall",
+        "search.induction": "induction",
         "search.recall_evidence": "recall_evidence",
         "search.induction_evidence": "induction_evidence",
     },
@@ -163,6 +166,26 @@ _WINGS = {
 MOVED = {f"circuits.{old}": f"circuits.{wing}{new}" for wing, names in _WINGS.items() for old, new in names.items()}
 """Old path → new path."""
 
+_LIBRARY = ("agreement", "docstring", "gendered_pronouns", "greater_than", "induction", "ioi")
+BESIDE_FUNCTIONS = {
+    "circuits.heads.skip_trigrams": "circuits.heads.weight_tables.skip_trigrams",
+    "circuits.patching.self_repair": "circuits.patching.ablation.self_repair",
+    **{f"circuits.search.{name}": f"circuits.search.judging.{name}" for name in ("compare", "evaluate", "roc")},
+    **{f"circuits.tasks.{name}": f"circuits.tasks.library.{name}" for name in _LIBRARY},
+}
+"""Old path → new path, of modules that share a name with a function of their room."""
+
+
+class _StandIn(ModuleType):
+    """What an import of such a path finds."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what importlib asks of every module
+            raise AttributeError(name)
+        new = BESIDE_FUNCTIONS[self.__name__]
+        warnings.warn(f"{self.__name__} has moved to {new}", DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(new), name)
+
 
 class _OldPaths(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds what stood at an old path. It is asked only after all other finders have found nothing."""
@@ -187,3 +210,5 @@ def know_old_paths() -> None:
     """From now on, imports by old paths find the modules that have moved."""
     if not any(isinstance(finder, _OldPaths) for finder in sys.meta_path):
         sys.meta_path.append(_OldPaths())
+    for old in BESIDE_FUNCTIONS:
+        sys.modules.setdefault(old, _StandIn(old))

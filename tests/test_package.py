@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import circuits
-from circuits.moved import MOVED
+from circuits.moved import BESIDE_FUNCTIONS, MOVED
 from tests import HANGS
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +53,14 @@ def test_an_old_path_gives_the_module_at_its_new_one_and_says_so(old: str) -> No
     assert module is sys.modules[MOVED[old]] and module.__spec__ is not None and module.__spec__.name == MOVED[old]
     assert len(warned) == 1
     del sys.modules[old]  # the next import warns again
+
+
+@pytest.mark.parametrize("old", BESIDE_FUNCTIONS)
+def test_an_old_path_beside_a_function_gives_the_names_and_leaves_the_function(old: str) -> None:
+    room, _, name = old.rpartition(".")
+    with pytest.warns(DeprecationWarning, match=f"{old} has moved to {BESIDE_FUNCTIONS[old]}$"):
+        found = getattr(importlib.import_module(old), name)
+    assert found is getattr(importlib.import_module(room), name) and callable(found)
 
 
 def test_an_old_path_takes_no_function_away() -> None:

@@ -91,7 +91,8 @@ SearchMetric = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="What is measured at the answer: logit_difference, log_probability, probability.",
+        help="What is measured at the answer: logit_difference, log_probability, probability, kl; with methods that take no "
+        "gradient also rank and accuracy.",
         show_default="the task's own; logit_difference for a file",
     ),
 ]

@@ -14,6 +14,7 @@ _FIRST = "induction"
 """The task that is taken where none is named."""
 _SPELLED = {"kl_divergence": "kl"}
 """Metrics that have a shorter name on the command line."""
+_WHOLE = {short: name for name, short in _SPELLED.items()}
 _SUFFIXES = (".csv", ".json", ".jsonl", ".txt")
 
 
@@ -135,7 +136,7 @@ class Behaviour:
 
     def prepare(
         self, setting: Setting, progress: ProgressBars
-    ) -> "tuple[circuits.Model, circuits.PromptPairs, circuits.tasks.metrics.Metric]":
+    ) -> "tuple[circuits.Model, circuits.PromptPairs, circuits.tasks.metrics.AnyMetric]":
         """Load the model and make the pairs and the metric. What is wrong without a model is refused before it is loaded."""
         from circuits.tasks.registry import task
 
@@ -144,7 +145,7 @@ class Behaviour:
         pairs = self.prompts.pairs(model)
         if self.metric is None and self.prompts.task is not None:
             return model, pairs, task(self.prompts.task).metric(model, pairs)
-        return model, pairs, metric_of(self.metric or "logit_difference", model, pairs)
+        return model, pairs, metric_of(self.metric or "logit_difference")
 
 
 def _sources(options: PromptOptions, *, pair: bool) -> dict[str, bool]:
@@ -185,13 +186,20 @@ def check_metric(name: str) -> None:
         raise CircuitsError(f"unknown metric {name!r}: there are {', '.join(metric_names())}")
 
 
-def metric_of(name: str, model: "circuits.Model", pairs: "circuits.PromptPairs") -> "circuits.tasks.metrics.Metric":
-    """The metric of that name; `kl` is the divergence from the model's own answer on the clean prompts."""
-    from circuits.tasks import metrics
+def has_gradient(name: str) -> bool:
+    """Whether a metric has a gradient by the logits."""
+    from circuits.tasks.metrics import METRICS, Metric
+
+    metric = METRICS[_WHOLE.get(name, name)]
+    return not isinstance(metric, Metric) or metric.differentiable
+
+
+def metric_of(name: str) -> "circuits.tasks.metrics.AnyMetric":
+    """The metric of that name; `kl` compares with the model's own answer on the clean prompts that a function works on."""
+    from circuits.tasks.metrics import METRICS
 
     check_metric(name)
-    whole = {short: long for long, short in _SPELLED.items()}.get(name, name)
-    return metrics.fitted(metrics.METRICS[whole], model, pairs)
+    return METRICS[_WHOLE.get(name, name)]
 
 
 def names_of(text: str) -> list[str]:

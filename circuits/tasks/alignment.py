@@ -26,6 +26,7 @@ class Limits:
 
     @classmethod
     def of(cls, vocabulary: Model | int, bos: int | None) -> "Limits":
+        """What a model takes, or a vocabulary of some size without a model."""
         if isinstance(vocabulary, Model):
             d_out = vocabulary.weights.W_U.shape[1]
             return cls(vocabulary.name, vocabulary.d_vocab, d_out, vocabulary.max_positions, bos, vocabulary.device)

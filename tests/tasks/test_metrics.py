@@ -5,7 +5,10 @@ import math
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from circuits.cli import app
+from circuits.cli.prompts import metric_names
 from circuits.errors import CircuitsError, NonFiniteError, PromptError
 from circuits.models import Model, TokenBatch
 from circuits.tasks import PromptPairs, metrics
@@ -191,3 +194,9 @@ def test_a_metric_is_what_it_says_of_itself(name: str) -> None:
         better = metric(sure, pairs) - scores
         assert bool(((-better if metric.lower_is_better else better) >= 0).all()), "a sure answer is no worse"
     assert "\n" not in metric.unit and (metric.__doc__ or "").strip()
+
+
+@pytest.mark.parametrize("command", ["discover", "patch"])
+def test_the_command_line_names_every_metric(command: str) -> None:
+    told = " ".join(CliRunner().invoke(app, [command, "--help"]).output.split())
+    assert all(name in told for name in metric_names())

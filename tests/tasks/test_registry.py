@@ -48,6 +48,9 @@ def test_its_metric_tells_clean_from_corrupt(name: str) -> None:
     refuse_zero_gap(*scores, pairs)
 
 
-def test_the_command_line_lists_every_task() -> None:
-    said = CliRunner().invoke(app, ["discover", "--task", "nonsense"])
+@pytest.mark.parametrize("command", ["discover", "patch"])
+def test_the_command_line_lists_every_task(command: str) -> None:
+    said = CliRunner().invoke(app, [command, "--task", "nonsense"])
     assert said.exit_code == 2 and all(name in said.output for name in TASKS)
+    told = " ".join(CliRunner().invoke(app, [command, "--help"]).output.split())
+    assert all(name in told for name in TASKS)

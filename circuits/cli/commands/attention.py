@@ -93,11 +93,11 @@ def attention(
         reopen(open_file, setting)
         return
     said, place = prompt_of(prompt, prompt_option), -1 if position is None else position
-    run(Question(PROMPT if said is None else said, answer, place, heads, replace or "mean", seed, bos), setting)
+    run(AttentionQuestion(PROMPT if said is None else said, answer, place, heads, replace or "mean", seed, bos), setting)
 
 
 @dataclasses.dataclass(frozen=True)
-class Question:
+class AttentionQuestion:
     """What is traced."""
 
     prompt: str
@@ -121,7 +121,7 @@ class Question:
         return [] if self.heads is None else names_of(self.heads)
 
 
-def run(question: Question, setting: Setting) -> None:
+def run(question: AttentionQuestion, setting: Setting) -> None:
     """Trace, write the files, print the report."""
     from circuits.cli.reports.attention import attention_report, draw_patterns, next_steps, write
 

@@ -21,7 +21,7 @@ from circuits.cli.options import (
     TaskOrFile,
     folder,
 )
-from circuits.cli.prompts import Behaviour, task_or_file
+from circuits.cli.prompts import Behaviour, check_metric, has_gradient, task_or_file
 from circuits.cli.report import written
 from circuits.cli.settings import Setting
 from circuits.errors import CircuitsError
@@ -174,7 +174,7 @@ class Search:
 
     def check(self, metric: str | None) -> None:
         """Raise CircuitsError where options are wrong or contradict each other; needs no model."""
-        from circuits.search.methods.table import check_fit
+        from circuits.search.methods.table import check_fit, find_method
 
         check_at_least("--edges", self.edges, 1)
         check_at_least("--random-circuits", self.random_circuits, 0)
@@ -183,9 +183,10 @@ class Search:
         if self.threshold is not None and not 0 < self.threshold < float("inf"):
             raise CircuitsError(f"--threshold is {self.threshold:g}; expected nats above 0")
         check_fit(self.method, level=self.level, verify=self.verify, given=self.given, spelled=_SPELLED)
-        if metric in ("kl", "rank", "accuracy"):
-            why = "is made for the prompts it was asked on" if metric == "kl" else "has no gradient and moves by steps"
-            raise CircuitsError(f"--metric {metric} {why}: search with logit_difference, log_probability or probability")
+        if metric is not None:
+            check_metric(metric)
+            if find_method(self.method).gradient and not has_gradient(metric):
+                raise CircuitsError(f"--metric {metric} has no gradient, which --method {self.method} takes: choose another")
 
     @property
     def given(self) -> dict[str, int | float | None]:

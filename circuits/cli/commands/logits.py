@@ -100,7 +100,7 @@ def logits(
         return
     own = clean is not None or corrupt is not None
     texts = {"clean": clean, "corrupt": corrupt, **({"answer": answer, "distractor": distractor} if own else {})}
-    question = Question(
+    question = LogitsQuestion(
         prompt=prompt_of(prompt, prompt_option),
         answer=None if own else answer,
         distractor=None if own else distractor,
@@ -114,7 +114,7 @@ def logits(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Question:
+class LogitsQuestion:
     """A prompt with or without an answer and a distractor, or pairs that bring their own; and how far it is split."""
 
     prompt: str | None
@@ -161,7 +161,7 @@ class Question:
         return [self.prompt, *(word for name, text in parts.items() if text is not None for word in (name, text))]
 
 
-def run(question: Question, setting: Setting, top: int) -> None:
+def run(question: LogitsQuestion, setting: Setting, top: int) -> None:
     """Take the logits apart, write the files, print the report."""
     from circuits.cli.reports.logits import logits_report, next_steps, write
 

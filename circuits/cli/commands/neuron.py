@@ -90,13 +90,13 @@ def neuron(
         reopen(open_file, setting, top)
         return
     said = {"through": through, "clamp": clamp, "prompt": prompt}
-    question = Question(name=name, text=text, limit=limit, top=top, **said, seed=seed)
+    question = NeuronQuestion(name=name, text=text, limit=limit, top=top, **said, seed=seed)
     question.check()
     run(question, setting)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Question:
+class NeuronQuestion:
     """Which neurons, in which text, and what else is asked of them."""
 
     name: str | None
@@ -132,7 +132,7 @@ class Question:
 
     def check_with(self, model: "circuits.Model") -> None:
         """Raise for names and prompts that do not fit the model, before anything takes time."""
-        from circuits.lenses.neurons.activations import chosen_neurons
+        from circuits.models.choosing import chosen_neurons
 
         chosen_neurons(model, None if self.name is None else [self.name])
         if self.through is not None:
@@ -141,7 +141,7 @@ class Question:
             model.prepare(self.prompt)
 
 
-def run(question: Question, setting: Setting) -> None:
+def run(question: NeuronQuestion, setting: Setting) -> None:
     """Look at the neurons, write the files, print the report."""
     from circuits.lenses.neurons.report import default_corpus
     from circuits.tasks.sources.corpus import read_text, text_rows
@@ -172,11 +172,11 @@ def reopen(file: Path, setting: Setting, top: int) -> None:
 
 
 def _one(
-    question: Question, model: "circuits.Model", corpus: Any, setting: Setting, staging: Path, progress: ProgressBars
+    question: NeuronQuestion, model: "circuits.Model", corpus: Any, setting: Setting, staging: Path, progress: ProgressBars
 ) -> Any:
     """One neuron, held where that was asked for."""
     from circuits.cli.reports.neuron import neuron_report, write_neuron
-    from circuits.lenses.neurons.activations import parse_neuron
+    from circuits.models.choosing import parse_neuron
 
     node = parse_neuron(model, question.name or "")
     found = circuits.neuron(model, node, corpus, top=question.top, through=question.through, progress=progress)
@@ -194,7 +194,7 @@ def _one(
 
 
 def _many(
-    question: Question, model: "circuits.Model", corpus: Any, setting: Setting, staging: Path, progress: ProgressBars
+    question: NeuronQuestion, model: "circuits.Model", corpus: Any, setting: Setting, staging: Path, progress: ProgressBars
 ) -> Any:
     """A list of neurons, beside what chance gives."""
     from circuits.cli.reports.neurons import neurons_report, write_neurons

@@ -93,7 +93,7 @@ class Options:
 
     def heads(self, model: "circuits.Model") -> list[str]:
         """The heads asked for, those of layer 0 where none are. Raises GraphError for what is no head."""
-        from circuits.heads.weight_tables.embedded import head_of
+        from circuits.models.choosing import head_of
 
         if self.head is None:
             return [f"a0.h{head}" for head in range(model.n_heads)]

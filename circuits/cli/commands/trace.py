@@ -91,14 +91,14 @@ def trace(
         refuse_with_open(context)
         reopen(open_file, setting)
         return
-    question = Question(prompt_of(prompt, prompt_option), subject, facts, limit)
+    question = TraceQuestion(prompt_of(prompt, prompt_option), subject, facts, limit)
     run(
         question, Corruption(noise, replacement, draws, parse_kinds(kinds, severed), window, seed, bos, setting.budget), setting
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Question:
+class TraceQuestion:
     """What is traced: a prompt about a subject, the facts of a file, or, with neither, a fact that comes with the package."""
 
     prompt: str | None
@@ -152,7 +152,7 @@ def parse_kinds(text: str, severed: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def run(question: Question, corruption: Corruption, setting: Setting) -> None:
+def run(question: TraceQuestion, corruption: Corruption, setting: Setting) -> None:
     """Trace, write the files, print the report."""
     from circuits.cli.reports.trace import trace_report, write
     from circuits.tasks.sources.readers import read_facts

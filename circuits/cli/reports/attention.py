@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import circuits
-from circuits.cli.commands.attention import Question
+from circuits.cli.commands.attention import AttentionQuestion
 from circuits.cli.output import save_figure
 from circuits.cli.report import Report, Table, records
 from circuits.cli.settings import Setting
@@ -83,7 +83,7 @@ def _data(found: AttentionTrace) -> dict[str, Any]:
     }
 
 
-def next_steps(question: Question, setting: Setting) -> list[tuple[str, str]]:
+def next_steps(question: AttentionQuestion, setting: Setting) -> list[tuple[str, str]]:
     """What to try after this."""
     told = {"--answer": question.answer, "--position": question.position if question.position != -1 else None}
     asked = [word for name, value in told.items() if value is not None for word in (name, str(value))]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from circuits.cli.commands.logits import Question
+from circuits.cli.commands.logits import LogitsQuestion
 from circuits.cli.output import save_figure
 from circuits.cli.report import Pairs, Part, Report, Table
 from circuits.cli.settings import Setting
@@ -78,7 +78,7 @@ def _sources(found: DirectLogits) -> Pairs:
     return Pairs(where, [(head, one_line(text)) for head, text in lines])
 
 
-def next_steps(question: Question, setting: Setting) -> list[tuple[str, str]]:
+def next_steps(question: LogitsQuestion, setting: Setting) -> list[tuple[str, str]]:
     """What to try after this."""
     start, steps = ["logits", *question.words()], []
     if question.neurons is None:

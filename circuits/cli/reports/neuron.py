@@ -1,7 +1,6 @@
 """One neuron as it is written and printed."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ def write_neuron(found: NeuronReport, held: Clamp | None, folder: Path) -> None:
     write_table(found.to_dataframe(), folder / "triggers.csv")
     save_figure(found.plot(), folder / "neuron.png")
     if held is not None:
-        (folder / "clamp.json").write_text(json.dumps(held.as_json(), allow_nan=False), encoding="utf-8")
+        held.save(folder / "clamp.json")
         if any(shift.change for shift in held.rising):
             save_figure(held.plot(), folder / "clamp.png")
 

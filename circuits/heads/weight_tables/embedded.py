@@ -13,7 +13,6 @@ from torch import Tensor
 from circuits.heads.composition import output_matrices
 from circuits.heads.weight_tables.ranking import blocks
 from circuits.models import Model
-from circuits.models.choosing import head_of as head_of
 from circuits.models.folding import through_norm
 from circuits.models.layers import Rotation, linear, mlp_output, neuron_activations, norm_scale, normalise, rotate
 from circuits.models.weights import Rotary, Weights

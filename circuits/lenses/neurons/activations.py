@@ -7,7 +7,7 @@ from torch import Tensor
 
 from circuits.errors import GraphError
 from circuits.models import Model, TokenBatch
-from circuits.models.choosing import chosen_neurons as chosen_neurons, parse_neuron as parse_neuron, refuse_without_mlps
+from circuits.models.choosing import refuse_without_mlps
 from circuits.models.layers import (
     SLOTS,
     Geometry,

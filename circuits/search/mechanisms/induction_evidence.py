@@ -13,6 +13,7 @@ from circuits.models import Edit, Model, Run, TokenBatch, node_output
 from circuits.models.edits import compile_edits
 from circuits.models.forward import forward
 from circuits.models.layers import Geometry, attention_pattern, normalise, placed, project, unembed
+from circuits.models.memory import BUDGET
 
 AblationKind = Literal["zero", "mean", "zero_frozen", "mean_frozen"]
 ABLATIONS: tuple[AblationKind, ...] = ("zero", "mean", "zero_frozen", "mean_frozen")
@@ -40,7 +41,7 @@ def chunks(count: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def rows_at_once(model: Model, width: int, *, budget: int = 2**28) -> int:
+def rows_at_once(model: Model, width: int, *, budget: int = BUDGET) -> int:
     """How many prompts of this width fit the budget (bytes), counting logits in double precision twice."""
     return max(1, budget // (width * model.d_vocab * 16))
 
