@@ -136,7 +136,7 @@ class Behaviour:
 
     def prepare(
         self, setting: Setting, progress: ProgressBars
-    ) -> "tuple[circuits.Model, circuits.PromptPairs, circuits.tasks.metrics.AnyMetric]":
+    ) -> "tuple[circuits.Model, circuits.PromptPairs, circuits.tasks.metrics.Metric | circuits.tasks.metrics.Relative]":
         """Load the model and make the pairs and the metric. What is wrong without a model is refused before it is loaded."""
         from circuits.tasks.registry import task
 
@@ -194,7 +194,7 @@ def has_gradient(name: str) -> bool:
     return not isinstance(metric, Metric) or metric.differentiable
 
 
-def metric_of(name: str) -> "circuits.tasks.metrics.AnyMetric":
+def metric_of(name: str) -> "circuits.tasks.metrics.Metric | circuits.tasks.metrics.Relative":
     """The metric of that name; `kl` compares with the model's own answer on the clean prompts that a function works on."""
     from circuits.tasks.metrics import METRICS
 

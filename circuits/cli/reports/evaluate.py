@@ -10,7 +10,7 @@ from circuits.cli.reports.verdict import again, judged, named, standing
 from circuits.cli.settings import Setting
 from circuits.cli.text import one_line
 from circuits.search.judging.verdict import Verdict
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metrics import Metric, Relative
 
 _MOST_ROWS = 12
 
@@ -20,7 +20,7 @@ def evaluation_report(
     file: Path,
     asked: Behaviour,
     setting: Setting,
-    how: tuple[str, str, Metric],
+    how: tuple[str, str, Metric | Relative],
     files: Mapping[str, str],
 ) -> Report:
     """What the circuit of a file keeps; `how`: in which model, with what outside of it, by which metric."""

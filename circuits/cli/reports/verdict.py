@@ -4,14 +4,14 @@ from circuits.cli.prompts import Behaviour
 from circuits.cli.reports.measured import interval
 from circuits.cli.text import filled
 from circuits.search.judging.verdict import Verdict
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metrics import Metric, Relative
 
 SIGNIFICANT = 0.05
 _HALF, _NOTHING = 0.5, 0.05
 """Shares of the behaviour: what a proven circuit surely keeps, and below which nothing was found."""
 
 
-def named(metric: Metric) -> str:
+def named(metric: Metric | Relative) -> str:
     """A metric's name in words."""
     return metric.name.replace("_", " ")
 
