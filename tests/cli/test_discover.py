@@ -170,7 +170,7 @@ def test_known_heads() -> None:
         (["--verify", "--method", "acdc"], ["--verify", "acdc"]),
         (["--verify", "--method", "prune"], ["--verify", "prune"]),
         (["--metric", "loudness"], ["loudness", "logit_difference"]),
-        (["--metric", "kl"], ["kl", "logit_difference"]),
+        (["--metric", "rank"], ["rank", "no gradient", "eap-ig"]),
         (["--threshold", "1e9", "--method", "acdc", "--count", "2"], ["acdc", "no edge"]),
         (["--device", "abacus"], ["abacus", "cpu"]),
     ],

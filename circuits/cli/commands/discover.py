@@ -174,7 +174,7 @@ class Search:
 
     def check(self, metric: str | None) -> None:
         """Raise CircuitsError where options are wrong or contradict each other; needs no model."""
-        from circuits.search.methods.table import check_fit, find_method
+        from circuits.search.methods.table import check_fit
 
         check_at_least("--edges", self.edges, 1)
         check_at_least("--random-circuits", self.random_circuits, 0)
@@ -185,8 +185,9 @@ class Search:
         check_fit(self.method, level=self.level, verify=self.verify, given=self.given, spelled=_SPELLED)
         if metric is not None:
             check_metric(metric)
-            if find_method(self.method).gradient and not has_gradient(metric):
-                raise CircuitsError(f"--metric {metric} has no gradient, which --method {self.method} takes: choose another")
+            if self.method.gradient and not has_gradient(metric):
+                name = self.method.name
+                raise CircuitsError(f"--metric {metric} has no gradient, which --method {name} takes: choose another")
 
     @property
     def given(self) -> dict[str, int | float | None]:
