@@ -8,7 +8,7 @@ import pytest
 
 import circuits
 from circuits.cli.commands.evaluate import FILES
-from circuits.cli.reports.verdict import standing
+from circuits.cli.reports.verdict import judged, standing
 from circuits.graph import Circuit, Graph
 from circuits.models import Model
 from circuits.search.judging.evaluate import evaluate
@@ -87,6 +87,21 @@ def test_what_edges_outside_carry(command: Command, tiny: Path, files: dict[str,
 def test_what_counts_as_proven(low: float, p_value: float | None, word: str) -> None:
     verdict = Verdict(edges=1, nodes=2, share=0.1, prompts=4, faithfulness=Effect(0.8, low, 0.9), null=(), p_value=p_value)
     assert standing(verdict) == word
+
+
+@pytest.mark.parametrize(
+    ("low", "draws", "p_value", "why"),
+    [
+        (0.6, 0, None, "random circuits would tell"),
+        (0.6, 8, 1 / 9, "p cannot fall below 0.11 with 8 random circuits"),
+        (0.6, 128, 0.2, "chance does as well"),
+        (-0.1, 128, 1 / 129, "the interval reaches down to nothing"),
+    ],
+)
+def test_an_unproven_verdict_says_the_reason_that_holds(low: float, draws: int, p_value: float | None, why: str) -> None:
+    faithfulness = Effect(0.8, low, 0.9)
+    verdict = Verdict(edges=1, nodes=2, share=0.1, prompts=4, faithfulness=faithfulness, null=(0.1,) * draws, p_value=p_value)
+    assert judged(verdict).startswith("Unproven: ") and why in judged(verdict)
 
 
 @pytest.mark.parametrize(

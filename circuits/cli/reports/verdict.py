@@ -33,11 +33,21 @@ def judged(verdict: Verdict) -> str:
     why = {
         "proven": "better than chance, and at least half of the behaviour within the interval",
         "partial": "better than chance, but less than half of the behaviour may be in it",
-        "unproven": "next to nothing is kept, chance does as well, or too few random circuits were drawn to tell",
+        "unproven": _unproven(verdict),
     }[word]
-    if verdict.p_value is None:
-        why = "random circuits would tell what chance does"
     return f"{word.capitalize()}: faithfulness {faithful}, {chance} ({why})\n{filled(verdict.summary)}"
+
+
+def _unproven(verdict: Verdict) -> str:
+    """Why a verdict proves nothing: the first reason that holds."""
+    least, one = 1 / (1 + len(verdict.null)), verdict.faithfulness
+    if verdict.p_value is None:
+        return "random circuits would tell what chance does"
+    if least > SIGNIFICANT:
+        return f"p cannot fall below {least:.2g} with {len(verdict.null)} random circuits: draw 19 or more"
+    if verdict.p_value > SIGNIFICANT:
+        return "chance does as well"
+    return "next to nothing is kept" if one.effect < _NOTHING else "the interval reaches down to nothing"
 
 
 def again(asked: Behaviour, *, seed: int, usual: int = 0, count: int = 64) -> list[str]:

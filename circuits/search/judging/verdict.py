@@ -87,9 +87,9 @@ class Verdict(Result, format="circuits-verdict", indent=1):
         if self.minimality:
             spare, count = self.unneeded(), len(self.minimality)
             names = ", ".join(spare[:5]) + (", …" if len(spare) > 5 else "")
-            words.append(
-                f"{len(spare)} of {count} nodes are not needed ({names})." if spare else f"All {count} nodes are needed."
-            )
+            verb = "is" if len(spare) == 1 else "are"
+            few = f"{len(spare)} of {count} nodes {verb} not needed ({names})."
+            words.append(few if spare else f"All {count} nodes are needed.")
         return " ".join(words)
 
     def to_dataframe(self) -> pd.DataFrame:
