@@ -176,7 +176,7 @@ class _Search:
         for done, key in enumerate(wanted):
             self.report("lowering ranks of heads", done, len(wanted))
             for layer in range(at, key[0]):
-                one = dataclasses.replace(weights, blocks=weights.blocks[layer : layer + 1])
+                one = weights.of_layers(layer, layer + 1)
                 streams = [run_from(one, part, 0, x).residuals[-1] for part, x in zip(batches, streams, strict=True)]
             at = key[0]
             low, high = 0, self.model.d_head

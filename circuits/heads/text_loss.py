@@ -1,6 +1,5 @@
 """How well the next token of a text is predicted from a residual stream, part by part so that few logits are held."""
 
-import dataclasses
 from collections.abc import Iterator
 
 import torch
@@ -79,5 +78,4 @@ def run_from(
     weights: Weights, tokens: TokenBatch, layer: int, x: Float[Tensor, "prompt position d_model"], keep: Keep = "factors"
 ) -> Run:
     """Run the layers from `layer` on, on the residual stream before it; no logits."""
-    rest = dataclasses.replace(weights, blocks=weights.blocks[layer:])
-    return forward(rest, tokens, edits={("input", 0): [(None, Edit("input", x))]}, keep=keep, logits=False)
+    return forward(weights.of_layers(layer), tokens, edits={("input", 0): [(None, Edit("input", x))]}, keep=keep, logits=False)

@@ -134,6 +134,11 @@ class Weights:
         """The rotary positions of a layer, or None where it has none."""
         return self.rotary[layer] if isinstance(self.rotary, tuple) else self.rotary
 
+    def of_layers(self, first: int, end: int | None = None) -> "Weights":
+        """The same with the layers from `first` on, up to `end`, alone; each keeps its own rotary positions."""
+        rotary = self.rotary[first:end] if isinstance(self.rotary, tuple) else self.rotary
+        return dataclasses.replace(self, blocks=self.blocks[first:end], rotary=rotary)
+
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor with its dotted name, in a fixed order."""
         yield from _tensors(self, "")

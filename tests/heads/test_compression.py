@@ -15,6 +15,7 @@ from circuits.errors import FileFormatError, GraphError, PromptError
 from circuits.heads import Compression, compress_heads
 from circuits.heads.composition import output_matrices, reading_matrices
 from circuits.heads.low_rank import OFFSETS, parameters, with_ranks
+from circuits.heads.text_loss import run_from
 from circuits.models import Model
 from circuits.models.planted import planted_tables
 from circuits.models.weights import Rotary
@@ -122,6 +123,17 @@ def test_each_layer_is_compressed_with_its_own_rotary_positions() -> None:
     for layer, same, other in ((0, turned, still), (1, still, turned)):
         W_Q, theirs, others = (weights.blocks[layer].attention.W_Q for weights in (mixed, same, other))
         assert torch.equal(W_Q, theirs) and not torch.allclose(W_Q, others)
+
+
+def test_a_run_from_a_layer_on_turns_each_layer_as_the_whole_run_does() -> None:
+    bases = (50.0, None, 10000.0)
+    model = random_model(2, positions="rotary", n_layers=3, windows=(None,) * 3, rotary_bases=bases, key_norm=None, d_head=6)
+    run = model.run(torch.tensor([[3, 1, 4, 1, 5, 2]]))
+    for layer in range(3):
+        later = run_from(model.weights, run.tokens, layer, run.residuals[layer])
+        assert float((later.residuals[-1] - run.residuals[-1]).abs().max()) <= 1e-12
+        alone = run_from(model.weights.of_layers(layer, layer + 1), run.tokens, 0, run.residuals[layer])
+        assert float((alone.residuals[-1] - run.residuals[layer + 1]).abs().max()) <= 1e-12
 
 
 def test_numbers_of_a_head_are_those_of_its_factors() -> None:

@@ -149,7 +149,9 @@ def test_removed_layers_equal_changed_models(seed: int, kind: Removal) -> None:
 
 def slow_parts(model: Model, geometry: Geometry, x: torch.Tensor, layer: int) -> torch.Tensor:
     """What attention of a layer writes on a residual stream."""
-    one = dataclasses.replace(model.weights, blocks=(dataclasses.replace(model.weights.blocks[layer], mlp=None),))
+    weights = model.weights
+    bare = dataclasses.replace(weights.blocks[layer], mlp=None)
+    one = dataclasses.replace(weights, blocks=(bare,), rotary=weights.rotary_at(layer))
     run = forward(one, geometry.tokens, edits={("input", 0): [(None, Edit("input", x))]})
     return run.residuals[-1] - x
 

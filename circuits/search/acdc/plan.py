@@ -33,8 +33,8 @@ class Step:
     """Heads whose mixed values change."""
     sources: dict[Slot, tuple[list[int], list[int]]]
     """For each slot, which of `heads` take a new value, and from which of the slot's new values."""
-    written: Int[Tensor, " head"]
-    """Heads whose output changes and is read."""
+    written: Int[Tensor, " written"]
+    """Those of `heads` whose output is read."""
     mlp: Readers | None
 
 
