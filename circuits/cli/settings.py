@@ -64,6 +64,8 @@ class Setting:
         progress("loading the model", 0, 1)
         loaded = load(self.model, device=self.device, dtype=self.dtype)
         progress("loading the model", 1, 1)
+        if loaded.stored:
+            typer.echo(f"{loaded.name}: weights stored as {loaded.stored}, dequantised to {self.dtype}", err=True)
         return loaded
 
     def command(self, *words: str, model: bool = True) -> str:

@@ -32,6 +32,8 @@ class Model:
     prepend_bos: bool = True
     """Whether text gets a beginning-of-sequence token unless asked otherwise."""
     make_bridge: Callable[[], Any] | None = dataclasses.field(default=None, repr=False)
+    stored: str | None = None
+    """The number formats of the file's tensors, where the weights were dequantised ("Q4_1, Q8_0, F32")."""
 
     @classmethod
     def from_bridge(cls, bridge: Any, *, name: str | None = None) -> "Model":

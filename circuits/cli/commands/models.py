@@ -1,9 +1,11 @@
-"""`circuits models`: what can be loaded."""
+"""`circuits models`: what can be loaded, and GGUF files written as ordinary directories."""
 
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 import circuits
 from circuits.cli.app import app
@@ -11,16 +13,47 @@ from circuits.cli.options import AsJson
 from circuits.cli.report import Report
 from circuits.cli.settings import Setting
 
+Convert = Annotated[
+    tuple[Path, Path] | None,
+    typer.Option(
+        "--convert",
+        metavar="FILE DIR",
+        help="Write a GGUF file as an ordinary Hugging Face directory: dequantised, float32, with its tokenizer.",
+        show_default=False,
+    ),
+]
+
 
 @app.command()
-def models(as_json: AsJson = False) -> None:
-    """List the models that can be loaded.
+def models(convert: Convert = None, as_json: AsJson = False) -> None:
+    """List the models that can be loaded, or convert one.
 
     \b
     Examples:
       circuits models
       circuits models --json
+      circuits models --convert model.Q4_K_M.gguf model
     """
+    report = listed() if convert is None else converted(*convert)
+    Setting(job="models", as_json=as_json).answer(report)
+
+
+def converted(file: Path, directory: Path) -> Report:
+    """Write a GGUF file as a directory, and say what it is."""
+    from circuits.models.loading.convert import convert_gguf
+
+    header = convert_gguf(file, directory)
+    one = _describe(directory.name, directory)
+    return Report(
+        heading=f"{directory}: {one['architecture']}, {one['parameters'] / 1e6:.1f} M parameters in float32, "
+        f"{one['bytes'] / 1e6:.1f} MB (stored in the GGUF file as {header.stored})",
+        data={"converted": {**one, "file": str(file), "stored": header.stored}},
+        next=[(Setting(job="models", model=str(directory)).command("heads"), "score its heads")],
+    )
+
+
+def listed() -> Report:
+    """What can be loaded."""
     from circuits.models.loading.families import FAMILIES
 
     bundled = [_describe(name, directory) for name, directory in circuits.bundled_models().items()]
@@ -31,15 +64,14 @@ def models(as_json: AsJson = False) -> None:
         f"{one['bytes'] / 1e6:.1f} MB"
         for one in bundled
     ]
-    report = Report(
+    return Report(
         heading="\n".join(["Bundled with the package:", *lines]),
         parts=[
-            "Any other model of these families, by hub name (gpt2, EleutherAI/pythia-70m) or local directory:\n"
+            "Any other model of these families, by hub name (gpt2, EleutherAI/pythia-70m), local directory or GGUF file:\n"
             f"  {', '.join(families)}\n  and models native to TransformerLens, with circuits.Model.from_bridge in Python"
         ],
         data={"bundled": bundled, "families": list(FAMILIES), "native": True},
     )
-    Setting(job="models", as_json=as_json).answer(report)
 
 
 def _describe(name: str, directory: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch
 
 from circuits.errors import CircuitsError, ModelError
 from circuits.models.loading.families import find_family
+from circuits.models.loading.gguf_model import gguf_file
 
 _BUFFER = re.compile(r"\b(attn|attention)\.(masked_)?bias$|\b(inv_freq|position_ids)$|^lm_head\.weight$")
 """Constants that old checkpoints store beside the weights, and the unembedding where it repeats the embedding."""
@@ -31,14 +32,19 @@ def bundled_models() -> dict[str, Path]:
 
 
 def resolve(name: str) -> str:
-    """The directory of a bundled model or a path, or a hub name as it is. Raises ModelError for what is neither."""
+    """The directory of a bundled model, a directory or GGUF file, or a hub name as it is. Raises ModelError for what is none of
+    these."""
     bundled = bundled_models()
     if name in bundled:
         return str(bundled[name])
     path = Path(name).expanduser()
+    if name.strip() and gguf_file(path) is not None:
+        return str(path)
     if name.strip() and path.is_dir():
         if not (path / "config.json").is_file():
-            raise ModelError(f"{name} is a directory without config.json: expected a Hugging Face model directory")
+            raise ModelError(
+                f"{name} is a directory without config.json: expected a Hugging Face model directory or a GGUF file"
+            )
         if not list(path.glob("*.safetensors")):
             raise ModelError(f"{name} holds no .safetensors file; save the model with save_pretrained first")
         return str(path)
@@ -52,7 +58,7 @@ def check_configuration(source: str, name: str) -> None:
     from transformers import AutoConfig
 
     reachable = Path(source).is_dir() or hub_reachable()
-    with _quiet():
+    with quiet():
         try:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=not reachable)
         except Exception as error:  # whatever the libraries raise for a damaged or missing configuration
@@ -70,7 +76,7 @@ def boot(
     TransformerLens puts its own parts into it. Raises ModelError."""
     from transformer_lens.model_bridge import TransformerBridge
 
-    with _quiet():
+    with quiet():
         try:
             return TransformerBridge.boot_transformers(source, device=str(device), dtype=dtype, model_class=_Strict(see))
         except CircuitsError:
@@ -132,7 +138,7 @@ def check_device(device: str | torch.device) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence progress bars and advice of the libraries while they load, and put their settings back."""
     from transformers.utils import logging as transformers_logging
 
