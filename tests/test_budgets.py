@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import circuits
-from circuits.attribution.edges import prompts_at_once
+from circuits.attribution.batches import prompts_at_once
 from circuits.attribution.neurons import attribute_neuron_edges
 from circuits.errors import CircuitsError, MemoryBudgetError
 from circuits.graph import Circuit

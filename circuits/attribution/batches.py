@@ -48,3 +48,13 @@ def batches(model: Model, pairs: PromptPairs, metric: Metric, size: int, runs: R
     ends = [torch.cat(parts) for parts in finals]
     for some in rows:
         yield Batch(some, pairs[some], lambda run, some=some: whole.among(some, model.weights, ends[run]))
+
+
+def prompts_at_once(model: Model, pairs: PromptPairs, budget: int) -> int:
+    """How many prompts' runs, gradients and differences fit the budget; at least one."""
+    width, layers = pairs.clean.ids.shape[1], model.n_layers
+    graph = model.graph()
+    token = layers * (24 * model.d_model + 8 * model.d_mlp + 2 * model.n_heads * width)
+    token += 2 * graph.writer_count * model.d_model
+    held = width * token + 3 * graph.writer_count * graph.reader_count
+    return max(1, budget // (held * torch.finfo(model.dtype).bits * 8 // 64))

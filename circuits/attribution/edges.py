@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.attribution.batches import Batch, batches
+from circuits.attribution.batches import Batch, batches, prompts_at_once
 from circuits.attribution.gradients import Gradients, gradients, slot_readings
 from circuits.attribution.points import Point
 from circuits.attribution.rules import RULES, Rule
 from circuits.attribution.scores import EdgeScores
+from circuits.attribution.topk import KEPT
 from circuits.attribution.writers import deltas
 from circuits.errors import CircuitsError, MemoryBudgetError, NonFiniteError
 from circuits.graph import Node
@@ -29,8 +30,6 @@ from circuits.tasks.metrics import AnyMetric, Metric, fitted
 
 EXACT = "exact"
 """The method that patches every edge in place of taking gradients."""
-KEPT = 20_000
-"""Edges of the neuron graph that are kept, unless a call says how many."""
 
 
 def attribute_edges(
@@ -66,7 +65,7 @@ def attribute_edges(
         positions: where readers read: everywhere, summed (None); "each"; names or columns, a score each.
         without: heads and MLPs that stay at their corrupt values throughout, so that what stands in for them is seen.
         keep: how many edges between neurons are kept: the largest by size.
-        budget: bytes of what is held beside the runs' own activations.
+        budget: bytes of what is held beside the runs' own activations; with `neurons`, beside those of one prompt.
         progress: hears what is being done, how much of it is done, and how much there is.
 
     >>> import circuits
@@ -87,11 +86,11 @@ def attribute_edges(
     if not isinstance(steps, int) or steps < 1:
         raise CircuitsError(f"steps is a whole number from 1 on, got {steps!r}")
     if neurons:
-        from circuits.attribution.neurons import NEURON_BUDGET, attribute_neuron_edges
+        from circuits.attribution.neurons import attribute_neuron_edges
 
         if positions is not None or without:
             raise CircuitsError("edges of single neurons are scored over all positions of the whole model: leave out the rest")
-        where = {"keep": keep, "budget": max(budget, NEURON_BUDGET), "progress": progress}
+        where = {"keep": keep, "budget": budget, "progress": progress}
         return attribute_neuron_edges(model, pairs, metric, method=method, steps=steps, **where)
     rule = RULES.get(method)
     if without and not (rule and rule.without):
@@ -115,16 +114,6 @@ def attribute_edges(
     report("attributing edges", len(pairs), len(pairs))
     details = about(model, metric, method=method, steps=steps if rule.points else 1, prompts=len(pairs))
     return total.scores(model, details)
-
-
-def prompts_at_once(model: Model, pairs: PromptPairs, budget: int) -> int:
-    """How many prompts' runs, gradients and differences fit the budget; at least one."""
-    width, layers = pairs.clean.ids.shape[1], model.n_layers
-    graph = model.graph()
-    token = layers * (24 * model.d_model + 8 * model.d_mlp + 2 * model.n_heads * width)
-    token += 2 * graph.writer_count * model.d_model
-    held = width * token + 3 * graph.writer_count * graph.reader_count
-    return max(1, budget // (held * torch.finfo(model.dtype).bits * 8 // 64))
 
 
 @dataclasses.dataclass

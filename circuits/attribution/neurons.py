@@ -1,5 +1,6 @@
 """Edge attribution between single neurons, heads, input and logits: every edge is scored, the largest are kept."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
 
@@ -8,14 +9,13 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from circuits.attribution.batches import batches
+from circuits.attribution.batches import batches, prompts_at_once
 from circuits.attribution.blocks import Readers, Scorer, Writers
-from circuits.attribution.edges import KEPT, prompts_at_once
 from circuits.attribution.gradients import Gradients, gradients, neuron_slopes, slot_readings, unit_and_scale
 from circuits.attribution.points import Point
 from circuits.attribution.rules import RULES, Rule
 from circuits.attribution.scores import EdgeScores
-from circuits.attribution.topk import Largest
+from circuits.attribution.topk import KEPT, Largest
 from circuits.attribution.writers import head_writing, neuron_writing
 from circuits.errors import CircuitsError, MemoryBudgetError
 from circuits.models import Edit, Model, Run
@@ -30,8 +30,6 @@ from circuits.progress import Progress, silent
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, Metric, fitted
 
-NEURON_BUDGET = 2 * BUDGET
-"""Bytes that may be held above the model, unless a call says otherwise."""
 READ_AT_ONCE = 4096
 """Coordinates of readers whose folded weights are held at a time."""
 
@@ -49,29 +47,33 @@ def attribute_neuron_edges(
     method: str = "eap-ig",
     steps: int = 5,
     keep: int = KEPT,
-    budget: int = NEURON_BUDGET,
+    budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> EdgeScores:
     """Score every edge of the graph of neurons and keep the `keep` of largest |score| (of equal ones the earlier in the
     order of computation). What a score says, and `method` ("eap" or "eap-ig") and `steps`, are as in `attribute_edges`;
     standard errors are not measured.
 
-    `budget` bounds the bytes above the model; where the slopes of all layers do not fit, gradients are taken once for each
-    group of layers that does. Raises NonFiniteError, MemoryBudgetError, and CircuitsError for options that do not exist.
+    `budget` bounds the bytes held above the model and the runs of one prompt: first the changes and slopes that edges are
+    scored from, then, in what is left, the runs of further prompts at the same time. Where the slopes of all layers do not
+    fit, gradients are taken once for each group of layers that does. Raises NonFiniteError, MemoryBudgetError, and
+    CircuitsError for options that do not exist.
     """
     rule, metric = _checked(method, steps, keep), fitted(metric, model, pairs, gradient=True)
     steps = steps if rule.points else 1
     graph = model.graph(neurons=True)
     wide = torch.float32 if model.dtype in (torch.bfloat16, torch.float16) else model.dtype
-    bands = _bands(model, pairs, steps, min(keep, graph.edge_count), budget, wide)
+    needs = _Needs.of(model, pairs, steps, min(keep, graph.edge_count), wide)
+    bands = needs.bands(budget)
     largest = Largest(keep, graph)
     scorer, report = Scorer(largest, wide, model.device), progress or silent
     for band in bands:
-        factors = _gather(model, pairs, metric, rule, steps, band, budget, wide)
+        factors = _gather(model, pairs, metric, rule, steps, band, budget - needs.of_layers(len(band)), wide)
         for layer in [*band, model.n_layers] if band.stop == model.n_layers else band:
             report("attributing edges between neurons", layer, model.n_layers + 1)
             into = _into_layer if layer < model.n_layers else _into_logits
             into(scorer, model, factors, layer, wide)
+        factors.clear()  # before the next group's are gathered
     report("attributing edges between neurons", model.n_layers + 1, model.n_layers + 1)
     writers, readers, values = largest.found()
     details = about(model, metric, method=method, steps=steps, prompts=len(pairs))
@@ -91,22 +93,40 @@ def _checked(method: str, steps: int, keep: int) -> Rule:
     return rule
 
 
-def _bands(model: Model, pairs: PromptPairs, steps: int, keep: int, budget: int, dtype: torch.dtype) -> list[range]:
-    """Groups of layers whose readers' factors fit half of the budget, beside the changes of all writers. Raises
-    MemoryBudgetError where not even one layer does."""
-    size, d_model = torch.finfo(dtype).bits // 8, model.d_model
-    rows = int(_rows(model, pairs).sum())
-    one = rows * steps * max((_read_numbers(block) for block in model.weights.blocks), default=0) * size
-    held = rows * (model.n_layers * (model.n_heads * model.d_head + model.d_mlp) + (1 + steps) * d_model) * size + 64 * keep
-    fitting = (budget // 2 - held) // max(one, 1)
-    if fitting < 1:
-        raise MemoryBudgetError(
-            f"{keep:,} edges and the factors of {rows:,} tokens at {steps} steps need {2 * (held + one) / 2**20:,.0f} MiB, the "
-            f"budget is {budget / 2**20:,.0f} MiB: give fewer prompts, fewer steps or a smaller keep"
-        )
-    count = max(1, -(-model.n_layers // fitting))
-    edges = [round(index * model.n_layers / count) for index in range(count + 1)]
-    return [range(first, last) for first, last in itertools.pairwise(edges)]
+@dataclasses.dataclass(frozen=True)
+class _Needs:
+    """Bytes that scoring takes: for the edges that are kept and the changes of all writers, and for the readers of a layer."""
+
+    said: str
+    n_layers: int
+    always: int
+    layer: int
+
+    @classmethod
+    def of(cls, model: Model, pairs: PromptPairs, steps: int, keep: int, dtype: torch.dtype) -> "_Needs":
+        """Those of a call."""
+        size, d_model = torch.finfo(dtype).bits // 8, model.d_model
+        rows = int(_rows(model, pairs).sum())
+        one = rows * steps * max((_read_numbers(block) for block in model.weights.blocks), default=0) * size
+        changes = rows * (model.n_layers * (model.n_heads * model.d_head + model.d_mlp) + (1 + steps) * d_model) * size
+        said = f"{keep:,} edges and the factors of {rows:,} tokens at {steps} steps"
+        return cls(said, model.n_layers, changes + 64 * keep, max(one, 1))
+
+    def of_layers(self, count: int) -> int:
+        """Bytes where the readers of so many layers are held at once."""
+        return self.always + count * self.layer
+
+    def bands(self, budget: int) -> list[range]:
+        """Groups of layers, as few as fit the budget. Raises MemoryBudgetError where not even one layer does."""
+        fitting = (budget - self.always) // self.layer
+        if fitting < 1:
+            raise MemoryBudgetError(
+                f"{self.said} need {-(-self.of_layers(1) // 2**20):,} MiB, the budget is {budget / 2**20:,.0f} MiB: give a "
+                "larger budget, fewer prompts, fewer steps or a smaller keep"
+            )
+        count = max(1, -(-self.n_layers // fitting))
+        edges = [round(index * self.n_layers / count) for index in range(count + 1)]
+        return [range(first, last) for first, last in itertools.pairwise(edges)]
 
 
 def _read_numbers(block: Block) -> int:
@@ -126,9 +146,10 @@ def _rows(model: Model, pairs: PromptPairs) -> Bool[Tensor, "prompt position"]:
 
 
 def _gather(
-    model: Model, pairs: PromptPairs, metric: Metric, rule: Rule, steps: int, layers: range, budget: int, dtype: torch.dtype
+    model: Model, pairs: PromptPairs, metric: Metric, rule: Rule, steps: int, layers: range, room: int, dtype: torch.dtype
 ) -> Factors:
-    """Changes of the writers up to the last of these layers and slopes of the readers in them, over all prompts' rows."""
+    """Changes of the writers up to the last of these layers and slopes of the readers in them, over all prompts' rows;
+    `room`: bytes for the runs of prompts at the same time."""
     parts: dict[tuple[str, int], list[list[Tensor]]] = {}
 
     def put(name: str, layer: int, step: int, value: Tensor, kept: Tensor) -> None:
@@ -142,7 +163,7 @@ def _gather(
     def runs(some: PromptPairs) -> Iterator[tuple[Edit, ...]]:
         return (point.edits for point in points_of(plain_run(model, some.clean), plain_run(model, some.corrupt)))
 
-    for batch in batches(model, pairs, metric, prompts_at_once(model, pairs, budget // 2), runs):
+    for batch in batches(model, pairs, metric, prompts_at_once(model, pairs, room), runs):
         some, kept = batch.pairs, _rows(model, batch.pairs)
         own, other = plain_run(model, some.clean), plain_run(model, some.corrupt)
         for name, layer, value in _changes(own, other, layers.stop):

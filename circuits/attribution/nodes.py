@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.attribution.batches import batches
-from circuits.attribution.edges import prompts_at_once
+from circuits.attribution.batches import batches, prompts_at_once
 from circuits.attribution.gradients import Gradients, gradients
 from circuits.attribution.rules import RULES
 from circuits.errors import CircuitsError

@@ -8,6 +8,8 @@ from circuits.errors import NonFiniteError
 from circuits.graph import Graph
 from circuits.graph.places import edge_at
 
+KEPT = 20_000
+"""Edges of the neuron graph that are kept, unless a call says how many."""
 SLACK = 2**16
 """Scores beyond twice those to keep that are gathered before the smaller ones are thrown away."""
 

@@ -16,6 +16,7 @@ from circuits.heads.text_loss import check_text, next_token_losses, predicted, r
 from circuits.models import Model, TokenBatch
 from circuits.models.choosing import head_of
 from circuits.models.layers import embed
+from circuits.models.memory import BUDGET
 from circuits.models.model import Prompts
 from circuits.models.weights import Attention, Weights
 from circuits.progress import Progress, silent
@@ -95,6 +96,7 @@ def compress_heads(
     heads: Sequence[str | Node] | None = None,
     tolerance: float = 0.01,
     together: bool = False,
+    budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> Compression:
     """For every head, the smallest ranks of W_QK and W_OV at which the loss on a text rises by at most `tolerance`, each part
@@ -112,6 +114,7 @@ def compress_heads(
         tolerance: nats a token by which the loss may rise.
         together: tighten the tolerance of single parts (by 4, at most six times) until all changed at once stay within
             `tolerance` too.
+        budget: bytes of runs and logits that are held at once, beside the run of one prompt.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
     if not 0 <= tolerance < float("inf"):
@@ -121,7 +124,7 @@ def compress_heads(
     everyone = (f"a{layer}.h{head}" for layer in range(model.n_layers) for head in range(model.n_heads))
     places = sorted({head_of(model, node) for node in (everyone if heads is None else heads)})
     wanted: list[PartOf] = [(layer, head, part) for layer, head in places for part in PARTS]
-    search = _Search(model, batch, {}, progress or silent)
+    search = _Search(model, batch, {}, budget, progress or silent)
     with torch.no_grad():
         loss = search.loss(model.weights)
         allowed = tolerance
@@ -155,22 +158,23 @@ class _Search:
     model: Model
     tokens: TokenBatch
     known: dict[tuple[PartOf, int], float]
+    budget: int
     report: Progress
 
     def loss(self, weights: Weights, layer: int = 0, streams: Sequence[Tensor] | None = None) -> float:
         """Mean loss a token; `streams`: the residual stream before the layer, batch by batch."""
         total = 0.0
-        for index, part in enumerate(text_batches(weights, self.tokens)):
+        for index, part in enumerate(text_batches(weights, self.tokens, budget=self.budget)):
             x = embed(weights, part) if streams is None else streams[index]
             x = run_from(weights, part, layer, x).residuals[-1]
-            total += float(next_token_losses(weights, x, part).double().sum())
+            total += float(next_token_losses(weights, x, part, budget=self.budget).double().sum())
         return total / int(predicted(self.tokens).sum())
 
     def ranks(self, wanted: list[PartOf], allowed: float, loss: float) -> dict[PartOf, int]:
         """The smallest rank of every part at which the loss rises by at most `allowed`."""
         weights = self.model.weights
         found: dict[PartOf, int] = {}
-        batches = list(text_batches(weights, self.tokens))
+        batches = list(text_batches(weights, self.tokens, budget=self.budget))
         streams: list[Float[Tensor, "prompt position d_model"]] = [embed(weights, part) for part in batches]
         at = 0
         for done, key in enumerate(wanted):

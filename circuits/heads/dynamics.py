@@ -18,6 +18,7 @@ from circuits.heads.scores import score_heads
 from circuits.heads.text_loss import next_token_losses, predicted, text_batches
 from circuits.models import Model, TokenBatch, load_model
 from circuits.models.forward import forward
+from circuits.models.memory import BUDGET
 from circuits.progress import Progress, silent
 from circuits.tasks.repeats import repeated_tokens
 
@@ -119,19 +120,21 @@ def take_snapshot(
     late: range = LATE,
     sequences: int = 10,
     seed: int = 0,
+    budget: int = BUDGET,
 ) -> Snapshot:
     """Measure one model of a training run.
 
     Prefix matching, on `sequences` prompts of repeated random tokens, and previous token, on the text where there is one,
     as in `score_heads`; `early` and `late`: positions of the text whose losses the in-context-learning score compares.
+    `budget`: bytes of runs and logits on the text that are held at once, beside the run of one prompt.
     Raises NonFiniteError for NaN and infinity, PromptError for text without these positions.
     """
     try:
         with torch.no_grad():
             scores = score_heads(model, sequences=sequences, seed=seed, text=text).scores
             repeats, length = repeated_tokens(model, count=sequences, copies=2, seed=seed)
-            losses = {} if text is None else _text_losses(model, text, early, late)
-            values, _ = token_losses(model, repeats)
+            losses = {} if text is None else _text_losses(model, text, early, late, budget)
+            values, _ = token_losses(model, repeats, budget=budget)
             composed = composition_scores(model).k
     except NonFiniteError as error:
         raise NonFiniteError(f"{model.name} at step {step}: {error}") from None
@@ -141,18 +144,18 @@ def take_snapshot(
 
 
 def token_losses(
-    model: Model, tokens: TokenBatch
+    model: Model, tokens: TokenBatch, *, budget: int = BUDGET
 ) -> tuple[Float[Tensor, "prompt position_less_1"], Bool[Tensor, "prompt position_less_1"]]:
     """−log p of every token but a prompt's first, given those before it, in nats; and which of these are no pads."""
     parts = []
-    for batch in text_batches(model.weights, model.prepare(tokens)):
+    for batch in text_batches(model.weights, model.prepare(tokens), budget=budget):
         run = forward(model.weights, batch, logits=False)
-        parts.append(next_token_losses(model.weights, run.residuals[-1], batch).double().cpu())
+        parts.append(next_token_losses(model.weights, run.residuals[-1], batch, budget=budget).double().cpu())
     return torch.cat(parts), predicted(tokens).cpu()
 
 
-def _text_losses(model: Model, text: TokenBatch, early: range, late: range) -> dict[str, float]:
-    values, counted = token_losses(model, text)
+def _text_losses(model: Model, text: TokenBatch, early: range, late: range, budget: int) -> dict[str, float]:
+    values, counted = token_losses(model, text, budget=budget)
     places = text.positions[:, 1:].cpu()
     found = []
     for name, wanted in (("late", late), ("early", early)):
@@ -174,6 +177,7 @@ def score_checkpoints(
     seed: int = 0,
     name: str | None = None,
     load: Callable[[str | Path], Model] = load_model,
+    budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> TrainingCurves:
     """Measure the checkpoints of a training run, one held at a time. The rest as in `take_snapshot`.
@@ -189,6 +193,7 @@ def score_checkpoints(
         seed: that of the random tokens.
         name: what the run is called in the result.
         load: makes a model of what is no model.
+        budget: bytes of runs and logits that are held at once, beside the run of one prompt.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
     report = progress or silent
@@ -199,6 +204,7 @@ def score_checkpoints(
         given = checkpoints[step]
         model = given if isinstance(given, Model) else load(given)
         called = name or model.name
-        snapshots.append(take_snapshot(model, step, text=text, early=early, late=late, sequences=sequences, seed=seed))
+        where = {"early": early, "late": late, "sequences": sequences, "seed": seed, "budget": budget}
+        snapshots.append(take_snapshot(model, step, text=text, **where))
     report("scoring checkpoints", len(checkpoints), len(checkpoints))
     return TrainingCurves.of(called or "model", snapshots)

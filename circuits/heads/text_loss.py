@@ -10,10 +10,8 @@ from circuits.errors import NonFiniteError, PromptError
 from circuits.models import Edit, Run, TokenBatch
 from circuits.models.forward import Keep, forward
 from circuits.models.layers import unembed
+from circuits.models.memory import BUDGET
 from circuits.models.weights import Weights
-
-BUDGET = 2**27
-"""Bytes of logits, or of a run's factors, that are held at once."""
 
 
 def predicted(tokens: TokenBatch) -> Bool[Tensor, "prompt before"]:
@@ -28,7 +26,7 @@ def check_text(tokens: TokenBatch) -> None:
 
 
 def next_token_losses(
-    weights: Weights, x: Float[Tensor, "prompt position d_model"], tokens: TokenBatch
+    weights: Weights, x: Float[Tensor, "prompt position d_model"], tokens: TokenBatch, *, budget: int = BUDGET
 ) -> Float[Tensor, "prompt before"]:
     """The loss (nats) of each next token, from the final residual stream; 0 where none is predicted. Raises NonFiniteError
     where it is no number."""
@@ -36,17 +34,20 @@ def next_token_losses(
     rows = x[:, :-1][counted]
     wanted = tokens.ids[:, 1:][counted]
     losses = torch.zeros(counted.shape, dtype=x.dtype, device=x.device)
-    losses[counted] = losses_of(weights, rows, wanted)
+    losses[counted] = losses_of(weights, rows, wanted, budget=budget)
     return losses
 
 
-def losses_of(weights: Weights, rows: Float[Tensor, "row d_model"], wanted: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
-    """The loss (nats) of each wanted token, from the final residual stream before it. Raises PromptError for a token that
-    the model cannot predict, NonFiniteError where a loss is no number."""
+def losses_of(
+    weights: Weights, rows: Float[Tensor, "row d_model"], wanted: Int[Tensor, " row"], *, budget: int = BUDGET
+) -> Float[Tensor, " row"]:
+    """The loss (nats) of each wanted token, from the final residual stream before it. Logits take half of the budget: the
+    other half is for the run that the stream is of. Raises PromptError for a token that the model cannot predict,
+    NonFiniteError where a loss is no number."""
     size = weights.W_U.shape[1]
     if wanted.numel() and int(wanted.max()) >= size:
         raise PromptError(f"token {int(wanted.max())} is never predicted: the model unembeds {size} tokens")
-    at_once = max(1, BUDGET // (2 * size * max(4, rows.element_size())))
+    at_once = max(1, budget // 2 // (2 * size * max(4, rows.element_size())))
     parts = []
     for part, ids in zip(rows.split(at_once), wanted.split(at_once), strict=True):
         logits = unembed(weights, part)
@@ -63,13 +64,13 @@ def prompt_means(losses: Float[Tensor, "prompt before"], tokens: TokenBatch) -> 
     return (losses.double().sum(dim=1) / predicted(tokens).sum(dim=1)).cpu()
 
 
-def text_batches(weights: Weights, tokens: TokenBatch) -> Iterator[TokenBatch]:
-    """The prompts, so many at a time that a run's factors with their patterns fit the budget."""
+def text_batches(weights: Weights, tokens: TokenBatch, *, budget: int = BUDGET) -> Iterator[TokenBatch]:
+    """The prompts, so many at a time that a run's factors with their patterns fit half of the budget; at least one."""
     width, block = tokens.ids.shape[1], weights.blocks[0]
     heads, d_model = block.attention.n_heads, weights.W_E.shape[1]
     d_mlp = 0 if block.mlp is None else block.mlp.W_in.shape[1]
     per_layer = width * (8 * d_model + 4 * block.attention.W_Q.shape[1] + 3 * d_mlp + 2 * heads * width)
-    at_once = max(1, BUDGET // (per_layer * len(weights.blocks) * weights.W_E.element_size()))
+    at_once = max(1, budget // 2 // (per_layer * len(weights.blocks) * weights.W_E.element_size()))
     for start in range(0, len(tokens), at_once):
         yield tokens[start : start + at_once]
 

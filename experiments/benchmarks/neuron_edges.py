@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from circuits.attribution import neurons
 from circuits.attribution.blocks import Scorer
-from circuits.attribution.edges import KEPT
-from circuits.attribution.topk import Largest
+from circuits.attribution.topk import KEPT, Largest
 from circuits.models import Model
+from circuits.models.memory import BUDGET
 from circuits.tasks import PromptPairs, metrics
 from experiments.benchmarks.forward import random_gpt2
 from experiments.benchmarks.measure import Row, seconds_of, show
@@ -72,7 +72,7 @@ class Stream:
     def __init__(self, model: Model, pairs: PromptPairs) -> None:
         self.model, graph = model, model.graph(neurons=True)
         self.band = range(model.n_layers)
-        job = (model, pairs, metrics.logit_difference, "eap", 1, self.band, neurons.NEURON_BUDGET, model.dtype)
+        job = (model, pairs, metrics.logit_difference, "eap", 1, self.band, BUDGET, model.dtype)
         self.factors, self.graph = neurons._gather(*job), graph
 
     def between_neurons(self) -> None:

@@ -66,7 +66,7 @@ def budgets(model: Model, pairs: PromptPairs) -> dict[int, int]:
     found, budget = {}, 2**24
     while True:
         try:
-            found[len(neurons._bands(model, pairs, 2, 5, budget, model.dtype))] = budget
+            found[len(neurons._Needs.of(model, pairs, 2, 5, model.dtype).bands(budget))] = budget
         except MemoryBudgetError as error:
             assert "MiB" in str(error) and "fewer" in str(error)
             return found
@@ -84,6 +84,24 @@ def test_every_budget_gives_the_same_scores(seed: int) -> None:
         assert float((other.values - seen[0].values).abs().max()) <= 1e-12 * max(1.0, float(seen[0].values.abs().max()))
     with pytest.raises(MemoryBudgetError, match="5 edges"):
         attribute_neuron_edges(model, pairs, difference_of, steps=2, keep=5, budget=min(chosen.values()) * 15 // 16)
+
+
+def test_a_budget_is_obeyed_by_the_call_on_all_edges_or_refused_with_the_least_that_works() -> None:
+    _, _, _, model, pairs = random_case(3)
+    with pytest.raises(MemoryBudgetError, match="need 1 MiB, the budget is 0 MiB: give a larger budget"):
+        attribute_edges(model, pairs, difference_of, neurons=True, steps=2, keep=5, budget=100)
+    assert len(attribute_edges(model, pairs, difference_of, neurons=True, steps=2, keep=5, budget=2**20)) == 5
+
+
+def test_runs_of_further_prompts_take_what_the_factors_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, _, model, pairs = random_case(3)
+    rooms: list[int] = []
+    monkeypatch.setattr(neurons, "prompts_at_once", lambda model, pairs, room: rooms.append(room) or len(pairs))
+    budget = min(budgets(model, pairs).values())
+    attribute_edges(model, pairs, difference_of, neurons=True, steps=2, keep=5, budget=budget)
+    needs = neurons._Needs.of(model, pairs, 2, 5, model.dtype)
+    assert len(rooms) == len(needs.bands(budget)) > 1
+    assert all(0 <= room <= budget - needs.of_layers(1) for room in rooms)
 
 
 @pytest.mark.parametrize("seed", range(200))

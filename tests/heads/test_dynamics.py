@@ -138,7 +138,7 @@ def test_a_token_that_is_never_predicted_has_no_loss():
 
 
 @pytest.mark.parametrize("left", [False, True])
-def test_pads_on_either_side_change_no_loss(left: bool, monkeypatch: pytest.MonkeyPatch):
+def test_pads_on_either_side_change_no_loss(left: bool):
     model, rows = random_model(), text(1, rows=4, width=9)
     pads = torch.zeros(4, 3, dtype=torch.long)
     ids = torch.cat([pads, rows.ids] if left else [rows.ids, pads], dim=1)
@@ -146,8 +146,7 @@ def test_pads_on_either_side_change_no_loss(left: bool, monkeypatch: pytest.Monk
     mask[:, slice(0, 3) if left else slice(9, 12)] = False
     about = {"early": range(1, 3), "late": range(6, 9), "sequences": 2}
     plain = take_snapshot(model, 0, text=rows, **about).losses
-    monkeypatch.setattr("circuits.heads.text_loss.BUDGET", 1)  # a row at a time
-    padded = take_snapshot(model, 0, text=TokenBatch(ids, mask), **about).losses
+    padded = take_snapshot(model, 0, text=TokenBatch(ids, mask), **about, budget=1).losses  # a row at a time
     assert padded == pytest.approx(plain, abs=1e-10)
     assert token_losses(model, TokenBatch(ids, mask))[1].sum() == 4 * 8
 

@@ -15,12 +15,14 @@ from circuits.lenses.neurons.highest import Highest
 from circuits.lenses.neurons.places import Places, Triggers
 from circuits.models import Model, TokenBatch
 from circuits.models.choosing import Neurons, chosen_neurons
+from circuits.models.memory import BUDGET
 from circuits.progress import Progress, silent
 from circuits.tasks.repeats import bos_id
 from circuits.tasks.sources.corpus import text_rows
 
-BYTES = 2**26
-"""What a batch may take, unless told otherwise."""
+_CHUNK = 2**26
+"""Bytes of a batch, where the budget allows more: one layer's activations are gone through several times (sums, signs, the
+largest), which is faster while they are near the processor than where more prompts push them out of its caches."""
 _PROMPT = 2**32
 """A place is `prompt * _PROMPT + position`, so that places sort as they stand in the text."""
 
@@ -70,7 +72,7 @@ def find_triggers(
     lowest: bool = False,
     count_bos: bool = False,
     batch: int | None = None,
-    budget: int = BYTES,
+    budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> Triggers:
     """For every neuron, the `top` places of a text where its activation is largest; of equal ones the earlier.
@@ -88,7 +90,7 @@ def find_triggers(
         top: places a neuron.
         lowest: keep the smallest activations too.
         count_bos: count the BOS that opens a prompt.
-        batch: prompts that run together (default: what fits into `budget`).
+        batch: prompts that run together (default: what fits into `budget`, but no more than is fast).
         budget: bytes of activations that are held at once.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
@@ -150,7 +152,7 @@ def _batches(model: Model, tokens: TokenBatch | Iterable[TokenBatch], batch: int
 
 
 def prompts_within(model: Model, width: int, budget: int) -> int:
-    """How many prompts of `width` tokens run within `budget`. Raises MemoryBudgetError where not one does."""
+    """How many prompts of `width` tokens run together within `budget`. Raises MemoryBudgetError where not one does."""
     block = model.weights.blocks[0]
     neurons = (5 if block.mlp is not None and block.mlp.W_gate is not None else 4) * model.d_mlp
     heads = 8 * model.n_heads * model.d_head
@@ -159,9 +161,9 @@ def prompts_within(model: Model, width: int, budget: int) -> int:
     prompt = width * (neurons + heads + scores + 6 * model.d_model) * max(size, 4)
     if prompt > budget:
         raise MemoryBudgetError(
-            f"one prompt of {width} tokens takes {prompt:,} bytes of {budget:,}: shorten prompts or raise budget"
+            f"one prompt of {width} tokens takes {prompt:,} bytes of {budget:,}: give budget={prompt} or shorter prompts"
         )
-    return budget // prompt
+    return max(1, min(budget, _CHUNK) // prompt)
 
 
 def _collected(model: Model, layers: list[_Layer], counted: int, top: int) -> Triggers:

@@ -14,6 +14,7 @@ from circuits.models import Model, Run, TokenBatch
 from circuits.models.folding import through_norm
 from circuits.models.forward import forward
 from circuits.models.layers import normalise
+from circuits.models.memory import BUDGET
 from circuits.models.model import Prompts
 from circuits.models.weights import Block, Weights
 from circuits.patching.engine.base import refuse_non_finite
@@ -92,7 +93,9 @@ class LayerRemoval(Result, format="circuits-layer-removal"):
         return pandas.DataFrame(rows, columns=["part", "layer", *MEASURES])
 
 
-def remove_layers(model: Model, tokens: Prompts, *, kind: Removal = "zero", progress: Progress | None = None) -> LayerRemoval:
+def remove_layers(
+    model: Model, tokens: Prompts, *, kind: Removal = "zero", budget: int = BUDGET, progress: Progress | None = None
+) -> LayerRemoval:
     """Take each layer's attention, its MLP, and both out of a model on a text, one layer at a time.
 
     Raises PromptError for text without a next token, NonFiniteError.
@@ -102,6 +105,7 @@ def remove_layers(model: Model, tokens: Prompts, *, kind: Removal = "zero", prog
         tokens: the text, as text, token ids or a batch.
         kind: what the part adds to the residual stream, biases included, becomes 0 ("zero") or its mean over the text's
             tokens ("mean").
+        budget: bytes of runs and logits that are held at once, beside the run of one prompt.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
     if kind not in get_args(Removal):
@@ -113,10 +117,11 @@ def remove_layers(model: Model, tokens: Prompts, *, kind: Removal = "zero", prog
     found: dict[str, list[Tensor]] = {name: [] for name in ("full", "measures", "later")}
     done = 0
     with torch.no_grad():
-        values = _means(model, batch) if kind == "mean" else torch.zeros(model.n_layers, 2, model.d_model).to(model.weights.W_E)
-        for rows in text_batches(model.weights, batch):
+        nothing = torch.zeros(model.n_layers, 2, model.d_model).to(model.weights.W_E)
+        values = _means(model, batch, budget) if kind == "mean" else nothing
+        for rows in text_batches(model.weights, batch, budget=budget):
             report("removing layers", done, len(batch))
-            for name, value in _removed(model, rows, parts, values).items():
+            for name, value in _removed(model, rows, parts, values, budget).items():
                 found[name].append(value)
             done += len(rows)
         report("removing layers", done, len(batch))
@@ -138,10 +143,10 @@ def without(block: Block, part: RemovedPart, values: Float[Tensor, "two d_model"
     return block
 
 
-def _means(model: Model, batch: TokenBatch) -> Float[Tensor, "layer two d_model"]:
+def _means(model: Model, batch: TokenBatch, budget: int) -> Float[Tensor, "layer two d_model"]:
     """What each layer's attention and MLP add, the mean over tokens that are no pads."""
     total = torch.zeros(model.n_layers, 2, model.d_model, dtype=torch.float64, device=model.device)
-    for rows in text_batches(model.weights, batch):
+    for rows in text_batches(model.weights, batch, budget=budget):
         run = forward(model.weights, rows, logits=False)
         for layer in range(model.n_layers):
             total[layer] += torch.stack([one[rows.mask].double().sum(dim=0) for one in _written(run, layer)])
@@ -155,13 +160,13 @@ def _written(run: Run, layer: int) -> tuple[Tensor, Tensor]:
 
 
 def _removed(
-    model: Model, rows: TokenBatch, parts: tuple[RemovedPart, ...], values: Float[Tensor, "layer two d_model"]
+    model: Model, rows: TokenBatch, parts: tuple[RemovedPart, ...], values: Float[Tensor, "layer two d_model"], budget: int
 ) -> dict[str, Tensor]:
     """The measures `[measure part layer prompt]` of some prompts, their losses, and the sums of what later layers add."""
     weights = model.weights
     run = forward(weights, rows, logits=False)
     refuse_non_finite(run)
-    losses = next_token_losses(weights, run.residuals[-1], rows)
+    losses = next_token_losses(weights, run.residuals[-1], rows, budget=budget)
     reader = _Reader(weights, run)
     before, own = reader.logit(run.residuals[-1]), torch.stack([_both(reader, run, layer) for layer in range(model.n_layers)])
     measures = torch.zeros(len(MEASURES), len(parts), model.n_layers, len(rows), dtype=torch.float64)
@@ -177,7 +182,7 @@ def _removed(
             direct = -growth[0, gone].sum(dim=0)
             grown = growth.sum(dim=1)
             grown[0] = growth[0, 1] if part == "attention" else 0
-            loss = next_token_losses(weights, other.residuals[-1], rows) - losses
+            loss = next_token_losses(weights, other.residuals[-1], rows, budget=budget) - losses
             total = before - reader.logit(other.residuals[-1])
             found = (loss, direct, total, grown.sum(dim=0))
             measures[:, index, layer] = torch.stack([prompt_means(one, rows) for one in found])

@@ -14,6 +14,7 @@ from circuits.files.results import Result
 from circuits.heads.text_loss import check_text, next_token_losses, predicted, prompt_means, text_batches
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
+from circuits.models.memory import BUDGET
 from circuits.models.model import Prompts
 from circuits.patching.ablation.expansion import Expansion, MLPs, expand, frozen_final
 from circuits.patching.engine.base import refuse_non_finite
@@ -96,7 +97,13 @@ class Terms(Result, format="circuits-terms"):
 
 
 def order_of_terms(
-    model: Model, tokens: Prompts, *, mlps: MLPs = "frozen", heads: int = 1, progress: Progress | None = None
+    model: Model,
+    tokens: Prompts,
+    *,
+    mlps: MLPs = "frozen",
+    heads: int = 1,
+    budget: int = BUDGET,
+    progress: Progress | None = None,
 ) -> Terms:
     """Loss on a text with the direct path alone, with single heads on it, with virtual heads, up to as many orders as layers.
 
@@ -110,6 +117,7 @@ def order_of_terms(
         mlps: what MLPs wrote in the run is part of the direct path ("frozen": the last order is the model, but order 0 holds
             all that MLPs made of heads), or is left out ("zero": the last order is the model's heads alone).
         heads: up to which order single heads' terms are left out in turn (0: none).
+        budget: bytes of runs and logits that are held at once, beside the run of one prompt.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
     if mlps not in get_args(MLPs) or heads < 0:
@@ -121,14 +129,15 @@ def order_of_terms(
     losses, full, rises = [], [], torch.zeros(orders, model.n_layers, model.n_heads, dtype=torch.float64)
     done = 0
     with torch.no_grad():
-        for part in text_batches(model.weights, batch):
+        for part in text_batches(model.weights, batch, budget=budget):
             report("reading terms", done, len(batch))
             expansion, frozen = _expanded(model, part, mlps, orders)
-            full.append(prompt_means(next_token_losses(model.weights, expansion.run.residuals[-1], part), part))
-            sums = [_loss(expansion, frozen, expansion.up_to(n)) for n in range(model.n_layers + 1)]
+            whole = next_token_losses(model.weights, expansion.run.residuals[-1], part, budget=budget)
+            full.append(prompt_means(whole, part))
+            sums = [_loss(expansion, frozen, expansion.up_to(n), budget) for n in range(model.n_layers + 1)]
             losses.append(torch.stack([prompt_means(one, part) for one in sums]))
             for order in range(1, orders + 1):
-                rises[order - 1] += _rises(expansion, frozen, order, float(sums[order].double().sum()))
+                rises[order - 1] += _rises(expansion, frozen, order, float(sums[order].double().sum()), budget)
             done += len(part)
         report("reading terms", done, len(batch))
     counts = predicted(batch).sum(dim=1).cpu()
@@ -145,11 +154,13 @@ def _expanded(model: Model, part: TokenBatch, mlps: MLPs, orders: int) -> tuple[
     return expand(run, mlps=mlps, heads=orders), dataclasses.replace(model, weights=bare)
 
 
-def _loss(expansion: Expansion, frozen: Model, x: Float[Tensor, "prompt position d_model"]) -> Float[Tensor, "prompt before"]:
-    return next_token_losses(frozen.weights, frozen_final(expansion.run, x), expansion.run.tokens)
+def _loss(
+    expansion: Expansion, frozen: Model, x: Float[Tensor, "prompt position d_model"], budget: int
+) -> Float[Tensor, "prompt before"]:
+    return next_token_losses(frozen.weights, frozen_final(expansion.run, x), expansion.run.tokens, budget=budget)
 
 
-def _rises(expansion: Expansion, frozen: Model, order: int, whole: float) -> Float[Tensor, "layer head"]:
+def _rises(expansion: Expansion, frozen: Model, order: int, whole: float, budget: int) -> Float[Tensor, "layer head"]:
     """By how much the summed loss of an order rises without each head's term of that order."""
     x, rows = expansion.up_to(order), []
     for layer in range(frozen.n_layers):
@@ -157,5 +168,6 @@ def _rises(expansion: Expansion, frozen: Model, order: int, whole: float) -> Flo
             if order > len(expansion.mixed[layer]):
                 rows.append(0.0)  # a head this early reads no term of the order before
                 continue
-            rows.append(float(_loss(expansion, frozen, x - expansion.head_term(order, layer, head)).double().sum()) - whole)
+            loss = _loss(expansion, frozen, x - expansion.head_term(order, layer, head), budget)
+            rows.append(float(loss.double().sum()) - whole)
     return torch.tensor(rows, dtype=torch.float64).reshape(frozen.n_layers, frozen.n_heads)

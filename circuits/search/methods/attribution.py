@@ -3,8 +3,9 @@
 import functools
 
 from circuits.attribution import EdgeScores, attribute_edges
-from circuits.attribution.edges import EXACT as NAME, KEPT
+from circuits.attribution.edges import EXACT as NAME
 from circuits.attribution.rules import RULES, Rule
+from circuits.attribution.topk import KEPT
 from circuits.models import Model
 from circuits.progress import Progress
 from circuits.search.methods.method import LEVELS, Method
