@@ -29,7 +29,7 @@ class Stream:
 
 
 @dataclasses.dataclass(eq=False)
-class Block:
+class StreamBlock:
     """Streams that start at the same column. Tensors are `[stream prompt column …]`, columns from `start` on; in the last
     layer queries, and all that follows them, stand at the columns that are read."""
 
@@ -43,7 +43,7 @@ class Block:
     """`[prompt|1 column]`: those of `columns`, or in the last layer those that are read."""
 
     @classmethod
-    def empty(cls, base: Base, start: int) -> "Block":
+    def empty(cls, base: Base, start: int) -> "StreamBlock":
         """No streams yet."""
         prompts, width, d_model = base.run.residuals[0].shape
         columns = torch.arange(start, width, device=base.model.device)[None]

@@ -17,7 +17,7 @@ from circuits.patching.engine.base import Base
 from circuits.patching.engine.change import Variant
 from circuits.patching.engine.plan import passes, plan
 from circuits.patching.engine.reading import Reading
-from circuits.patching.engine.stream import Block
+from circuits.patching.engine.stream import StreamBlock
 from circuits.patching.engine.variant_pass import Pass
 from circuits.progress import Progress, silent
 
@@ -76,7 +76,7 @@ class Sweep:
             done += len(part)
         return torch.cat(found)
 
-    def _store(self, block: Block, scores: Tensor) -> None:
+    def _store(self, block: StreamBlock, scores: Tensor) -> None:
         # A pass holds streams; their logits are d_vocab / d_model times larger, so that they are made for a few rows at a time.
         at_once = max(1, self.budget // (4 * self._logit_bytes()))
         for start in range(0, len(block.streams), at_once):

@@ -24,7 +24,7 @@ from circuits.models.weights import MLP
 from circuits.patching.engine.base import Base
 from circuits.patching.engine.change import STAGE, Kind, Variant
 from circuits.patching.engine.plan import Planned
-from circuits.patching.engine.stream import ACTIVE, Block, Stream
+from circuits.patching.engine.stream import ACTIVE, Stream, StreamBlock
 
 SLOTS: tuple[tuple[Slot, Kind, Kind], ...] = (("q", "q", "q_in"), ("k", "k", "k_in"), ("v", "v", "v_in"))
 WHOLE: dict[int, Kind] = {0: "residual", 2: "head", 3: "attention", 4: "middle", 7: "mlp"}
@@ -39,9 +39,9 @@ class Pass:
         self.weights = base.run.weights
         self.n_layers = len(self.weights.blocks)
 
-    def run(self, planned: Sequence[Planned]) -> list[Block]:
+    def run(self, planned: Sequence[Planned]) -> list[StreamBlock]:
         """Blocks whose `x` is `[stream prompt read d_model]`, the final residual stream at the columns that are read."""
-        self.blocks: dict[int, Block] = {}
+        self.blocks: dict[int, StreamBlock] = {}
         # One turn more than there are layers: the logits read the residual stream after the last one, and a change of that (an
         # edge into the logits) has no layer to be made in.
         for layer in range(min(variant.first_layer for variant in planned), self.n_layers + 1):
@@ -77,7 +77,7 @@ class Pass:
                 streams[changes] = Stream([], self._entry(layer, changes), changes)
             streams[changes].variants.append(variant)
         for start in newcomers.keys() - self.blocks.keys():
-            block = Block.empty(self.base, start)
+            block = StreamBlock.empty(self.base, start)
             if layer == self.n_layers:
                 # After the last layer every block holds the columns that are read alone, those that begin only now too.
                 block.x = block.x.new_empty(0, len(self.base.run.tokens), self.read.shape[1], block.x.shape[-1])
@@ -102,7 +102,7 @@ class Pass:
             return STAGE["mlp"]
         return first.stage
 
-    def _layer(self, layer: int, blocks: list[Block]) -> None:
+    def _layer(self, layer: int, blocks: list[StreamBlock]) -> None:
         # In the last layer nobody reads what stands elsewhere, so from the queries on only the columns that are read go on;
         # keys and values still need them all. In other layers this is `block.x` itself, not a copy.
         before = [block.read_off(block.x, self.base.run.residuals[layer]) for block in blocks]
@@ -123,7 +123,7 @@ class Pass:
         for block, written in zip(blocks, self._mlp(layer, blocks, before), strict=True):
             block.x = block.x + written
 
-    def _attention(self, layer: int, blocks: list[Block], before: list[Tensor]) -> list[Tensor]:
+    def _attention(self, layer: int, blocks: list[StreamBlock], before: list[Tensor]) -> list[Tensor]:
         """What attention wrote, of the streams that enter by then."""
         weights, run = self.weights.blocks[layer], self.base.run
         z = []
@@ -142,7 +142,7 @@ class Pass:
             self._apply(block, outputs[i], STAGE["attention"], block.queries)
         return outputs
 
-    def _slots(self, layer: int, blocks: list[Block], before: list[Tensor]) -> tuple[list[Tensor], ...]:
+    def _slots(self, layer: int, blocks: list[StreamBlock], before: list[Tensor]) -> tuple[list[Tensor], ...]:
         """Queries, keys and values, with their changes, of the streams that enter by then."""
         weights, run = self.weights.blocks[layer], self.base.run
         attention, norm = weights.attention, weights.attention_norm
@@ -175,17 +175,17 @@ class Pass:
             parts.append(out)
         return tuple(parts)
 
-    def _slot(self, layer: int, block: Block, slot: Slot, reads: Tensor, columns: Tensor) -> Tensor:
+    def _slot(self, layer: int, block: StreamBlock, slot: Slot, reads: Tensor, columns: Tensor) -> Tensor:
         """Queries, keys or values of one stream from what they read, `[prompt column head d_head]`."""
         weights = self.weights.blocks[layer]
         projected = project(normalise(reads, weights.attention_norm), weights.attention, slot)
         return placed(projected, slot, self._rotation(layer, block, columns))
 
-    def _rotation(self, layer: int, block: Block, columns: Tensor) -> Rotation | None:
+    def _rotation(self, layer: int, block: StreamBlock, columns: Tensor) -> Rotation | None:
         rotation = self.base.geometry.rotation(layer)
         return None if rotation is None else rotation.picked(lambda table: block.pick(table, columns))
 
-    def _mixed(self, layer: int, block: Block, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _mixed(self, layer: int, block: StreamBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """z of the streams that enter at attention or before it."""
         count, attention = q.shape[0], self.weights.blocks[layer].attention
         if not count:
@@ -211,14 +211,14 @@ class Pass:
                 z[row, :, :, change.index] = torch.where(mask, new, z[row, :, :, change.index])
         return z
 
-    def _with_prefix(self, block: Block, kept: Tensor, new: Tensor) -> Tensor:
+    def _with_prefix(self, block: StreamBlock, kept: Tensor, new: Tensor) -> Tensor:
         """Keys or values of all columns: the base run's before `start`."""
         if not block.start:
             return new
         prefix = kept[:, : block.start]
         return torch.cat([prefix.expand(new.shape[0], *prefix.shape), new], dim=2)
 
-    def _bias(self, block: Block, layer: int, count: int) -> Tensor:
+    def _bias(self, block: StreamBlock, layer: int, count: int) -> Tensor:
         """What is added to scores, `[stream·prompt|1 head|1 column key]`."""
         attention, prompts = self.weights.blocks[layer].attention, len(self.base.run.tokens)
         # Written out always: masking by `is_causal` would line up the first query with the first key, and here the first query
@@ -238,7 +238,7 @@ class Pass:
                 whole[row, :, heads].masked_fill_(blocked, -torch.inf)
         return whole.flatten(0, 1)
 
-    def _heads_alone(self, layer: int, block: Block, outputs: Tensor) -> None:
+    def _heads_alone(self, layer: int, block: StreamBlock, outputs: Tensor) -> None:
         """Heads of streams that enter as a change of what attention wrote."""
         W_O = self.weights.blocks[layer].attention.per_head("W_O")
         for row, stream in enumerate(block.streams[: outputs.shape[0]]):
@@ -252,7 +252,7 @@ class Pass:
                         block.put(new, change, block.queries)
                 outputs[row] += (new - own) @ W_O[head]
 
-    def _mlp(self, layer: int, blocks: list[Block], before: list[Tensor]) -> list[Tensor]:
+    def _mlp(self, layer: int, blocks: list[StreamBlock], before: list[Tensor]) -> list[Tensor]:
         """What the MLP wrote, of all streams; `block.x` holds the residual stream in the middle of the layer."""
         weights, run = self.weights.blocks[layer], self.base.run
         mlp = weights.mlp
@@ -281,7 +281,7 @@ class Pass:
             self._apply(block, written[i], STAGE["mlp"], block.queries)
         return written
 
-    def _change_neurons(self, layer: int, block: Block, stream: Stream, target: Tensor, reads: Tensor) -> set[int]:
+    def _change_neurons(self, layer: int, block: StreamBlock, stream: Stream, target: Tensor, reads: Tensor) -> set[int]:
         """Neurons of one stream, `[prompt column d_mlp]`, in place; returns which."""
         weights, touched = self.weights.blocks[layer], set()
         assert weights.mlp is not None
@@ -294,7 +294,7 @@ class Pass:
             touched.add(change.index or 0)
         return touched
 
-    def _neurons_alone(self, layer: int, block: Block, written: Tensor, reads: Tensor) -> None:
+    def _neurons_alone(self, layer: int, block: StreamBlock, written: Tensor, reads: Tensor) -> None:
         """Neurons of streams that enter as a change of what the MLP wrote."""
         mlp = self.weights.blocks[layer].mlp
         assert mlp is not None
@@ -307,7 +307,7 @@ class Pass:
                 touched = sorted(self._change_neurons(layer, block, stream, new, reads[row]))
                 written[row] += (new - own)[:, :, touched] @ mlp.W_out[touched]
 
-    def _apply(self, block: Block, tensor: Tensor, stage: int, columns: Tensor) -> None:
+    def _apply(self, block: StreamBlock, tensor: Tensor, stage: int, columns: Tensor) -> None:
         """The changes of whole sites at a stage, in place; heads and neurons by themselves only where they are there."""
         for row, stream in enumerate(block.streams[: tensor.shape[0]]):
             for change in stream.of(WHOLE[stage]):

@@ -21,7 +21,7 @@ _LANE = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class BoxRow:
     """Nodes (or readers that heads share) side by side, and what to call them."""
 
     label: str
@@ -37,7 +37,7 @@ class Row:
 class Layout:
     """Rows of boxes, and for every edge the points it passes: out of its writer, between boxes, into its reader."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[BoxRow, ...]
     centres: dict[Node | Reader, Point]
     paths: dict[tuple[Edge, Node | Reader], tuple[Point, ...]]
     width: float
@@ -68,7 +68,7 @@ def _ends(circuit: Circuit, edge: Edge) -> list[Node | Reader]:
     return heads or [edge.target]
 
 
-def _rows(items: Sequence[Node | Reader], gap: float) -> Iterator[Row]:
+def _rows(items: Sequence[Node | Reader], gap: float) -> Iterator[BoxRow]:
     y = BOX_HEIGHT / 2
     ordered = sorted(items, key=_place)
     for place, group in itertools.groupby(ordered, key=lambda item: _place(item)[:3]):
@@ -76,7 +76,7 @@ def _rows(items: Sequence[Node | Reader], gap: float) -> Iterator[Row]:
         lines = -(-len(members) // _WIDEST)
         size = -(-len(members) // lines)
         for start in range(0, len(members), size):
-            yield Row(_label(place, members[0]) if start == 0 else "", tuple(members[start : start + size]), y)
+            yield BoxRow(_label(place, members[0]) if start == 0 else "", tuple(members[start : start + size]), y)
             y += BOX_HEIGHT + gap
 
 
@@ -97,7 +97,7 @@ def _label(place: tuple[int, ...], item: Node | Reader) -> str:
 
 
 def _routes(
-    rows: tuple[Row, ...], centres: dict[Node | Reader, Point], pairs: list[tuple[Edge, Node | Reader]]
+    rows: tuple[BoxRow, ...], centres: dict[Node | Reader, Point], pairs: list[tuple[Edge, Node | Reader]]
 ) -> dict[tuple[Edge, Node | Reader], tuple[Point, ...]]:
     """Lead each edge straight up through the row gaps that lie nearest to its line, side by side where they share one."""
     levels = {item: level for level, row in enumerate(rows) for item in row.items}
@@ -135,7 +135,7 @@ def _crossings(gaps: list[tuple[float, float]], wanted: dict[int, float]) -> dic
     return found
 
 
-def _gaps(row: Row) -> list[tuple[float, float]]:
+def _gaps(row: BoxRow) -> list[tuple[float, float]]:
     """The free stretches of a row: left of its boxes, between them, right of them."""
     xs = row.xs()
     half = BOX_WIDTH / 2 + _CLEAR

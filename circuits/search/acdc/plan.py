@@ -11,7 +11,7 @@ from circuits.search.acdc.state import Ground, State
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Readers:
+class ReaderSet:
     """Some readers of one layer, all of which read at the same columns."""
 
     indices: Int[Tensor, " reader"]
@@ -27,7 +27,7 @@ class Step:
     """What is computed anew in one layer."""
 
     layer: int
-    readings: list[Readers]
+    readings: list[ReaderSet]
     """Queries, keys and values."""
     heads: Int[Tensor, " head"]
     """Heads whose mixed values change."""
@@ -35,7 +35,7 @@ class Step:
     """For each slot, which of `heads` take a new value, and from which of the slot's new values."""
     written: Int[Tensor, " written"]
     """Those of `heads` whose output is read."""
-    mlp: Readers | None
+    mlp: ReaderSet | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Plan:
     moved: int
     wide: bool
     """Whether changes are needed at all columns."""
-    final: Readers | None
+    final: ReaderSet | None
     nbytes: int
     """What one variant takes, roughly."""
 
@@ -67,7 +67,7 @@ def plan(state: State, place: int) -> Plan:
     end = graph.reader_count - 1
     final = _reading(state, layer=graph.n_layers, indices=torch.tensor([0]), places=[end], moved=moved, thin=True)
     # Where the logits are the reader itself, its writers do not move: the cut is the change.
-    final = Readers(final.indices, [end], None, True) if place == end else final
+    final = ReaderSet(final.indices, [end], None, True) if place == end else final
     reached = place == end or bool(final.mix is not None and final.mix.any())
     # From the last layer on only the answer columns are read; before it other tokens carry changes on.
     wide = first < graph.n_layers - 1
@@ -100,7 +100,7 @@ def _step(state: State, place: int, layer: int, moved: list[int]) -> Step | None
     return Step(layer, readings, heads, sources, written, mlp)
 
 
-def _readings(state: State, place: int, layer: int, indices: Tensor, moved: list[int]) -> list[Readers]:
+def _readings(state: State, place: int, layer: int, indices: Tensor, moved: list[int]) -> list[ReaderSet]:
     """Attention's readers; queries of the last layer, which are needed at fewer columns, by themselves."""
     graph = state.ground.graph
     start = layer * (graph.head_readers + graph.mlp_writers)
@@ -115,10 +115,10 @@ def _readings(state: State, place: int, layer: int, indices: Tensor, moved: list
     return found
 
 
-def _reading(state: State, layer: int, indices: Tensor, places: list[int], moved: list[int], thin: bool) -> Readers:
+def _reading(state: State, layer: int, indices: Tensor, places: list[int], moved: list[int], thin: bool) -> ReaderSet:
     model = state.ground.model
     mix = state.kept[moved][:, places].T.to(model.device, model.dtype)
-    return Readers(indices, places, mix, thin)
+    return ReaderSet(indices, places, mix, thin)
 
 
 def _touched(state: State, layer: int, indices: Tensor) -> tuple[Tensor, dict[Slot, tuple[list[int], list[int]]]]:

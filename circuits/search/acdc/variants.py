@@ -9,7 +9,7 @@ from torch import Tensor
 from circuits.models.folding import through_norm
 from circuits.models.layers import Slot, mlp_output, neuron_activations, normalise
 from circuits.patching.subgraphs.outside import scaled_heads
-from circuits.search.acdc.plan import Plan, Readers, Step
+from circuits.search.acdc.plan import Plan, ReaderSet, Step
 from circuits.search.acdc.state import LayerState, State
 
 
@@ -77,7 +77,7 @@ class Variants:
             new["mlp"] = computed.mlp[variant].clone()
         return dataclasses.replace(layer, **new)
 
-    def _read(self, reading: Readers) -> Float[Tensor, "reader variant prompt position d_model"]:
+    def _read(self, reading: ReaderSet) -> Float[Tensor, "reader variant prompt position d_model"]:
         """What readers read in every variant."""
         # What the reader reads in the circuit as it is, and on top what this variant moves: most of the sum is in it already.
         still = torch.stack([self.state.read(place) for place in reading.places])[:, None]
@@ -131,7 +131,7 @@ class Variants:
             values[rows, :, :, start:] = computed.slots[slot][1][sources]
         return values
 
-    def _mlp(self, step: Step, reading: Readers, computed: LayerValues) -> None:
+    def _mlp(self, step: Step, reading: ReaderSet, computed: LayerValues) -> None:
         block, state = self.ground.model.weights.blocks[step.layer], self.state.layers[step.layer].mlp
         assert block.mlp is not None and state is not None
         neurons = neuron_activations(normalise(self._read(reading)[0], block.mlp_norm), block.mlp)
