@@ -5,8 +5,7 @@ Resampling is over prompts (or sequences): it says what other prompts of the kin
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
@@ -30,11 +29,6 @@ class Effect:
     def as_json(self) -> dict[str, float]:
         """The three numbers, as they stand in circuit files."""
         return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Effect":
-        """The same read back."""
-        return cls(float(data["effect"]), float(data["low"]), float(data["high"]))
 
 
 def percentile_interval(drawn: Float[Tensor, "*row draw"]) -> tuple[Float[Tensor, "*row"], Float[Tensor, "*row"]]:

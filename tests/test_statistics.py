@@ -112,11 +112,6 @@ def test_nothing_has_no_interval() -> None:
         percentile_interval(torch.zeros(2, 0))
 
 
-def test_an_effect_is_the_same_after_its_file() -> None:
-    effect = Effect(0.1, -0.2, 0.30000000000000004)
-    assert Effect.from_json(effect.as_json()) == effect
-
-
 @pytest.mark.parametrize("dim", [0, 1, -1])
 def test_standard_errors_are_root_mean_squares_over_the_axis(dim: int) -> None:
     values = torch.randn(5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -138,7 +138,7 @@ def test_on_mini_ablation_finds_the_subject_and_lat_does_not():
     assert set(rows) == {(name, effect) for name in ("lat", "rollout", "flow", "norm") for effect in ("embedding", "knockout")}
     assert rows["lat", "embedding"].spearman.effect < 0 < rows["norm", "knockout"].spearman.effect
     assert rows["lat", "knockout"].top.effect == 0 and rows["lat", "knockout"].prompts == 2
-    assert "Attention is a hint, not a cause" in trace.summary()
+    assert "Attention is a hint, not a cause" in trace.summary
     assert 0 not in trace.sources(0, opening=False) and len(trace.to_dataframe()) == sum(map(len, trace.tokens))
 
 
@@ -206,13 +206,13 @@ def test_a_saved_trace_comes_back_and_damage_is_refused(tmp_path: Path):
     trace.save(path)
     back = AttentionTrace.load(path)
     assert back.as_json() == trace.as_json() and back.to_dataframe().equals(trace.to_dataframe())
-    assert back.summary() == trace.summary()
+    assert back.summary == trace.summary
     text, rng, refused = path.read_text(), random.Random(0), 0
     for _ in range(100):
         at = rng.randrange(len(text))
         path.write_text(text[:at] + rng.choice(["", "7", '"', "]", "null", "-"]) + text[at + rng.randint(0, 40) :])
         try:
-            AttentionTrace.load(path).summary()
+            assert AttentionTrace.load(path).summary
         except FileFormatError as error:
             refused += 1
             assert str(path) in str(error)

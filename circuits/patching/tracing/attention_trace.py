@@ -116,15 +116,11 @@ class AttentionTrace(Result, format="circuits-attention"):
         return f"AttentionTrace({self.model}: {counted(len(self), 'prompt')}, answers {answers[:60]}, {read})"
 
     @property
-    def summary(self) -> "Summary":
-        """The disagreement in words. Called, as it could be before it was a property, it takes `opening` as `disagreement`
-        does."""
-        return Summary(self._in_words(opening=True), self)
-
-    def _in_words(self, *, opening: bool) -> str:
+    def summary(self) -> str:
+        """The disagreement in words."""
         parts = []
         for effect, words in (("embedding", "replacing its embedding"), ("knockout", "hiding it from later tokens")):
-            rows = [row for row in self.disagreement(opening=opening) if row.effect == effect and row.spearman is not None]
+            rows = [row for row in self.disagreement() if row.effect == effect and row.spearman is not None]
             listed = ", ".join(f"{row.tracing} {row.spearman.effect:+.2f}" for row in rows if row.spearman is not None)
             parts.append(f"with {words}: {listed or 'no prompt has enough tokens'}")
         count = f"mean over {len(self)} prompts" if len(self) > 1 else "one prompt"
@@ -145,18 +141,3 @@ class AttentionTrace(Result, format="circuits-attention"):
     def plot(self, *, prompt: int = 0) -> "Figure":
         """The tracings of one prompt beside its ablation effects, token by token."""
         return drawing_of(AttentionTrace)(self, prompt=prompt)
-
-
-class Summary(str):
-    """The summary of an attention trace, which was a method once: calling it still gives it."""
-
-    _trace: AttentionTrace
-
-    def __new__(cls, words: str, trace: AttentionTrace) -> "Summary":
-        made = super().__new__(cls, words)
-        made._trace = trace
-        return made
-
-    def __call__(self, *, opening: bool = True) -> str:
-        """The same, with or without the token that opens every prompt."""
-        return self._trace._in_words(opening=opening)
