@@ -1,6 +1,7 @@
 """What a circuit is made from: names, scores, positions, evidence and roles, each checked against the graph."""
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from circuits.errors import GraphError, shown
 from circuits.files import plain
@@ -10,6 +11,7 @@ from circuits.graph.nodes import Edge, Node
 Element = Node | Edge
 Position = int | str
 Known = Mapping[Edge, object] | Mapping[Node, object] | Mapping[Element, object] | Mapping[str, object]
+_Kind = TypeVar("_Kind", Node, Edge)
 Names = Mapping[Edge, object] | Mapping[Node, object] | Mapping[str, object] | Iterable[Edge | Node | str]
 
 
@@ -33,29 +35,28 @@ def ends(graph: Graph, edge: Edge) -> tuple[Node, ...]:
     return (edge.writer,) if graph.grouped and edge.slot in ("k", "v") else (edge.writer, edge.reader)
 
 
+def _chosen(graph: Graph, names: Names, kind: type[_Kind], wrong: str) -> dict[_Kind, float | None]:
+    """The nodes or edges of these names with their scores; `wrong`: what one of the other kind is, and what was expected."""
+    found: dict[_Kind, float | None] = {}
+    for name, value in _items(names):
+        one = element(graph, name)
+        if not isinstance(one, kind):
+            raise GraphError(f"{one} is {wrong}")
+        if one in found:
+            raise GraphError(f"the {kind.__name__.lower()} {one} is given twice")
+        found[one] = plain.score(value, where=str(one))
+    return found
+
+
 def edge_scores(graph: Graph, edges: Names) -> dict[Edge, float | None]:
     """Check chosen edges and their scores, and sort them; raises GraphError and NonFiniteError, naming the edge."""
-    found: dict[Edge, float | None] = {}
-    for name, value in _items(edges):
-        edge = element(graph, name)
-        if not isinstance(edge, Edge):
-            raise GraphError(f"{edge} is a node; expected edges, such as a0.h1->m3")
-        if edge in found:
-            raise GraphError(f"the edge {edge} is given twice")
-        found[edge] = plain.score(value, where=str(edge))
+    found = _chosen(graph, edges, Edge, "a node; expected edges, such as a0.h1->m3")
     return {edge: found[edge] for edge in sorted(found, key=lambda edge: edge.rank)}
 
 
 def node_scores(graph: Graph, nodes: Names, edges: Iterable[Edge]) -> dict[Node, float | None]:
     """Check chosen nodes and their scores, add the edges' ends, and sort; raises GraphError and NonFiniteError."""
-    found: dict[Node, float | None] = {}
-    for name, value in _items(nodes):
-        node = element(graph, name)
-        if not isinstance(node, Node):
-            raise GraphError(f"{node} is an edge; expected nodes, such as a0.h1")
-        if node in found:
-            raise GraphError(f"the node {node} is given twice")
-        found[node] = plain.score(value, where=str(node))
+    found = _chosen(graph, nodes, Node, "an edge; expected nodes, such as a0.h1")
     for edge in edges:
         for node in ends(graph, edge):
             found.setdefault(node, None)
