@@ -32,6 +32,15 @@ FRONT = ("__init__", "__main__", "moved")
 
 FILES = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 
+MODULES = {file: ".".join(("circuits", *Path(file).with_suffix("").parts)).removesuffix(".__init__") for file in FILES}
+"""Every file's name as a module."""
+CIRCLES = {
+    frozenset({"graph/circuit.py", "graph/storage.py", "graph/document.py", "graph/mib.py"}),
+    frozenset({"models/model.py", "models/loading/load.py"}),
+}
+"""Files that may import each other: a circuit saves and loads itself, and a model is made of one that is native to
+TransformerLens, by methods that users know; both import the file that does it when they are called."""
+
 BANNED_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "xml", "lxml", "defusedxml"}
 BANNED_CALLS = {"eval", "exec", "compile", "__import__"}
 BANNED_ATTRIBUTES = {
@@ -93,6 +102,48 @@ def upward(file: str, imported: list[str]) -> list[str]:
     return wrong
 
 
+def files_imported(file: str) -> set[str]:
+    """The other files of the package that a file imports, wherever in it."""
+    package, named = ("circuits", *Path(file).parts[:-1]), set[str]()
+    for node in ast.walk(FILES[file]):
+        if isinstance(node, ast.Import):
+            named |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            below = {f"{origin}.{alias.name}" for alias in node.names}
+            # `from circuits.graph import storage` imports that file, `from circuits.graph import Node` the room's front.
+            named |= below & set(MODULES.values()) or {origin}
+    return {path for path, name in MODULES.items() if name in named and path != file}
+
+
+def circles(arrows: dict[str, set[str]]) -> set[frozenset[str]]:
+    """The sets of files that import each other in a circle (Tarjan 1972): each reaches all others of its set."""
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    under_way: list[str] = []
+    found: set[frozenset[str]] = set()
+
+    def visit(file: str) -> None:
+        order[file] = lowest[file] = len(order)
+        under_way.append(file)
+        for other in arrows[file]:
+            if other not in order:
+                visit(other)
+            if other in under_way:
+                lowest[file] = min(lowest[file], lowest[other])
+        if lowest[file] == order[file]:
+            place = under_way.index(file)
+            circle = under_way[place:]
+            del under_way[place:]
+            found.update([frozenset(circle)] if len(circle) > 1 else [])
+
+    for file in arrows:
+        if file not in order:
+            visit(file)
+    return found
+
+
 def named_rooms(tree: ast.AST) -> list[str]:
     """Texts that are the name of the room of plots or of a module in it."""
     texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
@@ -145,6 +196,17 @@ def test_no_file_goes_round_this_test(file: str) -> None:
     registry of pictures, and the command line its own commands, import what they name."""
     assert room_of(file) in FRONT or not named_rooms(FILES[file])
     assert room_of(file) in FRONT or file in ("files/pictures.py", "cli/__init__.py") or not imports_by_name(FILES[file])
+
+
+def test_files_do_not_import_each_other_in_circles() -> None:
+    assert circles({file: files_imported(file) for file in FILES}) == CIRCLES
+
+
+def test_this_test_sees_circles() -> None:
+    arrows = {"a": {"b"}, "b": {"c", "d"}, "c": {"a"}, "d": {"d2"}, "d2": {"d", "e"}, "e": set(), "f": {"a"}}
+    assert circles(arrows) == {frozenset("abc"), frozenset({"d", "d2"})}
+    assert "graph/storage.py" in files_imported("graph/circuit.py"), "an import inside a method counts"
+    assert "heads/text_loss.py" in files_imported("patching/ablation/terms.py")
 
 
 @pytest.mark.parametrize("file", FILES)

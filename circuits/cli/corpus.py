@@ -1,9 +1,15 @@
-"""The text that a command reads."""
+"""The text that a command reads, and commands that measure something on it."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import circuits
+from circuits.cli.progress import ProgressBars
+from circuits.cli.report import Report, written
+from circuits.cli.saved import opened, written_again
+from circuits.cli.settings import Setting
 from circuits.cli.text import one_line
 
 _WRITTEN = 64
@@ -36,3 +42,41 @@ class Corpus:
     def describe(self) -> str:
         """What was read, in words that follow a number of tokens."""
         return " that the model wrote itself" if self.file is None else f" of {one_line(self.file)}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OnText:
+    """What a subcommand of `circuits tables` measures on a text: of which kind it is, and how it is written and told."""
+
+    subcommand: str
+    kind: Any
+    files: Mapping[str, str]
+    """What is written, and what for; the result itself comes first."""
+    write: Callable[[Any, Path], None]
+    report: Callable[..., Report]
+
+    def run(
+        self,
+        corpus: Corpus,
+        setting: Setting,
+        measure: "Callable[[circuits.Model, circuits.models.TokenBatch, ProgressBars], Any]",
+        *,
+        check: "Callable[[circuits.Model], object] | None" = None,
+    ) -> None:
+        """Measure, write the files, print the report; `check` refuses what does not fit the model before the text is made."""
+        text, name = corpus.read(), next(iter(self.files))
+        with setting.work(options="--limit") as (staging, progress):
+            model = setting.load(progress)
+            if check is not None:
+                check(model)
+            found = measure(model, corpus.tokens(model, text), progress)
+            found.save(staging / name)
+            self.write(found, staging)
+            files = written(staging, self.files)
+        setting.answer(self.report(found, files, corpus.describe(), [setting.opening(name, self.subcommand)]))
+
+    def reopen(self, file: Path, setting: Setting) -> None:
+        """Print a saved result again, and write its tables and picture beside it, or into the folder asked for."""
+        found = opened(self.kind, file)
+        setting, files = written_again(found, file, setting, self.write, self.files)
+        setting.answer(self.report(found, files))

@@ -98,6 +98,13 @@ SearchMetric = Annotated[
 ]
 RandomCircuits = Annotated[int, typer.Option(help="Random circuits of as many edges that it is held against; 0 = none.")]
 
+OUTSIDE = {
+    "corrupt": "the corrupt prompt's values",
+    "mean": "the corrupt prompts' mean",
+    "zero": "nothing",
+}
+"""What edges outside a circuit carry, in words."""
+
 
 def folder(job: str) -> Any:
     """The option that names the folder for a command's files."""

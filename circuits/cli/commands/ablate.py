@@ -1,15 +1,12 @@
 """`circuits ablate`: what nodes are worth, and whether later layers make up for their loss."""
 
-import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import circuits
 from circuits.cli.app import app
-from circuits.cli.commands.patch import check_names
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import (
     Answer,
@@ -29,11 +26,12 @@ from circuits.cli.options import (
     Task,
     folder,
 )
-from circuits.cli.progress import ProgressBars
 from circuits.cli.prompts import Behaviour, PromptOptions, names_of, positions_of
+from circuits.cli.questions.ablate import AblateQuestion
 from circuits.cli.report import written
+from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting
-from circuits.errors import CircuitsError, FileFormatError
+from circuits.errors import FileFormatError
 
 FILES = {
     "ablation.json": "every prompt's numbers; circuits ablate --open shows them again",
@@ -43,9 +41,6 @@ FILES = {
     "self_repair.png": "the same as bars",
 }
 """What `circuits ablate` writes, and what for; self_repair with --self-repair alone."""
-
-KINDS = ("zero", "mean", "resample", "noise", "optimal")
-REPAIR_KINDS = ("zero", "mean", "resample")
 
 
 @app.command()
@@ -113,66 +108,11 @@ def ablate(
     texts = {"clean": clean, "corrupt": corrupt, "answer": answer, "distractor": distractor}
     asked = Behaviour(prompts=PromptOptions(task=task, prompts=prompts, **texts, count=count, seed=seed), metric=metric)
     names = [name for text in nodes or () for name in names_of(text)]
-    loss = Loss(nodes=names, kind=kind, freeze_patterns=freeze_patterns, each=each, self_repair=self_repair)
+    loss = AblateQuestion(nodes=names, kind=kind, freeze_patterns=freeze_patterns, each=each, self_repair=self_repair)
     run(loss, asked, setting, positions=positions)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Loss:
-    """What is taken out, and how."""
-
-    nodes: Sequence[str]
-    kind: str
-    freeze_patterns: bool
-    each: bool
-    self_repair: bool
-
-    def check(self, positions: str | None) -> None:
-        """Raise CircuitsError where the options contradict each other; needs no model."""
-        if self.self_repair and positions is not None:
-            raise CircuitsError("--self-repair takes out whole layers, at every position: leave out --positions")
-        if not self.nodes and not self.self_repair:
-            raise CircuitsError("name nodes to ablate, such as a0.h5 m2 or a group such as heads; or give --self-repair")
-        if not self.nodes and (self.each or self.freeze_patterns):
-            raise CircuitsError(f"{'--each' if self.each else '--freeze-patterns'} is about NODES: name some, such as a0.h5 m2")
-        if self.kind not in KINDS:
-            raise CircuitsError(f"unknown kind of ablation {self.kind!r}: expected {', '.join(KINDS)}")
-        if self.self_repair and self.kind not in REPAIR_KINDS:
-            raise CircuitsError(f"--self-repair ablates by {', '.join(REPAIR_KINDS)}, not by {self.kind}")
-
-    def measure(
-        self, model: "circuits.Model", pairs: "circuits.PromptPairs", metric: Any, progress: ProgressBars, **options: Any
-    ) -> "circuits.patching.Ablation":
-        """Take the nodes out. Raises GraphError for names that the model lacks."""
-        import torch
-
-        from circuits.patching.engine.sites import find_sites
-
-        check_names(model, self.nodes)
-        sets = [[site.name] for site in find_sites(model, self.nodes)] if self.each else [list(self.nodes)]
-        options |= {"kind": self.kind, "freeze_patterns": self.freeze_patterns}
-        if self.kind != "optimal":
-            return circuits.ablate(model, pairs, metric, sets, progress=progress, **options)
-        found: list[circuits.patching.Ablation] = []
-        for place, one in enumerate(sets):  # each takes a while, so that progress is worth showing
-            progress("finding optimal constants", place, len(sets))
-            found.append(circuits.ablate(model, pairs, metric, [one], **options))
-        progress("finding optimal constants", len(sets), len(sets))
-        names = tuple(name for one in found for name in one.names)
-        return dataclasses.replace(found[0], names=names, scores=torch.cat([one.scores for one in found]))
-
-    def repair(
-        self, model: "circuits.Model", pairs: "circuits.PromptPairs", progress: ProgressBars
-    ) -> "list[circuits.patching.SelfRepair]":
-        """The self-repair reports, of attention and of MLPs where there are some; none where none was asked for."""
-        if not self.self_repair:
-            return []
-        parts = ["attention", "mlp"] if model.d_mlp else ["attention"]
-        options: list[dict[str, Any]] = [{"part": part, "kind": self.kind} for part in parts]
-        return [circuits.self_repair(model, pairs, progress=progress, **one) for one in options]
-
-
-def run(loss: Loss, asked: Behaviour, setting: Setting, *, positions: str | None) -> None:
+def run(loss: AblateQuestion, asked: Behaviour, setting: Setting, *, positions: str | None) -> None:
     """Ablate, write the files, print the report."""
     from circuits.cli.reports.ablate import ablate_report, next_steps, write
     from circuits.cli.reports.measured import noted
@@ -199,10 +139,8 @@ def reopen(file: Path, setting: Setting) -> None:
     """Print a saved ablation again, and write its table and picture beside it, or into the folder asked for."""
     from circuits.cli.reports.ablate import ablate_report, write
 
-    found, setting = circuits.patching.Ablation.load(file), setting.beside(file)
+    found = opened(circuits.patching.Ablation, file)
     if not len(found) or not len(found.whole):
         raise FileFormatError(f"{file}: holds no ablation")
-    with setting.work() as (staging, _):
-        write(found, [], staging, "")
-        files = written(staging, FILES)
+    setting, files = written_again(found, file, setting, lambda found, folder: write(found, [], folder, ""), FILES)
     setting.answer(ablate_report(found, [], "", files))

@@ -1,6 +1,5 @@
 """`circuits attention`: attention traced back to the tokens of one prompt."""
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,10 +21,11 @@ from circuits.cli.options import (
     folder,
     prompt_of,
 )
-from circuits.cli.prompts import names_of
+from circuits.cli.questions.attention import AttentionQuestion
 from circuits.cli.report import written
+from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting
-from circuits.errors import CircuitsError, GraphError, PromptError
+from circuits.errors import PromptError
 
 FILES = {
     "attention.json": "everything measured; circuits attention --open shows it again",
@@ -35,7 +35,6 @@ FILES = {
 }
 """What `circuits attention` writes, and what for; patterns.png with --heads alone."""
 PROMPT = "The capital of France is"
-KINDS = ("mean", "resample")
 
 
 @app.command()
@@ -96,31 +95,6 @@ def attention(
     run(AttentionQuestion(PROMPT if said is None else said, answer, place, heads, replace or "mean", seed, bos), setting)
 
 
-@dataclasses.dataclass(frozen=True)
-class AttentionQuestion:
-    """What is traced."""
-
-    prompt: str
-    answer: str | None
-    position: int
-    heads: str | None
-    replace: str
-    seed: int
-    bos: bool | None
-
-    def __post_init__(self) -> None:
-        if self.replace not in KINDS:
-            raise CircuitsError(f"--replace is {self.replace!r}; expected one of {', '.join(KINDS)}")
-        for name in self.head_names:
-            if circuits.Node.parse(name).kind != "head":
-                raise GraphError(f"{name} has no attention pattern, only heads do: name one, such as a0.h1")
-
-    @property
-    def head_names(self) -> list[str]:
-        """The heads whose patterns are drawn."""
-        return [] if self.heads is None else names_of(self.heads)
-
-
 def run(question: AttentionQuestion, setting: Setting) -> None:
     """Trace, write the files, print the report."""
     from circuits.cli.reports.attention import attention_report, draw_patterns, next_steps, write
@@ -153,10 +127,8 @@ def reopen(file: Path, setting: Setting) -> None:
     """Print a saved trace again, and write its table and figure beside it, or into the folder asked for."""
     from circuits.cli.reports.attention import attention_report, write
 
-    found, setting = circuits.patching.AttentionTrace.load(file), setting.beside(file)
+    found = opened(circuits.patching.AttentionTrace, file)
     if len(found) > 1:
         raise PromptError(f"{file}: holds {len(found)} prompts; the command shows one: read it with AttentionTrace.load")
-    with setting.work() as (staging, _):
-        write(found, staging)
-        files = written(staging, FILES)
+    setting, files = written_again(found, file, setting, write, FILES)
     setting.answer(attention_report(found, files, "".join(found.tokens[0][found.opening[0] :]), "answer"))

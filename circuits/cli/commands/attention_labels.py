@@ -11,6 +11,7 @@ from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import AsJson, Device, Dtype, Memory, ModelName, Open, Seed, folder
 from circuits.cli.prompts import names_of
 from circuits.cli.report import written
+from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting
 from circuits.errors import PromptError
 
@@ -91,10 +92,7 @@ def reopen(file: Path, setting: Setting) -> None:
     folder asked for."""
     from circuits.cli.reports.head_labels import labels_report, write
 
-    labels, beside = circuits.heads.HeadLabels.load(file), file.with_name("probe.json")
+    labels, beside = opened(circuits.heads.HeadLabels, file), file.with_name("probe.json")
     probe = circuits.heads.AttentionProbe.load(beside) if beside.is_file() else None
-    setting = setting.beside(file)
-    with setting.work() as (staging, _):
-        write(labels, probe, staging)
-        files = written(staging, FILES)
+    setting, files = written_again(labels, file, setting, lambda labels, folder: write(labels, probe, folder), FILES)
     setting.answer(labels_report(labels, probe, None, files))

@@ -10,6 +10,7 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import AsJson, Device, Dtype, Memory, ModelName, Open
+from circuits.cli.saved import opened
 from circuits.cli.settings import Setting, naming_options
 from circuits.cli.text import one_line
 from circuits.errors import CircuitsError, FileFormatError
@@ -70,7 +71,7 @@ def behaviour(
         raise FileFormatError(f"{out}: unknown kind of file; expected a name that ends in {', '.join(_SUFFIXES)}")
     if open_file is not None:
         refuse_with_open(context)
-        _answer(circuits.tasks.BehaviourScores.load(open_file), setting)
+        _answer(opened(circuits.tasks.BehaviourScores, open_file), setting)
         return
     run(*sort_files(files or [], minimal_pairs or [], facts or []), setting, text=text, limit=limit)
 

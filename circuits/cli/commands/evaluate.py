@@ -9,6 +9,7 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import check_at_least
 from circuits.cli.options import (
+    OUTSIDE,
     AsJson,
     CircuitFile,
     Device,
@@ -32,12 +33,6 @@ FILES = {
 }
 """What `circuits evaluate` writes, and what for."""
 
-OUTSIDE = {
-    "corrupt": "the corrupt prompt's values",
-    "mean": "the corrupt prompts' mean",
-    "zero": "nothing",
-}
-"""What edges outside a circuit carry, in words."""
 COUNT = 64
 """Pairs of a task, unless the command line says how many."""
 

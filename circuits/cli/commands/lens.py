@@ -1,6 +1,5 @@
 """`circuits lens`: the logit lens or a tuned lens of one prompt."""
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -24,13 +23,13 @@ from circuits.cli.options import (
     folder,
     prompt_of,
 )
-from circuits.cli.progress import ProgressBars
 from circuits.cli.prompts import require_text
+from circuits.cli.questions.lens import PROMPT, LensQuestion, parse_nodes
 from circuits.cli.report import written
+from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting
-from circuits.errors import GraphError, PromptError
+from circuits.errors import PromptError
 
-PROMPT = "The capital of France is"
 COMPARISON = ("comparison.json", "comparison.png")
 FILES = {
     "lens.json": "everything read; circuits lens --open and circuits.Lens.load read it",
@@ -85,7 +84,7 @@ def lens(
         reopen(open_file, setting)
         return
     said = prompt_of(prompt, prompt_option)
-    reading = Reading(
+    reading = LensQuestion(
         prompt=PROMPT if said is None else said,
         answer=answer,
         nodes=parse_nodes(nodes),
@@ -96,46 +95,7 @@ def lens(
     run(reading, setting, tuned)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Reading:
-    """What is read."""
-
-    prompt: str
-    answer: str | None = None
-    nodes: list[str] | None = None
-    sublayers: bool = False
-    top: int = 5
-    bos: bool | None = None
-
-    def read(
-        self, model: "circuits.Model", setting: Setting, progress: ProgressBars, tuned: "circuits.TunedLens | None" = None
-    ) -> "circuits.Lens":
-        """Read the prompt through the logit lens, or through a tuned one."""
-        between = self.sublayers and model.d_mlp
-        return circuits.logit_lens(
-            model,
-            model.to_tokens(self.prompt, prepend_bos=self.bos),
-            sites=["residual", "middle"] if between else ["residual"],
-            nodes=self.nodes,
-            answers=self.answer,
-            top=self.top,
-            tuned=tuned,
-            budget=setting.budget,
-            progress=progress,
-        )
-
-
-def parse_nodes(text: str | None) -> list[str] | None:
-    """The names in `a,b+c`."""
-    if text is None:
-        return None
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise GraphError("--nodes names no node: expected names such as a1.h2,m3,m0.n5")
-    return names
-
-
-def run(reading: Reading, setting: Setting, tuned: Path | None) -> None:
+def run(reading: LensQuestion, setting: Setting, tuned: Path | None) -> None:
     """Read, write the files, print the report."""
     from circuits.cli.reports.lens import lens_report, next_steps, write
 
@@ -156,10 +116,8 @@ def reopen(file: Path, setting: Setting) -> None:
     """Print a saved lens again, and write its table and figures beside it, or into the folder asked for."""
     from circuits.cli.reports.lens import lens_report, write
 
-    found, setting = circuits.Lens.load(file), setting.beside(file)
+    found = opened(circuits.Lens, file)
     if len(found.ids) > 1:
         raise PromptError(f"{file}: holds {len(found.ids)} prompts; the command shows one: read it with circuits.Lens.load")
-    with setting.work() as (staging, _):
-        write(found, staging)
-        files = written(staging, FILES)
+    setting, files = written_again(found, file, setting, write, FILES)
     setting.answer(lens_report(found, files))

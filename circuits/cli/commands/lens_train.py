@@ -8,7 +8,7 @@ import typer
 
 import circuits
 from circuits.cli.app import app
-from circuits.cli.commands.lens import FILES as READ, PROMPT, Reading, parse_nodes
+from circuits.cli.commands.lens import FILES as READ
 from circuits.cli.options import (
     AsJson,
     Bos,
@@ -26,6 +26,7 @@ from circuits.cli.options import (
 )
 from circuits.cli.progress import ProgressBars
 from circuits.cli.prompts import require_text
+from circuits.cli.questions.lens import PROMPT, LensQuestion, parse_nodes
 from circuits.cli.report import written
 from circuits.cli.settings import Setting
 from circuits.errors import FileFormatError, PromptError
@@ -85,7 +86,7 @@ def lens_train(
     """
     setting = Setting(job="lens", model=model, device=device, dtype=dtype, memory=memory, out=out, as_json=as_json)
     said = prompt_of(prompt, prompt_option)
-    reading = Reading(prompt=PROMPT if said is None else said, answer=answer, nodes=parse_nodes(nodes), top=top, bos=bos)
+    reading = LensQuestion(prompt=PROMPT if said is None else said, answer=answer, nodes=parse_nodes(nodes), top=top, bos=bos)
     if file.suffix.lower() != ".safetensors":
         raise FileFormatError(f"{file}: a tuned lens is a file of tensors; give a name that ends in .safetensors")
     run(Training(file=file, text=text, steps=steps, seed=seed), reading, setting)
@@ -133,7 +134,7 @@ class Training:
         return tuned, circuits.compare_lenses(model, rows[len(rows) - held :][:_MOST], tuned, **options)
 
 
-def run(training: Training, reading: Reading, setting: Setting) -> None:
+def run(training: Training, reading: LensQuestion, setting: Setting) -> None:
     """Train, read through the lens, write the files, print the report."""
     from circuits.cli.output import save_figure
     from circuits.cli.reports.lens import lens_report, next_steps, write

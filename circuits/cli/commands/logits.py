@@ -1,8 +1,7 @@
 """`circuits logits`: direct logit attribution."""
 
-import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,10 +25,11 @@ from circuits.cli.options import (
     folder,
     prompt_of,
 )
-from circuits.cli.prompts import PromptOptions, require_text
+from circuits.cli.prompts import PromptOptions
+from circuits.cli.questions.logits import LogitsQuestion
 from circuits.cli.report import written
+from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting
-from circuits.errors import PromptError
 
 FILES = {
     "logits.json": "every prompt's numbers; circuits logits --open shows them again",
@@ -38,7 +38,6 @@ FILES = {
     "logits.png": "nodes by layer, the largest rows; with --positions also where heads take theirs from",
 }
 """What `circuits logits` writes, and what for; sources.csv with --positions alone."""
-SIDES = ("clean", "corrupt")
 
 
 @app.command()
@@ -113,54 +112,6 @@ def logits(
     run(question, setting, top)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LogitsQuestion:
-    """A prompt with or without an answer and a distractor, or pairs that bring their own; and how far it is split."""
-
-    prompt: str | None
-    answer: str | None
-    distractor: str | None
-    pairs: PromptOptions
-    neurons: int | None
-    positions: bool
-    side: str
-
-    def check(self) -> None:
-        """Raise PromptError where the options contradict each other; needs no model."""
-        if self.side not in SIDES:
-            raise PromptError(f"unknown side {self.side!r}: expected clean or corrupt")
-        given = self.pairs.given()
-        if self.prompt is not None:
-            require_text(self.prompt)
-        if self.prompt is not None and given:
-            raise PromptError(f"a prompt and {given[0]} both say where prompts come from: give one of them")
-        if self.prompt is None and (self.answer is not None or self.distractor is not None):
-            named = "--answer" if self.answer is not None else "--distractor"
-            raise PromptError(
-                f"{named} goes with a prompt: circuits logits PROMPT {named} TEXT (tasks and files bring their own)"
-            )
-        self.pairs.check()
-
-    def ask(self, model: "circuits.Model", budget: int) -> "circuits.DirectLogits":
-        """Take the logits apart."""
-        side: Any = self.side
-        split = {"neurons": self.neurons, "positions": self.positions, "budget": budget, "side": side}
-        if self.prompt is None:
-            return circuits.logits(model, self.pairs.pairs(model), **split)
-        return circuits.logits(model, self.prompt, answers=self.answer, distractors=self.distractor, **split)
-
-    def source(self) -> str:
-        """Where the prompts come from, in words."""
-        return repr(self.prompt) if self.prompt is not None else f"{self.pairs.describe()}, {self.side} prompts"
-
-    def words(self) -> list[str]:
-        """The question as words of a command line, without --neurons and --positions."""
-        if self.prompt is None:
-            return [*self.pairs.arguments(), *(["--side", self.side] if self.side != "clean" else [])]
-        parts = {"--answer": self.answer, "--distractor": self.distractor}
-        return [self.prompt, *(word for name, text in parts.items() if text is not None for word in (name, text))]
-
-
 def run(question: LogitsQuestion, setting: Setting, top: int) -> None:
     """Take the logits apart, write the files, print the report."""
     from circuits.cli.reports.logits import logits_report, next_steps, write
@@ -180,8 +131,6 @@ def reopen(file: Path, setting: Setting, top: int) -> None:
     """Print a saved result again, and write its tables and picture beside it, or into the folder asked for."""
     from circuits.cli.reports.logits import logits_report, write
 
-    found, setting = circuits.DirectLogits.load(file), setting.beside(file)
-    with setting.work() as (staging, _):
-        write(found, staging)
-        files = written(staging, FILES)
+    found = opened(circuits.DirectLogits, file)
+    setting, files = written_again(found, file, setting, write, FILES)
     setting.answer(logits_report(found, files, top))

@@ -1,7 +1,6 @@
 """`circuits neuron`: one neuron from all sides, or a list of them."""
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +11,10 @@ from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import AnySeed, AsJson, Device, Dtype, ModelName, Open, folder
 from circuits.cli.progress import ProgressBars
-from circuits.cli.prompts import require_text
+from circuits.cli.questions.neuron import NeuronQuestion
 from circuits.cli.report import written
+from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting
-from circuits.errors import GraphError, PromptError
 
 FILES = {
     "neuron.json": "everything; circuits neuron --open shows it again",
@@ -95,52 +94,6 @@ def neuron(
     run(question, setting)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NeuronQuestion:
-    """Which neurons, in which text, and what else is asked of them."""
-
-    name: str | None
-    text: Path | None
-    limit: int
-    top: int
-    through: str | None
-    clamp: float | None
-    prompt: str | None
-    seed: int
-
-    @property
-    def node(self) -> "circuits.Node | None":
-        """The neuron or the MLP of that name; None for all. Raises GraphError for another node."""
-        node = None if self.name is None else circuits.Node.parse(self.name)
-        if node is not None and node.kind not in ("mlp", "neuron"):
-            raise GraphError(f"{node} is no neuron and no MLP: expected a name such as m3.n7 or m3")
-        return node
-
-    def check(self) -> None:
-        """Raise where the options contradict each other; needs no model."""
-        node = self.node
-        if self.prompt is not None and self.clamp is None:
-            raise PromptError("--prompt is the text on which a neuron is held: it needs --clamp VALUE")
-        if self.prompt is not None:
-            require_text(self.prompt, "--prompt")
-        if self.clamp is not None and not math.isfinite(self.clamp):
-            raise PromptError(f"--clamp is {self.clamp}; expected a finite number")
-        single = {"--clamp": self.clamp, "--through": self.through}
-        given = next((name for name, value in single.items() if value is not None), None)
-        if given is not None and (node is None or node.kind == "mlp"):
-            raise PromptError(f"{given} is about one neuron: name it, such as circuits neuron m3.n7 {given} ...")
-
-    def check_with(self, model: "circuits.Model") -> None:
-        """Raise for names and prompts that do not fit the model, before anything takes time."""
-        from circuits.models.choosing import chosen_neurons
-
-        chosen_neurons(model, None if self.name is None else [self.name])
-        if self.through is not None:
-            circuits.read_values(model, [self.name or ""], k=1, through=self.through)
-        if self.prompt is not None:
-            model.prepare(self.prompt)
-
-
 def run(question: NeuronQuestion, setting: Setting) -> None:
     """Look at the neurons, write the files, print the report."""
     from circuits.lenses.neurons.report import default_corpus
@@ -163,11 +116,9 @@ def reopen(file: Path, setting: Setting, top: int) -> None:
     """Print a saved report again, and write its table and picture beside it, or into the folder asked for."""
     from circuits.cli.reports.neuron import neuron_report, write_neuron
 
-    found = circuits.NeuronReport.load(file)
-    setting = dataclasses.replace(setting.beside(file), model=found.model)
-    with setting.work() as (staging, _):
-        write_neuron(found, None, staging)
-        files = written(staging, FILES)
+    found = opened(circuits.NeuronReport, file)
+    setting = dataclasses.replace(setting, model=found.model)
+    setting, files = written_again(found, file, setting, lambda found, folder: write_neuron(found, None, folder), FILES)
     setting.answer(neuron_report(found, None, files, setting, top=top))
 
 

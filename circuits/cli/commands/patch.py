@@ -1,9 +1,7 @@
 """`circuits patch`: activation, edge and path patching."""
 
-import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -28,10 +26,12 @@ from circuits.cli.options import (
     Task,
     folder,
 )
-from circuits.cli.prompts import Behaviour, PromptOptions, names_of, positions_of
+from circuits.cli.prompts import Behaviour, PromptOptions, positions_of
+from circuits.cli.questions.patch import Patches
 from circuits.cli.report import written
+from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting
-from circuits.errors import CircuitsError, FileFormatError, GraphError
+from circuits.errors import FileFormatError
 
 FILES = {
     "effects.json": "every prompt's numbers; circuits patch --open shows them again",
@@ -40,8 +40,6 @@ FILES = {
     "paths.png": "the largest ones drawn through the layers",
 }
 """What `circuits patch` writes, and what for; paths.png for edges and paths alone."""
-
-DIRECTIONS = ("denoising", "noising")
 
 
 @app.command()
@@ -128,58 +126,6 @@ def patch(
     run(patches, asked, setting, positions=positions, top=top)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Patches:
-    """What is patched, and which way; one of nodes, edges and paths."""
-
-    nodes: str | None = None
-    edges: str | None = None
-    paths: Sequence[str] = ()
-    freeze_mlps: bool = False
-    direction: str | None = None
-
-    def check(self) -> None:
-        """Raise CircuitsError where the options contradict each other; needs no model."""
-        given = [name for name, there in (("--nodes", self.nodes), ("--edges", self.edges), ("--path", self.paths)) if there]
-        if len(given) > 1:
-            raise CircuitsError(f"{' and '.join(given)} exclude each other: patch nodes, edges or paths")
-        if self.freeze_mlps and not self.paths:
-            raise CircuitsError("--freeze-mlps says what happens on a path: it needs --path")
-        if self.direction is not None and self.direction not in DIRECTIONS:
-            raise CircuitsError(f"unknown direction {self.direction!r}: expected denoising or noising")
-
-    def measure(
-        self, model: "circuits.Model", pairs: "circuits.PromptPairs", metric: Any, **options: Any
-    ) -> "circuits.patching.Effects":
-        """Patch them. Raises GraphError for names that the model lacks."""
-        direction: Any = self.direction or ("noising" if self.paths else "denoising")
-        if self.paths:
-            paths = [names_of(path) for path in self.paths]
-            return circuits.patch_path(
-                model, pairs, metric, paths, freeze_mlps=self.freeze_mlps, direction=direction, **options
-            )
-        if self.edges is not None:
-            edges = None if self.edges.strip() == "all" else names_of(self.edges)
-            if edges == []:
-                raise GraphError("there are no edges to patch: name some, such as 'm0->m1,a0.h1->logits', or all")
-            return circuits.patch_edges(model, pairs, metric, edges, direction=direction, **options)
-        nodes = names_of(self.nodes or "nodes")
-        check_names(model, nodes)
-        return circuits.patch_nodes(model, pairs, metric, nodes, direction=direction, **options)
-
-
-def check_names(model: "circuits.Model", names: Sequence[str]) -> None:
-    """Raise GraphError, with the groups that there are, for names of which one is no node, site or group of the model."""
-    from circuits.patching.engine.sites import GROUPS, find_sites
-
-    try:
-        find_sites(model, names)
-    except GraphError as error:
-        if "is not a node" not in str(error):
-            raise
-        raise GraphError(f"{error}; or one of the groups {', '.join(GROUPS)}") from None
-
-
 def run(patches: Patches, asked: Behaviour, setting: Setting, *, positions: str | None, top: int) -> None:
     """Patch, write the files, print the report."""
     from circuits.cli.reports.measured import noted
@@ -201,10 +147,8 @@ def reopen(file: Path, setting: Setting, top: int) -> None:
     """Print saved effects again, and write their table and pictures beside them, or into the folder asked for."""
     from circuits.cli.reports.patch import patch_report, write
 
-    effects, setting = circuits.patching.Effects.load(file), setting.beside(file)
+    effects = opened(circuits.patching.Effects, file)
     if not len(effects) or not len(effects.clean):
         raise FileFormatError(f"{file}: holds no effects")
-    with setting.work() as (staging, _):
-        write(effects, staging)
-        files = written(staging, FILES)
+    setting, files = written_again(effects, file, setting, write, FILES)
     setting.answer(patch_report(effects, files, top))

@@ -1,6 +1,5 @@
 """`circuits tables`: weight tables, and what they say of one token."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +10,9 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import AsJson, Device, Dtype, ModelName, Open, folder
-from circuits.cli.prompts import names_of
+from circuits.cli.questions.tables import TablesQuestion
 from circuits.cli.report import written
+from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting
 
 FILES = {
@@ -70,7 +70,7 @@ def tables(
       circuits tables terms --text book.txt
     """
     setting = Setting(job="tables", model=model, device=device, dtype=dtype, out=out, as_json=as_json)
-    options = Options(top, context, offset, through_mlp0, skip_trigrams, head)
+    options = TablesQuestion(top, context, offset, through_mlp0, skip_trigrams, head)
     if open_file is not None:
         refuse_with_open(given, "top", "skip_trigrams")
         reopen(open_file, setting, options)
@@ -80,27 +80,7 @@ def tables(
         run(setting, options)
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What tables are made of, and which are printed."""
-
-    top: int
-    context: int
-    offset: int
-    through_mlp0: bool
-    alone: bool
-    head: str | None
-
-    def heads(self, model: "circuits.Model") -> list[str]:
-        """The heads asked for, those of layer 0 where none are. Raises GraphError for what is no head."""
-        from circuits.models.choosing import head_of
-
-        if self.head is None:
-            return [f"a0.h{head}" for head in range(model.n_heads)]
-        return ["a{}.h{}".format(*head_of(model, name)) for name in dict.fromkeys(names_of(self.head))]
-
-
-def run(setting: Setting, options: Options) -> None:
+def run(setting: Setting, options: TablesQuestion) -> None:
     """Read the tables, write and print them."""
     from circuits.cli.reports.tables import next_steps, tables_report, write
 
@@ -123,18 +103,16 @@ def run(setting: Setting, options: Options) -> None:
     setting.answer(tables_report(found, options, files, steps))
 
 
-def reopen(file: Path, setting: Setting, options: Options) -> None:
+def reopen(file: Path, setting: Setting, options: TablesQuestion) -> None:
     """Print saved tables again, and write their csv files and picture beside them, or into the folder asked for."""
     from circuits.cli.reports.tables import tables_report, write
 
-    found, setting = circuits.Tables.load(file), setting.beside(file)
-    with setting.work() as (staging, _):
-        write(found, staging)
-        files = written(staging, FILES)
+    found = opened(circuits.Tables, file)
+    setting, files = written_again(found, file, setting, write, FILES)
     setting.answer(tables_report(found, options, files))
 
 
-def about_token(token: str, setting: Setting, options: Options) -> None:
+def about_token(token: str, setting: Setting, options: TablesQuestion) -> None:
     """What the tables say of one token: what follows it, and for each head whom it attends to, who attends to it, and what it
     raises when it is attended to."""
     from circuits.cli.reports.token import of_token, token_report

@@ -7,11 +7,10 @@ import typer
 
 import circuits
 from circuits.cli.app import app
-from circuits.cli.corpus import Corpus
+from circuits.cli.corpus import Corpus, OnText
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import AsJson, Device, Dtype, ModelName, Open, Text, TextLimit, TextSeed, folder
 from circuits.cli.prompts import names_of
-from circuits.cli.report import written
 from circuits.cli.settings import Setting
 from circuits.errors import PromptError
 
@@ -57,37 +56,22 @@ def tables_compress(
     setting = Setting(job="tables", model=model, device=device, dtype=dtype, out=out, as_json=as_json)
     if open_file is not None:
         refuse_with_open(context)
-        reopen(open_file, setting)
+        _compression().reopen(open_file, setting)
         return
     if not 0 <= tolerance < float("inf"):
         raise PromptError(f"--tolerance {tolerance}: expected nats, 0 or more")
-    run(Corpus(text, limit, seed), setting, heads=None if head is None else names_of(head), how=(tolerance, together))
+    heads = None if head is None else names_of(head)
+    how: dict[str, Any] = {"heads": heads, "tolerance": tolerance, "together": together}
+    _compression().run(
+        Corpus(text, limit, seed),
+        setting,
+        lambda model, tokens, progress: circuits.compress_heads(model, tokens, progress=progress, **how),
+        check=lambda model: [model.graph().node(name) for name in heads or ()],
+    )
 
 
-def run(corpus: Corpus, setting: Setting, *, heads: list[str] | None, how: tuple[float, bool]) -> None:
-    """Find the ranks that heads need, write and print them."""
+def _compression() -> OnText:
     from circuits.cli.reports.compression import compression_report, write
 
-    text, (tolerance, together) = corpus.read(), how
-    with setting.work(options="--limit") as (staging, progress):
-        model = setting.load(progress)
-        for name in heads or ():
-            model.graph().node(name)
-        options: dict[str, Any] = {"tolerance": tolerance, "together": together, "progress": progress}
-        found = circuits.compress_heads(model, corpus.tokens(model, text), heads=heads, **options)
-        found.save(staging / "compression.json")
-        write(found, staging)
-        files = written(staging, FILES)
-    steps = [setting.opening("compression.json", "compress")]
-    setting.answer(compression_report(found, files, corpus.describe(), steps))
-
-
-def reopen(file: Path, setting: Setting) -> None:
-    """Print a saved result again, and write its table and picture beside it, or into the folder asked for."""
-    from circuits.cli.reports.compression import compression_report, write
-
-    found, setting = circuits.heads.Compression.load(file), setting.beside(file)
-    with setting.work() as (staging, _):
-        write(found, staging)
-        files = written(staging, FILES)
-    setting.answer(compression_report(found, files))
+    kind = circuits.heads.Compression
+    return OnText(subcommand="compress", kind=kind, files=FILES, write=write, report=compression_report)

@@ -7,10 +7,9 @@ import typer
 
 import circuits
 from circuits.cli.app import app
-from circuits.cli.corpus import Corpus
+from circuits.cli.corpus import Corpus, OnText
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import AsJson, Device, Dtype, ModelName, Open, Text, TextLimit, TextSeed, folder
-from circuits.cli.report import written
 from circuits.cli.settings import Setting
 from circuits.errors import PromptError
 
@@ -51,33 +50,20 @@ def tables_layers(
     setting = Setting(job="tables", model=model, device=device, dtype=dtype, out=out, as_json=as_json)
     if open_file is not None:
         refuse_with_open(context)
-        reopen(open_file, setting)
+        _layers().reopen(open_file, setting)
         return
     if kind not in KINDS:
         raise PromptError(f"--kind {kind}: expected zero or mean")
-    run(Corpus(text, limit, seed), setting, kind)
+    how: Any = kind
+    _layers().run(
+        Corpus(text, limit, seed),
+        setting,
+        lambda model, tokens, progress: circuits.remove_layers(model, tokens, kind=how, progress=progress),
+    )
 
 
-def run(corpus: Corpus, setting: Setting, kind: Any) -> None:
-    """Remove layers, write and print what is lost."""
+def _layers() -> OnText:
     from circuits.cli.reports.layers import layers_report, write
 
-    text = corpus.read()
-    with setting.work(options="--limit") as (staging, progress):
-        model = setting.load(progress)
-        found = circuits.remove_layers(model, corpus.tokens(model, text), kind=kind, progress=progress)
-        found.save(staging / "layers.json")
-        write(found, staging)
-        files = written(staging, FILES)
-    setting.answer(layers_report(found, files, corpus.describe(), [setting.opening("layers.json", "layers")]))
-
-
-def reopen(file: Path, setting: Setting) -> None:
-    """Print a saved result again, and write its table and picture beside it, or into the folder asked for."""
-    from circuits.cli.reports.layers import layers_report, write
-
-    found, setting = circuits.patching.LayerRemoval.load(file), setting.beside(file)
-    with setting.work() as (staging, _):
-        write(found, staging)
-        files = written(staging, FILES)
-    setting.answer(layers_report(found, files))
+    kind = circuits.patching.LayerRemoval
+    return OnText(subcommand="layers", kind=kind, files=FILES, write=write, report=layers_report)

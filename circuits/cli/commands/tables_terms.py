@@ -7,10 +7,9 @@ import typer
 
 import circuits
 from circuits.cli.app import app
-from circuits.cli.corpus import Corpus
+from circuits.cli.corpus import Corpus, OnText
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import AsJson, Device, Dtype, ModelName, Open, Text, TextLimit, TextSeed, folder
-from circuits.cli.report import written
 from circuits.cli.settings import Setting
 from circuits.errors import PromptError
 
@@ -55,33 +54,19 @@ def tables_terms(
     setting = Setting(job="tables", model=model, device=device, dtype=dtype, out=out, as_json=as_json)
     if open_file is not None:
         refuse_with_open(context)
-        reopen(open_file, setting)
+        _terms().reopen(open_file, setting)
         return
     if mlps not in MLPS:
         raise PromptError(f"--mlps {mlps}: expected frozen or zero")
-    run(Corpus(text, limit, seed), setting, mlps)
+    how: Any = mlps
+    _terms().run(
+        Corpus(text, limit, seed),
+        setting,
+        lambda model, tokens, progress: circuits.order_of_terms(model, tokens, mlps=how, progress=progress),
+    )
 
 
-def run(corpus: Corpus, setting: Setting, mlps: Any) -> None:
-    """Measure the order of terms, write and print it."""
+def _terms() -> OnText:
     from circuits.cli.reports.terms import terms_report, write
 
-    text = corpus.read()
-    with setting.work(options="--limit") as (staging, progress):
-        model = setting.load(progress)
-        found = circuits.order_of_terms(model, corpus.tokens(model, text), mlps=mlps, progress=progress)
-        found.save(staging / "terms.json")
-        write(found, staging)
-        files = written(staging, FILES)
-    setting.answer(terms_report(found, files, corpus.describe(), [setting.opening("terms.json", "terms")]))
-
-
-def reopen(file: Path, setting: Setting) -> None:
-    """Print saved terms again, and write their tables and picture beside them, or into the folder asked for."""
-    from circuits.cli.reports.terms import terms_report, write
-
-    found, setting = circuits.patching.Terms.load(file), setting.beside(file)
-    with setting.work() as (staging, _):
-        write(found, staging)
-        files = written(staging, FILES)
-    setting.answer(terms_report(found, files))
+    return OnText(subcommand="terms", kind=circuits.patching.Terms, files=FILES, write=write, report=terms_report)

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 import circuits
-from circuits.cli.commands.ablate import Loss
 from circuits.cli.output import save_figure
 from circuits.cli.prompts import Behaviour
+from circuits.cli.questions.ablate import AblateQuestion
 from circuits.cli.report import Part, Report, Table
 from circuits.cli.reports.measured import again, interval, prompts_of
 from circuits.cli.settings import Setting
@@ -89,7 +89,7 @@ def _repaired(report: SelfRepair) -> Table:
     return Table((f"without the {what} of", "direct", "total", "compensation by later layers"), rows)
 
 
-def next_steps(loss: Loss, asked: Behaviour, setting: Setting, positions: str | None) -> list[tuple[str, str]]:
+def next_steps(loss: AblateQuestion, asked: Behaviour, setting: Setting, positions: str | None) -> list[tuple[str, str]]:
     """What to try after this."""
     names, steps = list(loss.nodes), []
     same = again(asked, positions)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 import circuits
-from circuits.cli.commands.attention import AttentionQuestion
 from circuits.cli.output import save_figure
+from circuits.cli.questions.attention import AttentionQuestion
 from circuits.cli.report import Report, Table, records
 from circuits.cli.settings import Setting
 from circuits.cli.text import filled, one_line, printable

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 import circuits
-from circuits.cli.commands.discover import Search
 from circuits.cli.output import save_figure
 from circuits.cli.prompts import Behaviour
+from circuits.cli.questions.discover import Search
 from circuits.cli.report import Part, Report, Table, records
 from circuits.cli.reports.circuit import draw
 from circuits.cli.reports.verdict import again, judged, standing

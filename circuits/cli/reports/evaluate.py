@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from circuits.cli.commands.evaluate import OUTSIDE
+from circuits.cli.options import OUTSIDE
 from circuits.cli.prompts import Behaviour
 from circuits.cli.report import Part, Report, Table
 from circuits.cli.reports.verdict import again, judged, named, standing

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from circuits.cli.commands.logits import LogitsQuestion
 from circuits.cli.output import save_figure
+from circuits.cli.questions.logits import LogitsQuestion
 from circuits.cli.report import Pairs, Part, Report, Table
 from circuits.cli.settings import Setting
 from circuits.cli.text import one_line

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from circuits.cli.commands.tables import Options
 from circuits.cli.output import save_figure
+from circuits.cli.questions.tables import TablesQuestion
 from circuits.cli.report import Part, Report, Table, records
 from circuits.cli.settings import Setting
 from circuits.cli.text import filled, one_line
@@ -28,7 +28,9 @@ def write(found: Tables, folder: Path) -> None:
         save_figure(found.plot(), folder / "tables.png")
 
 
-def tables_report(found: Tables, options: Options, files: Mapping[str, str], steps: Sequence[tuple[str, str]] = ()) -> Report:
+def tables_report(
+    found: Tables, options: TablesQuestion, files: Mapping[str, str], steps: Sequence[tuple[str, str]] = ()
+) -> Report:
     """The strongest entries of each table; skip-trigrams alone where they are all that is asked for."""
     heading = f"Weight tables of {one_line(found.model)}" + (", tokens through the first MLP" if found.through_mlp0 else "")
     if found.partial:
@@ -59,7 +61,7 @@ def _bigrams(found: Tables) -> Table:
     return Table(("token", "next", "probability"), rows, "Most likely bigrams, by the direct path alone")
 
 
-def _trigrams(found: Tables, options: Options) -> Part:
+def _trigrams(found: Tables, options: TablesQuestion) -> Part:
     copying = {one.head: one.copying for one in found.heads}
     heads = sorted({one.head for one in found.skip_trigrams}, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
     most = options.top if options.alone else _PER_HEAD

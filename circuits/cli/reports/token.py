@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from circuits.cli.commands.tables import Options
 from circuits.cli.progress import ProgressBars
+from circuits.cli.questions.tables import TablesQuestion
 from circuits.cli.report import Part, Report, Table
 from circuits.cli.text import one_line
 from circuits.heads import bigram_table, measured_scale, ov_table, qk_table
@@ -18,7 +18,7 @@ _COLUMNS = {
 }
 
 
-def of_token(model: Model, token: str, options: Options, progress: ProgressBars) -> dict[str, Any]:
+def of_token(model: Model, token: str, options: TablesQuestion, progress: ProgressBars) -> dict[str, Any]:
     """What follows the token by the direct path, and its strongest entries in each head's tables."""
     place, size = model.single_token(token), measured_scale(model)
     direct = bigram_table(model, through_mlp0=options.through_mlp0).top(place, options.top)
@@ -43,7 +43,7 @@ def token_report(found: Mapping[str, Any], top: int, files: Mapping[str, str]) -
     return Report(heading=heading, parts=parts, data=found, files=files)
 
 
-def _of_head(model: Model, name: str, token: int, scale: float, options: Options) -> dict[str, list[dict[str, Any]]]:
+def _of_head(model: Model, name: str, token: int, scale: float, options: TablesQuestion) -> dict[str, list[dict[str, Any]]]:
     common: dict[str, Any] = {"through_mlp0": options.through_mlp0}
     attends = qk_table(model, name, offset=options.offset, **common).top(token, options.top)
     attended = qk_table(model, name, offset=options.offset, rows="source", **common).top(token, options.top)
