@@ -216,7 +216,7 @@ def takes_metric(function: Callable) -> bool:
 
 
 WRONG: dict[str, tuple[metrics.AnyMetric, str]] = {
-    "a mean": (lambda logits, pairs: logits.mean(), r"the metric metric gave a tensor of shape \[\] for 4 prompts"),
+    "a mean": (lambda logits, pairs: logits.mean(), r"the given metric gave a tensor of shape \[\] for 4 prompts"),
     "no tensor": (lambda logits, pairs: 3.0, r"gave 3.0 for 4 prompts; expected a tensor of one number a prompt, \[4\]"),
     "other prompts": (
         lambda logits, pairs: logits[:, 0] - torch.zeros(7),

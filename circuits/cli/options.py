@@ -1,10 +1,12 @@
 """The options that commands share, each in one wording, and how they fit together on a command line."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from circuits.cli.errors import Context
 from circuits.errors import PromptError
 
 ModelName = Annotated[
@@ -109,6 +111,34 @@ OUTSIDE = {
 def folder(job: str) -> Any:
     """The option that names the folder for a command's files."""
     return typer.Option(help="Folder for the files.", show_default=f"out/{job}-MODEL")
+
+
+_SETTING = ("model", "device", "dtype", "out", "as_json", "open_file")
+_NOT_A_PROMPT = ("train", "labels")
+"""Subcommands of commands that take a prompt."""
+
+
+def repeated(context: Context, *but: str, only: Collection[str] | None = None) -> list[str]:
+    """What is on the command line, as words of another one: all that is asked for `but` these parameters (or `only` those),
+    and those of a `Setting`, which says the model itself."""
+    arguments, options = list[str](), list[str]()
+    for parameter in context.command.params:
+        name, value = parameter.name or "", context.params.get(parameter.name or "")
+        source = context.get_parameter_source(name)
+        if name in (*_SETTING, *but) or (only is not None and name not in only):
+            continue
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        values = value if isinstance(value, (list, tuple)) else [value]
+        if name == "prompt" and value in _NOT_A_PROMPT:
+            options += ["--prompt", str(value)]
+        elif not parameter.opts[0].startswith("-"):
+            arguments += map(str, values)
+        elif isinstance(value, bool):
+            options += [parameter.opts[0] if value else parameter.secondary_opts[0]]
+        else:
+            options += [word for one in values for word in (parameter.opts[0], str(one))]
+    return [*arguments, *options]
 
 
 def prompt_of(argument: str | None, option: str | None) -> str | None:

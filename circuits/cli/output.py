@@ -20,6 +20,10 @@ def staged(directory: Path, *, replacing: Sequence[str] = ()) -> Iterator[Path]:
     earlier run. Others stay. Raises FileFormatError at once where nothing can be written.
     """
     missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    there = next(folder for folder in (directory, *directory.parents) if folder not in missing)
+    if not there.is_dir():
+        where = "it" if there == directory else str(there)
+        raise FileFormatError(f"{directory}: cannot be written: {where} is a file; name a folder with --out")
     staging = directory / f".{secrets.token_hex(4)}.tmp"
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -57,6 +57,9 @@ class PromptOptions:
         missing = [f"--{name}" for name, text in pair.items() if text is None]
         if 0 < len(missing) < len(pair):
             raise PromptError(f"a pair of your own needs {', '.join(f'--{name}' for name in pair)}: {missing[0]} is missing")
+        for name in ("clean", "corrupt"):
+            if pair[name] is not None:
+                require_text(pair[name], f"--{name}")
         given = [name for name, there in _sources(self, pair=not missing).items() if there]
         if len(given) > 1:
             raise PromptError(f"{' and '.join(given)} both say where prompts come from: give one of them")

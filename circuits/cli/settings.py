@@ -70,8 +70,10 @@ class Setting:
 
     def command(self, *words: str, model: bool = True) -> str:
         """A command line about the same model."""
-        named = ["--model", self.model] if model and self.model != "mini" else []
-        return one_line(shlex.join(["circuits", *words, *named]))
+        named = {"--model": self.model, "--device": self.device, "--dtype": self.dtype} if model else {}
+        usual = ("mini", "cpu", "float32")
+        more = [word for pair, own in zip(named.items(), usual, strict=False) if pair[1] != own for word in pair]
+        return one_line(shlex.join(["circuits", *words, *more]))
 
     def opening(self, file: str, *below: str) -> tuple[str, str]:
         """How to see a saved result again, as a step to try next; `below`: the subcommand that shows it."""

@@ -64,7 +64,7 @@ class Metric:
         if not isinstance(found, Tensor) or found.shape != (len(pairs),):
             got = f"a tensor of shape {list(found.shape)}" if isinstance(found, Tensor) else shown(found)
             raise CircuitsError(
-                f"the metric {self.name} gave {got} for {len(pairs)} prompts; expected a tensor of one number a prompt, "
+                f"{_spoken(self)} gave {got} for {len(pairs)} prompts; expected a tensor of one number a prompt, "
                 f"[{len(pairs)}]: take no mean over prompts"
             )
         return found if found.is_floating_point() else found.to(_wide(logits).dtype)
@@ -118,6 +118,8 @@ class Relative:
 
 AnyMetric = Metric | Relative | Score
 """What functions take as a metric."""
+_NAMELESS = "metric"
+"""What a lambda is called in results."""
 _AT_ONCE = 16
 """Prompts whose logits at every position are held together."""
 
@@ -144,7 +146,7 @@ def fitted(metric: AnyMetric, model: Model, pairs: PromptPairs, *, gradient: boo
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             where = f"logits {list(logits.shape)} of these prompts"
-            raise CircuitsError(f"the metric {found.name} fails on {where}: {reason}") from error
+            raise CircuitsError(f"{_spoken(found)} fails on {where}: {reason}") from error
     if gradient and not scores.requires_grad:
         raise _no_gradient(found)
     return found
@@ -152,7 +154,7 @@ def fitted(metric: AnyMetric, model: Model, pairs: PromptPairs, *, gradient: boo
 
 def _no_gradient(metric: Metric) -> CircuitsError:
     return CircuitsError(
-        f"the metric {metric.name} has no gradient by the logits, which this needs: take logit_difference, log_probability or "
+        f"{_spoken(metric)} has no gradient by the logits, which this needs: take logit_difference, log_probability or "
         "probability, or measure by patching"
     )
 
@@ -163,12 +165,16 @@ def _clean_logits(model: Model, pairs: PromptPairs) -> Float[Tensor, "prompt d_v
         return torch.cat([answer_logits(model.run(part.clean, keep="logits"), part) for part in parts])
 
 
+def _spoken(metric: Metric) -> str:
+    return "the given metric" if metric.name == _NAMELESS else f"the metric {metric.name}"
+
+
 def _name(metric: object) -> str:
     while isinstance(metric, functools.partial):
         metric = metric.func
     name = getattr(metric, "__name__", None)
     name = name if isinstance(name, str) else type(metric).__name__
-    return "metric" if name == "<lambda>" else name
+    return _NAMELESS if name == "<lambda>" else name
 
 
 def answers_alone(pairs: PromptPairs) -> PromptPairs:

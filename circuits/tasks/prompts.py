@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.errors import NonFiniteError, PromptError
+from circuits.errors import NonFiniteError, PromptError, shown
+from circuits.files.words import counted
 from circuits.models import Model, TokenBatch
 from circuits.tasks.alignment import (
     Limits,
@@ -144,6 +145,10 @@ class PromptPairs:
     def name(self, index: int) -> str:
         """A prompt's index and text, as errors call it."""
         return where_of(index, self.labels[index]) if self.labels else f"prompt {index}"
+
+    def __repr__(self) -> str:
+        first = f", first {shown(self.labels[0])}" if self.labels else ""
+        return f"PromptPairs({counted(len(self), 'pair')} of up to {counted(self.clean.ids.shape[1], 'token')}{first})"
 
     def __len__(self) -> int:
         return len(self.clean)

@@ -109,7 +109,8 @@ def test_a_checkpoint_with_random_weights(command: Command, tiny: Path, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("",), "attention has nothing to choose from"),
+        (("",), "the prompt is empty: give a text"),
+        (("$", "--no-bos"), "attention has nothing to choose from"),
         (("Hi", "--answer", " of two words"), "expected exactly one"),
         (("Hi", "--position", 40), "no position 40"),
         (("Hi", "--heads", "m1"), "m1 has no attention pattern"),

@@ -8,7 +8,7 @@ import pytest
 
 import circuits
 from circuits.cli.commands.evaluate import FILES
-from circuits.cli.reports.verdict import judged, standing
+from circuits.cli.reports.verdict import judged
 from circuits.graph import Circuit, Graph
 from circuits.models import Model
 from circuits.search.judging.evaluate import evaluate
@@ -86,7 +86,8 @@ def test_what_edges_outside_carry(command: Command, tiny: Path, files: dict[str,
 )
 def test_what_counts_as_proven(low: float, p_value: float | None, word: str) -> None:
     verdict = Verdict(edges=1, nodes=2, share=0.1, prompts=4, faithfulness=Effect(0.8, low, 0.9), null=(), p_value=p_value)
-    assert standing(verdict) == word
+    chance = "not held against chance" if p_value is None else f"p = {p_value:g}"
+    assert verdict.standing == word and repr(verdict).startswith(f"Verdict({word}, {chance}: 1 edges")
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,8 @@ def test_a_layer_is_listed_beside_chance(command: Command, tmp_path: Path, book:
 def test_the_bundled_model_needs_no_text(command: Command, tmp_path: Path) -> None:
     answer = command("neuron", "m3.n457", "--out", tmp_path / "out")
     assert answer.status == 0 and "[[" in answer.out and "mini: m3.n457" in answer.out
+    few = json.loads(command("neuron", "m3.n457", "--limit", 300, "--out", tmp_path / "out", "--json").out)
+    assert 200 < few["places"] <= 300, "of its own text too"
 
 
 @pytest.mark.parametrize(

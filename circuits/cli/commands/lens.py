@@ -1,5 +1,6 @@
 """`circuits lens`: the logit lens or a tuned lens of one prompt."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from circuits.cli.options import (
     PromptOption,
     folder,
     prompt_of,
+    repeated,
 )
 from circuits.cli.prompts import require_text
 from circuits.cli.questions.lens import PROMPT, LensQuestion, parse_nodes
@@ -83,20 +85,20 @@ def lens(
         refuse_with_open(context)
         reopen(open_file, setting)
         return
-    said = prompt_of(prompt, prompt_option)
+    given = prompt_of(prompt, prompt_option)
     reading = LensQuestion(
-        prompt=PROMPT if said is None else said,
+        prompt=PROMPT if given is None else given,
         answer=answer,
         nodes=parse_nodes(nodes),
         sublayers=sublayers,
         top=top,
         bos=bos,
     )
-    run(reading, setting, tuned)
+    run(reading, setting, tuned, said=repeated(context, "nodes", "sublayers", "tuned"))
 
 
-def run(reading: LensQuestion, setting: Setting, tuned: Path | None) -> None:
-    """Read, write the files, print the report."""
+def run(reading: LensQuestion, setting: Setting, tuned: Path | None, *, said: Sequence[str]) -> None:
+    """Read, write the files, print the report; `said`: how to ask it again."""
     from circuits.cli.reports.lens import lens_report, next_steps, write
 
     require_text(reading.prompt)
@@ -109,7 +111,7 @@ def run(reading: LensQuestion, setting: Setting, tuned: Path | None) -> None:
         found.save(staging / "lens.json")
         write(found, staging)
         files = written(staging, FILES)
-    setting.answer(lens_report(found, files, steps=next_steps(found, setting, tuned=tuned)))
+    setting.answer(lens_report(found, files, steps=next_steps(found, setting, said, tuned=tuned)))
 
 
 def reopen(file: Path, setting: Setting) -> None:

@@ -1,6 +1,7 @@
 """`circuits lens train`: a tuned lens, trained on a text and compared with the logit lens on what it was not trained on."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.commands.lens import FILES as READ
+from circuits.cli.errors import Context
 from circuits.cli.options import (
     AsJson,
     Bos,
@@ -23,6 +25,7 @@ from circuits.cli.options import (
     Seed,
     folder,
     prompt_of,
+    repeated,
 )
 from circuits.cli.progress import ProgressBars
 from circuits.cli.prompts import require_text
@@ -40,10 +43,13 @@ FILES = {
 _HELD_OUT, _LEAST, _MOST = 10, 2, 64
 """The share of a text that is held out (one in so many rows), and the least and the most rows that lenses are compared on."""
 _SAVE_EVERY = 20
+_OF_TRAINING = ("file", "text", "steps", "seed", "nodes")
+"""Parameters that `circuits lens` does not take, or takes anew."""
 
 
 @app.command("lens train")
 def lens_train(
+    context: Context,
     file: Annotated[
         Path,
         typer.Argument(
@@ -88,8 +94,11 @@ def lens_train(
     said = prompt_of(prompt, prompt_option)
     reading = LensQuestion(prompt=PROMPT if said is None else said, answer=answer, nodes=parse_nodes(nodes), top=top, bos=bos)
     if file.suffix.lower() != ".safetensors":
-        raise FileFormatError(f"{file}: a tuned lens is a file of tensors; give a name that ends in .safetensors")
-    run(Training(file=file, text=text, steps=steps, seed=seed), reading, setting)
+        raise FileFormatError(
+            f"{file}: FILE comes first, the tuned lens itself, with a name that ends in .safetensors; the prompt follows it: "
+            "circuits lens train tuned.safetensors PROMPT --text BOOK"
+        )
+    run(Training(file=file, text=text, steps=steps, seed=seed), reading, setting, repeated(context, *_OF_TRAINING))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,8 +143,8 @@ class Training:
         return tuned, circuits.compare_lenses(model, rows[len(rows) - held :][:_MOST], tuned, **options)
 
 
-def run(training: Training, reading: LensQuestion, setting: Setting) -> None:
-    """Train, read through the lens, write the files, print the report."""
+def run(training: Training, reading: LensQuestion, setting: Setting, said: Sequence[str]) -> None:
+    """Train, read through the lens, write the files, print the report; `said`: how to read the same again."""
     from circuits.cli.output import save_figure
     from circuits.cli.reports.lens import lens_report, next_steps, write
     from circuits.tasks.sources.corpus import read_text
@@ -152,5 +161,5 @@ def run(training: Training, reading: LensQuestion, setting: Setting) -> None:
         comparison.save(staging / "comparison.json")
         save_figure(comparison.plot(), staging / "comparison.png")
         files = written(staging, FILES)
-    steps = next_steps(found, setting, trained=training.file)
+    steps = next_steps(found, setting, said, trained=training.file)
     setting.answer(lens_report(found, files, comparison, steps=steps))

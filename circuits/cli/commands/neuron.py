@@ -11,7 +11,7 @@ from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import AnySeed, AsJson, Device, Dtype, ModelName, Open, folder
 from circuits.cli.progress import ProgressBars
-from circuits.cli.questions.neuron import NeuronQuestion
+from circuits.cli.questions.neuron import MOST, NeuronQuestion
 from circuits.cli.report import written
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting
@@ -45,7 +45,10 @@ def neuron(
         Path | None,
         typer.Option(help="A text file to look for triggers in.", show_default="what the model writes, and facts of mini"),
     ] = None,
-    limit: Annotated[int, typer.Option(metavar="TOKENS", min=2, help="Stop after so many tokens of the text.")] = 200_000,
+    limit: Annotated[
+        int | None,
+        typer.Option(metavar="TOKENS", min=2, help="Stop after so many tokens.", show_default=f"{MOST} of a text"),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Triggers of a neuron, or neurons of a list, to print.")] = 10,
     through: Annotated[
         str | None,
@@ -96,8 +99,7 @@ def neuron(
 
 def run(question: NeuronQuestion, setting: Setting) -> None:
     """Look at the neurons, write the files, print the report."""
-    from circuits.lenses.neurons.report import default_corpus
-    from circuits.tasks.sources.corpus import read_text, text_rows
+    from circuits.tasks.sources.corpus import read_text
 
     words = None if question.text is None else read_text(question.text)
     single = question.node is not None and question.node.kind == "neuron"
@@ -105,7 +107,7 @@ def run(question: NeuronQuestion, setting: Setting) -> None:
         model = setting.load(progress)
         question.check_with(model)
         progress("preparing the text", 0, 1)
-        corpus = default_corpus(model, seed=question.seed) if words is None else text_rows(model, words, limit=question.limit)
+        corpus = question.corpus(model, words)
         progress("preparing the text", 1, 1)
         look = _one if single else _many
         report = look(question, model, corpus, setting, staging, progress)
@@ -141,7 +143,7 @@ def _one(
         held = circuits.clamp(model, prompt, {str(node): question.clamp})
     found.save(staging / "neuron.json")
     write_neuron(found, held, staging)
-    return neuron_report(found, held, written(staging, FILES), setting, top=question.top, text=question.text)
+    return neuron_report(found, held, written(staging, FILES), setting, top=question.top, said=question.words())
 
 
 def _many(
@@ -158,4 +160,4 @@ def _many(
     listed = list_neurons(model, found, circuits.read_values(model, names), corpus)
     progress("reading values", 1, 1)
     write_neurons(found, agreement, listed, staging)
-    return neurons_report(listed.head(question.top), agreement, written(staging, FILES), setting, question.text)
+    return neurons_report(listed.head(question.top), agreement, written(staging, FILES), setting, question.words())

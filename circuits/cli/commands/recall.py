@@ -1,5 +1,6 @@
 """`circuits recall`: the search for a factual-recall circuit."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,7 +8,8 @@ import typer
 
 import circuits
 from circuits.cli.app import app
-from circuits.cli.options import AsJson, Device, Dtype, Memory, ModelName, Seed, folder
+from circuits.cli.errors import Context
+from circuits.cli.options import AsJson, Device, Dtype, Memory, ModelName, Seed, folder, repeated
 from circuits.cli.report import written
 from circuits.cli.settings import Setting
 from circuits.errors import CircuitsError
@@ -23,6 +25,7 @@ FILES = {
 
 @app.command()
 def recall(
+    context: Context,
     model: ModelName = "mini",
     facts: Annotated[
         Path | None,
@@ -58,11 +61,12 @@ def recall(
     if not 0 < min_effect < float("inf"):
         raise CircuitsError(f"--min-effect is {min_effect}; expected a share of the gap above 0, such as 0.03")
     setting = Setting(job="recall", model=model, device=device, dtype=dtype, memory=memory, out=out, as_json=as_json)
-    run(setting, facts, count=count, min_effect=min_effect, seed=seed)
+    said = repeated(context, "min_effect")
+    run(setting, facts, count=count, min_effect=min_effect, seed=seed, said=said)
 
 
-def run(setting: Setting, facts: Path | None, *, count: int, min_effect: float, seed: int) -> None:
-    """Find the circuit, write the files, print the report."""
+def run(setting: Setting, facts: Path | None, *, count: int, min_effect: float, seed: int, said: Sequence[str]) -> None:
+    """Find the circuit, write the files, print the report; `said`: how to ask for the same again."""
     from circuits.cli.reports.recall import recall_report, write
     from circuits.tasks import fact_pairs, mini_facts
     from circuits.tasks.sources.readers import read_facts
@@ -75,4 +79,4 @@ def run(setting: Setting, facts: Path | None, *, count: int, min_effect: float, 
         circuit = circuits.find_factual_recall_circuit(model, pairs, progress=progress, **options)
         write(circuit, staging)
         files = written(staging, FILES)
-    setting.answer(recall_report(circuit, files, setting))
+    setting.answer(recall_report(circuit, files, setting, said))

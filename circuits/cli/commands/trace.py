@@ -1,7 +1,7 @@
 """`circuits trace`: causal tracing of one prompt or of many facts."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,12 +22,16 @@ from circuits.cli.options import (
     PromptOption,
     folder,
     prompt_of,
+    repeated,
 )
 from circuits.cli.output import staged
 from circuits.cli.questions.trace import Corruption, TraceQuestion, parse_kinds
 from circuits.cli.saved import opened
 from circuits.cli.settings import Setting
 from circuits.errors import FileFormatError, PromptError
+
+_WHAT = ("prompt", "prompt_option", "subject", "replacement", "facts", "limit")
+"""Parameters that say what is traced; the others say how."""
 
 
 @app.command()
@@ -93,13 +97,13 @@ def trace(
         reopen(open_file, setting)
         return
     question = TraceQuestion(prompt_of(prompt, prompt_option), subject, facts, limit)
-    run(
-        question, Corruption(noise, replacement, draws, parse_kinds(kinds, severed), window, seed, bos, setting.budget), setting
-    )
+    corruption = Corruption(noise, replacement, draws, parse_kinds(kinds, severed), window, seed, bos, setting.budget)
+    what, how = repeated(context, only=_WHAT), repeated(context, "severed", *_WHAT)
+    run(question, corruption, setting, what, how)
 
 
-def run(question: TraceQuestion, corruption: Corruption, setting: Setting) -> None:
-    """Trace, write the files, print the report."""
+def run(question: TraceQuestion, corruption: Corruption, setting: Setting, what: Sequence[str], how: Sequence[str]) -> None:
+    """Trace, write the files, print the report; `what` and `how`: the words of it."""
     from circuits.cli.reports.trace import trace_report, write
     from circuits.tasks.sources.readers import read_facts
 
@@ -119,7 +123,7 @@ def run(question: TraceQuestion, corruption: Corruption, setting: Setting) -> No
             found = _built_in(model, options)
         found.save(staging / ("traces.json" if facts is not None else "trace.json"))
         files = write(found, staging, heatmaps, progress)
-    setting.answer(trace_report(found, files, setting))
+    setting.answer(trace_report(found, files, setting, what, how))
 
 
 def reopen(file: Path, setting: Setting) -> None:
@@ -138,7 +142,11 @@ def reopen(file: Path, setting: Setting) -> None:
     with setting.work() as (staging, progress), staged(setting.folder / "heatmaps") as heatmaps:
         files = write(found, staging, heatmaps, progress)
     there = {name: what for name, what in files.items() if (setting.folder / name).is_file()}
-    setting.answer(trace_report(found, there, setting))
+    one = found.traces[0] if isinstance(found, Traces) else found
+    what = [] if isinstance(found, Traces) else [one.prompt, "--subject", one.subject]
+    how = {"--draws": (len(one.corrupted), 10), "--seed": (one.seed, 0)} if one.noise else {}
+    words = [word for name, (value, usual) in how.items() if value != usual for word in (name, str(value))]
+    setting.answer(trace_report(found, there, setting, what, words))
 
 
 def _built_in(model: "circuits.Model", options: Mapping[str, Any]) -> "circuits.patching.Trace":

@@ -3,7 +3,7 @@
 import dataclasses
 
 import circuits
-from circuits.cli.prompts import names_of
+from circuits.cli.prompts import names_of, require_text
 from circuits.errors import CircuitsError, GraphError
 
 KINDS = ("mean", "resample")
@@ -22,6 +22,7 @@ class AttentionQuestion:
     bos: bool | None
 
     def __post_init__(self) -> None:
+        require_text(self.prompt)
         if self.replace not in KINDS:
             raise CircuitsError(f"--replace is {self.replace!r}; expected one of {', '.join(KINDS)}")
         for name in self.head_names:

@@ -8,6 +8,9 @@ import circuits
 from circuits.cli.prompts import require_text
 from circuits.errors import GraphError, PromptError
 
+MOST = 200_000
+"""Tokens of a text that are looked through, unless the command line says how many."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NeuronQuestion:
@@ -15,7 +18,7 @@ class NeuronQuestion:
 
     name: str | None
     text: Path | None
-    limit: int
+    limit: int | None
     top: int
     through: str | None
     clamp: float | None
@@ -29,6 +32,23 @@ class NeuronQuestion:
         if node is not None and node.kind not in ("mlp", "neuron"):
             raise GraphError(f"{node} is no neuron and no MLP: expected a name such as m3.n7 or m3")
         return node
+
+    def words(self) -> list[str]:
+        """The text again, as words of a command line."""
+        said = {"--text": self.text, "--limit": self.limit, "--seed": self.seed or None}
+        return [word for name, value in said.items() if value is not None for word in (name, str(value))]
+
+    def corpus(self, model: "circuits.Model", text: str | None) -> "circuits.models.TokenBatch":
+        """The prompts that are looked through: of the text, or a corpus for where there is none; so many tokens at most."""
+        from circuits.lenses.neurons.report import default_corpus
+        from circuits.tasks.sources.corpus import text_rows
+
+        if text is not None:
+            return text_rows(model, text, limit=MOST if self.limit is None else self.limit)
+        found = default_corpus(model, seed=self.seed)
+        if self.limit is None:
+            return found
+        return found[: max(1, int((found.mask.sum(dim=1).cumsum(dim=0) <= self.limit).sum()))]
 
     def check(self) -> None:
         """Raise where the options contradict each other; needs no model."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import circuits
+from circuits.cli.prompts import require_text
 from circuits.errors import PromptError
 
 
@@ -19,6 +20,9 @@ class TraceQuestion:
     limit: int | None
 
     def __post_init__(self) -> None:
+        for what, text in (("the prompt", self.prompt), ("--subject", self.subject)):
+            if text is not None:
+                require_text(text, what)
         if (self.prompt is None) != (self.subject is None):
             raise PromptError("PROMPT and --subject go together: the subject is the part of the prompt to corrupt")
         if self.prompt is not None and self.facts is not None:

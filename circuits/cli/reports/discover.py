@@ -13,7 +13,7 @@ from circuits.cli.prompts import Behaviour
 from circuits.cli.questions.discover import Search
 from circuits.cli.report import Part, Report, Table, records
 from circuits.cli.reports.circuit import draw
-from circuits.cli.reports.verdict import again, judged, standing
+from circuits.cli.reports.verdict import again, judged
 from circuits.cli.settings import Setting
 from circuits.cli.text import one_line
 from circuits.files.plain import thaw
@@ -40,7 +40,7 @@ def noted(found: Discovery, search: Search, asked: Behaviour) -> Circuit:
         "search": search.describe(),
         "seed": asked.prompts.seed,
     }
-    details |= {"verdict": standing(found.verdict), "summary": found.verdict.summary}
+    details |= {"verdict": found.verdict.standing, "summary": found.verdict.summary}
     known = {"positions": dict(one.positions), "evidence": {name: thaw(value) for name, value in one.evidence.items()}}
     return Circuit(one.graph, dict(one.edges), dict(one.nodes), roles=dict(one.roles), metadata=details, **known)
 
@@ -108,7 +108,7 @@ def _about(found: Discovery, search: Search, asked: Behaviour) -> dict[str, Any]
     circuit, verdict, curve = found.circuit, found.verdict, found.curve
     about: dict[str, Any] = {"task": asked.prompts.name, "source": asked.prompts.describe()}
     about |= {"method": search.method.name, "level": search.level, "verified": search.verify}
-    about |= {"standing": standing(verdict), "summary": verdict.summary, "verdict": verdict.as_json()}
+    about |= {"standing": verdict.standing, "summary": verdict.summary, "verdict": verdict.as_json()}
     about["cpr"], about["cmd"] = (None, None) if curve is None else (curve.cpr, curve.cmd)
     about["known"] = _known(circuit, asked.prompts.task)
     about["nodes"] = [str(node) for node in circuit.nodes]

@@ -6,7 +6,7 @@ from pathlib import Path
 from circuits.cli.options import OUTSIDE
 from circuits.cli.prompts import Behaviour
 from circuits.cli.report import Part, Report, Table
-from circuits.cli.reports.verdict import again, judged, named, standing
+from circuits.cli.reports.verdict import again, judged, named
 from circuits.cli.settings import Setting
 from circuits.cli.text import one_line
 from circuits.search.judging.verdict import Verdict
@@ -33,7 +33,7 @@ def evaluation_report(
     parts += [_completeness(verdict)] if verdict.completeness else []
     parts += [_minimality(verdict)] if verdict.minimality else []
     data = {"circuit": str(file), "model": model, "task": asked.prompts.name, "source": source, "metric": named(metric)}
-    data |= {"outside": outside, "standing": standing(verdict), "summary": verdict.summary}
+    data |= {"outside": outside, "standing": verdict.standing, "summary": verdict.summary}
     data |= {"verdict": verdict.as_json(), "unneeded": list(verdict.unneeded())}
     return Report(heading=heading, parts=parts, data=data, files=files, next=_next(file, asked, outside, setting))
 

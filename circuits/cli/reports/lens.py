@@ -79,11 +79,12 @@ def _data(found: Lens, comparison: LensComparison | None) -> dict[str, Any]:
 
 
 def next_steps(
-    found: Lens, setting: Setting, *, tuned: Path | None = None, trained: Path | None = None
+    found: Lens, setting: Setting, said: Sequence[str], *, tuned: Path | None = None, trained: Path | None = None
 ) -> list[tuple[str, str]]:
-    """What to try after reading, through a `tuned` lens or one that was just `trained`."""
+    """What to try after reading what was `said`, through a `tuned` lens or one that was just `trained`."""
     last = f"m{len(_layers(found)) - 1}"
-    steps = [(setting.command("lens", "--sublayers", "--nodes", last), "also between sublayers, and what nodes write")]
+    words = ["lens", *said, "--sublayers", "--nodes", last]
+    steps = [(setting.command(*words), "also between sublayers, and what nodes write")]
     if trained is not None:
         steps.append((setting.command("lens", "PROMPT", "--tuned", str(trained)), "another prompt through this tuned lens"))
     elif tuned is None:

@@ -39,9 +39,9 @@ def neuron_report(
     setting: Setting,
     *,
     top: int,
-    text: Path | None = None,
+    said: Sequence[str] = (),
 ) -> Report:
-    """Its triggers, what its weights say, and what changes where it was held."""
+    """Its triggers, what its weights say, and what changes where it was held; `said`: which text, as words of a command."""
     heading = (
         f"{one_line(found.model)}: {found.neuron}, active at {found.active:.1%} of {found.places:,} tokens, "
         f"mean {found.mean:.3f}, largest {found.largest:.3f}"
@@ -53,8 +53,7 @@ def neuron_report(
     parts += [] if held is None else _held(held)
     steps = []
     if held is None:
-        words = ["neuron", found.neuron, "--clamp", f"{max(found.largest, 0.1) * 1.5:.2g}"]
-        words += [] if text is None else ["--text", str(text)]
+        words = ["neuron", found.neuron, "--clamp", f"{max(found.largest, 0.1) * 1.5:.2g}", *said]
         steps.append((setting.command(*words), "what the model says with it held"))
     data: dict[str, Any] = {**found.as_json(), **({} if held is None else {"clamp": held.as_json()})}
     return Report(heading=heading, parts=parts, data=data, files=files, next=steps)

@@ -1,6 +1,6 @@
 """A list of neurons as it is written and printed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ def write_neurons(found: Triggers, agreement: KeyValueAgreement, listed: pd.Data
 
 
 def neurons_report(
-    best: pd.DataFrame, agreement: KeyValueAgreement, files: Mapping[str, str], setting: Setting, text: Path | None
+    best: pd.DataFrame, agreement: KeyValueAgreement, files: Mapping[str, str], setting: Setting, said: Sequence[str]
 ) -> Report:
-    """How many values name what follows their triggers, and the neurons that do so most surprisingly."""
+    """How many values name what follows their triggers, and the neurons that do so most surprisingly; `said`: in which text,
+    as words of a command."""
     rows = best.to_dict("records")
     layers = ("layer", "neurons", "first token", "by chance", f"first {agreement.k}", "by chance")
     cells = [_agreeing(row) for row in agreement.to_dataframe().to_dict("records")]
@@ -36,8 +37,7 @@ def neurons_report(
         listed.append((row["neuron"], *numbers, shortened(row["trigger"], 48), one_line(row["raises"])))
     header = ("neuron", "agrees", "by chance", "largest", "active", "trigger", "raises")
     title = f"The {len(rows)} neurons whose values name what follows their triggers most surprisingly"
-    words = [] if text is None else ["--text", str(text)]
-    steps = [(setting.command("neuron", str(row["neuron"]), *words), "one neuron from all sides") for row in rows[:1]]
+    steps = [(setting.command("neuron", str(row["neuron"]), *said), "one neuron from all sides") for row in rows[:1]]
     return Report(
         heading=f"{one_line(agreement.model)}: does a neuron's value name the token after its top trigger?",
         parts=[Table(layers, cells), Table(header, listed, title)],

@@ -26,8 +26,9 @@ def write(circuit: Circuit, folder: Path) -> None:
     draw(circuit, folder / "circuit.png")
 
 
-def recall_report(circuit: Circuit, files: Mapping[str, str], setting: Setting) -> Report:
-    """What was found, how sure it is, where the files are and what to try next."""
+def recall_report(circuit: Circuit, files: Mapping[str, str], setting: Setting, said: Sequence[str]) -> Report:
+    """What was found, how sure it is, where the files are and what to try next; `said`: the words of the same search but for
+    --min-effect."""
     about: Any = circuit.metadata
     parts: list[Part] = [filled(about["summary"]), _sites(about["sites"])]
     if circuit:
@@ -40,7 +41,7 @@ def recall_report(circuit: Circuit, files: Mapping[str, str], setting: Setting) 
         files=files,
         next=[
             (setting.command("info", str(setting.folder / "circuit.json"), model=False), "the circuit again"),
-            (setting.command("recall", "--min-effect", least), "more nodes and edges"),
+            (setting.command("recall", *said, "--min-effect", least), "more nodes and edges"),
         ],
     )
 

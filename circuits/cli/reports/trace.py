@@ -1,6 +1,6 @@
 """Causal traces as they are written and printed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,10 @@ def write(found: Trace | Traces, folder: Path, heatmaps: Path, progress: Progres
     }
 
 
-def trace_report(found: Trace | Traces, files: Mapping[str, str], setting: Setting) -> Report:
-    """Where the answer comes back, in one prompt or on average over facts."""
+def trace_report(
+    found: Trace | Traces, files: Mapping[str, str], setting: Setting, what: Sequence[str], how: Sequence[str]
+) -> Report:
+    """Where the answer comes back, in one prompt or on average over facts; `what` was traced and `how`: the words of it."""
     one = isinstance(found, Trace)
     if one:
         heading = f"Causal trace of {one_line(found.model)}: {one_line(found.prompt)}"
@@ -58,20 +60,22 @@ def trace_report(found: Trace | Traces, files: Mapping[str, str], setting: Setti
         model, count = one_line(found.traces[0].model), len(found.traces)
         heading = f"Causal traces of {model}: {count} facts that it knows, {len(found.skipped)} skipped"
         parts, data = _about_traces(found), _traces_json(found)
-    return Report(heading=heading, parts=parts, data=data, files=files, next=_next(setting, files, one=one))
+    return Report(heading=heading, parts=parts, data=data, files=files, next=_next(setting, files, what, how, one=one))
 
 
-def _next(setting: Setting, files: Mapping[str, str], *, one: bool) -> list[tuple[str, str]]:
+def _next(
+    setting: Setting, files: Mapping[str, str], what: Sequence[str], how: Sequence[str], *, one: bool
+) -> list[tuple[str, str]]:
     """What to try after this."""
     steps = [setting.opening(name) for name in files if name.endswith(".json")]
     if not one:
         told = "which part MLPs and attention mediate"
-        return [*steps, (setting.command("trace", "--facts", "FILE", "--severed"), told)]
+        return [*steps, (setting.command("trace", *(what or ["--facts", "FILE"]), *how, "--severed"), told)]
     return [
         *steps,
-        (setting.command("trace", "--severed"), "also states whose later MLPs or attention stay corrupted"),
-        (setting.command("trace", "PROMPT", "--subject", "TEXT"), "a prompt of your own"),
-        (setting.command("trace", "--facts", "known_1000.json", "--limit", "50"), "averages by role, with intervals"),
+        (setting.command("trace", *what, *how, "--severed"), "also states whose later MLPs or attention stay corrupted"),
+        (setting.command("trace", "PROMPT", "--subject", "TEXT", *how), "a prompt of your own"),
+        (setting.command("trace", "--facts", "known_1000.json", "--limit", "50", *how), "averages by role, with intervals"),
     ]
 
 

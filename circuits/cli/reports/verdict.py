@@ -3,12 +3,8 @@
 from circuits.cli.prompts import Behaviour
 from circuits.cli.reports.measured import interval
 from circuits.cli.text import filled
-from circuits.search.judging.verdict import Verdict
+from circuits.search.judging.verdict import NOTHING, SIGNIFICANT, Verdict
 from circuits.tasks.metrics import Metric, Relative
-
-SIGNIFICANT = 0.05
-_HALF, _NOTHING = 0.5, 0.05
-"""Shares of the behaviour: what a proven circuit surely keeps, and below which nothing was found."""
 
 
 def named(metric: Metric | Relative) -> str:
@@ -16,18 +12,9 @@ def named(metric: Metric | Relative) -> str:
     return metric.name.replace("_", " ")
 
 
-def standing(verdict: Verdict) -> str:
-    """One word: "proven" where the circuit does better than chance and surely keeps half of the behaviour on the prompts it
-    was judged on, "partial" where it does better than chance and keeps more than next to nothing, else "unproven"."""
-    one = verdict.faithfulness
-    if verdict.p_value is None or verdict.p_value > SIGNIFICANT or one.low <= 0 or one.effect < _NOTHING:
-        return "unproven"
-    return "proven" if one.low >= _HALF else "partial"
-
-
 def judged(verdict: Verdict) -> str:
     """A verdict in lines: its standing and why, then its summary."""
-    one, word = verdict.faithfulness, standing(verdict)
+    one, word = verdict.faithfulness, verdict.standing
     chance = "not held against random circuits" if verdict.p_value is None else f"p = {verdict.p_value:.2g}"
     faithful = interval(one, verdict.prompts).removeprefix("+")
     why = {
@@ -47,7 +34,7 @@ def _unproven(verdict: Verdict) -> str:
         return f"p cannot fall below {least:.2g} with {len(verdict.null)} random circuits: draw 19 or more"
     if verdict.p_value > SIGNIFICANT:
         return "chance does as well"
-    return "next to nothing is kept" if one.effect < _NOTHING else "the interval reaches down to nothing"
+    return "next to nothing is kept" if one.effect < NOTHING else "the interval reaches down to nothing"
 
 
 def again(asked: Behaviour, *, seed: int, usual: int = 0, count: int = 64) -> list[str]:

@@ -2,12 +2,18 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from circuits.files.results import Result
+from circuits.files.words import one_line
 from circuits.statistics import Effect
+
+SIGNIFICANT = 0.05
+"""The largest p-value of a circuit that does better than chance."""
+HALF, NOTHING = 0.5, 0.05
+"""Shares of the behaviour: what a proven circuit surely keeps, and below which nothing was found."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +63,19 @@ class Verdict(Result, format="circuits-verdict", indent=1):
     searched_on: Effect | None = None
     """Faithfulness on the prompts that the circuit was searched on, where they were given."""
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def standing(self) -> Literal["proven", "partial", "unproven"]:
+        """One word: "proven" where the circuit does better than chance and surely keeps half of the behaviour on the prompts it
+        was judged on, "partial" where it does better than chance and keeps more than next to nothing, else "unproven"."""
+        one = self.faithfulness
+        if self.p_value is None or self.p_value > SIGNIFICANT or one.low <= 0 or one.effect < NOTHING:
+            return "unproven"
+        return "proven" if one.low >= HALF else "partial"
+
+    def __repr__(self) -> str:
+        chance = "not held against chance" if self.p_value is None else f"p = {self.p_value:.2g}"
+        return f"Verdict({self.standing}, {chance}: {one_line(self.summary).removesuffix('.')})"
 
     @property
     def incompleteness(self) -> float | None:
