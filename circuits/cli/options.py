@@ -130,9 +130,9 @@ def repeated(context: Context, *but: str, only: Collection[str] | None = None) -
         if source is None or source.name != "COMMANDLINE":
             continue
         values = value if isinstance(value, (list, tuple)) else [value]
-        if name == "prompt" and value in _NOT_A_PROMPT:
+        if name in ("prompt", "prompt_option") and value in _NOT_A_PROMPT:
             options += ["--prompt", str(value)]
-        elif not parameter.opts[0].startswith("-"):
+        elif name == "prompt_option" or not parameter.opts[0].startswith("-"):
             arguments += map(str, values)
         elif isinstance(value, bool):
             options += [parameter.opts[0] if value else parameter.secondary_opts[0]]

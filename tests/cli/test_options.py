@@ -44,6 +44,7 @@ def one(
         (["--no-bos", "train", "--severed"], ["--prompt | train | --no-bos | --severed", "--no-bos | --severed", ""]),
         (["--node", "a0.h1", "--node", "m3"], ["--node | a0.h1 | --node | m3", "--node | a0.h1 | --node | m3", ""]),
         (["--prompt", "labels", "--bos"], ["--prompt | labels | --bos", "--prompt | labels | --bos", ""]),
+        (["--prompt", "Hi", "--bos"], ["Hi | --bos", "Hi | --bos", ""]),
     ],
 )
 def test_what_was_said_is_said_again_but_for_the_model(said: list[str], again: list[str]) -> None:

@@ -121,7 +121,9 @@ def test_a_saved_result_is_shown_again(command: Command, tmp_path: Path, rome: P
     drawn = {file: (tmp_path / "out" / file).read_bytes() for file in (name, table, picture)}
     (tmp_path / "out" / picture).unlink()
     again = command("trace", "--open", tmp_path / "out" / name)
-    assert again.status == 0 and again.out == first.out
+    assert again.status == 0
+    said = first.out.replace(str(rome), "FILE")  # a result does not know its file of facts
+    assert again.out.split() == said.split() and (many or again.out == first.out)
     assert {file: (tmp_path / "out" / file).read_bytes() for file in drawn} == drawn
     elsewhere = command("trace", "--open", tmp_path / "out" / name, "--out", tmp_path / "copy", "--json")
     assert json.loads(elsewhere.out)["model"] == "mini" and name not in json.loads(elsewhere.out)["files"]

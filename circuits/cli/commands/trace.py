@@ -143,7 +143,8 @@ def reopen(file: Path, setting: Setting) -> None:
         files = write(found, staging, heatmaps, progress)
     there = {name: what for name, what in files.items() if (setting.folder / name).is_file()}
     one = found.traces[0] if isinstance(found, Traces) else found
-    what = [] if isinstance(found, Traces) else [one.prompt, "--subject", one.subject]
+    subject = "".join(one.tokens[one.subject[0] : one.subject[1] + 1]).strip()
+    what = [] if isinstance(found, Traces) else [one.prompt, "--subject", subject]
     how = {"--draws": (len(one.corrupted), 10), "--seed": (one.seed, 0)} if one.noise else {}
     words = [word for name, (value, usual) in how.items() if value != usual for word in (name, str(value))]
     setting.answer(trace_report(found, there, setting, what, words))
