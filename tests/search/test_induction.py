@@ -1,21 +1,27 @@
 """The induction search: exact on models whose circuit was planted, honest where there is none."""
 
 import dataclasses
+import itertools
+from typing import Any, cast
 
 import pytest
 import torch
 
-from circuits.graph import Node
+from circuits.graph import Circuit, Node, Reader
+from circuits.heads import score_heads
 from circuits.models import Edit, Model
 from circuits.models.planted import planted_induction
 from circuits.search import find_induction_circuit
+from circuits.search.mechanisms.induction import SEGMENT, _other_sets
+from circuits.search.mechanisms.induction_edges import Feed
 from circuits.search.mechanisms.induction_evidence import RepeatAblations, Repeats
+from circuits.statistics import Effect
 from circuits.tasks import repeated_tokens
 from tests.models.native import native_bridge
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(20))
 def test_planted_heads_and_edges_are_found_exactly(seed: int):
     planted = planted_induction(seed=seed)
     found = find_induction_circuit(planted.model, sequences=8, seed=seed, control_sets=20)
@@ -75,6 +81,54 @@ def test_prefix_matching_without_feeders_is_not_called_a_circuit():
     found = find_induction_circuit(planted.model, sequences=4, min_previous_token=1.1)
     assert found.metadata["verdict"] == "none"
     assert "no previous-token head" in str(found.metadata["summary"])
+    head, value = score_heads(planted.model).top("previous_token", 1)[0]
+    reason = rejected(found)[str(head)]
+    assert reason["test"] == "previous_token" and (reason["value"], reason["threshold"]) == (value, 1.1)
+    assert f"{head} with {value:.2f}, and 1.10 is asked for" in str(found.metadata["summary"])
+
+
+def test_reasons_are_what_was_measured():
+    planted = planted_induction(seed=1)
+    found = find_induction_circuit(planted.model, sequences=4, min_drop=1.5)
+    assert (len(found), found.metadata["verdict"]) == (0, "none")
+    (writer,) = (str(node) for node, role in planted.circuit.roles.items() if role == "previous token")
+    inductors = [Node.parse(str(node)) for node, role in planted.circuit.roles.items() if role == "induction"]
+    measured = RepeatAblations(planted.model, repeats(planted.model, 4))
+    for head in inductors:
+        clean = measured.prefix_matching(head)
+        drop = float((clean - measured.prefix_matching_without(head, Node.parse(writer))).mean())
+        reason = rejected(found)[str(head)]
+        assert reason["test"] == "prefix_matching_drop"
+        assert reason["value"] == pytest.approx(drop, abs=1e-12)
+        assert reason["threshold"] == pytest.approx(1.5 * float(clean.mean()), abs=1e-12)
+        assert f"without {writer} in its keys, {head} matches prefixes less by {drop:.2f}" in reason["words"]
+    assert "150% of its" in str(found.metadata["summary"])
+    whole = find_induction_circuit(planted.model, sequences=4, control_sets=2)
+    reasons = rejected(whole)
+    assert not set(reasons) & set(map(str, whole.roles))
+    unread = {name for name, reason in reasons.items() if reason["test"] == "prefix_matching_drop"}
+    assert unread, "the planted previous-token head that nobody reads"
+    assert all(reasons[name]["value"] < reasons[name]["threshold"] for name in unread)
+
+
+def test_an_edge_is_rejected_by_patching_where_weights_do_not_speak_for_it():
+    lowering = {"writer": Node("head", 0, 0), "head": Node("head", 1, 0), "reader": Reader(Node("head", 1, 0), "k")}
+    lowering |= {"matching": 0.8, "drop": Effect(0.4, 0.3, 0.5), "composition_random": 0.1}
+    nothing, some = Effect(0.01, -0.02, 0.04), Effect(0.5, 0.4, 0.6)
+    held = [
+        Feed(**lowering, composition=0.05, patched=nothing),
+        Feed(**lowering, composition=-0.05, patched=some, confirmed=True),
+    ]
+    assert [feed.fault(0.1) for feed in held] == [None, None]
+    reason = Feed(**lowering, composition=-0.05, patched=nothing).fault(0.1)
+    assert reason is not None and (reason.test, reason.value, reason.threshold) == ("path_patching_low", -0.02, 0.0)
+    assert "0.01 (-0.02 to 0.04)" in reason.words and "0.050 below the 0.100 of random matrices" in reason.words
+
+
+def test_where_few_other_sets_of_heads_exist_all_are_tried_once():
+    heads = [Node("head", 0, index) for index in range(4)]
+    assert sorted(map(tuple, _other_sets(heads, 2, 20, 0))) == sorted(itertools.combinations(heads, 2))
+    assert len(_other_sets(heads, 2, 5, 0)) == 5 and _other_sets(heads, 0, 20, 0) == []
 
 
 def test_the_same_seed_gives_the_same_circuit():
@@ -83,6 +137,16 @@ def test_the_same_seed_gives_the_same_circuit():
     assert once == again
     assert once.evidence == again.evidence
     assert once.metadata == again.metadata
+
+
+def rejected(found: Circuit) -> dict[str, Any]:
+    return cast("dict[str, Any]", found.metadata["rejected"])
+
+
+def repeats(model: Model, count: int) -> Repeats:
+    """The segments that the search itself takes."""
+    tokens, length = repeated_tokens(model, count=count, length=SEGMENT, copies=2, seed=0)
+    return Repeats(tokens, tokens.ids.shape[1] - 2 * length, length)
 
 
 def ablations(model: Model, count: int = 5) -> RepeatAblations:

@@ -6,7 +6,7 @@ from typing import Any
 
 import circuits
 from circuits.cli.output import save_figure
-from circuits.cli.report import Part, Report, Table
+from circuits.cli.report import Pairs, Part, Report, Table
 from circuits.cli.reports.circuit import contents
 from circuits.cli.settings import Setting
 from circuits.cli.text import filled, nats, one_line
@@ -32,7 +32,8 @@ def induction_report(circuit: "circuits.Circuit", files: Mapping[str, str], sett
     parts: list[Part] = [filled(found["summary"])]
     if found["verdict"] != "none":
         parts += [_heads(found, "induction", "prefix_matching"), _heads(found, "previous token", "previous_token")]
-        parts.append(_composition(found))
+        parts.append(_edges(found))
+    parts += [_left_out(found["rejected"])] if found["rejected"] else []
     parts.append(_certainty(found))
     heading = f"Induction circuit of {one_line(found['model'])}: {found['verdict']}"
     return Report(heading=heading, parts=parts, data=found, files=files, next=_next_steps(found, setting))
@@ -48,13 +49,25 @@ def _heads(found: Mapping[str, Any], role: str, score: str) -> Table:
     return _first(header, rows)
 
 
-def _composition(found: Mapping[str, Any]) -> Table:
+def _edges(found: Mapping[str, Any]) -> Table:
     known = {edge["name"]: edge["evidence"] for edge in found["edges"] if "k_composition" in edge.get("evidence", {})}
     rows = [
-        (name, f"{about['k_composition']:.3f}", nats(about["prefix_matching_drop"]))
+        (name, f"{about['k_composition']:+.3f}", nats(about["prefix_matching_drop"]), _share(about["path_patching"]))
         for name, about in sorted(known.items(), key=lambda item: -item[1]["prefix_matching_drop"]["effect"])
     ]
-    return _first(("keys that read them", "K-composition", "drop of prefix matching without it"), rows)
+    header = ("keys that read them", "K-composition", "drop of prefix matching without it", "share of the answer, patched")
+    return _first(header, rows)
+
+
+def _share(effect: Mapping[str, float]) -> str:
+    return f"{effect['effect']:.0%} [{effect['low']:.0%}, {effect['high']:.0%}]"
+
+
+def _left_out(rejected: Mapping[str, Mapping[str, Any]]) -> Pairs:
+    """Why candidates are on no edge."""
+    rows = [(name, one_line(reason["words"])) for name, reason in rejected.items()]
+    more = [("...", f"and {len(rows) - _MOST_ROWS} more in circuit.json")] if len(rows) > _MOST_ROWS else []
+    return Pairs("Left out", [*rows[:_MOST_ROWS], *more])
 
 
 def _first(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -77,13 +90,13 @@ def _certainty(found: Mapping[str, Any]) -> str:
         control = found["control"]
         null = {kind: control[kind] for kind in ("zero", "mean") if kind in control}
         if null:
-            lines.append(f"  without as many other heads ({control['sets']} random sets of {control['size']}):")
+            others = f"all {control['sets']}" if control.get("all") else f"{control['sets']} random"
+            lines.append(f"  without as many other heads ({others} sets of {control['size']}):")
         for kind, drawn in null.items():
             words = f"{drawn['mean']:+.2f} on average, {drawn['max']:+.2f} at most; p = {drawn['p_value']:.3f}"
             lines.append(f"    {_KINDS[kind].ljust(22)} {words}")
     if "edges_patched" in found:
-        patched = found["edges_patched"]
-        share = f"{patched['effect']:.0%} [{patched['low']:.0%}, {patched['high']:.0%}]"
+        share = _share(found["edges_patched"])
         lines.append(f"  share of the logit difference that goes when the edges into keys are patched, all at once: {share}")
     return "\n".join(lines)
 

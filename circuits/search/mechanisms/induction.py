@@ -2,24 +2,34 @@
 
 import dataclasses
 import importlib.metadata
+import itertools
+import math
 import random
 
 import torch
 
-from circuits.graph import Circuit, Edge, Node, Reader
-from circuits.heads import HeadScores, composition_scores, score_heads
+from circuits.graph import Circuit, Node
+from circuits.heads import HeadScores, score_heads
 from circuits.models import Model
-from circuits.patching.engine.directions import difference, reading_change
-from circuits.patching.nodes import both_runs
 from circuits.progress import Progress, silent
+from circuits.search.mechanisms.induction_edges import (
+    EdgePatching,
+    Feed,
+    Reason,
+    Thresholds,
+    best,
+    left_out,
+    patched,
+    tried_edges,
+)
 from circuits.search.mechanisms.induction_evidence import ABLATIONS, AblationKind, RepeatAblations, Repeats
-from circuits.statistics import Effect, bootstrap, p_value, ratio_intervals
-from circuits.tasks import induction, repeated_tokens
-from circuits.tasks.metrics import logit_difference
-from circuits.tasks.repeats import sampling_pool
+from circuits.statistics import bootstrap, p_value
+from circuits.tasks import repeated_tokens
 
 SEGMENT = 25
 """Tokens in the segment that is said twice, as in Olsson et al. 2022."""
+_SIGNIFICANT, _FEWEST = 0.05, 19
+"""The largest p that proves, and how many random sets it takes to get there."""
 
 
 def find_induction_circuit(
@@ -35,16 +45,18 @@ def find_induction_circuit(
 ) -> Circuit:
     """Find the induction heads of a model, the previous-token heads that their keys read, and prove that they matter.
 
-    An edge from one to the keys of the other is taken where their K-composition lies above that of random matrices and where
-    taking it out lowers the prefix matching by the share `min_drop` at least (95 % interval above zero). Evidence: path
-    patching of each such edge, and of all together, into keys (share of the gap that noising costs, on prompts without a
-    prefix to match); the rise of the loss on the second copy of random segments, in nats (positive: the model needs the
-    heads), when single heads and the whole set are ablated, by zero and by mean, patterns frozen and not, with bootstrap
-    intervals; the same for random sets of as many other heads.
+    An edge from one to the keys of the other is taken where taking it out lowers the prefix matching by the share `min_drop`
+    at least (95 % interval above zero), and where path patching confirms it (share of the gap that noising costs, on prompts
+    without a prefix to match, interval above zero) or the K-composition of the two lies above that of random matrices; a low
+    composition alone rejects nothing. Further evidence: patching of all edges together; the rise of the loss on the second
+    copy of random segments, in nats (positive: the model needs the heads), when single heads and the whole set are ablated,
+    by zero and by mean, patterns frozen and not, with bootstrap intervals; the same for random sets of as many other heads.
 
     The result's metadata says `verdict`: "found", where the interval of ablating the set by zero lies above zero and
-    at most one in twenty random sets reaches it (so 19 sets are the fewest); "unproven"; or "none", with an empty circuit
-    and the reason in `summary`. Raises PromptError where the vocabulary or the context is too small for repeated tokens.
+    at most one in twenty random sets reaches it (so 19 sets are the fewest; of a model that has fewer other sets, all are
+    tried, none may reach it, and patching the edges must cost); "unproven"; or "none", with an empty circuit. `rejected`
+    says of each candidate head that was left out which test failed, with its figure and its threshold; `summary`, in
+    words. Raises PromptError where the vocabulary or the context is too small for repeated tokens.
 
     Args:
         model: the model that is searched.
@@ -63,36 +75,25 @@ def find_induction_circuit(
     with torch.no_grad():
         ablations = RepeatAblations(model, repeats)
         report("scoring heads", 1, 1)
-        inductors = _above(scores, "prefix_matching", min_prefix_matching)
-        feeders = _above(scores, "previous_token", min_previous_token)
-        feeds = _feeds(model, ablations, inductors, feeders, min_drop, seed, report)
+        limits = Thresholds(min_prefix_matching, min_previous_token, min_drop)
+        candidates = {name: _above(scores, name, getattr(limits, name)) for name in ("prefix_matching", "previous_token")}
+        tried = tried_edges(model, ablations, candidates, seed, report)
+        lowering = any(feed.lowers(min_drop) for feed in tried)
+        patching = EdgePatching(model, sequences, seed, repeats.start, report) if lowering else None
+        tried = tried if patching is None else patched(tried, patching, min_drop)
+        feeds = [feed for feed in tried if feed.fault(min_drop) is None]
+        rejected = left_out(scores, candidates, tried, limits)
+        about = _about(model, ablations, sequences, seed, limits, rejected)
+        if patching is None or not feeds:
+            summary = _why_none(scores, candidates, tried, limits)
+            return Circuit(model.graph(), metadata={**about, "verdict": "none", "summary": summary})
+        about["edges_patched"] = patching.effects([feeds])[0].as_json()
         heads = sorted({feed.writer for feed in feeds} | {feed.head for feed in feeds})
-        about = _about(model, ablations, sequences, seed, (min_prefix_matching, min_previous_token, min_drop))
-        if not feeds:
-            return Circuit(model.graph(), metadata={**about, "verdict": "none", "summary": _why_none(inductors, feeders)})
-        patched, together = _patched_edges(model, feeds, sequences, seed, report)
         singles = _single_ablations(ablations, heads, seed, report)
-        whole = _set_evidence(model, ablations, heads, control_sets, seed, report)
-    proven = whole["set"]["ablation"]["zero"]["low"] > 0 and whole["control"].get("zero", {}).get("p_value", 1.0) <= 0.05
-    summary = _summary(feeds, whole) + ("" if proven else f" Not proven: {_why_unproven(whole)}.")
-    metadata = {**about, **whole, "edges_patched": together, "verdict": "found" if proven else "unproven", "summary": summary}
-    return _circuit(model, scores, feeds, patched, singles, metadata)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Feed:
-    """A previous-token head that an induction head's keys read."""
-
-    writer: Node
-    head: Node
-    reader: Reader
-    composition: float
-    composition_random: float
-    drop: Effect
-
-    @property
-    def edge(self) -> Edge:
-        return Edge(self.writer, self.reader.node, self.reader.slot)
+        about |= _set_evidence(model, ablations, heads, control_sets, seed, report)
+    doubt = _why_unproven(about)
+    summary = _summary(feeds, about) + (f" Not proven: {doubt}." if doubt else _held_against_few(about))
+    return _circuit(model, scores, feeds, singles, {**about, "verdict": "unproven" if doubt else "found", "summary": summary})
 
 
 def _repeats(model: Model, sequences: int, seed: int) -> Repeats:
@@ -105,33 +106,14 @@ def _above(scores: HeadScores, name: str, threshold: float) -> list[Node]:
     return [Node("head", int(layer), int(head)) for layer, head in zip(layers, heads, strict=True)]
 
 
-def _feeds(
+def _about(
     model: Model,
     ablations: RepeatAblations,
-    inductors: list[Node],
-    feeders: list[Node],
-    min_drop: float,
+    sequences: int,
     seed: int,
-    report: Progress,
-) -> list[_Feed]:
-    """Pairs of a previous-token head and an induction head that passes both tests of an edge."""
-    pairs = [(writer, head) for head in inductors for writer in feeders if (writer.layer or 0) < (head.layer or 0)]
-    composition = composition_scores(model, seed=seed) if pairs else None
-    feeds = []
-    for done, (writer, head) in enumerate(pairs):
-        report("testing edges", done, len(pairs))
-        assert composition is not None
-        strength = composition.of("k", writer, head)
-        clean = ablations.prefix_matching(head)
-        drop = bootstrap(clean - ablations.prefix_matching_without(head, writer), seed=seed)
-        if strength > 0 and drop.low > 0 and drop.effect >= min_drop * float(clean.mean()):
-            feeds.append(_Feed(writer, head, model.graph().reader_of(head, "k"), strength, composition.random, drop))
-    report("testing edges", len(pairs), len(pairs))
-    return feeds
-
-
-def _about(model: Model, ablations: RepeatAblations, sequences: int, seed: int, thresholds: tuple[float, ...]) -> dict:
-    names = ("prefix_matching", "previous_token", "prefix_matching_drop")
+    limits: Thresholds,
+    rejected: dict[str, Reason],
+) -> dict:
     return {
         "task": "induction",
         "model": model.name,
@@ -141,7 +123,8 @@ def _about(model: Model, ablations: RepeatAblations, sequences: int, seed: int, 
         "sequences": sequences,
         "length": ablations.repeats.length,
         "copies": 2,
-        "thresholds": dict(zip(names, thresholds, strict=True)),
+        "thresholds": dataclasses.asdict(limits),
+        "rejected": {name: reason.as_json() for name, reason in rejected.items()},
         "loss": dict(zip(("first_copy", "second_copy"), ablations.clean.mean(dim=0).tolist(), strict=True)),
     }
 
@@ -158,51 +141,41 @@ def _single_ablations(ablations: RepeatAblations, heads: list[Node], seed: int, 
 def _set_evidence(
     model: Model, ablations: RepeatAblations, heads: list[Node], control_sets: int, seed: int, report: Progress
 ) -> dict:
-    """Ablation of all the found heads together, and of random sets of as many heads of the rest."""
+    """Ablation of all the found heads together, and of random sets of as many heads of the rest: of all such sets, where
+    there are no more than are asked for."""
     effects = {kind: bootstrap(ablations.rise(heads, kind), seed=seed).as_json() for kind in ABLATIONS}
     rest = [node for node in model.graph().nodes() if node.kind == "head" and node not in heads]
-    sizes = min(len(heads), len(rest))
-    draw = random.Random(seed)
-    control: dict = {"sets": control_sets if sizes else 0, "size": sizes}
+    size = min(len(heads), len(rest))
+    sets = _other_sets(rest, size, control_sets, seed)
+    control: dict = {"sets": len(sets), "size": size, "all": len(sets) >= math.comb(len(rest), size) or not size}
     kinds: tuple[AblationKind, ...] = ("zero", "mean")
     null: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for done in range(control["sets"]):
-        report("ablating random heads", done, control_sets)
-        chosen = draw.sample(rest, sizes)
+    for done, chosen in enumerate(sets):
+        report("ablating random heads", done, len(sets))
         for kind in kinds:
             null[kind].append(float(ablations.rise(chosen, kind).mean()))
-    report("ablating random heads", control_sets, control_sets)
-    for kind in kinds if control["sets"] else ():
+    report("ablating random heads", len(sets), len(sets))
+    for kind in kinds if sets else ():
         values = null[kind]
         share = p_value(effects[kind]["effect"], values)
         control[kind] = {"mean": sum(values) / len(values), "max": max(values), "p_value": share}
     return {"set": {"heads": [str(head) for head in heads], "ablation": effects}, "control": control}
 
 
-def _patched_edges(
-    model: Model, feeds: list[_Feed], sequences: int, seed: int, report: Progress
-) -> tuple[dict[Edge, dict[str, float]], dict[str, float]]:
-    """Path patching of the edges into keys, on prompts whose corrupt ones have another token before the answer's first
-    appearance: the share of the logit difference's gap that noising an edge costs, one by one and all together."""
-    room = min(12, len(sampling_pool(model)) - 2, (model.max_positions or 14) - 2)
-    pairs = induction(model, sequences, seed, length=room, differ="prefix")
-    pair = both_runs(model, pairs, logit_difference, "noising")
-    graph, variants = model.graph(), []
-    for feed in feeds:
-        delta = difference(pair.sweep.base, pair.other, feed.writer)
-        variants.append((reading_change(graph, feed.reader, delta, pair.mask, str(feed.edge)),))
-    variants.append(tuple(change for variant in variants for change in variant))
-    scores = pair.sweep.evaluate(variants, progress=report, what="patching edges")
-    clean, corrupt = pair.ends
-    effects = [effect.as_json() for effect in ratio_intervals(clean - scores, clean - corrupt, seed=seed)]
-    return {feed.edge: effect for feed, effect in zip(feeds, effects[:-1], strict=True)}, effects[-1]
+def _other_sets(rest: list[Node], size: int, count: int, seed: int) -> list[list[Node]]:
+    """Random sets of heads, or all that there are, where these are fewer: a set drawn twice tells nothing new."""
+    if not size:
+        return []
+    if math.comb(len(rest), size) <= count:
+        return [list(chosen) for chosen in itertools.combinations(rest, size)]
+    draw = random.Random(seed)
+    return [draw.sample(rest, size) for _ in range(count)]
 
 
 def _circuit(
     model: Model,
     scores: HeadScores,
-    feeds: list[_Feed],
-    patched: dict[Edge, dict[str, float]],
+    feeds: list[Feed],
     singles: dict[Node, dict],
     metadata: dict,
 ) -> Circuit:
@@ -222,7 +195,7 @@ def _circuit(
             "k_composition": feed.composition,
             "k_composition_random": feed.composition_random,
             "prefix_matching_drop": feed.drop.as_json(),
-            "path_patching": patched[feed.edge],
+            "path_patching": None if feed.patched is None else feed.patched.as_json(),
         }
     roles = {str(head): "previous token" for head in writers} | {str(head): "induction" for head in inductors}
     nodes = {str(head): singles[head]["zero"]["effect"] for head in (*writers, *inductors)}
@@ -234,25 +207,56 @@ def _head_scores(scores: HeadScores, head: Node) -> dict[str, float]:
     return {name: float(scores.scores[name][head.layer or 0, head.index or 0]) for name in names}
 
 
-def _why_none(inductors: list[Node], feeders: list[Node]) -> str:
+def _why_none(scores: HeadScores, candidates: dict[str, list[Node]], tried: list[Feed], limits: Thresholds) -> str:
+    """The measured reason why there is no circuit."""
+    inductors, feeders = (", ".join(map(str, candidates[name])) for name in ("prefix_matching", "previous_token"))
+    said = {name: "{} with {:.2f}".format(*scores.top(name, 1)[0]) for name in candidates}
+    none = "No induction circuit:"
     if not inductors:
-        return "No induction circuit: no head attends to what followed earlier copies of its token."
-    names = ", ".join(map(str, inductors))
+        return (
+            f"{none} no head attends to what followed earlier copies of its token: the highest prefix matching has "
+            f"{said['prefix_matching']}, and {limits.prefix_matching:.2f} is asked for."
+        )
     if not feeders:
-        return f"No induction circuit: {names} match prefixes, but no previous-token head was found to feed them."
-    return f"No induction circuit: {names} match prefixes, but taking previous-token heads out of their keys changes little."
+        return (
+            f"{none} {inductors} match prefixes, but no previous-token head was found to feed them: the highest previous-token "
+            f"score has {said['previous_token']}, and {limits.previous_token:.2f} is asked for."
+        )
+    if not tried:
+        return f"{none} {inductors} match prefixes, but no previous-token head ({feeders}) stands in an earlier layer."
+    nearest = best(tried).fault(limits.prefix_matching_drop)
+    assert nearest is not None, "no edge holds"
+    return f"{none} {inductors} match prefixes, but no edge from a previous-token head holds. The nearest: {nearest.words}."
 
 
-def _why_unproven(whole: dict) -> str:
-    control = whole["control"]
-    if whole["set"]["ablation"]["zero"]["low"] <= 0:
+def _why_unproven(about: dict) -> str | None:
+    """Why the set of found heads proves nothing; None where it does."""
+    control, zero = about["control"], about["set"]["ablation"]["zero"]
+    if zero["low"] <= 0:
         return "the interval holds zero"
-    if control["sets"] < 19:
+    if control["sets"] < _FEWEST and not control["all"]:
         return f"{control['sets']} random sets of other heads are too few to compare with"
-    return f"random sets of as many heads reach it (p = {control['zero']['p_value']:.2f})"
+    share = control.get("zero", {}).get("p_value", 0.0)
+    if share > max(_SIGNIFICANT, 1 / (1 + control["sets"])):
+        return f"random sets of as many heads reach it (p = {share:.2f})"
+    if control["sets"] < _FEWEST and about["edges_patched"]["low"] <= 0:
+        return f"there are {control['sets']} sets of other heads to compare with, and patching the edges costs nothing for sure"
+    return None
 
 
-def _summary(feeds: list[_Feed], whole: dict) -> str:
+def _held_against_few(about: dict) -> str:
+    """What stands in for random sets where a model has too few other heads."""
+    count, cost = about["control"]["sets"], about["edges_patched"]
+    if count >= _FEWEST:
+        return ""
+    others = (
+        f"The {count} other sets of heads that there are cost less" if count else "There are no other heads to compare with"
+    )
+    share = f"{cost['effect']:.0%} of the logit difference ({cost['low']:.0%} to {cost['high']:.0%})"
+    return f" {others}; patching the edges into the keys costs {share}."
+
+
+def _summary(feeds: list[Feed], whole: dict) -> str:
     writers, inductors = sorted({feed.writer for feed in feeds}), sorted({feed.head for feed in feeds})
     zero = whole["set"]["ablation"]["zero"]
     return (
