@@ -1,7 +1,8 @@
-"""What would happen, to first order: gradients of a metric by what every reader reads."""
+"""What would happen, to first order: gradients of a metric by what every reader reads.
 
-from circuits.attribution.edges import attribute_edges
-from circuits.attribution.nodes import attribute_nodes
-from circuits.attribution.scores import EdgeScores
+Names are imported when they are first used; `__init__.pyi` lists them.
+"""
 
-__all__ = ["EdgeScores", "attribute_edges", "attribute_nodes"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

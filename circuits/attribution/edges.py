@@ -11,7 +11,7 @@ from torch import Tensor
 from circuits.attribution.batches import Batch, batches, prompts_at_once
 from circuits.attribution.gradients import Gradients, gradients, slot_readings
 from circuits.attribution.points import Point
-from circuits.attribution.rules import RULES, Rule
+from circuits.attribution.rules import EXACT, RULES, Rule
 from circuits.attribution.scores import EdgeScores
 from circuits.attribution.topk import KEPT
 from circuits.attribution.writers import deltas
@@ -27,9 +27,6 @@ from circuits.progress import Progress, silent
 from circuits.statistics import standard_error
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, Metric, fitted
-
-EXACT = "exact"
-"""The method that patches every edge in place of taking gradients."""
 
 
 def attribute_edges(

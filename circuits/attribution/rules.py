@@ -1,16 +1,45 @@
 """How attribution takes gradients, as data: one record a method, with what it can be combined with.
 
-To add one, add a record to `RULES`; `attribute_edges`, `discover` and the command `circuits discover` know it from there.
+To add one, add a record to `RULES`; `attribute_edges`, `discover` and the command `circuits discover` know it from there. The
+command's help lists them: what takes long to import is imported when it is run.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-from circuits.attribution.gradients import Gradients, gradients
-from circuits.attribution.points import Point, along_activations, along_inputs
-from circuits.attribution.relevance import relevance
-from circuits.models import Model, Run, TokenBatch
-from circuits.patching.engine.reading import Reading
+if TYPE_CHECKING:
+    from circuits.attribution.gradients import Gradients
+    from circuits.attribution.points import Point
+    from circuits.models import Model, Run, TokenBatch
+    from circuits.patching.engine.reading import Reading
+
+EXACT = "exact"
+"""The method that patches every edge in place of taking gradients."""
+
+
+def _gradients(model: "Model", reading: "Reading", tokens: "TokenBatch") -> "Gradients":
+    from circuits.attribution.gradients import gradients
+
+    return gradients(model, reading, tokens)
+
+
+def _relevance(model: "Model", reading: "Reading", tokens: "TokenBatch") -> "Gradients":
+    from circuits.attribution.relevance import relevance
+
+    return relevance(model, reading, tokens)
+
+
+def _along_inputs(model: "Model", own: "Run", other: "Run", steps: int) -> "Iterator[Point]":
+    from circuits.attribution.points import along_inputs
+
+    return along_inputs(model, own, other, steps)
+
+
+def _along_activations(model: "Model", own: "Run", other: "Run", steps: int) -> "Iterator[Point]":
+    from circuits.attribution.points import along_activations
+
+    return along_activations(model, own, other, steps)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,10 +48,10 @@ class Rule:
 
     summary: str
     """How edges are found, in a few words."""
-    points: Callable[[Model, Run, Run, int], Iterator[Point]] | None = None
+    points: "Callable[[Model, Run, Run, int], Iterator[Point]] | None" = None
     """The gradient runs between the corrupt and the clean one, from the model, the clean run, the corrupt run and a number of
     steps; None: there is one, the clean run itself."""
-    clean_run: Callable[[Model, Reading, TokenBatch], Gradients] = gradients
+    clean_run: "Callable[[Model, Reading, TokenBatch], Gradients]" = _gradients
     """Runs the clean prompts and goes back once, where there are no points between."""
     without: bool = False
     """Whether nodes can be held at their corrupt values throughout."""
@@ -31,8 +60,10 @@ class Rule:
     nodes: bool = False
     """Whether it scores nodes (`attribute_nodes`)."""
 
-    def at(self, model: Model, own: Run, other: Run, steps: int) -> Iterator[Point]:
+    def at(self, model: "Model", own: "Run", other: "Run", steps: int) -> "Iterator[Point]":
         """The gradient runs; `own` is the clean run, `other` the corrupt one."""
+        from circuits.attribution.points import Point
+
         if self.points is None:
             yield Point()
         else:
@@ -43,12 +74,12 @@ RULES = {
     "eap": Rule(summary="by gradient at the clean prompts", without=True, neurons=True, nodes=True),
     "eap-ig": Rule(
         summary="by gradient on the way from corrupt to clean embeddings",
-        points=along_inputs,
+        points=_along_inputs,
         without=True,
         neurons=True,
         nodes=True,
     ),
-    "eap-ig-activations": Rule(summary="by gradient on the way of one layer's outputs at a time", points=along_activations),
-    "relp": Rule(summary="by relevance, which goes back through held nonlinearities", clean_run=relevance, nodes=True),
+    "eap-ig-activations": Rule(summary="by gradient on the way of one layer's outputs at a time", points=_along_activations),
+    "relp": Rule(summary="by relevance, which goes back through held nonlinearities", clean_run=_relevance, nodes=True),
 }
 """By the names that `method` takes."""

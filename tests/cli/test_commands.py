@@ -50,6 +50,18 @@ def test_help_and_version_import_nothing_heavy(option: str) -> None:
     assert not imported & heavy, "something heavy is imported at the top"
 
 
+def test_the_help_of_no_command_imports_what_is_heavy() -> None:
+    heavy = "{'torch', 'transformers', 'matplotlib', 'pandas', 'networkx', 'numpy'}"
+    code = (
+        "import sys; from typer.testing import CliRunner; from circuits.cli import app\n"
+        "for one in app.registered_commands:\n"
+        "    words = (one.name or one.callback.__name__).split()\n"
+        "    assert CliRunner().invoke(app, [*words, '--help']).exit_code == 0, words\n"
+        f"    assert not {heavy} & set(sys.modules), words"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=HANGS)
+
+
 def test_help_and_version_say_nothing_else(process: Command) -> None:
     answer = process("--help")
     assert answer.status == 0 and answer.out.startswith("Usage:") and answer.err == ""

@@ -84,7 +84,7 @@ class Search:
         metric: Any,
         held_out: "circuits.PromptPairs",
         **options: Any,
-    ) -> "circuits.search.discover.Discovery":
+    ) -> "circuits.search.Discovery":
         """Search on some pairs, judge on others."""
         how: dict[str, Any] = {name: getattr(self, name) for name in ("edges", "neurons", "verify", "random_circuits")}
         how |= {**self.given, "held_out": held_out}

@@ -1,30 +1,35 @@
 """ACDC as a search for a number of edges: its threshold is chosen where none is given."""
 
+from typing import TYPE_CHECKING
+
 from circuits.errors import CircuitsError
-from circuits.graph import Circuit
-from circuits.models import Model
 from circuits.progress import Progress
-from circuits.search.acdc.descent import acdc_thresholds
 from circuits.search.methods.method import Method
-from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+
+if TYPE_CHECKING:
+    from circuits.graph import Circuit
+    from circuits.models import Model
+    from circuits.tasks import PromptPairs
+    from circuits.tasks.metrics import Metric
 
 THRESHOLDS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0001)
 """Thresholds in nats that are tried where a number of edges is asked for."""
 
 
 def _run(
-    model: Model,
-    pairs: PromptPairs,
-    metric: Metric,
+    model: "Model",
+    pairs: "PromptPairs",
+    metric: "Metric",
     *,
     edges: int,
     seed: int,
     budget: int,
     progress: Progress | None,
     threshold: float | None,
-) -> Circuit:
+) -> "Circuit":
     """ACDC at a threshold, or at the smallest one that leaves at most so many edges."""
+    from circuits.search.acdc.descent import acdc_thresholds
+
     thresholds = THRESHOLDS if threshold is None else (threshold,)
     circuits = acdc_thresholds(model, pairs, thresholds, budget=budget, progress=progress)
     fitting = [circuit for circuit in circuits if threshold is not None or 0 < len(circuit) <= edges]

@@ -1,25 +1,26 @@
 """Attribution as a search: every edge has a score, by gradient or by exact patching."""
 
 import functools
+from typing import TYPE_CHECKING
 
-from circuits.attribution import EdgeScores, attribute_edges
-from circuits.attribution.edges import EXACT as NAME
-from circuits.attribution.rules import RULES, Rule
-from circuits.attribution.topk import KEPT
-from circuits.models import Model
+from circuits.attribution.rules import EXACT as NAME, RULES, Rule
 from circuits.progress import Progress
 from circuits.search.methods.method import LEVELS, Method
-from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+
+if TYPE_CHECKING:
+    from circuits.attribution import EdgeScores
+    from circuits.models import Model
+    from circuits.tasks import PromptPairs
+    from circuits.tasks.metrics import Metric
 
 _SCORE = "score: change of the metric when the edge alone carries its corrupt value; negative = the edge supports the metric"
 
 
 def _run(
     name: str,
-    model: Model,
-    pairs: PromptPairs,
-    metric: Metric,
+    model: "Model",
+    pairs: "PromptPairs",
+    metric: "Metric",
     *,
     edges: int,
     seed: int,
@@ -27,7 +28,10 @@ def _run(
     progress: Progress | None,
     steps: int = 1,
     neurons: bool = False,
-) -> EdgeScores:
+) -> "EdgeScores":
+    from circuits.attribution.edges import attribute_edges
+    from circuits.attribution.topk import KEPT
+
     keep = max(KEPT, 2 * edges)  # some will lie on no path
     how = {"steps": steps, "neurons": neurons, "keep": keep, "budget": budget, "progress": progress}
     return attribute_edges(model, pairs, metric, method=name, **how)

@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from circuits.attribution import EdgeScores
-from circuits.graph import Circuit
+if TYPE_CHECKING:
+    from circuits.attribution import EdgeScores
+    from circuits.graph import Circuit
 
 Level = Literal["heads", "neurons"]
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -22,7 +23,7 @@ class Method:
     name: str
     summary: str
     """How edges are found, in a few words, for a line of the help: "by gradient at the clean prompts"."""
-    run: Callable[..., EdgeScores | Circuit]
+    run: "Callable[..., EdgeScores | Circuit]"
     """`run(model, pairs, metric, *, edges, seed, budget, progress, ...)`, with every option of `options` by name and, where
     `levels` has "neurons", `neurons` (a bool). Gives scores, of which the strongest `edges` that lie on paths are kept (by
     size), or a circuit of at most so many edges."""

@@ -18,7 +18,6 @@ from circuits.patching.subgraphs.members import is_edge
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress, silent
 from circuits.search.methods.gates import Gated, gated, open_probability, sampled
-from circuits.search.methods.method import Method
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, Metric, fitted, kl_divergence
 
@@ -77,7 +76,7 @@ def prune_edges(
     report("training gates", steps, steps)
     graph = model.graph()
     values = open_probability(training.log_alpha.detach().double().cpu())
-    details = about(model, training.metric, method=PRUNE.label, outside=outside, steps=steps, learning_rate=learning_rate)
+    details = about(model, training.metric, method="edge-pruning", outside=outside, steps=steps, learning_rate=learning_rate)
     details |= {"seed": seed, "target": wanted, "expected_edges": float(values.sum()), "loss": loss}
     writers, readers = is_edge(graph).nonzero(as_tuple=True)
     return EdgeScores(graph, writers, readers, values[None], torch.full_like(values, float("nan"))[None], metadata=details)
@@ -154,20 +153,3 @@ class _Training:
         self.down.step()
         self.up.step()
         return loss
-
-
-def _run(
-    model: Model, pairs: PromptPairs, metric: Metric, *, edges: int, seed: int, budget: int, progress: Progress | None
-) -> EdgeScores:
-    return prune_edges(model, pairs, edges=edges, seed=seed, budget=budget, progress=progress)
-
-
-PRUNE = Method(
-    name="prune",
-    summary="by a gate an edge, trained so that few stay open",
-    run=_run,
-    score="score: chance that the edge's gate is open, 0 to 1, after training on KL to the clean run",
-    sign=0,
-    measures="KL to the clean run",
-    recorded="edge-pruning",
-)

@@ -13,9 +13,8 @@ from circuits.patching.subgraphs.members import is_edge
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress, silent
 from circuits.search.methods.gates import Gated, gated
-from circuits.search.methods.method import Method
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import AnyMetric, Metric, fitted
+from circuits.tasks.metrics import AnyMetric, fitted
 
 SHARES = (0.25, 0.75)
 """How far the gates of the edges that are left stand open where gradients are taken."""
@@ -69,7 +68,7 @@ def shrink(
         inside = torch.zeros_like(inside)
         inside[order[:left]] = True
     writers, readers = is_edge(graph).nonzero(as_tuple=True)
-    details = about(model, metric, method=SHRINK.label, outside=outside, rounds=rounds, target=edges, prompts=len(pairs))
+    details = about(model, metric, method="shrink", outside=outside, rounds=rounds, target=edges, prompts=len(pairs))
     unknown = torch.full_like(scores, float("nan"))[None]
     return EdgeScores(graph, writers, readers, scores[None], unknown, metadata=details)
 
@@ -86,19 +85,3 @@ def _worth(model: Model, runs: Gated, inside: Tensor, prompts: int) -> Float[Ten
     # What no longer reaches the logits is worth nothing but rounding: made equal, or its order would depend on the batches.
     rounding = 8 * torch.finfo(total.dtype).eps * total.abs().max()
     return total.masked_fill(total.abs() <= rounding, 0.0)
-
-
-def _run(
-    model: Model, pairs: PromptPairs, metric: Metric, *, edges: int, seed: int, budget: int, progress: Progress | None
-) -> EdgeScores:
-    return shrink(model, pairs, metric, edges=edges, budget=budget, progress=progress)
-
-
-SHRINK = Method(
-    name="shrink",
-    summary="by scoring again and again in what is left, while the weakest go",
-    run=_run,
-    score="score: rounds that the edge outlived, and its place in the last one; larger = kept longer",
-    sign=0,
-    gradient=True,
-)

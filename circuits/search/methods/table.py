@@ -1,7 +1,7 @@
 """The search methods, and which options go with which.
 
 To add one, write a file beside this one that ends in its `Method`, and name it in `METHODS`; or register it from outside
-(`register_method`).
+(`register_method`). What takes long to import is imported by `run` when it is called: the command's help lists the table.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from circuits.errors import CircuitsError
 from circuits.search.methods.acdc import ACDC
 from circuits.search.methods.attribution import EXACT, GRADIENTS
 from circuits.search.methods.method import LEVELS, OPTIONS, Level, Method
-from circuits.search.methods.pruning import PRUNE
-from circuits.search.methods.shrinking import SHRINK
+from circuits.search.methods.prune import PRUNE
+from circuits.search.methods.shrink import SHRINK
 
 METHODS = {method.name: method for method in (*GRADIENTS, EXACT, ACDC, PRUNE, SHRINK)}
 """By name, in the order in which they are listed."""
