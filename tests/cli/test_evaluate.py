@@ -113,7 +113,7 @@ def test_an_unproven_verdict_says_the_reason_that_holds(low: float, draws: int, 
         (["--count", "0"], ["--count is 0"]),
         (["--metric", "loudness"], ["loudness"]),
         (["--model", "./nowhere"], ["nowhere"]),
-        (["--task", "greater-than"], ["greater-than"]),
+        (["--task", "greater-than"], ["spans of time"]),
         (["--random-circuits", "-3"], ["--random-circuits"]),
     ],
 )

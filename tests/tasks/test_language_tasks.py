@@ -11,7 +11,7 @@ from circuits.models import Model
 from circuits.tasks import agreement, docstring, gendered_pronouns, greater_than, ioi, metrics
 from circuits.tasks.library.wording import word_list
 from tests.models.native import native_bridge
-from tests.tasks.vocabularies import KINDS, Make, at, made, model, model_of, texts
+from tests.tasks.vocabularies import KINDS, Make, at, made, model, model_of, texts, word
 
 CHANGED: list[tuple[Make, dict[str, str], tuple[str, ...]]] = [
     (ioi, {}, ("io", "s1", "s2")),
@@ -28,6 +28,8 @@ CHANGED: list[tuple[Make, dict[str, str], tuple[str, ...]]] = [
 ]
 """Task, options, and the positions where clean and corrupt must differ."""
 EVERY = [(kind, *case) for kind in KINDS for case in CHANGED if (kind, case[0]) != ("mini", greater_than)]
+DIGITS = ("single digits", "mini")
+"""Tokenizers that split years into a century and single digits."""
 TASKS = (ioi, greater_than, docstring, gendered_pronouns, agreement)
 
 
@@ -80,6 +82,24 @@ def test_greater_than_asks_for_a_later_year_of_the_same_century(kind: str) -> No
         assert int(distractor) <= int(start) < int(answer) and int(distractor) > 1
         assert [one for one in corrupt if one.isdigit()] == [century, "01", century]
         assert at(kind, pairs, "noun", row) == clean[1]
+
+
+@pytest.mark.parametrize("kind", DIGITS)
+def test_greater_than_asks_for_a_later_decade_where_digits_stand_one_by_one(kind: str) -> None:
+    pairs = made(greater_than, kind)
+    assert len(pairs) == 24 and torch.equal(pairs.positions["end"], pairs.clean.last)
+    for row, label in enumerate(pairs.labels):
+        ((century, start, again),) = re.findall(r" from the year (\d\d)(\d\d) to the year (\d\d)$", label)
+        places = [int(pairs.positions[name][row]) for name in ("start_decade", "start_year")]
+        assert century == again and "".join(word(kind, pairs.clean.ids[row, place]) for place in places) == start
+        answer, distractor = (int(word(kind, column[row])) for column in (pairs.answers, pairs.distractors))
+        assert 0 < distractor < int(start[0]) < answer
+        assert (pairs.clean.ids[row] != pairs.corrupt.ids[row]).nonzero()[:, 0].tolist() == [
+            place for place, old, new in zip(places, start, "01", strict=True) if old != new
+        ]
+        sides = [side.ids[row][side.mask[row]].tolist() for side in (pairs.clean, pairs.corrupt)]
+        for text, ids in zip((label, label.replace(start, "01", 1)), sides, strict=True):
+            assert model(kind).to_tokens(text).ids[0].tolist() == ids
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -146,7 +166,7 @@ def test_seeds_decide_and_counts_are_kept(kind: str, make: Make) -> None:
     ("make", "message"),
     [
         (ioi, "0 of 130 names are one token of its vocabulary, this task needs 5"),
-        (greater_than, "1743 is '1 | 7 | 4 | 3'"),
+        (greater_than, "spans of time are one token of its vocabulary, this task needs 1"),
         (docstring, "argument names are one token of its vocabulary, this task needs 12"),
         (gendered_pronouns, "0 of 64 names of women are one token"),
         (agreement, "0 of 55 nouns are one token in singular and plural"),
@@ -166,9 +186,18 @@ def test_words_that_a_tokenizer_does_not_know_are_not_used(make: Make, without: 
         make(model_of("whole words", without=without))
 
 
-def test_mini_is_refused_where_it_splits_years() -> None:
-    with pytest.raises(PromptError, match=r"mini: greater-than needs .* 1743 is '17 \| 4 \| 3'"):
-        greater_than(model("mini"))
+def test_years_that_are_tokens_of_their_own_are_not_asked_about() -> None:
+    """mini has 1700 as 17 and 00, 1110 as 1 and 110."""
+    labels = made(greater_than, "mini", 64).labels
+    years = {re.findall(r"\d{4}", label)[0] for label in labels}
+    assert {year[:2] for year in years} == {"12", "13", "14", "15", "16", "17"}
+    assert all(len(model("mini").to_tokens(f" {year}").ids[0]) > 3 for year in years)
+
+
+def test_years_that_are_split_otherwise_are_refused() -> None:
+    """As by tokenizers that take three digits at a time."""
+    with pytest.raises(PromptError, match=r"no century's years split into a century and two digits, .* 1743 is '174 \| 3'"):
+        greater_than(model("three digits"))
 
 
 def test_mini_knows_whose_pronoun_it_is() -> None:

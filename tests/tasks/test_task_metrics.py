@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -44,6 +44,33 @@ def test_greater_than_metric_equals_a_loop_and_has_its_gradient(kind: str) -> No
         assert gradient[row].tolist() == pytest.approx(slope, abs=1e-12)
     rows = [4, 1, 1]  # sums over years, which kernels may add in another order for another number of rows
     assert torch.allclose(metric(logits[rows], pairs[rows]), got[rows], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["single digits", "mini"])
+def test_greater_than_metric_of_single_digits_equals_a_loop_and_has_its_gradient(kind: str) -> None:
+    pairs = made(greater_than, kind, 24)
+    metric, logits = greater_than_metric(model(kind), pairs), random_logits(kind, pairs)
+    got, (gradient,) = value_and_gradient(metric, logits, pairs)
+    tokens = {digit: int(pairs.clean.ids[row, column]) for digit, row, column in digits_of(kind, pairs)}
+    for row, label in enumerate(pairs.labels):
+        start = int(re.findall(r"\d", label)[2])
+        chances = logits[row].softmax(dim=0)
+        signs = {tokens[digit]: (digit > start) - (digit < start) for digit in tokens}
+        expected = sum(float(chances[token]) * sign for token, sign in signs.items())
+        assert set(tokens) == set(range(10)), "the prompts hold every digit"
+        assert float(got[row]) == pytest.approx(expected, abs=1e-12)
+        slope = [float(chances[token]) * (signs.get(token, 0) - expected) for token in range(len(chances))]
+        assert gradient[row].tolist() == pytest.approx(slope, abs=1e-12)
+    rows = [4, 1, 1]
+    assert torch.allclose(metric(logits[rows], pairs[rows]), got[rows], rtol=0, atol=1e-12)
+
+
+def digits_of(kind: str, pairs: PromptPairs) -> Iterator[tuple[int, int, int]]:
+    """Every token of a clean prompt that is a digit and nothing else: the digit, its row and its column."""
+    for row in range(len(pairs)):
+        for column, text in enumerate(model(kind).to_token_strings(pairs.clean.ids[row])):
+            if len(text) == 1 and text.isdigit():
+                yield int(text), row, column
 
 
 def test_year_tokens_are_the_years() -> None:

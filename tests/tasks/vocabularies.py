@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -44,12 +45,29 @@ def corpus(without: str = "") -> Iterator[str]:
 
 def byte_pairs(**options: str) -> Any:
     """Byte-level BPE, as GPT-2's: ` 1743` is ` 17`, `43`."""
+    return _byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False), **options)
+
+
+def single_digits(**options: str) -> Any:
+    """The same, but digits stand one by one, as SmolLM2's: ` 1743` is ` `, `1`, `7`, `4`, `3`."""
+    digits, byte_level = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return _byte_level(pre_tokenizers.Sequence([digits, byte_level]), **options)
+
+
+def three_digits(**options: str) -> Any:
+    """Three digits at a time, as Llama 3's: `1743` is `174`, `3`."""
+    numbers = pre_tokenizers.Split(Regex(r"\d{1,3}"), "isolated")
+    split = pre_tokenizers.Sequence([numbers, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    return _byte_level(split, [f"the year {year}" for year in range(1100, 1800, 10)], **options)
+
+
+def _byte_level(split: Any, more: Iterable[str] = (), **options: str) -> Any:
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = split
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=6000, special_tokens=["<|bos|>"], initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(corpus(**options), trainer)
+    tokenizer.train_from_iterator(itertools.chain(corpus(**options), more), trainer)
     return _wrapped(tokenizer)
 
 
@@ -80,7 +98,14 @@ def _wrapped(tokenizer: Tokenizer, **special: str) -> Any:
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|bos|>", eos_token="<|bos|>", **special)
 
 
-TOKENIZERS = {"byte pairs": byte_pairs, "whole words": whole_words, "spaced words": spaced_words, "bytes": byte_tokenizer}
+TOKENIZERS = {
+    "byte pairs": byte_pairs,
+    "single digits": single_digits,
+    "three digits": three_digits,
+    "whole words": whole_words,
+    "spaced words": spaced_words,
+    "bytes": byte_tokenizer,
+}
 
 
 def model_of(kind: str, **options: str) -> Model:
