@@ -91,6 +91,8 @@ from .search import (
 )
 from .tasks import (
     PromptPairs as PromptPairs,
+    PromptReport as PromptReport,
+    look_at_prompts as look_at_prompts,
     metrics as metrics,
 )
 

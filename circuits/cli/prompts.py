@@ -1,12 +1,20 @@
 """From the options that name prompts and a metric to pairs and a function; nothing heavy is imported before they are made."""
 
 import dataclasses
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
 
 import circuits
 from circuits.cli.progress import ProgressBars
 from circuits.cli.settings import Setting
 from circuits.errors import CircuitsError, FileFormatError, PromptError
+
+if TYPE_CHECKING:
+    from circuits.tasks.metrics import Metric, Relative
+    from circuits.tasks.readings import Drawn
 
 COUNT = 32
 """Prompts of a task, unless the command line says how many."""
@@ -92,17 +100,23 @@ class PromptOptions:
 
     def pairs(self, model: "circuits.Model") -> "circuits.PromptPairs":
         """The pairs. Raises PromptError and FileFormatError, with the prompt, for those that do not align."""
+        return self.draw(model).pairs
+
+    def draw(self, model: "circuits.Model", progress: ProgressBars | None = None) -> "Drawn":
+        """The pairs, and for tasks that ask for what a model knows how many were drawn to find such as it gets right."""
         from circuits.tasks import registry
+        from circuits.tasks.readings import Drawn
 
         self.check()
         if self.prompts is not None:
-            return _read(self.prompts, model)[: self.count]
+            return Drawn(_read(self.prompts, model)[: self.count])
         if self.clean is not None and self.corrupt is not None:
             answers, distractors = [self.answer or ""], [self.distractor or ""]
-            return circuits.PromptPairs.from_text(
+            pairs = circuits.PromptPairs.from_text(
                 model, clean=[self.clean], corrupt=[self.corrupt], answers=answers, distractors=distractors
             )
-        return registry.task(self.task or _FIRST).pairs(model, self.count or COUNT, self.seed)
+            return Drawn(pairs)
+        return registry.task(self.task or _FIRST).draw(model, self.count or COUNT, self.seed, progress=progress)
 
 
 def task_or_file(name: str, *, count: int | None, seed: int, usual: int) -> PromptOptions:
@@ -139,16 +153,34 @@ class Behaviour:
 
     def prepare(
         self, setting: Setting, progress: ProgressBars
-    ) -> "tuple[circuits.Model, circuits.PromptPairs, circuits.tasks.metrics.Metric | circuits.tasks.metrics.Relative]":
+    ) -> "tuple[circuits.Model, circuits.PromptPairs, Metric | Relative]":
         """Load the model and make the pairs and the metric. What is wrong without a model is refused before it is loaded."""
+        model, drawn, metric = self._drawn(setting, progress)
+        return model, drawn.pairs, metric
+
+    def look(
+        self, setting: Setting, progress: ProgressBars, *, positions: bool = False
+    ) -> "tuple[circuits.Model, circuits.PromptPairs, Metric | Relative, circuits.PromptReport]":
+        """The same, and how the model does on these prompts; what calls for something is said on a terminal before the long
+        run. Raises PromptError where no pair makes a difference. `positions`: whether columns are asked about."""
+        from circuits.cli.reports.look import warned
+
+        model, drawn, metric = self._drawn(setting, progress)
+        report = circuits.look_at_prompts(model, drawn, metric, progress=progress)
+        report.require_difference()
+        for line in warned(report, positions=positions) if sys.stderr.isatty() else ():  # the report says it to all others
+            typer.echo(line, err=True)
+        return model, drawn.pairs, metric, report
+
+    def _drawn(self, setting: Setting, progress: ProgressBars) -> "tuple[circuits.Model, Drawn, Metric | Relative]":
         from circuits.tasks.registry import task
 
         self.check()
         model = setting.load(progress)
-        pairs = self.prompts.pairs(model)
+        drawn = self.prompts.draw(model, progress)
         if self.metric is None and self.prompts.task is not None:
-            return model, pairs, task(self.prompts.task).metric(model, pairs)
-        return model, pairs, metric_of(self.metric or "logit_difference")
+            return model, drawn, task(self.prompts.task).metric(model, drawn.pairs)
+        return model, drawn, metric_of(self.metric or "logit_difference")
 
 
 def _sources(options: PromptOptions, *, pair: bool) -> dict[str, bool]:

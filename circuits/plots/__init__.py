@@ -25,6 +25,7 @@ from circuits.plots.patching.effects import effects_figure
 from circuits.plots.patching.losses import ablation_figure, knockout_figure, self_repair_figure
 from circuits.plots.patching.terms import layer_removal_figure, terms_figure
 from circuits.plots.patching.traces import role_curves_figure, trace_figure
+from circuits.plots.prompts import prompts_figure
 
 __all__ = [
     "ablation_figure",
@@ -52,6 +53,7 @@ __all__ = [
     "path_figure",
     "patterns_figure",
     "phase_change_figure",
+    "prompts_figure",
     "roc_figure",
     "role_curves_figure",
     "self_repair_figure",

@@ -6,6 +6,7 @@ from circuits.tasks.behavioural.scoring import score_facts, score_minimal_pairs
 from circuits.tasks.library.docstring import docstring_metric
 from circuits.tasks.library.facts import fact_pairs, mini_facts, planted_pairs
 from circuits.tasks.library.greater_than import greater_than_metric
+from circuits.tasks.look import PromptReport, look_at_prompts
 from circuits.tasks.prompts import PromptPairs
 from circuits.tasks.registry import TASKS, Task, task
 from circuits.tasks.repeats import repeated_tokens
@@ -29,6 +30,7 @@ __all__ = [
     "KnownCircuit",
     "MinimalPair",
     "PromptPairs",
+    "PromptReport",
     "Sentence",
     "Task",
     "Word",
@@ -43,6 +45,7 @@ __all__ = [
     "ioi",
     "known_circuit",
     "known_for",
+    "look_at_prompts",
     "mini_facts",
     "minimal_pair_prompts",
     "planted_pairs",

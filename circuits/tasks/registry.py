@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from circuits.errors import PromptError, shown
 from circuits.models import Model
+from circuits.progress import Progress
 from circuits.tasks.library.agreement import agreement
 from circuits.tasks.library.docstring import docstring, docstring_metric
 from circuits.tasks.library.facts import fact_pairs, mini_facts
@@ -15,6 +16,7 @@ from circuits.tasks.library.induction import induction
 from circuits.tasks.library.ioi import ioi
 from circuits.tasks.metrics import Metric, logit_difference
 from circuits.tasks.prompts import PromptPairs
+from circuits.tasks.readings import Drawn, draw_right
 
 
 def _logit_difference(model: Model, pairs: PromptPairs) -> Metric:
@@ -33,14 +35,23 @@ class Task:
     summary: str
     pairs: Callable[[Model, int, int], PromptPairs]
     metric: Callable[[Model, PromptPairs], Metric] = _logit_difference
+    known: bool = False
+    """Whether it asks for one certain answer that a model may not know: `draw` then keeps the prompts that it gets right."""
+
+    def draw(self, model: Model, count: int, seed: int = 0, *, progress: Progress | None = None) -> Drawn:
+        """`count` pairs; of a task that asks for what a model knows, such as the model gets right, and how many were drawn for
+        them (`Drawn.count`). Raises PromptError as `pairs` does."""
+        if not self.known:
+            return Drawn(self.pairs(model, count, seed))
+        return draw_right(model, self.pairs, count, seed, progress=progress)
 
 
 _ALL = (
     Task("induction", "what followed this token the last time (Olsson et al. 2022)", induction),
-    Task("ioi", "which of two people is given something (Wang et al. 2022)", ioi),
+    Task("ioi", "which of two people is given something (Wang et al. 2022)", ioi, known=True),
     Task("greater-than", "a span ends in a later year (Hanna et al. 2023)", greater_than, greater_than_metric),
     Task("docstring", "the argument to document next (Heimersheim and Janiak 2023)", docstring, docstring_metric),
-    Task("facts", "the attribute of a subject, from the table that mini knows", _facts),
+    Task("facts", "the attribute of a subject, from the table that mini knows", _facts, known=True),
     Task("gendered-pronoun", "the pronoun that goes with a name (Mathwin et al. 2023)", gendered_pronouns),
     Task("agreement", "the verb that goes with a subject's number (Linzen et al. 2016)", agreement),
 )
@@ -75,4 +86,4 @@ def _relation(relation: str) -> Task:
     def pairs(model: Model, count: int, seed: int) -> PromptPairs:
         return fact_pairs(model, facts, count=count, seed=seed)
 
-    return Task(f"facts:{relation}", f"the attribute of a subject: {relation.replace('_', ' ')}", pairs)
+    return Task(f"facts:{relation}", f"the attribute of a subject: {relation.replace('_', ' ')}", pairs, known=True)

@@ -11,6 +11,7 @@ import circuits
 from circuits.cli.prompts import PromptOptions, metric_names
 from circuits.models import Model
 from circuits.patching import Effects, patch_edges, patch_nodes, patch_path
+from circuits.tasks import PromptReport
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
 
@@ -52,7 +53,11 @@ def test_nodes_are_patched_as_in_the_library(command: Command, tiny: Path, model
         assert any(line.startswith(name) and f"{value:+.3f}" in line for line in answer.out.splitlines())
     for words in ("5 prompts (task induction, seed 3)", "noising", "more in effects.csv", "Files in", "Try next"):
         assert words in answer.out
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"effects.json", "effects.csv", "effects.png"}
+    files = {"effects.json", "effects.csv", "effects.png", "prompts.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == files
+    look = PromptReport.load(tmp_path / "out" / "prompts.json")
+    assert (look.prompts, look.drawn) == (pairs.labels, None) and f"Prompts: {look.summary[:20]}" in answer.out
+    assert all(f"! {line[:40]}" in answer.out for line in look.advice())
     assert (tmp_path / "out" / "effects.png").read_bytes().startswith(PNG)
 
 
@@ -121,7 +126,7 @@ def test_saved_effects_can_be_opened_again(command: Command, tiny: Path, tmp_pat
     first = command("patch", "--model", tiny, "--count", 2, "--edges", "m0->m1,m1->logits", "--out", tmp_path / "one", "--json")
     again = command("patch", "--open", tmp_path / "one" / "effects.json", "--out", tmp_path / "two", "--json")
     first, again = json.loads(first.out), json.loads(again.out)
-    assert set(first.pop("files")) == {"effects.json", *again.pop("files")} and first == again
+    assert set(first.pop("files")) == {"effects.json", "prompts.json", *again.pop("files")} and first == again
     for name in ("effects.csv", "effects.png", "paths.png"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 

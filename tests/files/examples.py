@@ -40,7 +40,7 @@ from circuits.search.judging.roc import Roc
 from circuits.search.judging.verdict import Need, Removal, Verdict
 from circuits.search.screening import Screening, Tested
 from circuits.statistics import Effect
-from circuits.tasks import BehaviourScores
+from circuits.tasks import BehaviourScores, PromptReport
 
 GRAPH = Graph(n_layers=2, n_heads=2, n_key_value_heads=1, d_mlp=8)
 TOKENS = ("<b>", " Paris &", "\n")
@@ -209,6 +209,13 @@ def behaviour_scores() -> BehaviourScores:
     values = {"accuracy": torch.tensor([1.0, 0.0, 0.5]).double(), "chance": torch.tensor([0.5, 0.5, 0.5]).double()}
     notes = {"accuracy": "share of pairs", "chance": "a coin"}
     return BehaviourScores("mini", "minimal pairs", ("a", "<b>", "c"), ("one", "two", "one"), values, notes)
+
+
+def prompt_report(drawn: int | None = 5) -> PromptReport:
+    words = {"answers": (" x", "y", " x"), "distractors": ("y", "<b>", "y"), "said": ("<b>", "y", "\n")}
+    counts = {"lengths": whole(3) + 4, "columns": whole(3) + 3, "ranks": whole(3), "repeats": torch.tensor([0, 1, 0])}
+    about = ("mini", "logit_difference", ("a", "<b>", "a"))
+    return PromptReport(*about, **words, **counts, clean=numbers(3), corrupt=numbers(3) - 1, drawn=drawn)
 
 
 def compression() -> Compression:

@@ -39,6 +39,7 @@ FILES = {
     "circuit.png": "the circuit, drawn by layer",
     "curve.png": "faithfulness over sizes, beside random circuits",
     "verdict.png": "the verdict, drawn",
+    "prompts.json": "how the model does on each prompt; circuits.PromptReport.load reads it",
 }
 """What `circuits discover` writes, and what for; some with some options alone."""
 
@@ -134,12 +135,14 @@ def discover(
 def run(search: Search, asked: Behaviour, setting: Setting) -> None:
     """Search, judge, write the files, print the report."""
     from circuits.cli.reports.discover import discovery_report, noted, write
+    from circuits.cli.reports.look import figures
     from circuits.cli.reports.verdict import named
     from circuits.search.discover import split
 
     asked.check(least=2)
     with setting.work(replacing=list(FILES)) as (staging, progress):
-        model, pairs, metric = asked.prepare(setting, progress)
+        model, pairs, metric, look = asked.look(setting, progress)
+        look.save(staging / "prompts.json")
         most = model.graph(neurons=search.neurons).edge_count
         if search.edges > most:
             raise CircuitsError(f"--edges is {search.edges:,}; the graph has {most:,}")
@@ -150,5 +153,5 @@ def run(search: Search, asked: Behaviour, setting: Setting) -> None:
         write(found, staging, f"{asked.prompts.name} in {model.name}: circuit by {search.describe()}")
         files = written(staging, FILES)
     measured = {"model": model.name, "metric": named(metric)}
-    measured |= {"prompts_searched": len(pairs), "prompts_held_out": len(held_out)}
+    measured |= {"prompts_searched": len(pairs), "prompts_held_out": len(held_out), "look": figures(look)}
     setting.answer(discovery_report(found, search, asked, setting, measured, files))

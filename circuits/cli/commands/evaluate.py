@@ -30,6 +30,7 @@ FILES = {
     "verdict.json": "faithfulness, random circuits, completeness, minimality",
     "verdict.csv": "the same as a table",
     "verdict.png": "the same, drawn",
+    "prompts.json": "how the model does on each prompt; circuits.PromptReport.load reads it",
 }
 """What `circuits evaluate` writes, and what for."""
 
@@ -86,8 +87,9 @@ def run(file: Path, asked: Behaviour, setting: Setting, *, outside: str, minimal
     asked.check()
     circuit = circuits.Circuit.load(file)
     with setting.work() as (staging, progress):
-        model, pairs, metric = asked.prepare(setting, progress)
+        model, pairs, metric, look = asked.look(setting, progress)
         check_graph(circuit, model, file)
+        look.save(staging / "prompts.json")
         options: dict[str, Any] = {"seed": asked.prompts.seed, "budget": setting.budget, "progress": progress}
         options |= {"outside": outside, "minimality": minimality, "random_circuits": random_circuits}
         verdict = circuits.evaluate(model, circuit, pairs, metric, **options)
@@ -95,7 +97,7 @@ def run(file: Path, asked: Behaviour, setting: Setting, *, outside: str, minimal
         verdict.to_dataframe().to_csv(staging / "verdict.csv", index=False)
         save_figure(verdict.plot(), staging / "verdict.png")
         files = written(staging, FILES)
-    setting.answer(evaluation_report(verdict, file, asked, setting, (model.name, outside, metric), files))
+    setting.answer(evaluation_report(verdict, file, asked, setting, (model.name, outside, metric, look), files))
 
 
 def check_graph(circuit: "circuits.Circuit", model: "circuits.Model", file: Path) -> None:

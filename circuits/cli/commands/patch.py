@@ -38,6 +38,7 @@ FILES = {
     "effects.csv": "every effect with its interval",
     "effects.png": "the effects as a heatmap, or the largest as bars",
     "paths.png": "the largest ones drawn through the layers",
+    "prompts.json": "how the model does on each prompt; circuits.PromptReport.load reads it",
 }
 """What `circuits patch` writes, and what for; paths.png for edges and paths alone."""
 
@@ -128,15 +129,18 @@ def patch(
 
 def run(patches: Patches, asked: Behaviour, setting: Setting, *, positions: str | None, top: int) -> None:
     """Patch, write the files, print the report."""
+    from circuits.cli.reports.look import figures
     from circuits.cli.reports.measured import noted
     from circuits.cli.reports.patch import next_steps, patch_report, write
 
     patches.check()
     places = positions_of(positions)
     with setting.work(replacing=["paths.png"]) as (staging, progress):
-        model, pairs, metric = asked.prepare(setting, progress)
+        model, pairs, metric, look = asked.look(setting, progress, positions=positions is not None)
+        look.save(staging / "prompts.json")
         options = {"positions": places, "budget": setting.budget, "seed": asked.prompts.seed, "progress": progress}
-        effects = noted(patches.measure(model, pairs, metric, **options), asked.prompts, model, pairs)
+        about = figures(look, positions=positions is not None)
+        effects = noted(patches.measure(model, pairs, metric, **options), asked.prompts, model, pairs, look=about)
         effects.save(staging / "effects.json")
         write(effects, staging)
         files = written(staging, FILES)

@@ -13,6 +13,7 @@ from circuits.cli.prompts import Behaviour
 from circuits.cli.questions.discover import Search
 from circuits.cli.report import Part, Report, Table, records
 from circuits.cli.reports.circuit import draw
+from circuits.cli.reports.look import looked
 from circuits.cli.reports.verdict import again, judged
 from circuits.cli.settings import Setting
 from circuits.cli.text import one_line
@@ -100,6 +101,7 @@ def discovery_report(
     parts: list[Part] = [judged(found.verdict), _strongest(about["edges"], sign, verified=search.verify)]
     lines = _beside(found, about, search)
     parts += ["\n".join(lines)] if lines else []
+    parts += [looked(about["look"])] if "look" in about else []
     return Report(heading=heading, parts=parts, data=about, files=files, next=_next(search, asked, setting))
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from circuits.cli.options import OUTSIDE
 from circuits.cli.prompts import Behaviour
 from circuits.cli.report import Part, Report, Table
+from circuits.cli.reports.look import figures, looked
 from circuits.cli.reports.verdict import again, judged, named
 from circuits.cli.settings import Setting
 from circuits.cli.text import one_line
 from circuits.search.judging.verdict import Verdict
+from circuits.tasks import PromptReport
 from circuits.tasks.metrics import Metric, Relative
 
 _MOST_ROWS = 12
@@ -20,11 +22,12 @@ def evaluation_report(
     file: Path,
     asked: Behaviour,
     setting: Setting,
-    how: tuple[str, str, Metric | Relative],
+    how: tuple[str, str, Metric | Relative, PromptReport],
     files: Mapping[str, str],
 ) -> Report:
-    """What the circuit of a file keeps; `how`: in which model, with what outside of it, by which metric."""
-    (model, outside, metric), source = how, asked.prompts.describe()
+    """What the circuit of a file keeps; `how`: in which model, with what outside of it, by which metric, and how the
+    model does on the prompts."""
+    (model, outside, metric, look), source = how, asked.prompts.describe()
     heading = (
         f"{one_line(file)} in {one_line(model)}: {verdict.edges:,} edges between {verdict.nodes} nodes\n"
         f"{verdict.prompts:,} prompts ({one_line(source)}); metric: {named(metric)}; edges outside carry {OUTSIDE[outside]}"
@@ -34,7 +37,9 @@ def evaluation_report(
     parts += [_minimality(verdict)] if verdict.minimality else []
     data = {"circuit": str(file), "model": model, "task": asked.prompts.name, "source": source, "metric": named(metric)}
     data |= {"outside": outside, "standing": verdict.standing, "summary": verdict.summary}
-    data |= {"verdict": verdict.as_json(), "unneeded": list(verdict.unneeded())}
+    found = figures(look)
+    data |= {"verdict": verdict.as_json(), "unneeded": list(verdict.unneeded()), "look": found}
+    parts.append(looked(found))
     return Report(heading=heading, parts=parts, data=data, files=files, next=_next(file, asked, outside, setting))
 
 

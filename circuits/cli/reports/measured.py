@@ -1,6 +1,7 @@
 """What reports on prompts share: how many there were, and how sure an effect is."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from circuits.cli.prompts import Behaviour, PromptOptions
@@ -13,12 +14,14 @@ from circuits.tasks import PromptPairs
 _Result = TypeVar("_Result", Effects, Ablation)
 
 
-def noted(result: _Result, prompts: PromptOptions, model: Model, pairs: PromptPairs) -> _Result:
+def noted(
+    result: _Result, prompts: PromptOptions, model: Model, pairs: PromptPairs, *, look: Mapping[str, Any] | None = None
+) -> _Result:
     """The same result with what its pictures and its report need to know: the shape of the graph, where the prompts come
-    from, and the tokens where there is one prompt."""
+    from, the tokens where there is one prompt, and what a look at the prompts found."""
     graph = model.graph()
     shape = {name: getattr(graph, name) for name in ("n_layers", "n_heads", "n_key_value_heads", "d_mlp", "parallel")}
-    more: dict[str, Any] = {"graph": shape, "source": prompts.describe()}
+    more: dict[str, Any] = {"graph": shape, "source": prompts.describe(), **({} if look is None else {"look": dict(look)})}
     if len(pairs) == 1:
         more["tokens"] = model.to_token_strings(pairs.clean.ids[0])
     return dataclasses.replace(result, metadata={**result.metadata, **more})

@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 
 import circuits
 from circuits.cli.output import save_figure
 from circuits.cli.prompts import Behaviour
-from circuits.cli.report import Report, Table
+from circuits.cli.report import Part, Report, Table
+from circuits.cli.reports.look import looked
 from circuits.cli.reports.measured import again, interval, prompts_of
 from circuits.cli.settings import Setting
 from circuits.cli.text import one_line
 from circuits.errors import GraphError
+from circuits.files.plain import thaw
 from circuits.graph import Node
 from circuits.patching import Effects
 from circuits.plots.patching.effects import largest
@@ -49,7 +52,12 @@ def patch_report(effects: Effects, files: Mapping[str, str], top: int, next_step
     told = {key: about.get(key) for key in ("model", "patched", "metric", "source")}
     data = {**told, "direction": effects.direction, "prompts": prompts, **ends}
     data["effects"] = effects.to_dataframe().drop(columns="prompts").to_dict("records")
-    return Report(heading=heading, parts=[Table(header, rows, below=more)], data=data, files=files, next=next_steps)
+    parts: list[Part] = [Table(header, rows, below=more)]
+    look: Any = thaw(about.get("look"))
+    if isinstance(look, dict):  # results of earlier versions hold none
+        data["look"] = look
+        parts.append(looked(look))
+    return Report(heading=heading, parts=parts, data=data, files=files, next=next_steps)
 
 
 def _labelled(name: str, tokens: object) -> str:

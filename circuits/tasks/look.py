@@ -1,0 +1,198 @@
+"""A look at prompts before a long run: whether the model does on them what is asked about, and what to change where not."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.errors import PromptError, shown
+from circuits.files.fields import stored
+from circuits.files.results import Result
+from circuits.models import Model
+from circuits.progress import Progress, silent
+from circuits.tasks.metrics import METRICS, AnyMetric, Metric, Relative, logit_difference
+from circuits.tasks.prompts import PromptPairs
+from circuits.tasks.readings import Drawn, read_answers
+
+if TYPE_CHECKING:
+    import pandas
+
+_FEW = 0.5
+"""Below this share of prompts that the model gets right, or prefers the answer on, what is found explains something else."""
+
+_BARE = " \u2581\u0120"
+"""What tokenizers put in place of the space before a word."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PromptReport(Result, format="circuits-prompt-report"):
+    """How a model does on pairs, one entry a prompt.
+
+    `ranks`: how many tokens the model finds as likely as the answer or likelier on the clean prompt (0: it is right). `clean`
+    and `corrupt`: `metric` on the two prompts, positive = the answer is preferred to the distractor. `columns`: where the
+    answer is read. `repeats`: the first prompt with the same clean and corrupt text (a prompt's own place where it is that).
+    """
+
+    model: str
+    metric: str
+    prompts: tuple[str, ...] = dataclasses.field(metadata=stored(axis="prompt"))
+    answers: tuple[str, ...] = dataclasses.field(metadata=stored(axis="prompt"))
+    distractors: tuple[str, ...] = dataclasses.field(metadata=stored(axis="prompt"))
+    said: tuple[str, ...] = dataclasses.field(metadata=stored(axis="prompt"))
+    """What the model finds most likely after each clean prompt."""
+    lengths: Int[Tensor, " prompt"]
+    columns: Int[Tensor, " prompt"]
+    ranks: Int[Tensor, " prompt"]
+    clean: Float[Tensor, " prompt"]
+    corrupt: Float[Tensor, " prompt"]
+    repeats: Int[Tensor, " prompt"]
+    drawn: int | None = None
+    """How many were drawn until so many were found that the model gets right; None where all were taken."""
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def right(self) -> list[int]:
+        """The prompts whose answer is the model's top token: `pairs[report.right]` keeps them."""
+        return (self.ranks == 0).nonzero()[:, 0].tolist()
+
+    @property
+    def preferred(self) -> list[int]:
+        """The prompts on whose clean text the metric is above 0: `pairs[report.preferred]` keeps them."""
+        return (self.clean > 0).nonzero()[:, 0].tolist()
+
+    @property
+    def summary(self) -> str:
+        """How often the model is right and which answer it prefers, and which answers there are."""
+        count, metric = len(self), self.metric.replace("_", " ")
+        known = f"{len(self.right)} of {count if self.drawn is None else f'{self.drawn} drawn'} are right"
+        above, below = len(self.preferred), int((self.corrupt < 0).sum())
+        kinds = Counter(self.answers)
+        first = ", ".join(shown(token) for token, _ in kinds.most_common(3))
+        more = f" and {len(kinds) - 3} more" if len(kinds) > 3 else ""
+        return (
+            f"{known} (the answer is the top token); {metric} above 0 on {above} of {count} clean prompts, below 0 on {below} "
+            f"of the corrupt ones; answers {first}{more}."
+        )
+
+    def advice(self, *, positions: bool = False) -> tuple[str, ...]:
+        """A line for each thing that calls for something to be done, with what to do; `positions`: also where columns are
+        asked about, of which prompts of unequal lengths have others."""
+        return tuple(self._advice(positions))
+
+    def _advice(self, positions: bool) -> Iterator[str]:
+        count, metric = len(self), self.metric.replace("_", " ")
+        if self.metric in METRICS and len(self.right) < _FEW * count:
+            (most, times), *_ = Counter(self.said).most_common(1)
+            yield (
+                f"the model is right on {len(self.right)} of {count} (it says {shown(most)} {times} times): what is found "
+                "explains what it prefers, not what it knows; take prompts that it gets right"
+            )
+        if len(self.preferred) < _FEW * count:
+            yield (
+                f"{metric} is above 0 on {len(self.preferred)} of {count} clean prompts: the distractor is preferred on the "
+                "others; leave those out, or what is found explains the wrong answer"
+            )
+        turned = int((self.clean <= self.corrupt).sum())
+        if turned:
+            yield (
+                f"the corrupt prompt does not lower {metric} on {turned} of {count}: effects count the other way round there; "
+                "leave those out, or corrupt what the answer depends on"
+            )
+        again = int((self.repeats != torch.arange(count)).sum())
+        if again:
+            yield f"{again} of {count} pairs repeat an earlier one, so that intervals come out too narrow: leave them out"
+        if count > 3 and len(set(self.answers)) == 1:
+            yield f"every answer is {shown(self.answers[0])}, which may be said anywhere: mix in prompts with other answers"
+        bare = sum(not token.strip(_BARE) for token in self.answers)
+        if bare:
+            yield f"{bare} of {count} answers are a bare space or the mark of a word's beginning: give whole words"
+        if positions and len(set(self.columns.tolist())) > 1:
+            sizes = f"{int(self.lengths.min())} to {int(self.lengths.max())}"
+            yield f"prompts have {sizes} tokens, a column is another word in each: name positions, or count from the end (-1)"
+
+    def require_difference(self) -> None:
+        """Raise PromptError where no pair makes a difference to the model, so that nothing could come out."""
+        rounding = 8 * torch.finfo(torch.float32).eps * torch.maximum(self.clean.abs(), self.corrupt.abs())
+        if bool(((self.clean - self.corrupt).abs() <= rounding).all()):
+            value = float(self.clean[0])
+            raise PromptError(
+                f"{self.metric.replace('_', ' ')} is the same on the clean and on the corrupt prompt of all {len(self)} pairs "
+                f"({value:.6g} on the first): nothing could be found; corrupt what the answer depends on"
+            )
+
+    def to_dataframe(self) -> "pandas.DataFrame":
+        """One row a prompt."""
+        import pandas
+
+        names = ("prompts", "answers", "distractors", "said", "lengths", "columns", "ranks", "clean", "corrupt", "repeats")
+        columns = {name: getattr(self, name) for name in names}
+        plain = {name: list(value) if isinstance(value, tuple) else value.tolist() for name, value in columns.items()}
+        return pandas.DataFrame(plain).rename(columns={name: name.removesuffix("s") for name in names[:3]})
+
+
+def look_at_prompts(
+    model: Model, pairs: PromptPairs | Drawn, metric: AnyMetric | None = None, *, progress: Progress | None = None
+) -> PromptReport:
+    """See how a model does on pairs before much is computed on them; it costs two forward passes.
+
+    `report.summary` says how often it is right, `report.advice()` what to change, a line each; `require_difference` refuses
+    pairs that make no difference at all. Raises NonFiniteError, with the prompt, for logits that are no numbers, CircuitsError
+    for a metric that gives no number a prompt.
+
+    Args:
+        model: the model that will be asked.
+        pairs: clean and corrupt prompts with their answers; as a task has drawn them (`Task.draw`), one pass is saved.
+        metric: what will be measured, where its zero parts right from wrong, as that of a task does; for others, and without
+            one, the logit difference tells.
+        progress: hears what is being done, how much of it is done, and how much there is.
+
+    >>> import circuits
+    >>> model = circuits.load_model("mini")
+    >>> pairs = circuits.tasks.induction(model, count=8)
+    >>> report = circuits.look_at_prompts(model, pairs)
+    >>> len(report), len(report.preferred)
+    (8, 8)
+    """
+    report, telling = progress or silent, _telling(metric)
+    drawn = pairs if isinstance(pairs, Drawn) else Drawn(pairs)
+    pairs, reading = drawn.pairs, drawn.clean if telling is logit_difference else None
+    report("looking at the prompts", 0, 1)
+    reading = read_answers(model, pairs.clean, pairs, telling) if reading is None else reading
+    other = read_answers(model, pairs.corrupt, pairs, telling)
+    report("looking at the prompts", 1, 1)
+    first: dict[tuple[int, ...], int] = {}
+    rows = torch.cat([pairs.clean.ids, pairs.corrupt.ids], dim=1).tolist()
+    return PromptReport(
+        model=model.name,
+        metric=telling.name,
+        prompts=pairs.labels or tuple(f"prompt {row}" for row in range(len(pairs))),
+        answers=_words(model, pairs.answers),
+        distractors=_words(model, pairs.distractors),
+        said=_words(model, reading.top),
+        lengths=pairs.clean.mask.sum(dim=1).cpu(),
+        columns=pairs.answer_columns.cpu().long(),
+        ranks=reading.rank,
+        clean=reading.score,
+        corrupt=other.score,
+        repeats=torch.tensor([first.setdefault(tuple(ids), row) for row, ids in enumerate(rows)]),
+        drawn=drawn.count,
+    )
+
+
+def _telling(metric: AnyMetric | None) -> Metric:
+    """The metric whose zero parts right from wrong: a task's own, or the logit difference."""
+    if metric is None or isinstance(metric, Relative):
+        return logit_difference
+    found = Metric.of(metric)
+    return logit_difference if found.name in METRICS or found.lower_is_better else found
+
+
+def _words(model: Model, tokens: Int[Tensor, " prompt"]) -> tuple[str, ...]:
+    """The tokens by themselves, as text."""
+    return tuple(model.to_token_strings(tokens.tolist()))
