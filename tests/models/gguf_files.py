@@ -27,7 +27,7 @@ def write_gguf(
     """Write a Hugging Face model with its matrices in that number format; `values` are set beside those that its
     configuration gives, `leave_out` and `extra` are tensors by their names there."""
     config = model.config
-    arch = _NAMES.get(config.model_type, config.model_type)
+    arch = str(_NAMES.get(config.model_type, config.model_type))
     writer = gguf.GGUFWriter(path, architecture or arch)
     writer.add_type("model")
     (tokenizer or byte_level)(writer, config.vocab_size)

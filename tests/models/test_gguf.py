@@ -2,6 +2,8 @@
 
 import functools
 import json
+import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ import torch
 import transformers
 from gguf import GGMLQuantizationType as Kind
 
-from circuits.errors import ModelError
+from circuits.errors import ModelError, NonFiniteError
 from circuits.models import load_model
 from circuits.models.loading.convert import convert_gguf
+from circuits.models.loading.gguf_header import read_header
 from tests.models import checkpoints
 from tests.models.gguf_files import byte_level, word_pieces, write_gguf
 
@@ -221,3 +224,38 @@ def test_the_converter_never_writes_over_anything(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no file"):
         convert_gguf(tmp_path / "nowhere.gguf", tmp_path / "more")
     assert not (tmp_path / "more").exists()
+
+
+def mutated(whole: bytes, header: int, rng: random.Random) -> bytes:
+    """A file with a few bytes changed, most of them in its header, or cut, or with bytes left out."""
+    data = bytearray(whole)
+    kind = rng.random()
+    if kind < 0.7:
+        for _ in range(rng.choice([1, 1, 2, 8])):
+            place = rng.randrange(header if rng.random() < 0.9 else len(data))
+            data[place] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256), data[place] ^ (1 << rng.randrange(8))])
+    elif kind < 0.85:
+        del data[rng.randrange(len(data)) :]
+    else:
+        place, length = rng.randrange(header), rng.choice([1, 4, 8, 100])
+        data[place : place + length] = b"" if rng.random() < 0.5 else rng.randbytes(length)
+    return bytes(data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens", [byte_level, word_pieces])
+def test_300_damaged_files_end_in_a_model_or_in_one_line(tokens: Any, tmp_path: Path) -> None:
+    path, rng = tmp_path / "small.gguf", random.Random(11)
+    original = built("llama", vocab_size=320, bos_token_id=1, eos_token_id=2)
+    whole = write_gguf(original, path, kind=Kind.Q8_0, tokenizer=tokens).read_bytes()
+    header, loaded = len(whole) - sum(tensor.nbytes for tensor in read_header(path).tensors.values()), 0
+    for _ in range(150):
+        path.write_bytes(mutated(whole, header, rng))
+        started = time.monotonic()
+        try:
+            load_model(path)
+            loaded += 1
+        except (ModelError, NonFiniteError) as error:
+            assert "\n" not in str(error)
+        assert time.monotonic() - started < 60
+    assert 0 < loaded < 100

@@ -184,7 +184,8 @@ def _check_tensors(header: GGUFHeader, config: Any, model_class: Any) -> None:
         tied = set(model.all_tied_weights_keys) if config.tie_word_embeddings else set()
         return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
 
-    expected = {_stored_name(header, config, name): shape for name, shape in _tried(header, shapes).items()}
+    stored_name = _stored_names(header, config)
+    expected = {stored_name(name): shape for name, shape in _tried(header, shapes).items()}
     for name, shape in expected.items():
         stored = header.tensors.get(name)
         if stored is None:
@@ -201,17 +202,21 @@ def _fits(stored: StoredTensor, shape: tuple[int, ...]) -> bool:
     return sorted(stored.shape) == sorted(shape) and math.prod(shape) > 0
 
 
-def _stored_name(header: GGUFHeader, config: Any, name: str) -> str:
-    """What llama.cpp calls a tensor of a Hugging Face model. Raises ModelError for one without a name there."""
+def _stored_names(header: GGUFHeader, config: Any) -> Callable[[str], str]:
+    """What llama.cpp calls the tensors of a Hugging Face model. Calling it raises ModelError for one without a name there."""
     import gguf
 
     arch = next((arch for arch, called in gguf.MODEL_ARCH_NAMES.items() if called == header.architecture), None)
-    if arch is not None:
-        names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
+    names = None if arch is None else gguf.get_tensor_name_map(arch, config.num_hidden_layers)
+
+    def stored(name: str) -> str:
         for candidate in (name, name.split(".", 1)[1]):
-            if (stored := names.get_name(candidate, try_suffixes=(".weight", ".bias"))) is not None:
-                return stored
-    raise ModelError(f"{header.path}: {name} of {header.architecture} has no name in GGUF files")
+            found = None if names is None else names.get_name(candidate, try_suffixes=(".weight", ".bias"))
+            if found is not None:
+                return found
+        raise ModelError(f"{header.path}: {name} of {header.architecture} has no name in GGUF files")
+
+    return stored
 
 
 def gguf_model(header: GGUFHeader, config: Any, dtype: torch.dtype) -> Any:
