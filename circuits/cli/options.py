@@ -10,7 +10,8 @@ from circuits.cli.errors import Context
 from circuits.errors import PromptError
 
 ModelName = Annotated[
-    str, typer.Option("--model", "-m", help="A bundled model (mini), a Hugging Face directory, or a hub name (gpt2).")
+    str,
+    typer.Option("--model", "-m", help="A bundled model (mini), a Hugging Face directory, a GGUF file, or a hub name (gpt2)."),
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[

@@ -68,7 +68,7 @@ def listed() -> Report:
         heading="\n".join(["Bundled with the package:", *lines]),
         parts=[
             "Any other model of these families, by hub name (gpt2, EleutherAI/pythia-70m), local directory or GGUF file:\n"
-            f"  {', '.join(families)}\n  and models native to TransformerLens, with circuits.Model.from_bridge in Python"
+            f"  {', '.join(families)}\n  and state dicts of TransformerLens's own models, with their configuration beside them"
         ],
         data={"bundled": bundled, "families": list(FAMILIES), "native": True},
     )

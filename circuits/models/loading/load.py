@@ -14,7 +14,7 @@ from circuits.errors import ModelError, NonFiniteError
 from circuits.models.forward import forward
 from circuits.models.loading.extract import architecture_of, extract_weights
 from circuits.models.loading.families import NATIVE
-from circuits.models.loading.origins import origin_of
+from circuits.models.loading.origins import opened_tokenizer, origin_of, origin_of_held
 from circuits.models.loading.precision import whole_precision
 from circuits.models.loading.sources import check_device
 from circuits.models.loading.unread import suspects
@@ -28,14 +28,23 @@ themselves. In float64 it is relative to the largest logit where that is above 1
 (`whole_precision`), but for constants of eight digits (BLOOM's GELU) and tables in float32."""
 
 
-def load_model(name: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Model:
+def load_model(
+    name: Any,
+    *,
+    tokenizer: Any = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Model:
     """Load a language model as a graph that runs, and check it against the original.
 
     The weights are read once. Raises ModelError if there is no such model, a part of it is not represented, or its
     log-probabilities differ from the original's; NonFiniteError for damaged weights.
 
     Args:
-        name: a bundled model (`mini`), a local Hugging Face directory or GGUF file (no network is touched), or a hub name.
+        name: a bundled model (`mini`); a local Hugging Face directory, GGUF file, or state dict of TransformerLens with its
+            configuration beside it (no network is touched); a hub name; or a Hugging Face model that you hold, which is not
+            changed and shares its weights where `device` and `dtype` are its own.
+        tokenizer: a tokenizer, or the directory or hub name of one, in place of the model's own.
         device: where weights are put and runs take place.
         dtype: the type that weights are held in.
 
@@ -45,7 +54,10 @@ def load_model(name: str | Path, *, device: str | torch.device = "cpu", dtype: t
     (4, 8, 256, 1024)
     """
     check_device(device)
-    origin = origin_of(str(name), device, dtype)
+    if tokenizer is not None:
+        tokenizer = opened_tokenizer(tokenizer)
+    where = (tokenizer, device, dtype)
+    origin = origin_of(str(name), *where) if isinstance(name, str | Path) else origin_of_held(name, *where)
     seen: list[tuple[Tensor, Tensor]] = []
     bridge = origin.build(lambda model: seen.append(_answers_of(model.to(device))))
     model = _model_from(bridge, name=origin.name, make_bridge=lambda: origin.build(None), seen=seen)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.resources
+import json
 import logging
 import re
 import socket
@@ -18,9 +19,14 @@ import torch
 from circuits.errors import CircuitsError, ModelError
 from circuits.models.loading.families import find_family
 from circuits.models.loading.gguf_model import gguf_file
+from circuits.models.loading.native import native_file
 
 _BUFFER = re.compile(r"\b(attn|attention)\.(masked_)?bias$|\b(inv_freq|position_ids)$|^lm_head\.weight$")
 """Constants that old checkpoints store beside the weights, and the unembedding where it repeats the embedding."""
+
+
+_NUMBERS = {"F64", "F32", "F16", "BF16"}
+"""Formats of safetensors files that are plain numbers."""
 
 
 def bundled_models() -> dict[str, Path]:
@@ -38,7 +44,7 @@ def resolve(name: str) -> str:
     if name in bundled:
         return str(bundled[name])
     path = Path(name).expanduser()
-    if name.strip() and gguf_file(path) is not None:
+    if name.strip() and (gguf_file(path) is not None or native_file(path) is not None):
         return str(path)
     if name.strip() and path.is_dir():
         if not (path / "config.json").is_file():
@@ -97,7 +103,9 @@ class _Strict:
         from transformers import AutoModelForCausalLM
 
         loader: Any = AutoModelForCausalLM
+        _check_formats(source)
         model, report = loader.from_pretrained(source, output_loading_info=True, use_safetensors=True, **options)
+        _check_formats(source)  # of a hub name whose files have only now been fetched
         if missing := sorted(report["missing_keys"]):
             raise ModelError(f"{source}: the checkpoint lacks the tensor {missing[0]} ({len(missing)} such tensors)")
         if unknown := sorted(key for key in report["unexpected_keys"] if not _BUFFER.search(key)):
@@ -105,6 +113,46 @@ class _Strict:
         if self.see is not None:
             self.see(model)
         return model
+
+
+def _check_formats(source: str) -> None:
+    """Raise ModelError for weights in a format of few bits. Where the configuration does not say how they were quantised, the
+    libraries cast them to other numbers without a word. Files that are not there yet are passed over."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in _weight_files(source):
+        with contextlib.suppress(OSError, SafetensorError), safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                kind = tensors.get_slice(name).get_dtype()
+                if kind not in _NUMBERS and not _BUFFER.search(name):
+                    raise ModelError(
+                        f"{source}: the tensor {name} is stored as {kind}: quantised weights are not represented; "
+                        "load the full-precision checkpoint"
+                    )
+
+
+def _weight_files(source: str) -> list[Path]:
+    """The files of a directory or hub name that the libraries read, as far as they are there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    def there(name: str) -> Path | None:
+        if Path(source).is_dir():
+            return path if (path := Path(source) / name).is_file() else None
+        try:
+            found = try_to_load_from_cache(source, name)
+        except ValueError:  # not a name that the hub could have
+            return None
+        return Path(found) if isinstance(found, str) else None
+
+    if (single := there("model.safetensors")) is not None:
+        return [single]
+    if (index := there("model.safetensors.index.json")) is None:
+        return []
+    try:
+        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return []
+    return [file for name in sorted(named) if isinstance(name, str) and (file := there(name)) is not None]
 
 
 def _not_found(name: str, error: Exception, *, reachable: bool) -> str:
