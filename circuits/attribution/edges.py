@@ -59,7 +59,8 @@ def attribute_edges(
         method: one of the five above.
         steps: inputs or activations between corrupt and clean, of the two integrated methods.
         neurons: score every edge between single neurons, heads, input and logits.
-        positions: where readers read: everywhere, summed (None); "each"; names or columns, a score each.
+        positions: where readers read: everywhere, summed (None); "each"; names or places as in `patch_nodes`, a score each,
+            which is the mean over the prompts that have the position.
         without: heads and MLPs that stay at their corrupt values throughout, so that what stands in for them is seen.
         keep: how many edges between neurons are kept: the largest by size.
         budget: bytes of what is held beside the runs' own activations; with `neurons`, beside those of one prompt.
@@ -107,7 +108,7 @@ def attribute_edges(
     for batch in batches(model, pairs, metric, prompts_at_once(model, pairs, budget), runs):
         report("attributing edges", batch.rows.start, len(pairs))
         chosen = [mask[batch.rows] for mask in masks.values()]
-        total.add(_part(model, batch, rule, steps, chosen, gone, budget))
+        total.add(_part(model, batch, rule, steps, chosen, gone, budget), [int(mask.any(dim=1).sum()) for mask in chosen])
     report("attributing edges", len(pairs), len(pairs))
     details = about(model, metric, method=method, steps=steps if rule.points else 1, prompts=len(pairs))
     return total.scores(model, details)
@@ -115,11 +116,12 @@ def attribute_edges(
 
 @dataclasses.dataclass
 class _Total:
-    """Sums over prompts of scores and of their squares, `[label writer reader]`."""
+    """Sums over prompts of scores and of their squares, `[label writer reader]`, and how many prompts have each position."""
 
     labels: tuple[str, ...]
     sums: Tensor
     squares: Tensor
+    counts: Tensor
     prompts: int = 0
 
     @classmethod
@@ -128,23 +130,27 @@ class _Total:
         graph = model.graph()
         size = (len(masks), graph.writer_count, graph.reader_count)
         zeros = torch.zeros(size, dtype=torch.float64)
-        return cls(tuple(masks), zeros, zeros.clone())
+        return cls(tuple(masks), zeros, zeros.clone(), torch.zeros(len(masks), dtype=torch.float64))
 
-    def add(self, found: Float[Tensor, "label prompt writer reader"]) -> None:
-        """Take in some prompts. Raises NonFiniteError where a score is not a number."""
+    def add(self, found: Float[Tensor, "label prompt writer reader"], having: Sequence[int]) -> None:
+        """Take in some prompts, of which so many have each position; those that lack it have scores of 0 there. Raises
+        NonFiniteError where a score is not a number."""
         found = found.double().cpu()
         if not bool(found.isfinite().all()):
             raise NonFiniteError("an edge's score is NaN or infinite")
         self.sums += found.sum(dim=1)
         self.squares += found.square().sum(dim=1)
+        self.counts += torch.tensor(having)
         self.prompts += found.shape[1]
 
     def scores(self, model: Model, details: dict[str, Any]) -> EdgeScores:
         """Means over prompts and their standard errors."""
-        mean = self.sums / self.prompts
-        spread = (self.squares / self.prompts - mean.square()).clamp(min=0) / max(self.prompts - 1, 1)
-        errors = spread.sqrt() if self.prompts > 1 else torch.zeros_like(mean)
-        return EdgeScores.dense(model.graph(), mean, errors, labels=self.labels, metadata=details)
+        counts = self.counts[:, None, None]
+        mean = self.sums / counts
+        errors = ((self.squares / counts - mean.square()).clamp(min=0) / (counts - 1).clamp(min=1)).sqrt()
+        errors = errors.where(counts > 1, 0.0)
+        shares = None if bool((self.counts == self.prompts).all()) else self.counts / self.prompts
+        return EdgeScores.dense(model.graph(), mean, errors, labels=self.labels, shares=shares, metadata=details)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -266,9 +272,15 @@ def _exact(
     effects = patch_edges(model, pairs, metric, positions=positions, direction="noising", budget=budget, progress=progress)
     graph = model.graph()
     labels = tuple(position_masks(pairs, positions))
-    change = effects.scores - effects.clean
-    errors = standard_error(change) if len(pairs) > 1 else torch.zeros(len(change)).double()
+    change, there = effects.scores - effects.clean, effects.having
     rows = torch.arange(len(change)).reshape(graph.edge_count, len(labels)).T
-    mean = change.mean(dim=1)
+    if there is None:
+        mean, errors = change.mean(dim=1), standard_error(change) if len(pairs) > 1 else torch.zeros(len(change)).double()
+    else:
+        counts = there.sum(dim=1)
+        mean = (change * there).sum(dim=1) / counts
+        spread = ((change - mean[:, None]).square() * there).sum(dim=1) / (counts - 1).clamp(min=1) / counts
+        errors = spread.sqrt().where(counts > 1, 0.0)
+    shares = None if there is None else there[: len(labels)].double().mean(dim=1)
     details = about(model, metric, method=EXACT, steps=1, prompts=len(pairs))
-    return EdgeScores.listed(graph, mean[rows], errors[rows], labels=labels, metadata=details)
+    return EdgeScores.listed(graph, mean[rows], errors[rows], labels=labels, shares=shares, metadata=details)

@@ -40,6 +40,8 @@ class EdgeScores(Result, format="circuits-edge-scores"):
     labels: tuple[str, ...] = dataclasses.field(default=("",), metadata=stored(axis="label"))
     """Positions or roles at which the readers read; "" for all together."""
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    shares: Float[Tensor, " label"] | None = dataclasses.field(default=None, metadata=stored(optional=True))
+    """The share of prompts that have each position, over which its scores are means (None: all of them have all)."""
 
     def __post_init__(self) -> None:
         shape = (len(self.labels), len(self.writers))
@@ -95,8 +97,10 @@ class EdgeScores(Result, format="circuits-edge-scores"):
 
     @property
     def values(self) -> Float[Tensor, " edge"]:
-        """Every edge's score, summed over labels."""
-        return self.by_label.sum(dim=0)
+        """Every edge's score, summed over labels: of several, each counts for the share of prompts that have it."""
+        if self.shares is None or len(self.labels) == 1:
+            return self.by_label.sum(dim=0)
+        return (self.shares.to(self.by_label)[:, None] * self.by_label).sum(dim=0)
 
     def matrix(self) -> Float[Tensor, "writer reader"]:
         """Scores by writer and reader, 0 where there is no edge or no score. Raises GraphError for a graph of neurons."""

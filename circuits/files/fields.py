@@ -31,7 +31,8 @@ class Stored:
     missing: bool = False
     """Whether NaN may stand in arrays and numbers of the field, as null."""
     optional: bool = False
-    """Whether a file may lack the field, which then has its default: files written before there was such a field."""
+    """Whether a file may lack the field, which then has its default: files written before there was such a field, and those in
+    which it is None."""
     axis: str | None = None
     """The axis of arrays along which this tuple has its entries."""
     shape: str | None = None
@@ -62,7 +63,9 @@ def record_to_plain(record: Any) -> dict[str, Any]:
     with the field's name."""
     plain = {}
     for field, how, key in fields_of(type(record)):
-        value = getattr(record, field.name)
+        value: Any = getattr(record, field.name)
+        if value is None and how.optional:
+            continue
         plain[key] = to_plain(field.type, value, where=key, missing=how.missing)
         if how.shape is not None:
             plain[how.shape] = list(value.shape)

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuits.errors import MemoryBudgetError, NonFiniteError, PromptError
-from circuits.lenses.direct.targets import Target, token_ids
+from circuits.lenses.direct.targets import Target, prompts_of, token_ids
 from circuits.lenses.lens import Lens, RowKind
 from circuits.lenses.rows import Row, group_vectors, parse_rows, residual_at
 from circuits.lenses.streaming import Source, SourceStatistics, read_sources
@@ -54,7 +54,8 @@ def logit_lens(
         sites: `resid0` … `resid{n_layers}` (before layer 0, 1, …; after the last one), `mid0` … (between attention and MLP),
             or the groups "residual" and "middle"; default: both in the order of computation, with `tuned` residual alone.
         nodes: `input`, heads, MLPs, neurons; a list or "a0.h1+m3" is a set whose outputs are summed.
-        answers: a token a prompt, or one for all (text or ids, `pairs.answers`), which is then the target at every position.
+        answers: a token a prompt, or one for all (a text as it follows the prompt, an id, `pairs.answers`), which is then the
+            target at every position.
         top: top tokens to keep.
         tuned: a trained lens.
         budget: bytes of logits (also of node outputs) that are held at once.
@@ -74,7 +75,7 @@ def logit_lens(
     if tuned is not None:
         tuned.require_model(model)
     batch = model.prepare(prompts)
-    wanted = token_ids(model, answers, len(batch), "answers")
+    wanted = token_ids(model, answers, prompts_of(prompts, batch), "answers")
     arrays = _read_all(model, batch, rows, wanted, tuned, top, budget, progress)
     return _lens(model, batch, rows, arrays, tuned=tuned is not None, answered=wanted is not None)
 

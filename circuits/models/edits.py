@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from circuits.errors import GraphError, NonFiniteError, PromptError
 from circuits.graph import Graph
 from circuits.graph.named import NodeName, node_of, parsed
-from circuits.models.tokens import column_of
+from circuits.models.tokens import TokenBatch
 
 Value = float | int | Tensor | Callable[[Tensor], Tensor]
 Site = tuple[str, int]
@@ -26,8 +26,9 @@ class Edit:
     for `input` the embedded tokens `[prompt position d_model]`.
 
     `value` is a number or a tensor that broadcasts to the value at the edited positions, or a function from the node's
-    current value (all positions) to its new one. `positions`: None for all, columns of the token batch (negative ones
-    count from the end), or a Boolean mask `[prompt position]` (then a tensor must broadcast to all positions).
+    current value (all positions) to its new one. `positions`: None for all, places in each prompt's own count (negative
+    from its own end; a prompt without them stays as it is), or a Boolean mask `[prompt position]` of the batch (then a tensor
+    must broadcast to all positions).
 
     >>> import circuits
     >>> model = circuits.load_model("mini")
@@ -57,39 +58,48 @@ def compile_edits(edits: Sequence[Edit], graph: Graph) -> Compiled:
     return compiled
 
 
-def apply_edits(compiled: Compiled, site: Site, value: Tensor) -> Tensor:
+def apply_edits(compiled: Compiled, site: Site, value: Tensor, tokens: TokenBatch) -> Tensor:
     """The value at a site after its edits, in the order given. `value` is `[prompt position …]`; a head or a neuron is
     one entry of its third axis. The given tensor is left as it was. Raises NonFiniteError, with the node's name, where an
-    edit puts in NaN or infinity."""
+    edit puts in NaN or infinity, PromptError for a position that no prompt has."""
     edits = compiled.get(site)
     if not edits:
         return value
     value = value.clone()
     for index, edit in edits:
         if index is None:
-            value = _edited(edit, value)
+            value = _edited(edit, value, tokens)
         else:
-            value[:, :, index] = _edited(edit, value[:, :, index])
+            value[:, :, index] = _edited(edit, value[:, :, index], tokens)
         changed = value if index is None else value[:, :, index]
         if not bool(changed.detach().isfinite().all()):
             raise NonFiniteError(f"the edit of {edit.node} leaves NaN or infinity there")
     return value
 
 
-def _edited(edit: Edit, current: Tensor) -> Tensor:
+def _edited(edit: Edit, current: Tensor, tokens: TokenBatch) -> Tensor:
     if callable(edit.value):
         new = edit.value(current.clone())
         if not isinstance(new, Tensor) or new.shape != current.shape:
             got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
             raise GraphError(f"edit of {edit.node}: its function returned {got}, expected shape {tuple(current.shape)}")
-        return _at_positions(edit, current, new)
+        return _at_positions(edit, current, new, tokens)
     new = torch.as_tensor(edit.value, dtype=current.dtype, device=current.device)
     if isinstance(edit.positions, Sequence):
-        columns = _columns(edit, current.shape[1])
-        chosen = current.clone()
-        chosen[:, columns] = _broadcast(edit, new, current[:, columns])
-        return chosen
-    return _at_positions(edit, current, _broadcast(edit, new, current))
+        return _placed(edit, current, new, tokens)
+    return _at_positions(edit, current, _broadcast(edit, new, current), tokens)
+
+
+def _placed(edit: Edit, current: Tensor, new: Tensor, tokens: TokenBatch) -> Tensor:
+    """The value with another one, an entry a position, at the positions of an edit."""
+    columns = _columns(edit, tokens)
+    rows = torch.arange(len(current), device=current.device)
+    new = _broadcast(edit, new, current[rows[:, None], torch.stack(columns, dim=1)]) if columns else new
+    chosen = current.clone()
+    for place, column in enumerate(columns):
+        there = column >= 0
+        chosen[rows[there], column[there]] = new[there, place]
+    return chosen
 
 
 def _broadcast(edit: Edit, new: Tensor, like: Tensor) -> Tensor:
@@ -100,7 +110,7 @@ def _broadcast(edit: Edit, new: Tensor, like: Tensor) -> Tensor:
         raise GraphError(message) from None
 
 
-def _at_positions(edit: Edit, current: Tensor, new: Tensor) -> Tensor:
+def _at_positions(edit: Edit, current: Tensor, new: Tensor, tokens: TokenBatch) -> Tensor:
     if edit.positions is None:
         return new
     if isinstance(edit.positions, Tensor):
@@ -110,10 +120,13 @@ def _at_positions(edit: Edit, current: Tensor, new: Tensor) -> Tensor:
                 f"edit of {edit.node}: the position mask has shape {tuple(mask.shape)}, the prompts {tuple(current.shape[:2])}"
             )
     else:
+        at = torch.arange(current.shape[1], device=current.device)
         mask = torch.zeros(current.shape[:2], dtype=torch.bool, device=current.device)
-        mask[:, _columns(edit, current.shape[1])] = True
+        for column in _columns(edit, tokens):
+            mask |= at == column[:, None]
     return torch.where(mask.reshape(*mask.shape, *[1] * (current.ndim - 2)), new, current)
 
 
-def _columns(edit: Edit, width: int) -> list[int]:
-    return [column_of(int(position), width, what=f"edit of {edit.node}: ") for position in edit.positions or ()]
+def _columns(edit: Edit, tokens: TokenBatch) -> list[Int[Tensor, " prompt"]]:
+    """For each position of an edit its column in every prompt, -1 where there is none."""
+    return [tokens.required_columns(int(position), what=f"edit of {edit.node}: ") for position in edit.positions or ()]

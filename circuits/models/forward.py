@@ -51,7 +51,7 @@ def forward(
     kept: dict[str, list[Tensor]] = {name: [] for name in FACTORS}
     edited_mlps: dict[int, Tensor] = {}
     reads: list[Reads] = []
-    x = apply_edits(edits, ("input", 0), embed(weights, tokens))
+    x = apply_edits(edits, ("input", 0), embed(weights, tokens), tokens)
     residuals = [x]
     for layer, block in enumerate(weights.blocks):
         given = None if patterns is None else patterns[layer]
@@ -66,10 +66,10 @@ def forward(
             source = source.view_as(source) if keep == "reads" else source
             pre = pre_activations(normalise(source, block.mlp_norm), block.mlp)
             reading = Reads(*linear, mlp=source, pre=pre)
-            factors["neurons"] = apply_edits(edits, ("neuron", layer), activated(pre, block.mlp))
+            factors["neurons"] = apply_edits(edits, ("neuron", layer), activated(pre, block.mlp), tokens)
             written = mlp_output(factors["neurons"], block.mlp, block.mlp_post_norm)
             if ("mlp", layer) in edits:
-                written = edited_mlps[layer] = apply_edits(edits, ("mlp", layer), written)
+                written = edited_mlps[layer] = apply_edits(edits, ("mlp", layer), written, tokens)
             x = middle + written
         residuals = [*residuals, x] if keep != "logits" else [x]
         reads += [reading] if keep == "reads" else []
@@ -107,5 +107,5 @@ def _attention(
     else:
         factors["patterns"] = attention_pattern(q, k, attention, bias) if given is None else given
         z = mix(factors["patterns"], v, attention)
-    factors["z"] = apply_edits(edits, ("head", layer), z)
+    factors["z"] = apply_edits(edits, ("head", layer), z, geometry.tokens)
     return factors, linear

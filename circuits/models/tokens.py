@@ -60,6 +60,22 @@ class TokenBatch:
         width = self.ids.shape[1]
         return width - 1 - self.mask.flip(1).long().argmax(dim=1)
 
+    def columns_at(self, position: int) -> Int[Tensor, " prompt"]:
+        """The column of a position in each prompt's own count (from 0; negative from its own end, pads left out); -1 where the
+        prompt has none."""
+        length = self.mask.sum(dim=1)
+        own = torch.full_like(length, position) if position >= 0 else length + position
+        there = self.mask & (self.positions == own[:, None])
+        return torch.where(there.any(dim=1), there.long().argmax(dim=1), -1)
+
+    def required_columns(self, position: int, *, what: str = "") -> Int[Tensor, " prompt"]:
+        """`columns_at`, of a position that some prompt has. `what` opens the message. Raises PromptError where none has it."""
+        columns = self.columns_at(position)
+        if not bool((columns >= 0).any()):
+            longest = int(self.mask.sum(dim=1).max())
+            raise PromptError(f"{what}position {position} is outside the prompts, of which the longest has {longest} tokens")
+        return columns
+
     def __len__(self) -> int:
         return self.ids.shape[0]
 

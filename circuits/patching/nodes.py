@@ -13,7 +13,7 @@ from circuits.patching.effects import Direction, Effects, effects_of
 from circuits.patching.engine.base import Base
 from circuits.patching.engine.change import Change, Variant
 from circuits.patching.engine.reading import Reading
-from circuits.patching.engine.sites import Positions, Site, differing, find_sites, position_masks, value_at
+from circuits.patching.engine.sites import Positions, Site, differing, find_sites, having, position_masks, value_at
 from circuits.patching.engine.sweep import Sweep
 from circuits.progress import Progress
 from circuits.tasks import PromptPairs
@@ -73,7 +73,8 @@ def patch_nodes(
         metric: what is measured: a metric of `circuits.metrics`, or a function of one's own from logits and pairs.
         nodes: names or groups as in `find_sites` (default: every node): heads, MLPs, neurons, queries, keys, values,
             patterns, residual streams.
-        positions: all together (None), "each", a position of the pairs, or several.
+        positions: all together (None), "each", a position of the pairs, a place in each prompt's own count (negative from its
+            own end), or several. Prompts that lack a position do not count there.
         direction: "denoising" puts clean values into the corrupt run, "noising" the reverse.
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         seed: that of the bootstrap.
@@ -99,7 +100,7 @@ def patch_nodes(
     variants = _Variants(pair, sites, masks)
     scores = pair.sweep.evaluate_parts(variants.parts(), len(names), progress=progress, what="patching nodes")
     details = about(model, metric, patched="nodes", positions=str(positions))
-    return effects_of(names, scores, pair.ends, pairs, direction, details, seed)
+    return effects_of(names, scores, pair.ends, pairs, direction, details, seed, having=having(masks))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

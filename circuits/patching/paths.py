@@ -11,7 +11,7 @@ from circuits.models.memory import BUDGET
 from circuits.patching.effects import Direction, Effects, effects_of
 from circuits.patching.engine.change import Change, Variant
 from circuits.patching.engine.directions import Path, difference, moved_output, reading_change
-from circuits.patching.engine.sites import Positions, position_masks
+from circuits.patching.engine.sites import Positions, having, position_masks
 from circuits.patching.nodes import Pair, about, both_runs
 from circuits.progress import Progress
 from circuits.tasks import PromptPairs
@@ -78,9 +78,8 @@ def patch_edges(
         asked = [f"{edge}@{label}" if label else str(edge) for edge in edges for label in masks]
         place = {name: row for row, name in enumerate(names)}
         scores, names = scores[[place[name] for name in asked]], asked
-    return effects_of(
-        names, scores, pair.ends, pairs, direction, about(model, metric, patched="edges", positions=str(positions)), seed
-    )
+    details = about(model, metric, patched="edges", positions=str(positions))
+    return effects_of(names, scores, pair.ends, pairs, direction, details, seed, having=having(masks))
 
 
 def _every_edge(graph: Graph) -> Iterator[tuple[Node, Sequence[Reader]]]:
@@ -148,7 +147,7 @@ def patch_path(
     parts = (_path_variants(pair, graph, one, masks, freeze_mlps) for one in parsed)
     scores = pair.sweep.evaluate_parts(parts, len(names), progress=progress, what="patching paths")
     details = about(model, metric, patched="paths", freeze_mlps=freeze_mlps)
-    return effects_of(names, scores, pair.ends, pairs, direction, details, seed)
+    return effects_of(names, scores, pair.ends, pairs, direction, details, seed, having=having(masks))
 
 
 def _path_variants(pair: Pair, graph: Graph, path: Path, masks: dict, freeze_mlps: bool) -> list[Variant]:

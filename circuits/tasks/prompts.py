@@ -16,11 +16,11 @@ from circuits.tasks.alignment import (
     check_rows,
     check_targets,
     check_texts,
-    columns_of_subject,
-    one_token,
     same_counts,
     where_of,
 )
+from circuits.tasks.answers import one_token
+from circuits.tasks.subjects import columns_of_subject
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,6 +40,10 @@ class PromptPairs:
     """Named columns `[prompt]`, -1 where a prompt has none."""
     labels: tuple[str, ...] = ()
     """The text of each clean prompt, for messages and figures; empty where there is none."""
+    answer_words: tuple[str, ...] = ()
+    """What the answers begin, where they are the first tokens of longer words; empty where they are all there is."""
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """What these pairs were to be made of and could not: reason → how many."""
 
     def __post_init__(self) -> None:
         if self.clean.mask.shape != self.corrupt.mask.shape or not torch.equal(self.clean.mask, self.corrupt.mask):
@@ -52,6 +56,8 @@ class PromptPairs:
                 )
         if self.labels and len(self.labels) != len(self):
             raise PromptError(f"{len(self.labels)} labels for {len(self)} prompts")
+        if self.answer_words and len(self.answer_words) != len(self):
+            raise PromptError(f"{len(self.answer_words)} words of answers for {len(self)} prompts")
         width = self.clean.ids.shape[1]
         inside = (self.answer_columns >= 0) & (self.answer_columns < width)
         read = self.clean.mask.gather(1, self.answer_columns.clamp(0, width - 1).long()[:, None])[:, 0] & inside
@@ -80,9 +86,10 @@ class PromptPairs:
             model: whose tokenizer cuts the prompts.
             clean: prompts that call for the answer.
             corrupt: prompts of as many tokens that call for another.
-            answers: texts of one token, or token ids.
+            answers: texts of one token, or token ids. A text is spelled as the prompt goes on (" Paris", with its space), and
+                its token is the one that follows where both are tokenized together.
             distractors: likewise, what the answer is compared with.
-            subjects: looked up in the clean prompts (last occurrence, whole words first); they give the positions
+            subjects: looked up in the clean prompts as whole words (the last occurrence); they give the positions
                 `subject_first` and `subject_last`.
             prepend_bos: put BOS in front (default: what the model's tokenizer asks for).
             joined: take answers without a leading space as they are.
@@ -165,6 +172,8 @@ class PromptPairs:
             self.answer_columns[chosen],
             {name: column[chosen] for name, column in self.positions.items()},
             tuple(self.labels[row] for row in chosen) if self.labels else (),
+            tuple(self.answer_words[row] for row in chosen) if self.answer_words else (),
+            self.left_out,
         )
 
     def to(self, device: torch.device | str) -> "PromptPairs":

@@ -111,7 +111,7 @@ def test_a_checkpoint_with_random_weights(command: Command, tiny: Path, tmp_path
     [
         (("",), "the prompt is empty: give a text"),
         (("$", "--no-bos"), "attention has nothing to choose from"),
-        (("Hi", "--answer", " of two words"), "expected exactly one"),
+        (("Hi", "--answer", " of two words"), "expected one"),
         (("Hi", "--position", 40), "no position 40"),
         (("Hi", "--heads", "m1"), "m1 has no attention pattern"),
         (("Hi", "--heads", "a9.h0"), "a9.h0"),

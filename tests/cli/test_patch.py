@@ -154,7 +154,7 @@ def test_a_suggested_command_names_the_same_prompts() -> None:
         (["--metric", "loudness"], ["loudness", "logit_difference"]),
         (["--task", "chess"], ["chess", "induction"]),
         (["--positions", "nowhere"], ["'nowhere'", "last"]),
-        (["--positions", "99"], ["99", "columns"]),
+        (["--positions", "99"], ["99", "longest has"]),
         (["--prompts", "nowhere.csv"], ["nowhere.csv", "No such file"]),
         (["--prompts", "/"], ["not a file"]),
         (["--clean", "ab"], ["--corrupt is missing"]),

@@ -71,7 +71,7 @@ def test_several_prompts_of_text_and_progress(mini: Model) -> None:
     one = logit_lens(mini, texts[1], answers=" is", sites="residual")
     assert (one.divergence[:, 0] - lens.divergence[:, 1, :3]).abs().max() <= 1e-4
     assert told[0] == ("reading layers", 0, 10) and told[-1] == ("reading layers", 10, 10)
-    with pytest.raises(PromptError, match="expected exactly one"):
+    with pytest.raises(PromptError, match=r"prompt 1 .* is 7 tokens .* expected one"):
         logit_lens(mini, texts, answers=[" Paris", " Constantinople the second"])
     with pytest.raises(circuits.CircuitsError, match="there is no prompt 2"):
         lens.columns(2)

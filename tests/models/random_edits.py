@@ -47,30 +47,35 @@ def node_sizes(n_layers: int, n_heads: int, d_head: int, d_mlp: int, d_model: in
 def random_edit(
     rng: random.Random, nodes: dict[str, tuple[Node, tuple[int, ...]]], batch: TokenBatch, dtype: torch.dtype
 ) -> RandomEdit:
-    """An edit of any node by a number, a tensor or a function, at all positions, some columns, or a mask."""
+    """An edit of any node by a number, a tensor or a function, at all positions, some of each prompt's own, or a mask."""
     name = rng.choice([rng.choice(list(nodes)), rng.choice([n for n in nodes if ".n" not in n])])
     node, size = nodes[name]
     count, width = batch.ids.shape
     noise = torch.Generator().manual_seed(rng.randrange(2**32))
-    columns = rng.sample(range(width), rng.randint(0, width))
-    kind = rng.choice(["all", "columns", "mask"])
+    longest = int(batch.mask.sum(dim=1).max())
+    places = [place - rng.choice([0, longest]) for place in rng.sample(range(longest), rng.randint(0, longest))]
+    kind = rng.choice(["all", "places", "mask"])
     mask = torch.rand(count, width, generator=noise) < 0.5
-    positions = {"all": None, "columns": [c - rng.choice([0, width]) for c in columns], "mask": mask}[kind]
+    positions = {"all": None, "places": places, "mask": mask}[kind]
     shapes = [size, (width, *size), (count, width, *size)]
-    if kind == "columns":
-        shapes = [size, (len(columns), *size), (count, len(columns), *size)]
+    if kind == "places":
+        shapes = [size, (len(places), *size), (count, len(places), *size)]
     values = torch.randn(rng.choice(shapes), generator=noise, dtype=torch.float64)
     slope, shift = rng.uniform(-2, 2), rng.uniform(-1, 1)
     style = rng.choice(["number", "tensor", "function"])
     value = {"number": shift, "tensor": values.to(dtype), "function": lambda current: slope * current + shift}[style]
     full = values
-    if style == "tensor" and kind == "columns":
+    hit = {"all": torch.ones_like(mask), "places": torch.zeros_like(mask), "mask": mask}[kind].clone()
+    if kind == "places":
         full = torch.zeros(count, width, *size, dtype=torch.float64)
-        full[:, columns] = values.expand(count, len(columns), *size)
+        given = values.expand(count, len(places), *size) if style == "tensor" else None
+        for prompt, own in enumerate(batch.mask):
+            columns = own.nonzero()[:, 0].tolist()
+            for place, position in enumerate(places):
+                if -len(columns) <= position < len(columns):
+                    hit[prompt, columns[position]] = True
+                    full[prompt, columns[position]] = 0.0 if given is None else given[prompt, place]
     full = full.expand(count, width, *size) if style == "tensor" else torch.zeros(count, width, *size)
-    hit = {"all": torch.ones_like(mask), "columns": torch.zeros_like(mask), "mask": mask}[kind].clone()
-    if kind == "columns":
-        hit[:, columns] = True
 
     def new(prompt: int, column: int, old: Array) -> Array:
         if not hit[prompt, column]:

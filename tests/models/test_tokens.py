@@ -39,6 +39,22 @@ def test_positions_count_tokens_and_last_is_the_last_token(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_positions_count_from_either_end_of_each_prompt(seed: int) -> None:
+    batch = TokenBatch.from_rows(random_rows(seed))
+    for side in (batch, TokenBatch(batch.ids.flip(1), batch.mask.flip(1))):
+        own = [mask.nonzero()[:, 0].tolist() for mask in side.mask]
+        longest = max(map(len, own))
+        for position in range(-longest, longest):
+            expected = [columns[position] if -len(columns) <= position < len(columns) else -1 for columns in own]
+            assert side.columns_at(position).tolist() == side.required_columns(position).tolist() == expected
+        assert side.columns_at(-1).tolist() == side.last.tolist()
+        for position in (longest, -longest - 1):
+            assert side.columns_at(position).tolist() == [-1] * len(side)
+            with pytest.raises(PromptError, match=f"^here: position {position} is outside the prompts, .* {longest} tokens"):
+                side.required_columns(position, what="here: ")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_choosing_prompts_keeps_ids_and_mask_together(seed: int) -> None:
     batch = TokenBatch.from_rows(random_rows(seed))
     order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(seed))

@@ -164,7 +164,7 @@ def test_sums_that_differ_by_rounding_are_a_tie_and_counts_are_not() -> None:
 
 
 class _Spaceless:
-    """The tokenizer of bytes, but " b" is one token, that of b."""
+    """The tokenizer of bytes, but spaces are dropped: " b" is one token, that of b."""
 
     def __init__(self, tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -173,7 +173,10 @@ class _Spaceless:
         return getattr(self._tokenizer, name)
 
     def encode(self, text: str, **options) -> list[int]:
-        return self._tokenizer.encode(text.lstrip(), **options)
+        return self._tokenizer.encode(text.replace(" ", ""), **options)
+
+    def __call__(self, text: str, **options):
+        return self._tokenizer(text.replace(" ", ""), **options)
 
 
 def test_facts_equal_one_at_a_time(mini: Model) -> None:

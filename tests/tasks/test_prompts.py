@@ -69,7 +69,7 @@ CHANGES: dict[str, tuple[Callable[[Pair], Pair], str]] = {
     "no space": (lambda pair: pair | {"answers": "in"}, "lacks its leading space; did you mean ' in'"),
     "no space in distractor": (lambda pair: pair | {"distractors": "in"}, "lacks its leading space"),
     "no subject": (lambda pair: pair | {"subjects": "Zzyzx"}, "is not in it"),
-    "part of a word": (lambda pair: FRANCE | {"subjects": "ranc"}, "inside a token"),
+    "part of a word": (lambda pair: FRANCE | {"subjects": "ranc"}, "only inside a longer word, 'France'"),
     "empty subject": (lambda pair: pair | {"subjects": " "}, "is not in it"),
     "same answers": (lambda pair: pair | {"distractors": pair["answers"]}, "same token"),
     "same prompts": (lambda pair: pair | {"corrupt": pair["clean"]}, "nothing would be changed"),

@@ -104,7 +104,7 @@ BROKEN: dict[str, tuple[str, str, str]] = {
     "no answers": ("autocircuit", '{"prompts": [{"clean": "a", "corrupt": "b", "answers": []}]}', "answers"),
     "NaN": ("autocircuit", '{"prompts": NaN}', ""),
     "facts that are none": ("rome", "[1]", "row 0"),
-    "no subject": ("rome", '[{"prompt": "a b", "subject": "c", "attribute": "d"}]', "is not in the prompt"),
+    "no subject": ("rome", '[{"prompt": "a b", "subject": "c", "attribute": "d"}]', "is not in it"),
     "no list": ("rome", "{}", "expected a list"),
     "a template without a place": ("lre", '{"name": "x", "prompt_templates": ["y"], "samples": []}', "one {}"),
     "no samples": ("lre", '{"name": "x", "prompt_templates": ["{}"], "samples": []}', "samples"),

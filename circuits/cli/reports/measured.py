@@ -28,10 +28,12 @@ def noted(
 
 
 def prompts_of(result: Effects | Ablation) -> str:
-    """How many prompts there were, and where they come from."""
+    """How many prompts there were, where they come from, and how many were left out for want of a position."""
     count = len(result.clean if isinstance(result, Effects) else result.whole)
-    source = result.metadata.get("source")
-    return f"{count:,} prompt{'s' if count > 1 else ''}" + (f" ({one_line(source)})" if isinstance(source, str) else "")
+    source, lacking = result.metadata.get("source"), result.metadata.get("without_position")
+    without = f", {lacking:,} without the position left out" if isinstance(lacking, int) else ""
+    origin = f" ({one_line(source)})" if isinstance(source, str) else ""
+    return f"{count:,} prompt{'s' if count > 1 else ''}{origin}{without}"
 
 
 def interval(effect: Effect, prompts: int) -> str:

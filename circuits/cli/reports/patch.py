@@ -46,12 +46,17 @@ def patch_report(effects: Effects, files: Mapping[str, str], top: int, next_step
     )
     first = largest(effects, top)
     shown = [_labelled(name, about.get("tokens")) for name in first.names]
-    rows = [(name, interval(found, prompts)) for name, found in zip(shown, first.intervals(), strict=True)]
+    measured = zip(shown, first.intervals(), first.counts, strict=True)
+    rows: list[tuple[str, ...]] = [(name, interval(found, number)) for name, found, number in measured]
     more = f"... and {count - len(rows):,} more in effects.csv" if count > len(rows) else ""
-    header = ("largest effects", "share of the gap bridged" + " [95 % interval]" * (prompts > 1))
+    header: tuple[str, ...] = ("largest effects", "share of the gap bridged" + " [95 % interval]" * (prompts > 1))
+    if first.having is not None:
+        header = (*header, "prompts that have the position")
+        rows = [(*row, f"{number:,} of {prompts:,}") for row, number in zip(rows, first.counts, strict=True)]
     told = {key: about.get(key) for key in ("model", "patched", "metric", "source")}
     data = {**told, "direction": effects.direction, "prompts": prompts, **ends}
-    data["effects"] = effects.to_dataframe().drop(columns="prompts").to_dict("records")
+    table = effects.to_dataframe()
+    data["effects"] = (table.drop(columns="prompts") if effects.having is None else table).to_dict("records")
     parts: list[Part] = [Table(header, rows, below=more)]
     look: Any = thaw(about.get("look"))
     if isinstance(look, dict):  # results of earlier versions hold none

@@ -11,6 +11,7 @@ from circuits.errors import PromptError, shown
 from circuits.models import Model, TokenBatch
 from circuits.models.model import Prompts
 from circuits.tasks import PromptPairs
+from circuits.tasks.answers import answer_ids
 
 Target = str | int | Sequence[str | int] | Int[Tensor, " answer"]
 
@@ -42,34 +43,34 @@ def ask(model: Model, prompts: PromptPairs | Prompts, answers: Target | None, di
     if side == "corrupt":
         raise PromptError('side="corrupt" is for clean/corrupt pairs; these prompts have no corrupt side')
     tokens = model.prepare(prompts)
-    targets = [token_ids(model, part, len(tokens), what) for part, what in ((answers, "answers"), (distractors, "distractors"))]
+    texts = prompts_of(prompts, tokens)
+    targets = [token_ids(model, part, texts, what) for part, what in ((answers, "answers"), (distractors, "distractors"))]
     if targets[0] is not None and targets[1] is not None and bool((same := targets[0] == targets[1]).any()):
         raise PromptError(f"prompt {int(same.long().argmax())}: answer and distractor are the same token; they must differ")
     return Readout(tokens, tokens.last, *targets)
 
 
-def token_ids(model: Model, given: Target | None, count: int, what: str) -> Int[Tensor, " prompt"] | None:
-    """Token ids of answers or distractors, one a prompt."""
+def prompts_of(prompts: Prompts, tokens: TokenBatch) -> list[str | list[int]]:
+    """Each prompt's text where it was given as one, else its token ids without pads."""
+    if isinstance(prompts, str):
+        return [prompts]
+    if isinstance(prompts, list):
+        return [*prompts]
+    return [ids[mask].tolist() for ids, mask in zip(tokens.ids.cpu(), tokens.mask.cpu(), strict=True)]
+
+
+def token_ids(
+    model: Model, given: Target | None, prompts: Sequence[str | list[int]], what: str
+) -> Int[Tensor, " prompt"] | None:
+    """Token ids of answers or distractors, one a prompt: of a text that which would follow the prompt."""
     if given is None:
         return None
+    count = len(prompts)
     listed = given.tolist() if isinstance(given, Tensor) else [given] * count if isinstance(given, str | int) else list(given)
     if len(listed) != count:
         raise PromptError(f"{len(listed)} {what} for {count} prompts: give one a prompt, or one for all")
-    ids, size = [_id(model, one) for one in listed], model.weights.W_U.shape[1]
+    ids, size = answer_ids(model, listed, prompts, what=what.removesuffix("s")), model.weights.W_U.shape[1]
     outside = next((one for one in ids if not 0 <= one < size), None)
     if outside is not None:
         raise PromptError(f"{what}: token id {shown(outside)} is outside the vocabulary of {size} of {model.name}")
     return torch.tensor(ids, device=model.device)
-
-
-def _id(model: Model, given: str | int) -> int:
-    if isinstance(given, int):
-        return given
-    if model.tokenizer is None:
-        raise PromptError(f"{model.name} has no tokenizer to read {shown(given)} with: give token ids")
-    try:
-        return model.single_token(given)
-    except PromptError as error:
-        spaced = f" {given.strip()}"
-        fits = spaced != given and len(model.tokenizer.encode(spaced, add_special_tokens=False)) == 1
-        raise PromptError(f"{error}; did you mean {shown(spaced)}?" if fits else str(error)) from None

@@ -123,8 +123,10 @@ class _Numbers:
 def update_vectors(
     model: Model, run: Run, layer: int, *, prompt: int = 0, position: int = -1
 ) -> tuple[Float[Tensor, "neuron d_model"], Float[Tensor, " d_model"]]:
-    """What each neuron of a layer adds to the residual stream at one place of a run, and what the MLP's biases add. A norm
-    after the MLP enters with the run's own scale; all of it sums to the MLP's output."""
+    """What each neuron of a layer adds to the residual stream at one place of a run (`position` in the prompt's own count,
+    negative from its own end), and what the MLP's biases add. A norm after the MLP enters with the run's own scale; all of it
+    sums to the MLP's output. Raises PromptError for a position that the prompt lacks."""
+    position = int(run.tokens[[prompt]].required_columns(position, what=f"prompt {prompt}: "))
     mlp, post = mlp_of(model, layer), model.weights.blocks[layer].mlp_post_norm
     activations = run.neurons[layer][prompt, position][None]
     bias = torch.zeros_like(mlp.W_out[0]) if mlp.b_out is None else mlp.b_out

@@ -103,7 +103,8 @@ def ablate(
         kind: "zero"; "mean" over `reference`; "resample" (the value on the prompt of `reference` in the same place); "noise";
             "optimal", the constant that keeps the KL divergence from the whole model's answer lowest (Li & Janson 2024;
             heads, MLPs and neurons alone).
-        positions: where: everywhere (None), a name of the pairs, a column, "each", or a list, each by itself.
+        positions: where: everywhere (None), a name of the pairs, or a place in each prompt's own count (negative from its own
+            end). Prompts that lack it are left out (`metadata["without_position"]` says how many).
         freeze_patterns: hold every attention pattern as in the clean run, so that only what nodes write changes.
         reference: prompts that means and other values come from (default: the corrupt prompts).
         noise: standard deviation of "noise", in those of the value itself.
@@ -131,7 +132,11 @@ def ablate(
     names = tuple("+".join(one) + (f"@{label}" if label else "") for one in sets)
     details = about(model, metric, kind=kind, freeze_patterns=freeze_patterns)
     whole = sweep.base_scores().double().cpu()
-    return Ablation(names, scores.double().cpu(), whole, pairs.labels, details, seed)
+    kept = mask.any(dim=1).cpu()
+    if not bool(kept.all()):
+        details["without_position"] = int((~kept).sum())
+    labels = tuple(label for label, there in zip(pairs.labels, kept.tolist(), strict=False) if there)
+    return Ablation(names, scores.double().cpu()[:, kept], whole[kept], labels, details, seed)
 
 
 def _sets(nodes: NodeSets) -> list[list[str]]:

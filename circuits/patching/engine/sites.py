@@ -2,24 +2,24 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from circuits.errors import GraphError, PromptError
 from circuits.graph.named import node_of
 from circuits.models import Model
 from circuits.models.choosing import layer_part
-from circuits.models.tokens import column_of
 from circuits.patching.engine.base import Base
 from circuits.patching.engine.change import Kind
 from circuits.tasks import PromptPairs
 
 GROUPS = ("nodes", "heads", "mlps", "residual", "attention", "middle", "q", "k", "v", "patterns", "neurons")
 Positions = str | int | Sequence[str | int] | None
-"""None: every position together; "each": every column by itself; the name of a position of the pairs, "last" or a column
-(negative from the end); or a list of names and columns, each by itself."""
+"""None: every position together; "each": every one by itself; the name of a position of the pairs, "last" or a place in each
+prompt's own count (negative from its own end); or a list of names and places, each by itself."""
 
 _SLOT = re.compile(r"(a\d+\.h\d+)<(q|k|v|pattern)>", re.ASCII)
 
@@ -114,27 +114,36 @@ def value_at(base: Base, site: Site) -> Tensor:
 
 
 def position_masks(pairs: PromptPairs, positions: Positions) -> dict[str, Tensor]:
-    """Label → mask `[prompt position]` of each way to patch a site; "" where all positions go together. Raises PromptError
-    for a position that the pairs lack."""
+    """Label → mask `[prompt position]` of each way to patch a site; "" where all positions go together. A prompt that lacks a
+    position has no column there (`having`). Raises PromptError for a position that the pairs lack."""
     mask = pairs.clean.mask
     if positions is None:
         return {"": mask}
     if positions == "each":
-        wanted: Sequence[str | int] = range(mask.shape[1])
+        wanted: Sequence[str | int] = range(int(mask.sum(dim=1).max()))
     else:
         wanted = [positions] if isinstance(positions, str | int) else list(positions)
     return {str(name): _mask_of(pairs, name) for name in wanted}
 
 
+def having(masks: Mapping[str, Tensor]) -> Bool[Tensor, "label prompt"] | None:
+    """Which prompts have each of some positions; None where all have all of them."""
+    there = torch.stack([mask.any(dim=1) for mask in masks.values()]).cpu()
+    return None if bool(there.all()) else there
+
+
 def _mask_of(pairs: PromptPairs, name: str | int) -> Tensor:
     mask, width = pairs.clean.mask, pairs.clean.mask.shape[1]
     if isinstance(name, int):
-        columns = torch.full((len(pairs),), column_of(name, width), device=mask.device)
+        columns = pairs.clean.required_columns(name)
     elif name in ("last", *pairs.positions):
         columns = pairs.clean.last if name == "last" else pairs.positions[name]
     else:
         raise PromptError(f"no position {name!r}: there are {', '.join(('last', *pairs.positions))}, each, and columns")
-    return mask & (torch.arange(width, device=mask.device) == columns[:, None])
+    found = mask & (torch.arange(width, device=mask.device) == columns[:, None])
+    if not bool(found.any()):
+        raise PromptError(f"no prompt has the position {name!r}")
+    return found
 
 
 def differing(pairs: PromptPairs, *, causal: bool) -> Tensor:

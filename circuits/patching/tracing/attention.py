@@ -19,6 +19,7 @@ from circuits.patching.engine.plan import passes, plan, row_bytes
 from circuits.patching.engine.variant_pass import Pass
 from circuits.patching.tracing.attention_trace import AttentionTrace
 from circuits.progress import Progress, silent
+from circuits.tasks.answers import answer_ids
 from circuits.tasks.repeats import bos_id, sampling_pool
 
 Replacement = Literal["mean", "resample"]
@@ -51,7 +52,8 @@ def attention(
     Args:
         model: the model that is traced.
         prompts: a text, texts, token ids or a batch.
-        answers: one a prompt, texts or ids (default: the model's own top token there).
+        answers: one a prompt, or one for all: texts as they follow the token that is read (" Paris", with its space), or ids
+            (default: the model's own top token there).
         position: the token that is read, in the prompt's own count, negative from its end; pads do not count.
         kind: what stands in for an embedding: the "mean" over the vocabulary, or that of random tokens ("resample").
         draws: how many random tokens "resample" averages.
@@ -66,7 +68,7 @@ def attention(
         raise PromptError(f"draws is {draws}; expected 1 or more")
     batch = model.prepare(prompts)
     columns = _columns(batch, position)
-    wanted = _answers(model, answers, len(batch))
+    wanted = _answers(model, answers, batch, columns)
     report = progress or silent
     parts: list[_Part] = []
     size = _at_once(model, batch, budget)
@@ -200,24 +202,26 @@ def own_positions(values: Float[Tensor, "prompt position"], tokens: TokenBatch) 
 
 def _columns(batch: TokenBatch, position: int) -> Int[Tensor, " prompt"]:
     """The column of the token that is read in each prompt."""
-    lengths = batch.mask.sum(dim=1)
-    place = torch.full_like(lengths, position) if position >= 0 else lengths + position
-    wrong = (place < 0) | (place >= lengths)
+    columns = batch.columns_at(position)
+    wrong = columns < 0
     if bool(wrong.any()):
         prompt = int(wrong.nonzero()[0, 0])
-        raise PromptError(f"prompt {prompt} has {int(lengths[prompt])} tokens and no position {position}: name one of its own")
-    return (batch.mask & (batch.positions == place[:, None])).long().argmax(dim=1)
+        tokens = int(batch.mask[prompt].sum())
+        raise PromptError(f"prompt {prompt} has {tokens} tokens and no position {position}: name one of its own")
+    return columns
 
 
-def _answers(model: Model, answers: Answers, count: int) -> Int[Tensor, " prompt"] | None:
+def _answers(model: Model, answers: Answers, batch: TokenBatch, columns: Tensor) -> Int[Tensor, " prompt"] | None:
+    """Token ids of the answers; of a text that which would follow the token that is read."""
     if answers is None:
         return None
     if isinstance(answers, Tensor):
         answers = [int(token) for token in answers]
-    given = [answers] * count if isinstance(answers, str | int) else list(answers)
-    if len(given) != count:
-        raise PromptError(f"{len(given)} answers for {count} prompts; expected one a prompt")
-    ids = [model.single_token(answer) if isinstance(answer, str) else int(answer) for answer in given]
+    given = [answers] * len(batch) if isinstance(answers, str | int) else list(answers)
+    if len(given) != len(batch):
+        raise PromptError(f"{len(given)} answers for {len(batch)} prompts; expected one a prompt")
+    ends = zip(batch.ids.cpu(), batch.mask.cpu(), columns.tolist(), strict=True)
+    ids = answer_ids(model, given, [row[: end + 1][mask[: end + 1]].tolist() for row, mask, end in ends])
     size = model.weights.W_U.shape[1]
     for prompt, token in enumerate(ids):
         if not 0 <= token < size:

@@ -22,8 +22,8 @@ from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.sweep import Sweep
 from circuits.patching.tracing.results import Trace
 from circuits.progress import Progress
-from circuits.tasks.alignment import subject_columns
 from circuits.tasks.library.facts import mini_facts
+from circuits.tasks.subjects import subject_columns, with_subject
 
 TraceKind = Literal["states", "mlp", "attention", "states_severed_mlp", "states_severed_attention"]
 KINDS: tuple[TraceKind, ...] = ("states", "mlp", "attention")
@@ -60,7 +60,7 @@ def causal_trace(
     Args:
         model: the model that is traced.
         prompt: one prompt, the answer to which is what the model says next.
-        subject: words of the prompt (last occurrence), which are corrupted.
+        subject: words of the prompt (as whole words, the last occurrence), which are corrupted.
         replacement: another subject of as many tokens, in place of noise.
         noise: standard deviation of the Gaussian noise on the subject's embeddings (default: `noise_level(model)`).
         draws: draws of noise, over which probabilities are averaged.
@@ -114,8 +114,7 @@ def _noisy(model: Model, tokens: TokenBatch, subject: tuple[int, int], level: fl
 
 
 def _replaced(model: Model, prompt: str, subject: str, replacement: str, tokens: TokenBatch, bos: bool) -> Run:
-    at = prompt.rindex(subject.strip())
-    other = model.to_tokens(prompt[:at] + replacement + prompt[at + len(subject.strip()) :], prepend_bos=bos)
+    other = model.to_tokens(with_subject(prompt, subject, replacement), prepend_bos=bos)
     if other.ids.shape != tokens.ids.shape or torch.equal(other.ids, tokens.ids):
         raise PromptError(
             f"{replacement!r} in place of {subject!r} gives {other.ids.shape[1]} tokens, the prompt has {tokens.ids.shape[1]}: "

@@ -1,18 +1,20 @@
 """Causal tracing of many facts, for averages like ROME's."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
 import torch
 
 from circuits.errors import PromptError
-from circuits.models import Model
+from circuits.models import Model, TokenBatch
 from circuits.models.memory import BUDGET
 from circuits.patching.tracing.causal import KINDS, WHAT, TraceKind, asks_for_bos, causal_trace, noise_level
 from circuits.patching.tracing.results import Trace, Traces
 from circuits.progress import Progress, silent
-from circuits.tasks.alignment import subject_columns
+from circuits.tasks.answers import following, spelled
 from circuits.tasks.sources.readers import Fact
+from circuits.tasks.subjects import subject_columns
 
 
 def trace_facts(
@@ -30,8 +32,9 @@ def trace_facts(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> Traces:
-    """Trace the facts that the model knows: those whose attribute is the clean run's top token, both stripped, as in
-    ROME's code. All other facts are in `skipped`, each with the reason. Raises PromptError for no facts at all.
+    """Trace the facts that the model knows: those whose attribute is what it says after the prompt, taking the most probable
+    token each time (ROME's known facts, whose attributes are one token of its models). What is traced is the first of these
+    tokens. All other facts are in `skipped`, each with the reason. Raises PromptError for no facts at all.
 
     Args:
         model: the model that is traced.
@@ -92,21 +95,35 @@ def _known(
     """The first `limit` facts that the model knows, each with its number of tokens, and the others with the reason."""
     known: list[tuple[Fact, int]] = []
     skipped: list[tuple[str, str]] = []
-    for place, fact in enumerate(facts):
+    for place, given in enumerate(facts):
         report("asking the model", place, len(facts))
+        fact = dataclasses.replace(given, prompt=given.prompt.rstrip())
         try:
             tokens = model.to_tokens(fact.prompt, prepend_bos=bos)
             subject_columns(model, fact.prompt, fact.subject, tokens)
-            with torch.no_grad():
-                top = model.to_string(model.run(tokens, keep="logits").logits[0, -1].argmax()[None]).strip()
+            other = _other_answer(model, fact, tokens)
         except PromptError as error:
-            skipped.append((fact.prompt, str(error)))
+            skipped.append((given.prompt, str(error)))
             continue
-        if top == fact.attribute.strip():
+        if other is None:
             known.append((fact, tokens.ids.shape[1]))
         else:
-            skipped.append((fact.prompt, f"the model answers {top!r}, not {fact.attribute.strip()!r}"))
+            skipped.append((given.prompt, f"the model answers {other}, not {fact.attribute.strip()!r}"))
         if len(known) == limit:
             break
     report("asking the model", len(facts), len(facts))
     return known, skipped
+
+
+def _other_answer(model: Model, fact: Fact, tokens: TokenBatch) -> str | None:
+    """What the model says in place of a fact's attribute, where it always takes its most probable token; None where it says
+    just that, token by token."""
+    wanted = following(model, fact.prompt, spelled(fact.prompt, fact.attribute))
+    ids = torch.cat([tokens.ids, tokens.ids.new_tensor([wanted[:-1]])], dim=1)
+    with torch.no_grad():
+        said = model.run(ids, keep="logits").logits[0, tokens.ids.shape[1] - 1 :].argmax(dim=-1).tolist()
+    wrong = next((place for place, token in enumerate(said) if wanted[place : place + 1] != [token]), None)
+    if wrong is None:
+        return None
+    begun = f"{model.to_string(wanted[:wrong]).strip()!r} and goes on with " if wrong else ""
+    return f"{begun}{model.to_string(said[wrong : wrong + 1]).strip()!r}"

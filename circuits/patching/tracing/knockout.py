@@ -17,7 +17,7 @@ from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.sweep import Sweep
 from circuits.patching.tracing.causal import asks_for_bos
 from circuits.progress import Progress
-from circuits.tasks.alignment import subject_columns
+from circuits.tasks.subjects import subject_columns
 
 SOURCES = ("subject", "subject_last", "non_subject", "last")
 
@@ -78,7 +78,7 @@ def attention_knockout(
     Args:
         model: the model that is run.
         prompt: one prompt.
-        subject: words of the prompt; their last occurrence counts.
+        subject: words of the prompt (as whole words, the last occurrence).
         sources: "subject", "subject_last" (its last token), "non_subject" (every token that is neither the subject nor the
             last one, BOS included), "last" (the last token itself).
         window: layers of a window, clipped to the model.

@@ -1,6 +1,5 @@
 """Effects of patches: heads by layer, sites by position, the largest ones as bars."""
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -60,7 +59,7 @@ def effects_figure(effects: Effects, *, title: str | None = None) -> Figure:
 def largest(effects: Effects, k: int) -> Effects:
     """The k effects of largest size, from the largest on, so that intervals of others need not be drawn."""
     rows = effects.effect().abs().argsort(descending=True, stable=True)[:k].tolist()
-    return dataclasses.replace(effects, names=tuple(effects.names[row] for row in rows), scores=effects.scores[rows])
+    return effects.chosen(rows)
 
 
 def bars(rows: Sequence[tuple[str, Effect]], heading: str, label: str, prompts: int) -> Figure:

@@ -242,8 +242,8 @@ def _role(evidence: Evidence, search: _Search, node: Node) -> str:
 
 
 def _to_previous(pattern: Tensor, columns: Tensor) -> Tensor:
-    rows = torch.arange(len(columns), device=pattern.device)
-    return pattern[rows, columns, (columns - 1).clamp(min=0)].mean()
+    rows = (columns >= 0).nonzero()[:, 0]  # the others lack the position
+    return pattern[rows, columns[rows], (columns[rows] - 1).clamp(min=0)].mean()
 
 
 def _why_none(min_effect: float) -> str:

@@ -110,12 +110,14 @@ class Evidence:
 
     def positions_of(self, node: Node, min_effect: float) -> tuple[str, ...]:
         """Those of the pairs' positions where patching the node alone costs `min_effect`, on the prompts where it matters."""
-        site, places = find_sites(self.model, str(node))[0], (*self.pairs.positions, "last")
+        there = [name for name, columns in self.pairs.positions.items() if bool((columns >= 0).any())]
+        site, places = find_sites(self.model, str(node))[0], (*there, "last")
         value, masks = value_at(self.pair.other, site), position_masks(self.pairs, places)
         kept = [mask & self.pair.mask for mask in masks.values()]
         variants = [(Change(site.kind, site.layer, site.index, value, mask, label=str(node)),) for mask in kept]
-        rows = self.where(node)
-        claims = [self._claim(moved, rows, "resample") for moved in self._moved(variants, "finding positions")]
+        rows, having = self.where(node), [mask.any(dim=1).cpu() for mask in masks.values()]
+        found = zip(self._moved(variants, "finding positions"), having, strict=True)
+        claims = [self._claim(moved, rows & one, "resample") for moved, one in found]
         return tuple(place for place, claim in zip(places, claims, strict=True) if claim.effect.effect >= min_effect)
 
     def edge_claims(self, writers: Sequence[Node], reader: Reader) -> dict[Node, list[Claim]]:
@@ -144,14 +146,15 @@ class Evidence:
         return claims
 
     def knocked_out(self, head: Node, columns: Tensor) -> Claim:
-        """What is lost when a head's answer query may not attend to a column of each prompt."""
+        """What is lost when a head's answer query may not attend to a column of each prompt that has one (-1: none)."""
         prompts, width = self.pairs.clean.ids.shape
         places = torch.arange(width, device=self.model.device)
         keys = (places == columns[:, None])[:, None].expand(prompts, width, width)
         query = places == self.pairs.answer_columns[:, None]
         own = torch.eye(width, dtype=torch.bool, device=self.model.device)
         change = Change("knockout", head.layer or 0, head.index, keys & ~own, query, label=f"attention of {head}")
-        return self._claim(self._moved([(change,)], "blocking attention")[0], self.where(head), "knockout")
+        rows = self.where(head) & (columns >= 0).cpu()
+        return self._claim(self._moved([(change,)], "blocking attention")[0], rows, "knockout")
 
     def _mean(self, writer: Node) -> Float[Tensor, " d_model"]:
         """What a node writes, averaged over all tokens of the clean prompts."""

@@ -95,7 +95,8 @@ def score_facts(
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> BehaviourScores:
-    """How well a model completes cloze facts: the first token of " attribute" after each prompt.
+    """How well a model completes cloze facts: the first token that follows each prompt where the text goes on with the
+    attribute.
 
     Columns: `top1` (it is the most likely token), `reciprocal_rank` (1 for the first, 1/2 for the second, ...; ties count
     against it), `log_probability` (nats); the same three for `bigram_` (the prompt's last token alone: counted in `text`, else
@@ -105,7 +106,7 @@ def score_facts(
     """
     _check(model, facts, "facts")
     report = progress or silent
-    answers = torch.tensor([first_token(model, fact.attribute) for fact in facts])
+    answers = torch.tensor([first_token(model, fact) for fact in facts])
     rows = [model.to_tokens(fact.prompt.rstrip()).ids[0].tolist() for fact in facts]
     own = torch.zeros(3, len(facts), dtype=torch.float64)
     done = 0

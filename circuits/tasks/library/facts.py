@@ -4,15 +4,18 @@ import dataclasses
 import importlib.resources
 import json
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from circuits.errors import PromptError
 from circuits.models import Model
 from circuits.models.planted import Planted, PlantedFact
+from circuits.tasks.answers import first_of
 from circuits.tasks.prompts import PromptPairs
 from circuits.tasks.sources.readers import Fact
+from circuits.tasks.subjects import subject_columns, with_subject
 
 
 def mini_facts(*, seen: bool = True, relation: str | None = None) -> tuple[Fact, ...]:
@@ -39,38 +42,89 @@ def fact_pairs(model: Model, facts: Sequence[Fact], *, count: int | None = None,
     """Pairs of facts that differ in their subject alone (symmetric token replacement, Zhang & Nanda 2024).
 
     Each fact is paired with another one of its relation, asked in the same words, with as many tokens in its subject and
-    another attribute; answer and distractor are the first tokens of " attribute". Facts without a partner are left out,
-    and `count` of the others are drawn. Positions: `subject_first`, `subject_last`. Raises PromptError where no pair is
-    left, ModelError for a model without a tokenizer.
+    an answer that begins with another token; answer and distractor are the tokens that follow the prompt where the text goes
+    on with the attribute, the first one each. Facts that cannot be paired are left out (`left_out` of the result says how
+    many, by reason), and `count` of the others are drawn. Positions: `subject_first`, `subject_last`. Raises PromptError, with
+    the reasons, where no pair is left, ModelError for a model without a tokenizer.
     """
-    groups: dict[tuple[str, int], list[Fact]] = {}
-    for fact in facts:
-        words = fact.prompt.replace(fact.subject, "{}", 1)
-        groups.setdefault((words, model.to_tokens(fact.prompt).ids.shape[1]), []).append(fact)
-    draw, found = random.Random(seed), []
+    asked, left_out = _asked(model, facts)
+    groups: dict[tuple[str, int], list[_Asked]] = {}
+    for one in asked:
+        groups.setdefault((one.words, one.length), []).append(one)
+    draw, found = random.Random(seed), list[tuple[_Asked, _Asked]]()
     for group in groups.values():
-        for fact in group:
-            others = [other for other in group if other.attribute != fact.attribute]
+        for one in group:
+            others = [other for other in group if other.answer != one.answer]
             if others:
-                found.append((fact, draw.choice(others)))
+                found.append((one, draw.choice(others)))
+            else:
+                same = any(other.fact.attribute != one.fact.attribute for other in group)
+                left_out["every partner's answer begins with the same token" if same else _ALONE] += 1
     if count is not None and len(found) > count:
         found = draw.sample(found, count)
     if not found:
-        raise PromptError("no two facts share a relation, its words and the number of tokens: there is nothing to pair")
-    answers, distractors = ([first_token(model, pair[side].attribute) for pair in found] for side in (0, 1))
-    return PromptPairs.from_text(
+        raise PromptError(f"there is nothing to pair among {len(facts)} facts: {reasons(left_out)}")
+    pairs = PromptPairs.from_text(
         model,
-        clean=[fact.prompt for fact, _ in found],
+        clean=[one.prompt for one, _ in found],
         corrupt=[other.prompt for _, other in found],
-        answers=answers,
-        distractors=distractors,
-        subjects=[fact.subject for fact, _ in found],
+        answers=[one.answer for one, _ in found],
+        distractors=[other.answer for _, other in found],
+        subjects=[one.fact.subject for one, _ in found],
+    )
+    return dataclasses.replace(
+        pairs, answer_words=tuple(one.fact.attribute.strip() for one, _ in found), left_out=dict(left_out)
     )
 
 
-def first_token(model: Model, attribute: str) -> int:
-    """The first token of " attribute", by which a fact is asked for."""
-    return int(model.tokenizer.encode(f" {attribute.strip()}", add_special_tokens=False)[0])
+_ALONE = "no other fact is asked in the same words, with as many tokens, and has another answer"
+
+
+def reasons(left_out: Mapping[str, int]) -> str:
+    """Why something was left out, in words, the most frequent reason first; "none is given" for nothing."""
+    ordered = sorted(left_out.items(), key=lambda one: -one[1])
+    return "; ".join(f"{count:,}: {reason}" for reason, count in ordered) or "none is given"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """A fact, its prompt without spaces at the end, the words around its subject, how many tokens the prompt has, and the
+    answer's first token."""
+
+    fact: Fact
+    prompt: str
+    words: str
+    length: int
+    answer: int
+
+
+def _asked(model: Model, facts: Sequence[Fact]) -> tuple[list[_Asked], Counter[str]]:
+    """Every fact that can be asked of a model, and how many cannot, by reason."""
+    asked, left_out = list[_Asked](), Counter[str]()
+    for fact in facts:
+        prompt = fact.prompt.rstrip()
+        try:
+            words = with_subject(prompt, fact.subject, "{}")
+            tokens = model.to_tokens(prompt)
+            subject_columns(model, prompt, fact.subject, tokens)
+        except PromptError:
+            left_out["the subject does not stand in the prompt as words, and tokens, of its own"] += 1
+            continue
+        length = tokens.ids.shape[1]
+        if model.max_positions is not None and length > model.max_positions:
+            left_out[f"the prompt is longer than the {model.max_positions} tokens that {model.name} takes"] += 1
+            continue
+        try:
+            asked.append(_Asked(fact, prompt, words, length, first_token(model, fact)))
+        except PromptError:
+            left_out["the answer shares a token with the prompt"] += 1
+    return asked, left_out
+
+
+def first_token(model: Model, fact: Fact) -> int:
+    """The token that follows a fact's prompt where the text goes on with its attribute, the first one of several, by which the
+    fact is asked for. Raises PromptError where the two share a token."""
+    return first_of(model, fact.prompt.rstrip(), fact.attribute)
 
 
 def planted_pairs(planted: Planted, *, count: int | None = None, seed: int = 0) -> PromptPairs:

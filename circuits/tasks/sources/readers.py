@@ -12,7 +12,9 @@ import torch
 from circuits.errors import FileFormatError, PromptError, shown
 from circuits.files.reading import read_json
 from circuits.models import Model
+from circuits.tasks.answers import answer_ids
 from circuits.tasks.prompts import PromptPairs
+from circuits.tasks.subjects import subject_span
 
 LARGEST_FILE = 64 * 2**20
 
@@ -70,7 +72,7 @@ def read_autocircuit_json(path: str | Path, model: Model) -> PromptPairs:
 def read_rome_json(path: str | Path) -> tuple[Fact, ...]:
     """Facts from a file like ROME's known_1000.json; the relation is its `relation_id`.
 
-    Raises FileFormatError for anything else, and for a subject that is not in its prompt.
+    Raises FileFormatError for anything else, and for a subject that does not stand in its prompt as a word.
     """
     path = Path(path)
     data = read_json(path, max_bytes=LARGEST_FILE)
@@ -80,8 +82,10 @@ def read_rome_json(path: str | Path) -> tuple[Fact, ...]:
     for index, row in enumerate(data):
         fields = _object(path, index, row)
         prompt, subject, attribute = (_text(path, index, fields, name) for name in ("prompt", "subject", "attribute"))
-        if subject not in prompt:
-            raise FileFormatError(f"{path}: row {index}: the subject {shown(subject)} is not in the prompt {shown(prompt)}")
+        try:
+            subject_span(prompt, subject, where=f"the prompt {shown(prompt)}")
+        except PromptError as error:
+            raise FileFormatError(f"{path}: row {index}: {error}") from None
         relation = _text(path, index, fields, "relation_id") if "relation_id" in fields else ""
         facts.append(Fact(prompt, subject, attribute, relation))
     return tuple(facts)
@@ -122,7 +126,9 @@ def _pairs(path: Path, model: Model, clean: list, corrupt: list, targets: list, 
     answers, distractors = [answer for answer, _ in targets], [distractor for _, distractor in targets]
     try:
         if clean and isinstance(clean[0], list):
-            ids = [[_id(model, token) for token in part] for part in (answers, distractors)]
+            ids = [
+                answer_ids(model, part, clean, what=what) for part, what in ((answers, "answer"), (distractors, "distractor"))
+            ]
             pairs = PromptPairs.from_tokens(model, clean=clean, corrupt=corrupt, answers=ids[0], distractors=ids[1])
         else:
             pairs = PromptPairs.from_text(model, clean=clean, corrupt=corrupt, answers=answers, distractors=distractors)
@@ -136,10 +142,6 @@ def _pairs(path: Path, model: Model, clean: list, corrupt: list, targets: list, 
             raise FileFormatError(f"{path}: row {short}: too short for word_idxs {shown(name)}, which is {column}")
     columns = {name: torch.full_like(pairs.answer_columns, column + opening) for name, column in words.items()}
     return dataclasses.replace(pairs, positions=columns)
-
-
-def _id(model: Model, token: str | int) -> int:
-    return token if isinstance(token, int) else model.single_token(token)
 
 
 def _csv_rows(path: Path) -> list[dict[str, str]]:
