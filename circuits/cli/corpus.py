@@ -65,7 +65,7 @@ class OnText:
     ) -> None:
         """Measure, write the files, print the report; `check` refuses what does not fit the model before the text is made."""
         text, name = corpus.read(), next(iter(self.files))
-        with setting.work(options="--limit") as (staging, progress):
+        with setting.work(options="--limit, --memory") as (staging, progress):
             model = setting.load(progress)
             if check is not None:
                 check(model)

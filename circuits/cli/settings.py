@@ -2,14 +2,18 @@
 
 import contextlib
 import dataclasses
+import functools
+import inspect
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 import circuits
+from circuits.cli.options import AsJson, Device, Dtype, Memory, ModelName, folder
 from circuits.cli.output import staged
 from circuits.cli.progress import ProgressBars
 from circuits.cli.report import Report
@@ -86,6 +90,36 @@ class Setting:
             print_json(report.as_json(self.folder))
         else:
             typer.echo(report.text(self.folder))
+
+
+def with_setting(job: str, *, memory: bool = False, out: Any = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """For a command: behind its own options stand those that all share, and they reach it as one `setting`: where files go
+    (`out`: an option in place of the one that names a folder), with `memory` how much of it a pass may take, the model, the
+    device, the number format, and JSON."""
+    shared = {
+        "out": (Annotated[Path | None, folder(job) if out is None else out], None),
+        **({"memory": (Memory, 256)} if memory else {}),
+        "model": (ModelName, "mini"),
+        "device": (Device, "cpu"),
+        "dtype": (Dtype, "float32"),
+        "as_json": (AsJson, False),
+    }
+
+    def around(command: Callable[..., None]) -> Callable[..., None]:
+        own = [one for name, one in inspect.signature(command).parameters.items() if name != "setting"]
+        kind = inspect.Parameter.KEYWORD_ONLY
+        more = [inspect.Parameter(name, kind, default=usual, annotation=of) for name, (of, usual) in shared.items()]
+
+        @functools.wraps(command)
+        def run(**options: Any) -> None:
+            setting = Setting(job=job, **{name: options.pop(name, usual) for name, (_, usual) in shared.items()})
+            command(**options, setting=setting)
+
+        run.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in (*own, *more)}
+        return run
+
+    return around
 
 
 def load(model: str, *, device: str = "cpu", dtype: str = "float32") -> "circuits.Model":

@@ -11,26 +11,20 @@ from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import (
     Answer,
     AnySeed,
-    AsJson,
     Clean,
     Corrupt,
     Count,
-    Device,
     Distractor,
-    Dtype,
-    Memory,
     MetricName,
-    ModelName,
     Open,
     PromptFile,
     Task,
-    folder,
 )
 from circuits.cli.prompts import Behaviour, PromptOptions, names_of, positions_of
 from circuits.cli.questions.ablate import AblateQuestion
 from circuits.cli.report import written
 from circuits.cli.saved import opened, written_again
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, with_setting
 from circuits.errors import FileFormatError
 
 FILES = {
@@ -44,6 +38,7 @@ FILES = {
 
 
 @app.command()
+@with_setting("ablate", memory=True)
 def ablate(
     context: Context,
     nodes: Annotated[
@@ -76,14 +71,10 @@ def ablate(
     distractor: Distractor = None,
     count: Count = None,
     metric: MetricName = "logit_difference",
-    out: Annotated[Path | None, folder("ablate")] = None,
     open_file: Open = None,
-    memory: Memory = 256,
     seed: AnySeed = 0,
-    model: ModelName = "mini",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Take nodes out of the model, and see what that costs.
 
@@ -100,7 +91,6 @@ def ablate(
       circuits ablate --self-repair --kind resample
       circuits ablate --open out/ablate-mini/ablation.json
     """
-    setting = Setting(job="ablate", model=model, device=device, dtype=dtype, memory=memory, out=out, as_json=as_json)
     if open_file is not None:
         refuse_with_open(context)
         reopen(open_file, setting)

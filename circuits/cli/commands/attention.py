@@ -9,22 +9,16 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import (
-    AsJson,
     Bos,
-    Device,
-    Dtype,
-    Memory,
-    ModelName,
     Open,
     PromptOption,
     Seed,
-    folder,
     prompt_of,
 )
 from circuits.cli.questions.attention import AttentionQuestion
 from circuits.cli.report import written
 from circuits.cli.saved import opened, written_again
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, with_setting
 from circuits.errors import PromptError
 
 FILES = {
@@ -38,6 +32,7 @@ PROMPT = "The capital of France is"
 
 
 @app.command()
+@with_setting("attention", memory=True)
 def attention(
     context: Context,
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What the model reads.", show_default=PROMPT)] = None,
@@ -61,13 +56,9 @@ def attention(
     ] = None,
     seed: Seed = 0,
     bos: Bos = None,
-    memory: Memory = 256,
-    out: Annotated[Path | None, folder("attention")] = None,
     open_file: Open = None,
-    model: ModelName = "mini",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Trace attention back to tokens, beside what losing them costs.
 
@@ -86,7 +77,6 @@ def attention(
       circuits attention labels en_ewt-ud-dev.conllu --limit 500
       circuits attention --prompt labels
     """
-    setting = Setting(job="attention", model=model, device=device, dtype=dtype, memory=memory, out=out, as_json=as_json)
     if open_file is not None:
         refuse_with_open(context)
         reopen(open_file, setting)

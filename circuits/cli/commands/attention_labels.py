@@ -8,11 +8,11 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
-from circuits.cli.options import AsJson, Device, Dtype, Memory, ModelName, Open, Seed, folder
+from circuits.cli.options import Open, Seed
 from circuits.cli.prompts import names_of
 from circuits.cli.report import written
 from circuits.cli.saved import opened, written_again
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, with_setting
 from circuits.errors import PromptError
 
 FILES = {
@@ -26,6 +26,7 @@ FILES = {
 
 
 @app.command("attention labels")
+@with_setting("attention", memory=True)
 def attention_labels(
     context: Context,
     file: Annotated[
@@ -37,13 +38,9 @@ def attention_labels(
     ] = None,
     min_count: Annotated[int, typer.Option(min=2, help="Leave out relations with fewer cases.")] = 50,
     seed: Seed = 0,
-    memory: Memory = 256,
-    out: Annotated[Path | None, folder("attention")] = None,
     open_file: Open = None,
-    model: ModelName = "mini",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Label heads by the relations they look along.
 
@@ -56,7 +53,6 @@ def attention_labels(
       circuits attention labels en_ewt-ud-dev.conllu --relations nsubj,det
       circuits attention labels --open out/attention-mini/labels.json
     """
-    setting = Setting(job="attention", model=model, device=device, dtype=dtype, memory=memory, out=out, as_json=as_json)
     if open_file is not None:
         refuse_with_open(context)
         reopen(open_file, setting)

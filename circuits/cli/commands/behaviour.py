@@ -9,9 +9,9 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
-from circuits.cli.options import AsJson, Device, Dtype, Memory, ModelName, Open
+from circuits.cli.options import Open
 from circuits.cli.saved import opened
-from circuits.cli.settings import Setting, naming_options
+from circuits.cli.settings import Setting, naming_options, with_setting
 from circuits.cli.text import one_line
 from circuits.errors import CircuitsError, FileFormatError
 
@@ -19,6 +19,11 @@ _SUFFIXES = (".csv", ".json", ".png")
 
 
 @app.command()
+@with_setting(
+    "behaviour",
+    memory=True,
+    out=typer.Option(help="Also write: .json (every item), .csv (the table) or .png.", show_default=False),
+)
 def behaviour(
     context: Context,
     files: Annotated[
@@ -42,15 +47,9 @@ def behaviour(
         typer.Option(help="A text to count neighbours in for the bigram baseline.", show_default="the model, shown one token"),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many of each file.", show_default="all")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Also write: .json (every item), .csv (the table) or .png.", show_default=False)
-    ] = None,
     open_file: Open = None,
-    memory: Memory = 256,
-    model: ModelName = "mini",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Test what a model does on minimal pairs or facts.
 
@@ -66,7 +65,7 @@ def behaviour(
       circuits behaviour --minimal-pairs blimp/*.jsonl --text book.txt --json
       circuits behaviour --open scores.json --out scores.png
     """
-    setting = Setting(job="behaviour", model=model, device=device, dtype=dtype, memory=memory, out=out, as_json=as_json)
+    out = setting.out
     if out is not None and out.suffix.lower() not in _SUFFIXES:
         raise FileFormatError(f"{out}: unknown kind of file; expected a name that ends in {', '.join(_SUFFIXES)}")
     if open_file is not None:

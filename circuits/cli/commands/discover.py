@@ -1,7 +1,6 @@
 """`circuits discover`: from prompts to a judged circuit."""
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,20 +8,14 @@ from typer.core import TyperCommand
 
 from circuits.cli.app import app
 from circuits.cli.options import (
-    AsJson,
-    Device,
-    Dtype,
-    Memory,
-    ModelName,
     RandomCircuits,
     SearchMetric,
     TaskOrFile,
-    folder,
 )
 from circuits.cli.prompts import Behaviour, task_or_file
 from circuits.cli.questions.discover import SPELLED, Search, level_named, method_named
 from circuits.cli.report import written
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, with_setting
 from circuits.errors import CircuitsError
 
 FILES = {
@@ -73,6 +66,7 @@ class WithMethods(TyperCommand):
 
 
 @app.command(cls=WithMethods)
+@with_setting("discover", memory=True)
 def discover(
     task: TaskOrFile = "induction",
     method: Annotated[
@@ -100,13 +94,9 @@ def discover(
     ] = False,
     metric: SearchMetric = None,
     random_circuits: RandomCircuits = 128,
-    out: Annotated[Path | None, folder("discover")] = None,
-    memory: Memory = 256,
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn: the same seed gives the same files.")] = 0,
-    model: ModelName = "mini",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Find the circuit behind a task, and judge it on other prompts.
 
@@ -124,7 +114,6 @@ def discover(
       circuits discover --task docstring --method acdc --edges 50 --count 16
       circuits discover --task ioi.csv --method exact --json
     """
-    setting = Setting(job="discover", model=model, device=device, dtype=dtype, memory=memory, out=out, as_json=as_json)
     how = {"edges": edges, "steps": steps, "threshold": threshold, "verify": verify, "random_circuits": random_circuits}
     search = Search(method=method_named(method), level=level_named(level), **how)
     search.check(metric)

@@ -10,20 +10,14 @@ from circuits.cli.app import app
 from circuits.cli.errors import check_at_least
 from circuits.cli.options import (
     OUTSIDE,
-    AsJson,
     CircuitFile,
-    Device,
-    Dtype,
-    Memory,
-    ModelName,
     RandomCircuits,
     SearchMetric,
     TaskOrFile,
-    folder,
 )
 from circuits.cli.prompts import Behaviour, task_or_file
 from circuits.cli.report import written
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, with_setting
 from circuits.errors import CircuitsError, GraphError
 
 FILES = {
@@ -39,6 +33,7 @@ COUNT = 64
 
 
 @app.command()
+@with_setting("evaluate", memory=True)
 def evaluate(
     file: CircuitFile,
     task: TaskOrFile = "induction",
@@ -51,13 +46,9 @@ def evaluate(
     count: Annotated[int | None, typer.Option(help="Pairs.", show_default="64; all of a file")] = None,
     metric: SearchMetric = None,
     random_circuits: RandomCircuits = 128,
-    out: Annotated[Path | None, folder("evaluate")] = None,
-    memory: Memory = 256,
     seed: Annotated[int, typer.Option(help="Seed of prompts and random circuits; give another than the search had.")] = 1,
-    model: ModelName = "mini",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Judge a circuit: faithful, complete, minimal, above chance?
 
@@ -74,7 +65,6 @@ def evaluate(
     if outside not in OUTSIDE:
         raise CircuitsError(f"--outside is {outside!r}; expected {', '.join(OUTSIDE)}")
     check_at_least("--random-circuits", random_circuits, 0)
-    setting = Setting(job="evaluate", model=model, device=device, dtype=dtype, memory=memory, out=out, as_json=as_json)
     asked = Behaviour(prompts=task_or_file(task, count=count, seed=seed, usual=COUNT), metric=metric)
     run(file, asked, setting, outside=outside, minimality=not no_minimality, random_circuits=random_circuits)
 

@@ -7,9 +7,9 @@ import typer
 
 import circuits
 from circuits.cli.app import app
-from circuits.cli.options import AsJson, Device, Dtype, ModelName, Seed
+from circuits.cli.options import Seed
 from circuits.cli.report import Report, Table, records
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, with_setting
 from circuits.cli.text import one_line
 from circuits.errors import CircuitsError, FileFormatError, PromptError
 
@@ -18,19 +18,17 @@ _WIDTH, _PROMPTS = 128, 16
 
 
 @app.command()
+@with_setting("heads", out=typer.Option(help="Also write every head's scores to a .csv or .png file."))
 def heads(
-    model: ModelName = "mini",
     text: Annotated[
         Path | None,
         typer.Option(help="A text file to measure previous_token and first_token on (default: random tokens)."),
     ] = None,
     sort: Annotated[str, typer.Option(help="Score to sort by.")] = "prefix_matching",
     top: Annotated[int, typer.Option(min=1, help="Heads to print.")] = 10,
-    out: Annotated[Path | None, typer.Option(help="Also write every head's scores to a .csv or .png file.")] = None,
     seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Score every attention head of a model.
 
@@ -45,7 +43,6 @@ def heads(
       circuits heads --model gpt2 --sort copying --top 20
       circuits heads --text book.txt --out scores.csv
     """
-    setting = Setting(job="heads", model=model, device=device, dtype=dtype, out=out, as_json=as_json)
     run(setting, text=text, sort=sort, top=top, seed=seed)
 
 

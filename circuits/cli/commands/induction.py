@@ -7,9 +7,9 @@ import typer
 
 import circuits
 from circuits.cli.app import app
-from circuits.cli.options import AsJson, Device, Dtype, ModelName, Seed, folder
+from circuits.cli.options import Seed
 from circuits.cli.report import written
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, with_setting
 
 FILES = {
     "circuit.json": "the circuit with all its evidence; circuits.Circuit.load reads it",
@@ -25,14 +25,12 @@ FILES = {
 
 
 @app.command()
+@with_setting("induction")
 def induction(
-    model: ModelName = "mini",
-    out: Annotated[Path | None, folder("induction")] = None,
     sequences: Annotated[int, typer.Option(min=2, max=100_000, help="Random sequences that effects are measured on.")] = 32,
     seed: Seed = 0,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Find a model's induction heads and the heads that feed them.
 
@@ -46,7 +44,7 @@ def induction(
       circuits induction --model gpt2 --sequences 64
       circuits induction --model path/to/checkpoint --out results --json
     """
-    run(Setting(job="induction", model=model, device=device, dtype=dtype, out=out, as_json=as_json), sequences, seed)
+    run(setting, sequences, seed)
 
 
 def run(setting: Setting, sequences: int, seed: int) -> None:

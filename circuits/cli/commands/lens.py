@@ -10,18 +10,12 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import (
-    AsJson,
     Bos,
-    Device,
-    Dtype,
     LensAnswer,
     LensNodes,
     LensTop,
-    Memory,
-    ModelName,
     Open,
     PromptOption,
-    folder,
     prompt_of,
     repeated,
 )
@@ -29,7 +23,7 @@ from circuits.cli.prompts import require_text
 from circuits.cli.questions.lens import PROMPT, LensQuestion, parse_nodes
 from circuits.cli.report import written
 from circuits.cli.saved import opened, written_again
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, with_setting
 from circuits.errors import PromptError
 
 COMPARISON = ("comparison.json", "comparison.png")
@@ -43,6 +37,7 @@ FILES = {
 
 
 @app.command()
+@with_setting("lens", memory=True)
 def lens(
     context: Context,
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What the model reads.", show_default=PROMPT)] = None,
@@ -55,13 +50,9 @@ def lens(
         Path | None, typer.Option(metavar="FILE", help="Read through a tuned lens, as circuits lens train makes it.")
     ] = None,
     bos: Bos = None,
-    memory: Memory = 256,
-    out: Annotated[Path | None, folder("lens")] = None,
     open_file: Open = None,
-    model: ModelName = "mini",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Read what a model would say after each layer.
 
@@ -80,7 +71,6 @@ def lens(
       circuits lens --prompt train
       circuits lens --open out/lens-mini/lens.json
     """
-    setting = Setting(job="lens", model=model, device=device, dtype=dtype, memory=memory, out=out, as_json=as_json)
     if open_file is not None:
         refuse_with_open(context)
         reopen(open_file, setting)

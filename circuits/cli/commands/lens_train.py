@@ -12,18 +12,12 @@ from circuits.cli.app import app
 from circuits.cli.commands.lens import FILES as READ
 from circuits.cli.errors import Context
 from circuits.cli.options import (
-    AsJson,
     Bos,
-    Device,
-    Dtype,
     LensAnswer,
     LensNodes,
     LensTop,
-    Memory,
-    ModelName,
     PromptOption,
     Seed,
-    folder,
     prompt_of,
     repeated,
 )
@@ -31,7 +25,7 @@ from circuits.cli.progress import ProgressBars
 from circuits.cli.prompts import require_text
 from circuits.cli.questions.lens import PROMPT, LensQuestion, parse_nodes
 from circuits.cli.report import written
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, with_setting
 from circuits.errors import FileFormatError, PromptError
 
 FILES = {
@@ -48,6 +42,7 @@ _OF_TRAINING = ("file", "text", "steps", "seed", "nodes")
 
 
 @app.command("lens train")
+@with_setting("lens", memory=True)
 def lens_train(
     context: Context,
     file: Annotated[
@@ -72,12 +67,8 @@ def lens_train(
     nodes: LensNodes = None,
     top: LensTop = 5,
     bos: Bos = None,
-    memory: Memory = 256,
-    out: Annotated[Path | None, folder("lens")] = None,
-    model: ModelName = "mini",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Train a tuned lens, and read a prompt with it.
 
@@ -90,7 +81,6 @@ def lens_train(
       circuits lens train tuned.safetensors "The king" --text book.txt
       circuits lens "The capital of France is" --tuned tuned.safetensors
     """
-    setting = Setting(job="lens", model=model, device=device, dtype=dtype, memory=memory, out=out, as_json=as_json)
     said = prompt_of(prompt, prompt_option)
     reading = LensQuestion(prompt=PROMPT if said is None else said, answer=answer, nodes=parse_nodes(nodes), top=top, bos=bos)
     if file.suffix.lower() != ".safetensors":

@@ -10,26 +10,20 @@ from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import (
     AnySeed,
-    AsJson,
     Clean,
     Corrupt,
     Count,
-    Device,
-    Dtype,
-    Memory,
-    ModelName,
     Open,
     PromptFile,
     PromptOption,
     Task,
-    folder,
     prompt_of,
 )
 from circuits.cli.prompts import PromptOptions
 from circuits.cli.questions.logits import LogitsQuestion
 from circuits.cli.report import written
 from circuits.cli.saved import opened, written_again
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, with_setting
 
 FILES = {
     "logits.json": "every prompt's numbers; circuits logits --open shows them again",
@@ -41,6 +35,7 @@ FILES = {
 
 
 @app.command()
+@with_setting("logits", memory=True)
 def logits(
     context: Context,
     prompt: Annotated[
@@ -68,14 +63,10 @@ def logits(
     corrupt: Corrupt = None,
     count: Count = None,
     top: Annotated[int, typer.Option(min=1, help="Rows to print.")] = 15,
-    out: Annotated[Path | None, folder("logits")] = None,
     open_file: Open = None,
-    memory: Memory = 256,
     seed: AnySeed = 0,
-    model: ModelName = "mini",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Take a logit apart: what each node writes to the answer.
 
@@ -92,7 +83,6 @@ def logits(
       circuits logits --model gpt2 --prompts ioi.csv --top 30
       circuits logits --open out/logits-mini/logits.json
     """
-    setting = Setting(job="logits", model=model, device=device, dtype=dtype, memory=memory, out=out, as_json=as_json)
     if open_file is not None:
         refuse_with_open(context, "top")
         reopen(open_file, setting, top)

@@ -9,12 +9,12 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
-from circuits.cli.options import AnySeed, AsJson, Device, Dtype, ModelName, Open, folder
+from circuits.cli.options import AnySeed, Open
 from circuits.cli.progress import ProgressBars
 from circuits.cli.questions.neuron import MOST, NeuronQuestion
 from circuits.cli.report import written
 from circuits.cli.saved import opened, written_again
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, with_setting
 
 FILES = {
     "neuron.json": "everything; circuits neuron --open shows it again",
@@ -33,6 +33,7 @@ CLAMPED = ("clamp.json", "clamp.png")
 
 
 @app.command()
+@with_setting("neuron")
 def neuron(
     context: Context,
     name: Annotated[
@@ -61,13 +62,10 @@ def neuron(
     prompt: Annotated[
         str | None, typer.Option(help="The prompt on which it is held.", show_default="the text where it fires least")
     ] = None,
-    out: Annotated[Path | None, folder("neuron")] = None,
     open_file: Open = None,
     seed: AnySeed = 0,
-    model: ModelName = "mini",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """What triggers a neuron, and what it writes.
 
@@ -86,7 +84,6 @@ def neuron(
       circuits neuron --model gpt2
       circuits neuron --open out/neuron-mini/neuron.json
     """
-    setting = Setting(job="neuron", model=model, device=device, dtype=dtype, out=out, as_json=as_json)
     if open_file is not None:
         refuse_with_open(context, "top")
         reopen(open_file, setting, top)

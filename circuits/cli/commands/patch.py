@@ -11,26 +11,20 @@ from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import (
     Answer,
     AnySeed,
-    AsJson,
     Clean,
     Corrupt,
     Count,
-    Device,
     Distractor,
-    Dtype,
-    Memory,
     MetricName,
-    ModelName,
     Open,
     PromptFile,
     Task,
-    folder,
 )
 from circuits.cli.prompts import Behaviour, PromptOptions, positions_of
 from circuits.cli.questions.patch import Patches
 from circuits.cli.report import written
 from circuits.cli.saved import opened, written_again
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, with_setting
 from circuits.errors import FileFormatError
 
 FILES = {
@@ -44,6 +38,7 @@ FILES = {
 
 
 @app.command()
+@with_setting("patch", memory=True)
 def patch(
     context: Context,
     nodes: Annotated[
@@ -88,14 +83,10 @@ def patch(
     count: Count = None,
     metric: MetricName = "logit_difference",
     top: Annotated[int, typer.Option(min=1, help="Effects to print.")] = 12,
-    out: Annotated[Path | None, folder("patch")] = None,
     open_file: Open = None,
-    memory: Memory = 256,
     seed: AnySeed = 0,
-    model: ModelName = "mini",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Patch nodes, edges or paths, and see how far the answer moves.
 
@@ -116,7 +107,6 @@ def patch(
       circuits patch -m gpt2 --prompts ioi.csv --nodes heads --direction noising
       circuits patch --open out/patch-mini/effects.json --top 30
     """
-    setting = Setting(job="patch", model=model, device=device, dtype=dtype, memory=memory, out=out, as_json=as_json)
     if open_file is not None:
         refuse_with_open(context, "top")
         reopen(open_file, setting, top)

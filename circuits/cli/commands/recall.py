@@ -9,9 +9,9 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context
-from circuits.cli.options import AsJson, Device, Dtype, Memory, ModelName, Seed, folder, repeated
+from circuits.cli.options import Seed, repeated
 from circuits.cli.report import written
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, with_setting
 from circuits.errors import CircuitsError
 
 FILES = {
@@ -24,9 +24,9 @@ FILES = {
 
 
 @app.command()
+@with_setting("recall", memory=True)
 def recall(
     context: Context,
-    model: ModelName = "mini",
     facts: Annotated[
         Path | None,
         typer.Option(help="Facts of a file: ROME's known_1000.json, or an LRE relation.", show_default="those of mini"),
@@ -39,11 +39,8 @@ def recall(
         ),
     ] = 0.03,
     seed: Seed = 0,
-    memory: Memory = 256,
-    out: Annotated[Path | None, folder("recall")] = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Find the circuit that recalls facts.
 
@@ -60,7 +57,6 @@ def recall(
     """
     if not 0 < min_effect < float("inf"):
         raise CircuitsError(f"--min-effect is {min_effect}; expected a share of the gap above 0, such as 0.03")
-    setting = Setting(job="recall", model=model, device=device, dtype=dtype, memory=memory, out=out, as_json=as_json)
     said = repeated(context, "min_effect")
     run(setting, facts, count=count, min_effect=min_effect, seed=seed, said=said)
 

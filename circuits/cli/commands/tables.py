@@ -9,11 +9,11 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
-from circuits.cli.options import AsJson, Device, Dtype, ModelName, Open, folder
+from circuits.cli.options import Open
 from circuits.cli.questions.tables import TablesQuestion
 from circuits.cli.report import written
 from circuits.cli.saved import opened, written_again
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, with_setting
 
 FILES = {
     "tables.json": "all tables; circuits tables --open and circuits.Tables.load read it",
@@ -29,6 +29,7 @@ TOKEN_FILES = {"token.json": "all of it, and more entries of each table"}
 
 
 @app.command()
+@with_setting("tables")
 def tables(
     given: Context,
     token: Annotated[
@@ -48,12 +49,9 @@ def tables(
     ] = False,
     context: Annotated[int, typer.Option(min=2, help="Tokens that a skip-trigram's destination sees.")] = 64,
     offset: Annotated[int, typer.Option(min=0, help="Places between source and destination, for rotary positions.")] = 0,
-    out: Annotated[Path | None, folder("tables")] = None,
     open_file: Open = None,
-    model: ModelName = "mini",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Read a model's weights as tables.
 
@@ -69,7 +67,6 @@ def tables(
       circuits tables --open out/tables-mini/tables.json
       circuits tables terms --text book.txt
     """
-    setting = Setting(job="tables", model=model, device=device, dtype=dtype, out=out, as_json=as_json)
     options = TablesQuestion(top, context, offset, through_mlp0, skip_trigrams, head)
     if open_file is not None:
         refuse_with_open(given, "top", "skip_trigrams")

@@ -1,6 +1,5 @@
 """`circuits tables compress`: the smallest ranks of heads at which the loss holds."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,9 +8,9 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.corpus import Corpus, OnText
 from circuits.cli.errors import Context, refuse_with_open
-from circuits.cli.options import AsJson, Device, Dtype, ModelName, Open, Text, TextLimit, TextSeed, folder
+from circuits.cli.options import Open, Text, TextLimit, TextSeed
 from circuits.cli.prompts import names_of
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, with_setting
 from circuits.errors import PromptError
 
 FILES = {
@@ -23,6 +22,7 @@ FILES = {
 
 
 @app.command("tables compress")
+@with_setting("tables", memory=True)
 def tables_compress(
     context: Context,
     head: Annotated[
@@ -34,12 +34,9 @@ def tables_compress(
     text: Text = None,
     limit: TextLimit = 2048,
     seed: TextSeed = 0,
-    out: Annotated[Path | None, folder("tables")] = None,
     open_file: Open = None,
-    model: ModelName = "mini",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Find the ranks at which a text's loss holds.
 
@@ -53,7 +50,6 @@ def tables_compress(
       circuits tables compress --together --text book.txt
       circuits tables compress --open out/tables-mini/compression.json
     """
-    setting = Setting(job="tables", model=model, device=device, dtype=dtype, out=out, as_json=as_json)
     if open_file is not None:
         refuse_with_open(context)
         _compression().reopen(open_file, setting)
@@ -65,7 +61,7 @@ def tables_compress(
     _compression().run(
         Corpus(text, limit, seed),
         setting,
-        lambda model, tokens, progress: circuits.compress_heads(model, tokens, progress=progress, **how),
+        lambda model, tokens, progress: circuits.compress_heads(model, tokens, budget=setting.budget, progress=progress, **how),
         check=lambda model: [model.graph().node(name) for name in heads or ()],
     )
 

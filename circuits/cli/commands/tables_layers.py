@@ -1,6 +1,5 @@
 """`circuits tables layers`: the loss without each layer, and what later layers make up for."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,8 +8,8 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.corpus import Corpus, OnText
 from circuits.cli.errors import Context, refuse_with_open
-from circuits.cli.options import AsJson, Device, Dtype, ModelName, Open, Text, TextLimit, TextSeed, folder
-from circuits.cli.settings import Setting
+from circuits.cli.options import Open, Text, TextLimit, TextSeed
+from circuits.cli.settings import Setting, with_setting
 from circuits.errors import PromptError
 
 FILES = {
@@ -23,18 +22,16 @@ KINDS = ("zero", "mean")
 
 
 @app.command("tables layers")
+@with_setting("tables", memory=True)
 def tables_layers(
     context: Context,
     kind: Annotated[str, typer.Option(metavar="zero|mean", help="What stands in for a layer.")] = "zero",
     text: Text = None,
     limit: TextLimit = 2048,
     seed: TextSeed = 0,
-    out: Annotated[Path | None, folder("tables")] = None,
     open_file: Open = None,
-    model: ModelName = "mini",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Measure a text's loss without each layer.
 
@@ -47,7 +44,6 @@ def tables_layers(
       circuits tables layers --kind mean --text book.txt
       circuits tables layers --open out/tables-mini/layers.json
     """
-    setting = Setting(job="tables", model=model, device=device, dtype=dtype, out=out, as_json=as_json)
     if open_file is not None:
         refuse_with_open(context)
         _layers().reopen(open_file, setting)
@@ -58,7 +54,9 @@ def tables_layers(
     _layers().run(
         Corpus(text, limit, seed),
         setting,
-        lambda model, tokens, progress: circuits.remove_layers(model, tokens, kind=how, progress=progress),
+        lambda model, tokens, progress: circuits.remove_layers(
+            model, tokens, kind=how, budget=setting.budget, progress=progress
+        ),
     )
 
 

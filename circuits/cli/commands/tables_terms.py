@@ -1,6 +1,5 @@
 """`circuits tables terms`: the loss with the direct path alone, with heads, with virtual heads."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,8 +8,8 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.corpus import Corpus, OnText
 from circuits.cli.errors import Context, refuse_with_open
-from circuits.cli.options import AsJson, Device, Dtype, ModelName, Open, Text, TextLimit, TextSeed, folder
-from circuits.cli.settings import Setting
+from circuits.cli.options import Open, Text, TextLimit, TextSeed
+from circuits.cli.settings import Setting, with_setting
 from circuits.errors import PromptError
 
 FILES = {
@@ -24,6 +23,7 @@ MLPS = ("frozen", "zero")
 
 
 @app.command("tables terms")
+@with_setting("tables", memory=True)
 def tables_terms(
     context: Context,
     mlps: Annotated[
@@ -32,12 +32,9 @@ def tables_terms(
     text: Text = None,
     limit: TextLimit = 2048,
     seed: TextSeed = 0,
-    out: Annotated[Path | None, folder("tables")] = None,
     open_file: Open = None,
-    model: ModelName = "mini",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Measure a text's loss term by term.
 
@@ -51,7 +48,6 @@ def tables_terms(
       circuits tables terms --mlps zero
       circuits tables terms --open out/tables-mini/terms.json
     """
-    setting = Setting(job="tables", model=model, device=device, dtype=dtype, out=out, as_json=as_json)
     if open_file is not None:
         refuse_with_open(context)
         _terms().reopen(open_file, setting)
@@ -62,7 +58,9 @@ def tables_terms(
     _terms().run(
         Corpus(text, limit, seed),
         setting,
-        lambda model, tokens, progress: circuits.order_of_terms(model, tokens, mlps=how, progress=progress),
+        lambda model, tokens, progress: circuits.order_of_terms(
+            model, tokens, mlps=how, budget=setting.budget, progress=progress
+        ),
     )
 
 

@@ -12,22 +12,16 @@ from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import (
     AnySeed,
-    AsJson,
     Bos,
-    Device,
-    Dtype,
-    Memory,
-    ModelName,
     Open,
     PromptOption,
-    folder,
     prompt_of,
     repeated,
 )
 from circuits.cli.output import staged
 from circuits.cli.questions.trace import Corruption, TraceQuestion, parse_kinds
 from circuits.cli.saved import opened
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, with_setting
 from circuits.errors import FileFormatError, PromptError
 
 _WHAT = ("prompt", "prompt_option", "subject", "replacement", "facts", "limit")
@@ -35,6 +29,7 @@ _WHAT = ("prompt", "prompt_option", "subject", "replacement", "facts", "limit")
 
 
 @app.command()
+@with_setting("trace", memory=True)
 def trace(
     context: Context,
     prompt: Annotated[
@@ -69,13 +64,9 @@ def trace(
     ] = None,
     seed: AnySeed = 0,
     bos: Bos = None,
-    memory: Memory = 256,
-    out: Annotated[Path | None, folder("trace")] = None,
     open_file: Open = None,
-    model: ModelName = "mini",
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    as_json: AsJson = False,
+    *,
+    setting: Setting,
 ) -> None:
     """Find where a model keeps a fact, by causal tracing.
 
@@ -91,7 +82,6 @@ def trace(
       circuits trace --severed --window 1 --noise 0.3
       circuits trace --open out/trace-mini/trace.json
     """
-    setting = Setting(job="trace", model=model, device=device, dtype=dtype, memory=memory, out=out, as_json=as_json)
     if open_file is not None:
         refuse_with_open(context)
         reopen(open_file, setting)
