@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo check notebooks
+.PHONY: help setup test demo check notebooks real
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,11 @@ demo: $(STAMP) ## find the induction circuit of the bundled model; files in out/
 
 notebooks: $(STAMP) ## run the notebooks and store what they show
 	@$(BIN)/python notebooks/refresh.py
+
+real: $(STAMP) ## fetch a real pretrained model (92 MB), test and measure on it; files in out/real
+	@$(BIN)/python experiments/real_model.py --fetch
+	@$(BIN)/python -m pytest tests/real
+	@$(BIN)/python experiments/real_model.py
 
 check: $(STAMP) ## ruff and pyright
 	@$(BIN)/ruff check .

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 BOS, PAD = "<|bos|>", "<|pad|>"
@@ -85,6 +85,9 @@ def train_tokenizer(text: Text, table: dict) -> PreTrainedTokenizerFast:
     subjects = sorted({fact["subject"] for fact in table["facts"]})
     stream = text.train + [" " + word for word in objects] * OBJECT_REPEATS + [" " + name for name in subjects] * 20
     tokenizer.train_from_iterator(stream, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS}:1 $B:1", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BOS,

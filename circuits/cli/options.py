@@ -22,7 +22,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 Open = Annotated[Path | None, typer.Option("--open", metavar="FILE", help="Show a saved result again; nothing is computed.")]
 Bos = Annotated[
     bool | None,
-    typer.Option("--bos/--no-bos", help="Begin the prompt with BOS.", show_default="as the model is used to"),
+    typer.Option("--bos/--no-bos", help="Begin prompts with BOS, or without.", show_default="as its tokenizer does"),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of all that is drawn: the same seed gives the same files.")]
 AnySeed = Annotated[int, typer.Option(help="Seed of all that is drawn: the same seed gives the same files.")]

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import circuits
-from circuits.cli.options import AsJson, Device, Dtype, Memory, ModelName, folder
+from circuits.cli.options import AsJson, Bos, Device, Dtype, Memory, ModelName, folder
 from circuits.cli.output import staged
 from circuits.cli.progress import ProgressBars
 from circuits.cli.report import Report
@@ -26,7 +26,8 @@ _DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Setting:
-    """The model, the folder and the form of the answer, as the command line names them; `job` is the command's name."""
+    """The model, the folder and the form of the answer, as the command line names them; `job` is the command's name, `bos` what
+    prompts open with where that is not left to the tokenizer."""
 
     job: str
     model: str = "mini"
@@ -34,6 +35,7 @@ class Setting:
     dtype: str = "float32"
     memory: int = 256
     out: Path | None = None
+    bos: bool | None = None
     as_json: bool = False
 
     @property
@@ -64,12 +66,15 @@ class Setting:
             yield staging, progress
 
     def load(self, progress: ProgressBars) -> "circuits.Model":
-        """Load the model, and show that. Raises ModelError where it, the device or the number format cannot be had."""
+        """Load the model, and show that; say where its prompts open otherwise than its tokenizer opens them. Raises ModelError
+        where it, the device, the number format or the BOS asked for cannot be had."""
         progress("loading the model", 0, 1)
-        loaded = load(self.model, device=self.device, dtype=self.dtype)
+        loaded = load(self.model, device=self.device, dtype=self.dtype).with_bos(self.bos)
         progress("loading the model", 1, 1)
         if loaded.stored:
             typer.echo(f"{loaded.name}: weights stored as {loaded.stored}, dequantised to {self.dtype}", err=True)
+        if differs := opening_said(loaded):
+            typer.echo(differs, err=True)
         return loaded
 
     def command(self, *words: str, model: bool = True) -> str:
@@ -77,6 +82,7 @@ class Setting:
         named = {"--model": self.model, "--device": self.device, "--dtype": self.dtype} if model else {}
         usual = ("mini", "cpu", "float32")
         more = [word for pair, own in zip(named.items(), usual, strict=False) if pair[1] != own for word in pair]
+        more += [] if self.bos is None or not model else ["--bos" if self.bos else "--no-bos"]
         return one_line(shlex.join(["circuits", *words, *more]))
 
     def opening(self, file: str, *below: str) -> tuple[str, str]:
@@ -87,21 +93,25 @@ class Setting:
     def answer(self, report: Report) -> None:
         """Print a report in the form that was asked for."""
         if self.as_json:
-            print_json(report.as_json(self.folder))
+            said = {} if self.bos is None else {"bos": self.bos}
+            print_json({**report.as_json(self.folder), **said})
         else:
             typer.echo(report.text(self.folder))
 
 
-def with_setting(job: str, *, memory: bool = False, out: Any = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_setting(
+    job: str, *, memory: bool = False, text: bool = True, out: Any = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """For a command: behind its own options stand those that all share, and they reach it as one `setting`: where files go
-    (`out`: an option in place of the one that names a folder), with `memory` how much of it a pass may take, the model, the
-    device, the number format, and JSON."""
+    (`out`: an option in place of the one that names a folder), with `memory` how much of it a pass may take, with `text` how prompts
+    open, the model, the device, the number format, and JSON."""
     shared = {
         "out": (Annotated[Path | None, folder(job) if out is None else out], None),
         **({"memory": (Memory, 256)} if memory else {}),
         "model": (ModelName, "mini"),
         "device": (Device, "cpu"),
         "dtype": (Dtype, "float32"),
+        **({"bos": (Bos, None)} if text else {}),
         "as_json": (AsJson, False),
     }
 
@@ -135,6 +145,23 @@ def load(model: str, *, device: str = "cpu", dtype: str = "float32") -> "circuit
     if kind not in _DEVICES:
         raise ModelError(f"the device {device!r} cannot be used here: expected cpu, or where there is one cuda, cuda:1 or mps")
     return circuits.load_model(model, device=device, dtype=getattr(torch, dtype))
+
+
+def opening_said(model: "circuits.Model") -> str:
+    """How prompts open, where that is not how the model's tokenizer opens them; nothing where it is."""
+    own, asked = model.with_bos(None).opening(), model.opening()
+    if model.tokenizer is None or asked == own:
+        return ""
+    if asked:
+        return f"prompts begin with {model.to_string(asked)!r} (token {asked[0]}), which the tokenizer does not put there"
+    return f"prompts begin without {model.to_string(own)!r}, which the tokenizer puts there"
+
+
+def bos_hint(model: "circuits.Model") -> str:
+    """That prompts begin without BOS though the tokenizer has one; nothing otherwise."""
+    if model.tokenizer is None or model.bos_id is None or model.opening() or model.prepend_bos is False:
+        return ""
+    return f"Prompts begin without BOS, as the tokenizer's do; --bos puts {model.to_string([model.bos_id])!r} there."
 
 
 @contextlib.contextmanager

@@ -76,10 +76,10 @@ def score_heads(
 ) -> HeadScores:
     """Score every head of a model.
 
-    Prefix matching and duplicate token: on prompts of random tokens said several times after BOS (fewer where the context is
-    short), at the positions from the second copy on. Copying: on as many prompts of random tokens without BOS. Previous and
-    first token: on `text` (every token but the first), or on the repeats where no text is given. Raises PromptError where
-    vocabulary or context are too small, NonFiniteError for NaN and infinity.
+    Prefix matching and duplicate token: on prompts of random tokens said several times, opened as the model's prompts are
+    (fewer copies where the context is short), at the positions from the second copy on. Copying: on as many prompts of
+    random tokens without BOS. Previous and first token: on `text` (every token but the first), or on the repeats where no
+    text is given. Raises PromptError where vocabulary or context are too small, NonFiniteError for NaN and infinity.
 
     Args:
         model: the model whose heads are scored.
@@ -95,7 +95,8 @@ def score_heads(
     >>> [round(float(head), 1) for head in scores.scores["prefix_matching"][1]]
     [0.9, 0.9, 0.9, 0.9, 0.9, 0.7, 0.9, 0.5]
     """
-    fitting = copies if model.max_positions is None else max(2, min(copies, (model.max_positions - 1) // length))
+    room = None if model.max_positions is None else (model.max_positions - len(model.opening())) // length
+    fitting = copies if room is None else max(2, min(copies, room))
     repeats, length = repeated_tokens(model, count=sequences, length=length, copies=fitting, seed=seed)
     if text is not None and text.ids.shape[1] < 2:
         raise PromptError("text of one token has no previous token to attend to")

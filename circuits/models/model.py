@@ -14,6 +14,7 @@ from circuits.graph import Graph
 from circuits.models.edits import Edit, compile_edits
 from circuits.models.forward import Keep, forward
 from circuits.models.run import Run
+from circuits.models.tokenizing import added_in_front, bos_of, token_ids
 from circuits.models.tokens import TokenBatch
 from circuits.models.weights import Weights
 
@@ -29,9 +30,12 @@ class Model:
     weights: Weights = dataclasses.field(repr=False)
     tokenizer: Any = dataclasses.field(repr=False)
     """A Hugging Face tokenizer, or None for models that have none (planted, native)."""
-    prepend_bos: bool = True
-    """Whether text gets a beginning-of-sequence token unless asked otherwise."""
+    prepend_bos: bool | None = None
+    """Whether prompts open with a beginning-of-sequence token; None: as the tokenizer does, with the named `bos` where there
+    is no tokenizer."""
     make_bridge: Callable[[], Any] | None = dataclasses.field(default=None, repr=False)
+    bos: int | None = None
+    """The BOS token of a model without a tokenizer, where it was made for one."""
     stored: str | None = None
     """The number formats of the file's tensors, where the weights were dequantised ("Q4_1, Q8_0, F32")."""
 
@@ -127,17 +131,52 @@ class Model:
             neurons=neurons,
         )
 
+    @property
+    def bos_id(self) -> int | None:
+        """The BOS token: the tokenizer's, or the one named for a model without a tokenizer; None where there is none."""
+        return bos_of(self.tokenizer) if self.tokenizer is not None else self.bos
+
+    def with_bos(self, prepend_bos: bool | None) -> "Model":
+        """The same model whose prompts open with BOS or without, or (None) as its tokenizer opens them. Raises ModelError
+        where a BOS is asked for and there is none."""
+        if prepend_bos and self.bos_id is None:
+            raise ModelError(f"{self.name} has no BOS token to put in front of prompts")
+        return self if prepend_bos == self.prepend_bos else dataclasses.replace(self, prepend_bos=prepend_bos)
+
+    def opening(self, *, prepend_bos: bool | None = None) -> list[int]:
+        """The token ids that stand in front of a prompt's own: those that the tokenizer puts there, BOS alone, or none, as
+        `prepend_bos` says (default: the model's own)."""
+        wanted = self.prepend_bos if prepend_bos is None else prepend_bos
+        if wanted is None and self.tokenizer is not None:
+            return added_in_front(self.tokenizer)
+        return [self.bos_id] if wanted is not False and self.bos_id is not None else []
+
     def to_tokens(self, text: str | list[str], *, prepend_bos: bool | None = None) -> TokenBatch:
-        """Tokenize; prompts of unequal length are padded on the right. BOS is prepended once, as `prepend_bos` says
-        (default: the model's own). Raises PromptError for text without tokens, ModelError without a tokenizer."""
+        """Tokenize; prompts of unequal length are padded on the right.
+
+        By default the ids are those of `tokenizer(text)`, but for a second BOS where the text brings its own. Raises
+        PromptError for text without tokens, ModelError without a tokenizer or where there is no BOS to prepend.
+
+        Args:
+            text: one prompt or several.
+            prepend_bos: True: exactly one BOS in front; False: nothing but the text's own tokens (default: the model's own,
+                which is the tokenizer's unless `with_bos` said otherwise).
+
+        >>> import circuits
+        >>> model = circuits.load_model("mini")
+        >>> model.to_tokens("The cat").ids.tolist(), model.to_tokens("The cat", prepend_bos=False).ids.tolist()
+        ([[0, 904, 777]], [[904, 777]])
+        """
         if self.tokenizer is None:
             raise ModelError(f"{self.name} has no tokenizer: pass token ids")
+        wanted = self.prepend_bos if prepend_bos is None else prepend_bos
+        if wanted and self.bos_id is None:
+            raise ModelError(f"{self.name} has no BOS token to put in front of prompts")
         texts = [text] if isinstance(text, str) else list(text)
-        bos = self.tokenizer.bos_token_id if (self.prepend_bos if prepend_bos is None else prepend_bos) else None
-        rows = [([] if bos is None else [int(bos)]) + self._encode(t) for t in texts]
-        for t, row in zip(texts, rows, strict=True):
+        rows = [token_ids(self.tokenizer, one, prepend_bos=wanted) for one in texts]
+        for one, row in zip(texts, rows, strict=True):
             if not row:
-                raise PromptError(f"prompt {t!r} has no tokens")
+                raise PromptError(f"prompt {one!r} has no tokens")
         return TokenBatch.from_rows(rows, pad_id=self._pad_id).to(self.device)
 
     @property

@@ -124,7 +124,7 @@ def discover(
     options: dict[str, Any] = {name: given[name] if given[name] is not None else own for name, own in chosen.options.items()}
     options |= {"neurons": neurons} if "neurons" in chosen.levels else {}
     options |= {"edges": edges, "seed": seed, "budget": budget, "progress": progress}
-    scores, circuit = _results(chosen, chosen.run(model, pairs, metric, **options), edges)
+    scores, circuit = _results(chosen, chosen.run(model, pairs, metric, **options), edges, prepend_bos=model.prepend_bos)
     screening = None
     if verify and scores is not None:
         screening = screen_then_verify(model, pairs, metric, scores, edges=edges, seed=seed, budget=budget, progress=progress)
@@ -140,12 +140,13 @@ def discover(
     return Discovery(circuit, verdict, scores, curve, screening)
 
 
-def _results(method: Method, found: object, edges: int) -> tuple[EdgeScores | None, Circuit]:
+def _results(method: Method, found: object, edges: int, *, prepend_bos: bool | None) -> tuple[EdgeScores | None, Circuit]:
     """Scores, where a method gives them, and the circuit; both say which method they are by and what a sign of theirs means,
     also where the method itself does not. Raises CircuitsError for anything else that a method gave."""
     if not isinstance(found, EdgeScores | Circuit):
         raise CircuitsError(f"the method {method.name} gave a {type(found).__name__}: expected EdgeScores or a Circuit")
     own = {} if method.name in METHODS else {"supporting_sign": method.sign}  # another process may not know the method
+    own |= {} if prepend_bos is None else {"prepend_bos": prepend_bos}
     details: Any = thaw(found.metadata)
     details = {**own, "method": method.label, **details}
     if isinstance(found, EdgeScores):

@@ -93,8 +93,8 @@ def check_texts(where: str, texts: list[str]) -> None:
 
 
 def bos_of(model: Model) -> int | None:
-    """The id of the BOS token of a model's tokenizer; None where there is none."""
-    return None if model.tokenizer is None or model.tokenizer.bos_token_id is None else int(model.tokenizer.bos_token_id)
+    """The id of a model's BOS token; None where there is none."""
+    return model.bos_id
 
 
 def where_of(index: int, text: object) -> str:

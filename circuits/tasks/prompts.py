@@ -91,7 +91,7 @@ class PromptPairs:
             distractors: likewise, what the answer is compared with.
             subjects: looked up in the clean prompts as whole words (the last occurrence); they give the positions
                 `subject_first` and `subject_last`.
-            prepend_bos: put BOS in front (default: what the model's tokenizer asks for).
+            prepend_bos: put BOS in front (default: as the model's tokenizer does).
             joined: take answers without a leading space as they are.
 
         >>> import circuits

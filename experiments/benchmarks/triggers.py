@@ -24,7 +24,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import circuits
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
-from circuits.tasks.repeats import bos_id
 from circuits.tasks.sources.corpus import read_text, text_rows
 from experiments.benchmarks.measure import seconds_of
 
@@ -45,7 +44,7 @@ def read_rows(model: Model, files: list[Path], tokens: int) -> TokenBatch:
     if not files:
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(model.d_vocab, (-(-tokens // (width - 1)), width), generator=generator)
-        bos = bos_id(model)
+        bos = model.bos_id
         ids[:, 0] = ids[:, 0] if bos is None else bos
         return TokenBatch.unpadded(ids)
     text = "\n".join(read_text(path) for path in files)

@@ -77,7 +77,7 @@ def test_heads_that_look_ahead_choose_among_all_other_words(tmp_path: Path) -> N
 def test_sentences_fill_the_context_and_batches_the_budget(tmp_path: Path) -> None:
     model = built("gpt2", tmp_path)
     assert model.max_positions is not None
-    room = model.max_positions - int(model.prepend_bos)
+    room = model.max_positions - len(model.opening())
     aligned, left_out = align_sentences(model, [sentence("a" * size, [(None, "root")]) for size in (room, room + 1)])
     assert len(aligned) == left_out["too long"] == 1 and len(aligned[0].ids) == model.max_positions
     aligned, _ = align_sentences(model, random_sentences(12))

@@ -82,7 +82,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 def slow_attention(model: Model, one: Sentence) -> list[list[list[float]]]:
     """`[head][from word][to word]`: one byte is one token here."""
-    run, spans, at = model.run(one.text, keep="patterns"), [], int(model.prepend_bos)
+    run, spans, at = model.run(one.text, keep="patterns"), [], len(model.opening())
     for word in one.words:
         size = len(word.form.encode())
         spans.append(range(at, at + size))

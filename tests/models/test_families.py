@@ -141,7 +141,7 @@ def test_a_model_that_sees_is_refused_by_its_encoder() -> None:
 def test_text_goes_through_the_tokenizer(loaded: Loaded) -> None:
     model = loaded("gpt2")
     assert model.to_string(model.to_tokens("a b", prepend_bos=False).ids[0]) == "a b"
-    assert model.run(["a", "longer"]).logits.shape[1] == len("longer") + model.prepend_bos
+    assert model.run(["a", "longer"]).logits.shape[1] == len("longer") + len(model.opening())
 
 
 def test_a_model_without_limit_takes_longer_prompts(loaded: Loaded) -> None:

@@ -63,7 +63,10 @@ def test_what_a_model_writes_begins_with_bos_has_nothing_special_and_follows_the
     written = written_text(dataclasses.replace(mini, weights=eager), count=2, length=9).ids
     assert written.shape == (2, 5), "as long as the context"
     assert not torch.isin(written[:, 1:], torch.tensor(mini.tokenizer.all_special_ids)).any()
-    bare = dataclasses.replace(mini, prepend_bos=False)
+    shifted = written_text(mini.with_bos(False), count=3, length=8, seed=1).ids
+    assert torch.equal(shifted, first[:, 1:]), "the same text, without the BOS that it was written after"
+    assert written_text(dataclasses.replace(mini.with_bos(False), weights=eager), count=2, length=9).ids.shape == (2, 4)
+    bare = dataclasses.replace(mini, tokenizer=None)
     assert len(set(written_text(bare, count=20, length=2).ids[:, 0].tolist())) > 10, "any token opens where there is no BOS"
     with pytest.raises(PromptError, match="count=0"):
         written_text(mini, count=0)

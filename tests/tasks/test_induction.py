@@ -1,5 +1,7 @@
 """Repeated tokens and the induction task: what they promise, on a model with a tokenizer and on one without."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -44,10 +46,14 @@ def test_the_commonest_and_rarest_tokens_are_left_out(mini: Model):
 
 
 def test_a_short_context_shortens_the_segment():
-    tokens, length = repeated_tokens(bare(n_ctx=17), count=2, length=25, copies=2)
-    assert (length, tokens.ids.shape[1]) == (8, 17)
-    with pytest.raises(PromptError, match="no room"):
-        repeated_tokens(bare(n_ctx=8), count=2, copies=2)
+    opened = dataclasses.replace(bare(n_ctx=17), bos=0)
+    for model, width in ((bare(n_ctx=17), 16), (opened, 17)):
+        tokens, length = repeated_tokens(model, count=2, length=25, copies=2)
+        assert (length, tokens.ids.shape[1]) == (8, width)
+    assert repeated_tokens(bare(n_ctx=8), count=2, copies=2)[1] == 4
+    for none in (bare(n_ctx=7), dataclasses.replace(bare(n_ctx=8), bos=0)):
+        with pytest.raises(PromptError, match="no room"):
+            repeated_tokens(none, count=2, copies=2)
 
 
 def test_pairs_differ_in_the_one_token_that_decides(mini: Model):

@@ -9,7 +9,6 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import (
-    Bos,
     Open,
     PromptOption,
     Seed,
@@ -55,7 +54,6 @@ def attention(
         ),
     ] = None,
     seed: Seed = 0,
-    bos: Bos = None,
     open_file: Open = None,
     *,
     setting: Setting,
@@ -82,7 +80,7 @@ def attention(
         reopen(open_file, setting)
         return
     said, place = prompt_of(prompt, prompt_option), -1 if position is None else position
-    run(AttentionQuestion(PROMPT if said is None else said, answer, place, heads, replace or "mean", seed, bos), setting)
+    run(AttentionQuestion(PROMPT if said is None else said, answer, place, heads, replace or "mean", seed), setting)
 
 
 def run(question: AttentionQuestion, setting: Setting) -> None:
@@ -93,7 +91,7 @@ def run(question: AttentionQuestion, setting: Setting) -> None:
         model = setting.load(progress)
         for name in question.head_names:
             model.graph().node(circuits.Node.parse(name))
-        tokens = model.to_tokens(question.prompt, prepend_bos=question.bos)
+        tokens = model.to_tokens(question.prompt)
         if tokens.ids.shape[1] < 2:
             raise PromptError(
                 f"the prompt is {tokens.ids.shape[1]} token: attention has nothing to choose from; give a longer one"

@@ -9,7 +9,7 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.options import Seed
 from circuits.cli.report import Report, Table, records
-from circuits.cli.settings import Setting, with_setting
+from circuits.cli.settings import Setting, bos_hint, with_setting
 from circuits.cli.text import one_line
 from circuits.errors import CircuitsError, FileFormatError, PromptError
 
@@ -72,7 +72,8 @@ def run(setting: Setting, *, text: Path | None, sort: str, top: int, seed: int) 
             Table(
                 ("head", *(name.replace("_", " ") for name in SCORES)),
                 [(row["name"], *(f"{row[name]:.2f}" for name in SCORES)) for row in best],
-            )
+            ),
+            bos_hint(loaded),
         ],
         data={"model": loaded.name, "sort": sort, "seed": seed, "file": file, "heads": best},
     )
@@ -89,7 +90,7 @@ def _read(path: Path) -> str:
 
 
 def _prompts(model: "circuits.Model", text: str) -> "circuits.models.TokenBatch":
-    """The beginning of a text, cut into two prompts or more of equal length, each after BOS where the model has one."""
+    """The beginning of a text, cut into two prompts or more of equal length, each after what opens the model's prompts."""
     import torch
 
     from circuits.models import TokenBatch
@@ -97,9 +98,9 @@ def _prompts(model: "circuits.Model", text: str) -> "circuits.models.TokenBatch"
     ids = model.to_tokens(text, prepend_bos=False).ids[0].tolist()
     if len(ids) < 4:
         raise PromptError(f"a text of {len(ids)} tokens is too short to measure attention on: give a longer one")
-    bos = [int(model.tokenizer.bos_token_id)] if model.prepend_bos else []
-    width = min(_WIDTH, (model.max_positions or _WIDTH) - len(bos), len(ids) // 2)
-    rows = [bos + ids[start : start + width] for start in range(0, len(ids) - width + 1, width)][:_PROMPTS]
+    opening = model.opening()
+    width = min(_WIDTH, (model.max_positions or _WIDTH) - len(opening), len(ids) // 2)
+    rows = [opening + ids[start : start + width] for start in range(0, len(ids) - width + 1, width)][:_PROMPTS]
     return TokenBatch.unpadded(torch.tensor(rows)).to(model.device)
 
 

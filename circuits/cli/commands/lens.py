@@ -10,7 +10,6 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import (
-    Bos,
     LensAnswer,
     LensNodes,
     LensTop,
@@ -49,7 +48,6 @@ def lens(
     tuned: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Read through a tuned lens, as circuits lens train makes it.")
     ] = None,
-    bos: Bos = None,
     open_file: Open = None,
     *,
     setting: Setting,
@@ -82,7 +80,6 @@ def lens(
         nodes=parse_nodes(nodes),
         sublayers=sublayers,
         top=top,
-        bos=bos,
     )
     run(reading, setting, tuned, said=repeated(context, "nodes", "sublayers", "tuned"))
 

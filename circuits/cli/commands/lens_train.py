@@ -12,7 +12,6 @@ from circuits.cli.app import app
 from circuits.cli.commands.lens import FILES as READ
 from circuits.cli.errors import Context
 from circuits.cli.options import (
-    Bos,
     LensAnswer,
     LensNodes,
     LensTop,
@@ -66,7 +65,6 @@ def lens_train(
     answer: LensAnswer = None,
     nodes: LensNodes = None,
     top: LensTop = 5,
-    bos: Bos = None,
     *,
     setting: Setting,
 ) -> None:
@@ -82,7 +80,7 @@ def lens_train(
       circuits lens "The capital of France is" --tuned tuned.safetensors
     """
     said = prompt_of(prompt, prompt_option)
-    reading = LensQuestion(prompt=PROMPT if said is None else said, answer=answer, nodes=parse_nodes(nodes), top=top, bos=bos)
+    reading = LensQuestion(prompt=PROMPT if said is None else said, answer=answer, nodes=parse_nodes(nodes), top=top)
     if file.suffix.lower() != ".safetensors":
         raise FileFormatError(
             f"{file}: FILE comes first, the tuned lens itself, with a name that ends in .safetensors; the prompt follows it: "

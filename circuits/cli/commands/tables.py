@@ -29,7 +29,7 @@ TOKEN_FILES = {"token.json": "all of it, and more entries of each table"}
 
 
 @app.command()
-@with_setting("tables")
+@with_setting("tables", text=False)
 def tables(
     given: Context,
     token: Annotated[

@@ -12,7 +12,6 @@ from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import (
     AnySeed,
-    Bos,
     Open,
     PromptOption,
     prompt_of,
@@ -63,7 +62,6 @@ def trace(
         str | None, typer.Option(help="Instead of noise: another subject, of as many tokens.", show_default=False)
     ] = None,
     seed: AnySeed = 0,
-    bos: Bos = None,
     open_file: Open = None,
     *,
     setting: Setting,
@@ -87,7 +85,7 @@ def trace(
         reopen(open_file, setting)
         return
     question = TraceQuestion(prompt_of(prompt, prompt_option), subject, facts, limit)
-    corruption = Corruption(noise, replacement, draws, parse_kinds(kinds, severed), window, seed, bos, setting.budget)
+    corruption = Corruption(noise, replacement, draws, parse_kinds(kinds, severed), window, seed, setting.budget)
     what, how = repeated(context, only=_WHAT), repeated(context, "severed", *_WHAT)
     run(question, corruption, setting, what, how)
 

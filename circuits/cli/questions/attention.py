@@ -19,7 +19,6 @@ class AttentionQuestion:
     heads: str | None
     replace: str
     seed: int
-    bos: bool | None
 
     def __post_init__(self) -> None:
         require_text(self.prompt)

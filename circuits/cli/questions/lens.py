@@ -19,7 +19,6 @@ class LensQuestion:
     nodes: list[str] | None = None
     sublayers: bool = False
     top: int = 5
-    bos: bool | None = None
 
     def read(
         self, model: "circuits.Model", setting: Setting, progress: ProgressBars, tuned: "circuits.TunedLens | None" = None
@@ -28,7 +27,7 @@ class LensQuestion:
         between = self.sublayers and model.d_mlp
         return circuits.logit_lens(
             model,
-            model.to_tokens(self.prompt, prepend_bos=self.bos),
+            model.to_tokens(self.prompt),
             sites=["residual", "middle"] if between else ["residual"],
             nodes=self.nodes,
             answers=self.answer,

@@ -41,7 +41,6 @@ class Corruption:
     kinds: tuple[str, ...]
     window: int | None
     seed: int
-    prepend_bos: bool | None
     budget: int
 
     def __post_init__(self) -> None:

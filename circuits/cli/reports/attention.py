@@ -88,7 +88,6 @@ def next_steps(question: AttentionQuestion, setting: Setting) -> list[tuple[str,
     told = {"--answer": question.answer, "--position": question.position if question.position != -1 else None}
     told |= {"--seed": question.seed or None}
     asked = [word for name, value in told.items() if value is not None for word in (name, str(value))]
-    asked += [] if question.bos is None else ["--bos" if question.bos else "--no-bos"]
     start = ["attention", "--prompt", question.prompt] if question.prompt == "labels" else ["attention", question.prompt]
     other = ("resample", "random tokens in place of the mean") if question.replace == "mean" else ("mean", "the mean embedding")
     return [

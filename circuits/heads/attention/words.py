@@ -57,7 +57,7 @@ def align_sentences(model: Model, sentences: Sequence[Sentence]) -> tuple[list[A
     """
     if model.tokenizer is None or not model.tokenizer.is_fast:
         raise ModelError(f"{model.name}: aligning words needs a fast tokenizer, which knows the characters of each token")
-    opening = [int(model.tokenizer.bos_token_id)] if model.prepend_bos else []
+    opening = model.opening()
     aligned: list[Aligned] = []
     left_out = {TOO_LONG: 0, NOT_ALIGNED: 0}
     for sentence in sentences:

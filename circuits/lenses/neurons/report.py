@@ -17,7 +17,6 @@ from circuits.models import Model, TokenBatch
 from circuits.models.choosing import parse_neuron
 from circuits.progress import Progress
 from circuits.tasks import mini_facts
-from circuits.tasks.repeats import bos_id
 from circuits.tasks.sources.corpus import text_rows, written_text
 
 FACTS = 240
@@ -164,7 +163,7 @@ def neuron(
 def default_corpus(model: Model, *, seed: int = 0) -> TokenBatch:
     """A text for where none is at hand: what the model writes by itself and, for the bundled model, facts that it knows."""
     written = written_text(model, count=64, length=64, seed=seed)
-    bos = bos_id(model)
+    bos = model.bos_id
     if model.name != "mini" or bos is None:
         return written
     known = model.to_tokens([f"{fact.prompt} {fact.attribute}." for fact in random.Random(seed).sample(mini_facts(), FACTS)])

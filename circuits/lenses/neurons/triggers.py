@@ -17,7 +17,6 @@ from circuits.models import Model, TokenBatch
 from circuits.models.choosing import Neurons, chosen_neurons
 from circuits.models.memory import BUDGET
 from circuits.progress import Progress, silent
-from circuits.tasks.repeats import bos_id
 from circuits.tasks.sources.corpus import text_rows
 
 _CHUNK = 2**26
@@ -137,7 +136,7 @@ def _started(model: Model, layer: int, columns: list[int], top: int, lowest: boo
 
 def _counted(model: Model, prompts: TokenBatch, count_bos: bool) -> Bool[Tensor, "prompt position"]:
     """Where neurons are looked at: not at pads, nor at the BOS that opens a prompt."""
-    bos = bos_id(model)
+    bos = model.bos_id
     if count_bos or bos is None:
         return prompts.mask
     return prompts.mask & ~((prompts.ids == bos) & (prompts.positions == 0))

@@ -16,7 +16,8 @@ from circuits.models.loading.extract import architecture_of, extract_weights
 from circuits.models.loading.families import NATIVE
 from circuits.models.loading.origins import opened_tokenizer, origin_of, origin_of_held
 from circuits.models.loading.precision import whole_precision
-from circuits.models.loading.sources import check_device
+from circuits.models.loading.sources import check_device, quiet
+from circuits.models.loading.tokenizers import saved_tokenizer
 from circuits.models.loading.unread import suspects
 from circuits.models.model import Model
 from circuits.models.tokens import TokenBatch
@@ -135,14 +136,9 @@ def _model_from(bridge: Any, *, name: str, make_bridge: Callable[[], Any], seen:
     verify(weights, bridge)
     for ids, logits in seen:
         _compare(weights, bridge, ids.to(weights.W_E.device), logits.to(weights.W_E.device))
-    tokenizer = getattr(bridge, "tokenizer", None)
-    if tokenizer is not None and tokenizer.vocab_size == 0:  # made up by the libraries where its files are missing
-        tokenizer = None
-    prepend = False
-    if tokenizer is not None and tokenizer.bos_token_id is not None:
-        asked_for = tokenizer.init_kwargs.get("add_bos_token") is True  # said in tokenizer_config.json
-        prepend = asked_for or bool(bridge.cfg.default_prepend_bos)
-    return Model(name, architecture_of(bridge), weights, tokenizer, prepend, make_bridge)
+    with quiet():
+        tokenizer = saved_tokenizer(getattr(bridge, "tokenizer", None))
+    return Model(name, architecture_of(bridge), weights, tokenizer, None, make_bridge)
 
 
 @contextlib.contextmanager

@@ -154,7 +154,7 @@ def bare_block(heads: list[Head], mlp: MLP | None) -> Block:
 
 def planted_model(name: str, weights: Weights) -> Model:
     """A model without a tokenizer; token 0 opens every prompt."""
-    return Model(name=name, architecture="planted", weights=weights, tokenizer=None, prepend_bos=False)
+    return Model(name=name, architecture="planted", weights=weights, tokenizer=None, bos=0)
 
 
 def unit_norm(space: Space) -> Norm:

@@ -20,7 +20,7 @@ from circuits.patching.engine.variant_pass import Pass
 from circuits.patching.tracing.attention_trace import AttentionTrace
 from circuits.progress import Progress, silent
 from circuits.tasks.answers import answer_ids
-from circuits.tasks.repeats import bos_id, sampling_pool
+from circuits.tasks.repeats import sampling_pool
 
 Replacement = Literal["mean", "resample"]
 Answers = str | int | Sequence[str | int] | Int[Tensor, " prompt"] | None
@@ -244,7 +244,7 @@ def _at_once(model: Model, batch: TokenBatch, budget: int) -> int:
 def _trace(
     model: Model, batch: TokenBatch, columns: Tensor, parts: list[_Part], patterns: bool, kind: str, seed: int
 ) -> AttentionTrace:
-    width, opening = int(batch.mask.sum(dim=1).max()), bos_id(model)
+    width, opening = int(batch.mask.sum(dim=1).max()), model.bos_id
     rows = [ids[mask].tolist() for ids, mask in zip(batch.ids.cpu(), batch.mask.cpu(), strict=True)]
 
     def joined(values: Callable[[_Part], Tensor]) -> Tensor:

@@ -69,15 +69,14 @@ def causal_trace(
             "states_severed_mlp" and "states_severed_attention" (states, while at that token every later output of that module
             stays as in the corrupted run).
         seed: that of the noise.
-        prepend_bos: put BOS in front (default: what the model's tokenizer asks for; GPT-2: no).
+        prepend_bos: put BOS in front (default: as the model's tokenizer does; GPT-2's: no).
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
     unknown = set(kinds) - {*KINDS, *SEVERED}
     if unknown or window < 1 or draws < 1:
         raise PromptError(f"cannot trace with kinds {', '.join(kinds)}, a window of {window} and {draws} draws")
-    bos = asks_for_bos(model) if prepend_bos is None else prepend_bos
-    tokens = model.to_tokens(prompt, prepend_bos=bos)
+    tokens = model.to_tokens(prompt, prepend_bos=prepend_bos)
     first, last = subject_columns(model, prompt, subject, tokens)
     with torch.no_grad():
         clean = model.run(tokens)
@@ -85,14 +84,8 @@ def causal_trace(
             level = noise_level(model) if noise is None else noise
             corrupted = _noisy(model, tokens, (first, last), level, draws, seed)
         else:
-            level, corrupted = 0.0, _replaced(model, prompt, subject, replacement, tokens, bos)
+            level, corrupted = 0.0, _replaced(model, prompt, subject, replacement, tokens, prepend_bos)
         return _traced(model, prompt, clean, corrupted, (first, last), level, window, kinds, seed, budget, progress)
-
-
-def asks_for_bos(model: Model) -> bool:
-    """Whether the model's own tokenizer opens prompts with BOS (GPT-2's does not)."""
-    tokenizer = model.tokenizer
-    return tokenizer is not None and tokenizer.bos_token_id is not None and tokenizer.init_kwargs.get("add_bos_token") is True
 
 
 def noise_level(model: Model, subjects: Sequence[str] | None = None) -> float:
@@ -113,7 +106,7 @@ def _noisy(model: Model, tokens: TokenBatch, subject: tuple[int, int], level: fl
     return model.run(rows, edits=[Edit("input", embed(model.weights, rows, noise))])
 
 
-def _replaced(model: Model, prompt: str, subject: str, replacement: str, tokens: TokenBatch, bos: bool) -> Run:
+def _replaced(model: Model, prompt: str, subject: str, replacement: str, tokens: TokenBatch, bos: bool | None) -> Run:
     other = model.to_tokens(with_subject(prompt, subject, replacement), prepend_bos=bos)
     if other.ids.shape != tokens.ids.shape or torch.equal(other.ids, tokens.ids):
         raise PromptError(

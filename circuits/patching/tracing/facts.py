@@ -9,7 +9,7 @@ import torch
 from circuits.errors import PromptError
 from circuits.models import Model, TokenBatch
 from circuits.models.memory import BUDGET
-from circuits.patching.tracing.causal import KINDS, WHAT, TraceKind, asks_for_bos, causal_trace, noise_level
+from circuits.patching.tracing.causal import KINDS, WHAT, TraceKind, causal_trace, noise_level
 from circuits.patching.tracing.results import Trace, Traces
 from circuits.progress import Progress, silent
 from circuits.tasks.answers import following, spelled
@@ -52,9 +52,8 @@ def trace_facts(
     """
     if not facts or (limit is not None and limit < 1):
         raise PromptError(f"nothing to trace: {len(facts)} facts with a limit of {limit}; expected at least one")
-    bos = asks_for_bos(model) if prepend_bos is None else prepend_bos
     report = progress or silent
-    known, skipped = _known(model, facts, bos, limit, report)
+    known, skipped = _known(model, facts, prepend_bos, limit, report)
     level = noise_level(model, [fact.subject for fact in facts]) if noise is None and replacement is None else noise
     trace = functools.partial(
         causal_trace,
@@ -65,7 +64,7 @@ def trace_facts(
         window=window,
         kinds=kinds,
         seed=seed,
-        prepend_bos=bos,
+        prepend_bos=prepend_bos,
         budget=budget,
     )
     traces: list[Trace] = []
@@ -90,7 +89,7 @@ def _within(
 
 
 def _known(
-    model: Model, facts: Sequence[Fact], bos: bool, limit: int | None, report: Progress
+    model: Model, facts: Sequence[Fact], bos: bool | None, limit: int | None, report: Progress
 ) -> tuple[list[tuple[Fact, int]], list[tuple[str, str]]]:
     """The first `limit` facts that the model knows, each with its number of tokens, and the others with the reason."""
     known: list[tuple[Fact, int]] = []

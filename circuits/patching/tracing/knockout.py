@@ -15,7 +15,6 @@ from circuits.models.memory import BUDGET
 from circuits.patching.engine.change import Change, Variant
 from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.sweep import Sweep
-from circuits.patching.tracing.causal import asks_for_bos
 from circuits.progress import Progress
 from circuits.tasks.subjects import subject_columns
 
@@ -82,7 +81,7 @@ def attention_knockout(
         sources: "subject", "subject_last" (its last token), "non_subject" (every token that is neither the subject nor the
             last one, BOS included), "last" (the last token itself).
         window: layers of a window, clipped to the model.
-        prepend_bos: put BOS in front (default: what the model's tokenizer asks for).
+        prepend_bos: put BOS in front (default: as the model's tokenizer does).
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
@@ -91,7 +90,7 @@ def attention_knockout(
         raise PromptError(
             f"cannot block {', '.join(unknown) or 'nothing'} in windows of {window}: there are {', '.join(SOURCES)}"
         )
-    tokens = model.to_tokens(prompt, prepend_bos=asks_for_bos(model) if prepend_bos is None else prepend_bos)
+    tokens = model.to_tokens(prompt, prepend_bos=prepend_bos)
     first, last = subject_columns(model, prompt, subject, tokens)
     with torch.no_grad():
         clean = model.run(tokens)

@@ -15,7 +15,6 @@ from circuits.models.forward import forward
 from circuits.models.layers import unembed
 from circuits.models.memory import BUDGET
 from circuits.progress import Progress, silent
-from circuits.tasks.repeats import bos_id
 from circuits.tasks.sources.corpus import text_tokens
 
 BACKOFF = 1.0
@@ -154,14 +153,14 @@ class BigramModel:
     def note(self) -> str:
         """What it is, in words."""
         if self.counts is None:
-            return "the model itself, shown the previous token alone (after BOS, where it has one)"
+            return "the model itself, shown the previous token alone (after what opens its prompts)"
         return f"counts of neighbours in the text, each token's followers with {BACKOFF:g} sighting spread as single tokens are"
 
     def tables(self, previous: Sequence[int]) -> Iterator[tuple[list[int], Float[Tensor, "row d_vocab"]]]:
         """Log-probabilities of every next token after each of these, a few at a time: which, and theirs (float64, CPU)."""
         if self.counts is None:
-            bos = bos_id(self.model)
-            rows = [[token] if bos is None or token == bos else [bos, token] for token in previous]
+            opening = self.model.opening()
+            rows = [[token] if token in opening else [*opening, token] for token in previous]
             for batch, logits in next_token_logits(self.model, rows, budget=self.budget):
                 yield batch, logits.double().log_softmax(dim=-1).cpu()
             return

@@ -104,10 +104,10 @@ def minimal_pair_prompts(model: Model, pairs: Sequence[MinimalPair], *, count: i
 
 def _choice(model: Model, pair: MinimalPair) -> _Choice | None:
     """Where the two sentences part; None where they part at once, or one of them only goes on longer."""
-    bos = 1 if model.prepend_bos and model.tokenizer.bos_token_id is not None else 0
+    opening = len(model.opening())
     rows = [model.to_tokens(text).ids[0].tolist() for text in (pair.good, pair.bad)]
     at = next((place for place, (one, other) in enumerate(zip(*rows, strict=False)) if one != other), None)
-    fits = at is not None and at > bos and (model.max_positions is None or at <= model.max_positions)
+    fits = at is not None and at > opening and (model.max_positions is None or at <= model.max_positions)
     return _Choice(tuple(rows[0][:at]), rows[0][at], rows[1][at]) if fits and at is not None else None
 
 

@@ -16,7 +16,6 @@ from circuits.tasks.behavioural.likelihood import BigramModel, next_token_logits
 from circuits.tasks.behavioural.minimal_pairs import MinimalPair
 from circuits.tasks.behavioural.scores import BehaviourScores
 from circuits.tasks.library.facts import first_token
-from circuits.tasks.repeats import bos_id
 from circuits.tasks.sources.readers import Fact
 
 _MEASURES = ("top1", "reciprocal_rank", "log_probability")
@@ -61,7 +60,7 @@ def score_minimal_pairs(
     values["bigram"] = _won(margins([score.sum() for score in bigram.log_probabilities(rows)]))
     notes["bigram"] = f"accuracy of a bigram model: {bigram.note}"
     if bigram.counts is not None:
-        singles, opening = bigram.counts.singles.log(), int(bos_id(model) is not None)
+        singles, opening = bigram.counts.singles.log(), len(model.opening())
         values["unigram"] = _won(margins([singles[row[opening:]].sum() for row in rows]))
         notes["unigram"] = "accuracy of single tokens by their share of the text"
     values["length"] = _won(margins([-float(len(row)) for row in rows], exact=True))

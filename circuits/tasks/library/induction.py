@@ -7,7 +7,7 @@ import torch
 from circuits.errors import PromptError
 from circuits.models import Model
 from circuits.tasks.prompts import PromptPairs
-from circuits.tasks.repeats import bos_id, sampling_pool
+from circuits.tasks.repeats import sampling_pool
 
 
 def induction(
@@ -21,21 +21,18 @@ def induction(
     appearance is what differs, `… D B … A`: nothing is left to match, which shows what previous-token heads tell; the
     distractor is then another token of the segment. Raises PromptError where the vocabulary or the context is too small.
     """
-    pool, bos = sampling_pool(model), bos_id(model)
-    opening = 0 if bos is None else 1
-    if len(pool) <= length + 1 or length < 4 or (model.max_positions or length + 2) < length + 1 + opening:
+    pool, opening = sampling_pool(model), model.opening()
+    if len(pool) <= length + 1 or length < 4 or (model.max_positions or length + 2) < length + 1 + len(opening):
         raise PromptError(f"{model.name}: no room for induction prompts of {length} tokens; ask for a smaller length")
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.stack([pool[torch.randperm(len(pool), generator=generator)[: length + 1]] for _ in range(count)])
     segments, distractors = drawn[:, :length], drawn[:, length]
     place = torch.randint(1, length - 2, (count,), generator=generator)
     rows = torch.arange(count)
-    parts = [segments, segments[rows, place][:, None]]
-    if bos is not None:
-        parts.insert(0, torch.full((count, 1), bos))
+    parts = [torch.tensor(opening, dtype=torch.long).expand(count, -1), segments, segments[rows, place][:, None]]
     clean = torch.cat(parts, dim=1)
     corrupt = clean.clone()
-    corrupt[rows, opening + place + (differ == "answer")] = distractors
+    corrupt[rows, len(opening) + place + (differ == "answer")] = distractors
     if differ == "prefix":
         distractors = segments[rows, (place + 3) % length]
     return PromptPairs.from_tokens(

@@ -7,7 +7,6 @@ import torch
 from circuits.errors import PromptError
 from circuits.models import Model, TokenBatch
 from circuits.models.sampling import write
-from circuits.tasks.repeats import bos_id
 
 WIDTH = 128
 """Tokens of a row, BOS included, where nothing else is asked for and the model takes as many."""
@@ -24,7 +23,7 @@ def read_text(path: str | Path) -> str:
 
 
 def text_rows(model: Model, text: str, *, width: int | None = None, limit: int | None = None) -> TokenBatch:
-    """A text cut into prompts of equal length (`width` tokens, BOS included where the model has one), in order.
+    """A text cut into prompts of equal length (`width` tokens, with what opens the model's prompts), in order.
 
     A last row that would not be full is left out, unless it is the only one. `limit` keeps so many tokens of the text.
     On the CPU: move batches to the model as they are run. Raises PromptError for a text of fewer than two tokens,
@@ -33,8 +32,7 @@ def text_rows(model: Model, text: str, *, width: int | None = None, limit: int |
     ids = text_tokens(model, text, limit=limit)
     if len(ids) < 2:
         raise PromptError(f"a text of {len(ids)} tokens is too short: give a longer one")
-    bos = bos_id(model)
-    opening = [] if bos is None else [bos]
+    opening = model.opening()
     asked = WIDTH if width is None else width
     fitting = min(asked, model.max_positions or asked) - len(opening)
     if fitting < 1:
@@ -68,13 +66,20 @@ def _cut(text: str, start: int) -> int:
 
 
 def written_text(model: Model, *, count: int = 64, length: int = 64, seed: int = 0) -> TokenBatch:
-    """Prompts that the model writes by itself, `count` of `length` tokens: BOS (or a random token where it has none), then
-    samples from what it predicts. A corpus for where no text is at hand. Special tokens are not written."""
-    length = min(length, model.max_positions or length)
+    """Prompts that the model writes by itself, `count` of `length` tokens: what it samples after its BOS (or after a random
+    token where it has none), opened as its prompts are. A corpus for where no text is at hand. Special tokens are not written.
+    """
+    opening = model.opening()
+    before = opening or ([] if model.bos_id is None else [model.bos_id])
+    unseen = len(before) - len(opening)  # a BOS that the text is written after and prompts do without
+    length = min(length, (model.max_positions or length + unseen) - unseen)
     if length < 1 or count < 1:
         raise PromptError(f"count={count}, length={length}: expected numbers of at least 1")
     generator = torch.Generator().manual_seed(seed)
-    bos, special = bos_id(model), [] if model.tokenizer is None else list(model.tokenizer.all_special_ids)
-    first = torch.randint(model.d_vocab, (count,), generator=generator) if bos is None else torch.full((count,), bos)
+    special = [] if model.tokenizer is None else list(model.tokenizer.all_special_ids)
     banned = [token for token in special if token < model.weights.W_U.shape[1]]
-    return TokenBatch.unpadded(write(model.weights, first.to(model.device), length, generator=generator, banned=banned))
+    last = torch.full((count,), before[-1]) if before else torch.randint(model.d_vocab, (count,), generator=generator)
+    size = length + unseen - max(len(before) - 1, 0)
+    written = write(model.weights, last.to(model.device), size, generator=generator, banned=banned)
+    fixed = written.new_tensor(before[:-1]).expand(count, -1)
+    return TokenBatch.unpadded(torch.cat([fixed, written], dim=1)[:, unseen:])

@@ -1,0 +1,1 @@
+"""On a real pretrained model: `make real`."""
