@@ -37,6 +37,8 @@ class Setting:
     out: Path | None = None
     bos: bool | None = None
     as_json: bool = False
+    said: list[str] = dataclasses.field(default_factory=list, compare=False, repr=False)
+    """What is to be said of the loaded model besides the answer."""
 
     @property
     def budget(self) -> int:
@@ -72,9 +74,8 @@ class Setting:
         loaded = load(self.model, device=self.device, dtype=self.dtype).with_bos(self.bos)
         progress("loading the model", 1, 1)
         if loaded.stored:
-            typer.echo(f"{loaded.name}: weights stored as {loaded.stored}, dequantised to {self.dtype}", err=True)
-        if differs := opening_said(loaded):
-            typer.echo(differs, err=True)
+            self.said.append(f"{loaded.name}: weights stored as {loaded.stored}, dequantised to {self.dtype}")
+        self.said += filter(None, [opening_said(loaded)])
         return loaded
 
     def command(self, *words: str, model: bool = True) -> str:
@@ -91,7 +92,9 @@ class Setting:
         return again, "this result again"
 
     def answer(self, report: Report) -> None:
-        """Print a report in the form that was asked for."""
+        """Print a report in the form that was asked for, and before it on stderr what is to be said of the model."""
+        for line in self.said:
+            typer.echo(one_line(line), err=True)
         if self.as_json:
             said = {} if self.bos is None else {"bos": self.bos}
             print_json({**report.as_json(self.folder), **said})
@@ -103,8 +106,8 @@ def with_setting(
     job: str, *, memory: bool = False, text: bool = True, out: Any = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """For a command: behind its own options stand those that all share, and they reach it as one `setting`: where files go
-    (`out`: an option in place of the one that names a folder), with `memory` how much of it a pass may take, with `text` how prompts
-    open, the model, the device, the number format, and JSON."""
+    (`out`: an option in place of the one that names a folder), with `memory` how much of it a pass may take, with `text` how
+    prompts open, the model, the device, the number format, and JSON."""
     shared = {
         "out": (Annotated[Path | None, folder(job) if out is None else out], None),
         **({"memory": (Memory, 256)} if memory else {}),

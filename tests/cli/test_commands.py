@@ -85,8 +85,8 @@ def test_head_scores_as_a_table_and_as_json(command: Command, tiny: Path) -> Non
     values = [head["copying"] for head in listed["heads"]]
     assert len(values) == 3 and values == sorted(values, reverse=True)
     lines = command("heads", "--model", tiny, "--sort", "copying", "--top", 3).out.splitlines()
-    assert len(lines) == 6
-    assert [line.split()[0] for line in lines[3:]] == [head["name"] for head in listed["heads"]]
+    assert len(lines) == 8 and lines[-1].startswith("Prompts begin without BOS, as the tokenizer's do; --bos puts")
+    assert [line.split()[0] for line in lines[3:6]] == [head["name"] for head in listed["heads"]]
 
 
 def test_head_scores_as_files(command: Command, tiny: Path, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_a_suggested_command_names_the_same_prompts() -> None:
         (["--prompts", "/"], ["not a file"]),
         (["--clean", "ab"], ["--corrupt is missing"]),
         ([*PAIR, "--task", "facts"], ["--task and --clean"]),
-        (["--clean", "ab", "--corrupt", "abc", "--answer", "c", "--distractor", "d"], ["3 tokens", "the corrupt one 4"]),
+        (["--clean", "ab", "--corrupt", "abc", "--answer", "c", "--distractor", "d"], ["2 tokens", "the corrupt one 3"]),
         (["--clean", "ab", "--corrupt", "ad", "--answer", "cat", "--distractor", "d"], ["'cat' is 3 tokens"]),
         (["--memory", "1", "--count", "900", "--nodes", "m0"], ["budget", "--memory"]),
         (["--open", "effects.json"], ["--open", "leave out --model"]),

@@ -27,7 +27,7 @@ def random_model(seed: int, dtype: torch.dtype = torch.float64) -> Model:
     rng = random.Random(seed)
     while True:
         shape = random_shape(rng)
-        model = Model("random", "random", record_of(shape, random_weights(shape, rng), dtype), None)
+        model = Model("random", "random", record_of(shape, random_weights(shape, rng), dtype), None, bos=0)
         if model.d_mlp:
             return model
 

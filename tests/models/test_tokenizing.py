@@ -8,7 +8,6 @@ import pytest
 import transformers
 
 import circuits
-from circuits import logit_difference
 from circuits.cli.settings import bos_hint, opening_said
 from circuits.errors import ModelError, PromptError
 from circuits.heads import score_heads
@@ -16,6 +15,7 @@ from circuits.models import Model, load_model
 from circuits.models.planted import planted_induction
 from circuits.tasks import PromptPairs
 from circuits.tasks.library.induction import induction
+from circuits.tasks.metrics import logit_difference
 from circuits.tasks.repeats import repeated_tokens
 from circuits.tasks.sources.corpus import text_rows, text_tokens
 from tests import tokenizers
@@ -155,5 +155,5 @@ def test_results_of_a_search_say_that_prompts_opened_otherwise(directory) -> Non
     model = load_model("mini")
     for asked in (None, False):
         one = model.with_bos(asked)
-        found = circuits.discover(one, induction(one, 4), logit_difference, method="eap", edges=5, random_circuits=0)
+        found = circuits.discover(one, induction(one, 4), logit_difference, method="eap", edges=60, random_circuits=0)
         assert found.circuit.metadata.get("prepend_bos") is asked

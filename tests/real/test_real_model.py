@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuits import logit_difference, patch_nodes
+from circuits import patch_nodes
 from circuits.heads import score_heads
 from circuits.models import Edit, Model, load_model
 from circuits.tasks import PromptPairs
+from circuits.tasks.metrics import logit_difference
 from circuits.tasks.repeats import repeated_tokens
 from experiments import real_model
 

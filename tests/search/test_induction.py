@@ -151,7 +151,7 @@ def repeats(model: Model, count: int) -> Repeats:
 
 def ablations(model: Model, count: int = 5) -> RepeatAblations:
     tokens, length = repeated_tokens(model, count=count, length=6, copies=2, seed=0)
-    return RepeatAblations(model, Repeats(tokens, 1, length))
+    return RepeatAblations(model, Repeats(tokens, tokens.ids.shape[1] - 2 * length, length))
 
 
 def test_ablation_equals_one_run_a_sequence():
@@ -166,7 +166,7 @@ def test_ablation_equals_one_run_a_sequence():
             ids = tokens.ids[prompt : prompt + 1]
             clean = model.run(ids).logits[0].log_softmax(-1)
             changed = model.run(ids, edits=[Edit(head, value)]).logits[0].log_softmax(-1)
-            columns = range(7, 12)
+            columns = range(measured.repeats.start + 6, measured.repeats.start + 11)
             rise = sum(float(clean[c, ids[0, c + 1]] - changed[c, ids[0, c + 1]]) for c in columns) / 5
             assert float(measured.rise([head], kind)[prompt]) == pytest.approx(rise, abs=1e-10)
 
@@ -191,5 +191,5 @@ def test_taking_a_writer_out_of_keys_equals_editing_the_weights_that_read():
     keys = residual @ attention.per_head("W_K")[0] + attention.b_K[: model.d_head]
     scores = run.q[1][0, :, 0] @ keys.T * attention.scale
     pattern = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf).softmax(-1)
-    expected = sum(float(pattern[q, q - 5]) for q in range(7, 12)) / 5
+    expected = sum(float(pattern[q, q - 5]) for q in measured.repeats.second.tolist()) / 5
     assert float(measured.prefix_matching_without(head, writer)) == pytest.approx(expected, abs=1e-10)

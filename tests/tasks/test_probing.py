@@ -172,9 +172,6 @@ class _Spaceless:
     def __getattr__(self, name: str):
         return getattr(self._tokenizer, name)
 
-    def __call__(self, text: str, **options):
-        return self._tokenizer(text.lstrip(), **options)
-
     def encode(self, text: str, **options) -> list[int]:
         return self._tokenizer.encode(text.replace(" ", ""), **options)
 
