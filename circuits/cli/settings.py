@@ -75,7 +75,7 @@ class Setting:
         progress("loading the model", 1, 1)
         if loaded.stored:
             self.said.append(f"{loaded.name}: weights stored as {loaded.stored}, dequantised to {self.dtype}")
-        self.said += filter(None, [opening_said(loaded)])
+        self.said.extend(filter(None, [opening_said(loaded)]))
         return loaded
 
     def command(self, *words: str, model: bool = True) -> str:
