@@ -74,7 +74,9 @@ def _gguf(folder: Path) -> Path:
 def plain(directory: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     """Hugging Face's own model, with eager attention, and its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     network = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="eager").eval()
     return network, AutoTokenizer.from_pretrained(directory)
 

@@ -15,7 +15,7 @@ from circuits.models import Model, load_model
 from circuits.search.judging.evaluate import evaluate
 from circuits.search.judging.verdict import Verdict
 from circuits.tasks.metrics import logit_difference
-from experiments import attention_as_a_hint, attribution_agreement, discovery, greater_than, ground_truth, ioi
+from experiments import attention_as_a_hint, attribution_agreement, discovery, greater_than, ground_truth, ioi, real_model
 from experiments.benchmarks import attribution, attribution_work
 from experiments.benchmarks.patching_work import random_pairs
 from tests.models.checkpoints import build
@@ -24,6 +24,7 @@ from tests.tasks.vocabularies import byte_pairs
 MAINS = {
     "ground_truth": ground_truth,
     "ioi": ioi,
+    "real_model": real_model,
     "greater_than": greater_than,
     "attribution": attribution,
     "attribution_agreement": attribution_agreement,

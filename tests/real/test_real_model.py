@@ -92,7 +92,7 @@ def head_taken_out(network: Any, ids: Tensor, layer: int, head: int, put: Tensor
 def test_a_head_set_to_zero_does_what_a_hook_does(model: Model, hugging_face: tuple[Any, Any]) -> None:
     batch = model.to_tokens(IOI.format("Mary", "John", "John"))
     for layer, head in ((3, 0), (17, 4), (29, 8)):
-        run = model.run(batch, edits=[Edit(f"a{layer}.h{head}", torch.zeros(model.d_model))])
+        run = model.run(batch, edits=[Edit(f"a{layer}.h{head}", torch.zeros(model.d_head))])
         theirs = head_taken_out(hugging_face[0], batch.ids, layer, head, torch.zeros(()))
         torch.testing.assert_close(run.logits.log_softmax(-1), theirs.log_softmax(-1), atol=2e-4, rtol=0)
 
