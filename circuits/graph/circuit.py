@@ -258,11 +258,15 @@ class Circuit(Result, format="transformer-circuits/circuit"):
         storage.export(self, path)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Circuit":
-        """Read a circuit from a JSON file of this package or of EAP-IG; raises FileFormatError for any other."""
+    def load(cls, path: str | Path, *, n_key_value_heads: int | None = None) -> "Circuit":
+        """Read a circuit from a JSON file of this package or of EAP-IG; raises FileFormatError for any other.
+
+        `n_key_value_heads`: how many key-value heads the model has, which EAP-IG does not record. Its files have a k and a v
+        edge for every query head; the scores of a group's heads then sum to the group's edge.
+        """
         from circuits.graph import storage
 
-        return storage.load(path)
+        return storage.load(path, n_key_value_heads=n_key_value_heads)
 
 
 def _rebuild(graph, edges, nodes, positions, evidence, roles, metadata) -> Circuit:

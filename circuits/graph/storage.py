@@ -15,7 +15,8 @@ from circuits.files.reading import LARGEST_FILE, read_json
 from circuits.files.writing import write_whole
 from circuits.graph.circuit import Circuit
 from circuits.graph.document import from_document, to_document, to_networkx
-from circuits.graph.mib import from_mib, to_mib
+from circuits.graph.mib import from_mib, read_mib, to_mib
+from circuits.graph.per_head import PerHead
 
 FORMAT = Circuit.FORMAT
 VERSION = 1
@@ -168,10 +169,21 @@ def export(circuit: Circuit, path: str | Path, format: str | None = None) -> Non
     write_whole(path, text.encode("utf-8"))
 
 
-def load(path: str | Path, *, every_edge: bool = False, max_bytes: int = LARGEST_FILE) -> Circuit:
-    """Read a circuit from JSON of this package or of MIB / EAP-IG; the content tells which, whatever the name.
+def load(
+    path: str | Path, *, every_edge: bool = False, n_key_value_heads: int | None = None, max_bytes: int = LARGEST_FILE
+) -> Circuit:
+    """Read a circuit from JSON of this package or of MIB / EAP-IG, as `load_counted` does."""
+    return load_counted(path, every_edge=every_edge, n_key_value_heads=n_key_value_heads, max_bytes=max_bytes)[0]
 
-    `every_edge` takes every edge that a MIB file lists, also those it does not flag (files of scores flag none).
+
+def load_counted(
+    path: str | Path, *, every_edge: bool = False, n_key_value_heads: int | None = None, max_bytes: int = LARGEST_FILE
+) -> tuple[Circuit, PerHead | None]:
+    """Read a circuit from JSON of this package or of MIB / EAP-IG; the content tells which, whatever the name. With it, for a
+    MIB file whose heads share keys, or that does not say, how many edges it has in the file, which counts by query head.
+
+    `every_edge` takes every edge that a MIB file lists, also those it does not flag (files of scores flag none);
+    `n_key_value_heads` says how many key-value heads the model of a MIB file has, which EAP-IG does not record.
     Raises FileFormatError, and nothing else, for a file that is missing, too large, damaged or no circuit.
     """
     path = Path(path)
@@ -180,10 +192,13 @@ def load(path: str | Path, *, every_edge: bool = False, max_bytes: int = LARGEST
     value = read_json(path, max_bytes=max_bytes)
     try:
         if isinstance(value, Mapping) and "cfg" in value and "format" not in value:
-            return from_mib(value, every_edge=every_edge)
-        return from_json(value)
+            return read_mib(value, every_edge=every_edge, n_key_value_heads=n_key_value_heads)
+        circuit = from_json(value)
     except (GraphError, NonFiniteError) as error:
         raise FileFormatError(f"{path}: {error}") from None
+    if n_key_value_heads not in (None, circuit.graph.n_key_value_heads):
+        raise FileFormatError(f"{path}: the circuit is one of {circuit.graph.n_key_value_heads} key-value heads a layer")
+    return circuit, None
 
 
 def _dump(value: object) -> str:

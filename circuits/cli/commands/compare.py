@@ -36,11 +36,15 @@ def run(first: Path, second: Path, setting: Setting) -> None:
     """Compare, write the table where a folder is given, print the report."""
     import pandas as pd
 
+    from circuits.cli.circuit_files import fitted
     from circuits.cli.output import staged
     from circuits.cli.reports.compare import comparison_report, rows_of, turned
+    from circuits.graph.storage import load_counted
     from circuits.search.judging.compare import supporting_sign
 
-    a, b = circuits.Circuit.load(first), circuits.Circuit.load(second)
+    one, other = load_counted(first), load_counted(second)
+    a, counts_a = fitted(first, one, other[0].graph)
+    b, counts_b = fitted(second, other, one[0].graph)
     if a.graph != b.graph:
         shapes = [one.graph.describe().splitlines()[0] for one in (a, b)]
         raise GraphError(f"circuits of different graphs cannot be compared: {first} ({shapes[0]}) and {second} ({shapes[1]})")
@@ -51,4 +55,4 @@ def run(first: Path, second: Path, setting: Setting) -> None:
         with staged(setting.out) as staging:
             pd.DataFrame(rows).to_csv(staging / "compare.csv", index=False)
     files = FILES if setting.out is not None else {}
-    setting.answer(comparison_report(found, rows, (first, second), files, signs=signs))
+    setting.answer(comparison_report(found, rows, (first, second), files, signs=signs, counts=(counts_a, counts_b)))

@@ -1,5 +1,6 @@
 """What is in a circuit, for programs and for people."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from circuits.files.plain import thaw
 from circuits.graph import Circuit
 from circuits.graph.contents import Element
 from circuits.graph.document import SHAPE
+from circuits.graph.per_head import PerHead
 
 _MOST_ROWS = 12
 
@@ -45,10 +47,15 @@ def _record(circuit: Circuit, element: Element, score: float | None) -> dict[str
     return {"name": str(element), **{key: value for key, value in known.items() if value is not None}}
 
 
-def circuit_report(circuit: Circuit, file: Path) -> Report:
-    """What a circuit file holds: its graph, its summary, nodes by role, the strongest edges."""
+def circuit_report(circuit: Circuit, file: Path, counts: PerHead | None = None) -> Report:
+    """What a circuit file holds: its graph, its summary, nodes by role, the strongest edges; `counts`: how many edges the file
+    itself has, by query head, where that differs or is not sure."""
     graph = circuit.graph
     lines = [f"{one_line(file)}: {_counted(circuit)}", f"graph: {graph.describe().splitlines()[0]}"]
+    counts = PerHead.of(circuit) if counts is None and graph.grouped and not graph.neurons else counts
+    if counts is not None:
+        hint = " (--key-value-heads says it: scores of a group's heads are then summed)" if counts.unsaid else ""
+        lines.append(f"by query head: {counts.describe()}{hint}")
     for key in ("task", "model", "verdict", "summary", "created_by"):
         if isinstance(circuit.metadata.get(key), str):
             lines.append(f"{key.replace('_', ' ')}: {one_line(circuit.metadata[key])}")
@@ -61,6 +68,7 @@ def circuit_report(circuit: Circuit, file: Path) -> Report:
     rows = [(str(edge), f"{score:+.4g}") for edge, score in scored[:_MOST_ROWS]]
     parts = [Table((f"strongest of {len(scored):,} scored edges", "score"), rows)] if scored else []
     data = {"file": str(file), **contents(circuit), "metadata": thaw(circuit.metadata)}
+    data |= {"by_query_head": None if counts is None else dataclasses.asdict(counts)}
     return Report(heading="\n".join(lines), parts=parts, data=data)
 
 

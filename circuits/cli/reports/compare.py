@@ -1,5 +1,6 @@
 """Two circuits side by side, as they are printed."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from circuits.cli.report import Part, Report, Table
 from circuits.cli.text import filled, one_line
 from circuits.graph import Circuit
+from circuits.graph.per_head import PerHead
 from circuits.search.judging.compare import Comparison
 
 _MOST_ROWS, _MOST_NAMES = 20, 24
@@ -59,9 +61,16 @@ def _about(found: Comparison, first: Path, second: Path) -> dict[str, Any]:
 
 
 def comparison_report(
-    found: Comparison, rows: Sequence[dict[str, Any]], named: tuple[Path, Path], files: Mapping[str, str], *, signs: int
+    found: Comparison,
+    rows: Sequence[dict[str, Any]],
+    named: tuple[Path, Path],
+    files: Mapping[str, str],
+    *,
+    signs: int,
+    counts: tuple[PerHead | None, PerHead | None] = (None, None),
 ) -> Report:
-    """What two circuits share; `signs` below 0: those of B are turned."""
+    """What two circuits share; `signs` below 0: those of B are turned; `counts`: the edges that the files themselves have,
+    where they count by query head."""
     where = {"both": "both", "first": "A only", "second": "B only"}
     edges = [row for row in rows if row["kind"] == "edge"]
     cells = [
@@ -75,7 +84,10 @@ def comparison_report(
     nodes = {"both": found.shared_nodes, "A only": found.nodes_only_first, "B only": found.nodes_only_second}
     parts.append("\n".join(f"nodes in {name}: {_names([str(node) for node in there])}" for name, there in nodes.items()))
     data = {**_about(found, *named), "turned": signs < 0, "rows": rows}
-    return Report(heading=f"A: {one_line(named[0])}\nB: {one_line(named[1])}", parts=parts, data=data, files=files)
+    data |= {"by_query_head": [None if one is None else dataclasses.asdict(one) for one in counts]}
+    heading = [f"{name}: {one_line(file)}" for name, file in zip("AB", named, strict=True)]
+    heading += [f"{name} in its file: {one.describe()}" for name, one in zip("AB", counts, strict=True) if one is not None]
+    return Report(heading="\n".join(heading), parts=parts, data=data, files=files)
 
 
 def _score(value: float | None) -> str:

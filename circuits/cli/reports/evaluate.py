@@ -1,5 +1,6 @@
 """The verdict on a circuit as it is printed."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from circuits.cli.reports.look import figures, looked
 from circuits.cli.reports.verdict import again, judged, named
 from circuits.cli.settings import Setting
 from circuits.cli.text import one_line
+from circuits.graph.per_head import PerHead
 from circuits.search.judging.verdict import Verdict
 from circuits.tasks import PromptReport
 from circuits.tasks.metrics import Metric, Relative
@@ -24,19 +26,22 @@ def evaluation_report(
     setting: Setting,
     how: tuple[str, str, Metric | Relative, PromptReport],
     files: Mapping[str, str],
+    counts: PerHead | None = None,
 ) -> Report:
     """What the circuit of a file keeps; `how`: in which model, with what outside of it, by which metric, and how the
-    model does on the prompts."""
+    model does on the prompts; `counts`: the edges that the file itself has, where it counts by query head."""
     (model, outside, metric, look), source = how, asked.prompts.describe()
     heading = (
         f"{one_line(file)} in {one_line(model)}: {verdict.edges:,} edges between {verdict.nodes} nodes\n"
         f"{verdict.prompts:,} prompts ({one_line(source)}); metric: {named(metric)}; edges outside carry {OUTSIDE[outside]}"
     )
+    heading += "" if counts is None else f"\nthe file: {counts.describe()}"
     parts: list[Part] = [judged(verdict)]
     parts += [_completeness(verdict)] if verdict.completeness else []
     parts += [_minimality(verdict)] if verdict.minimality else []
     data = {"circuit": str(file), "model": model, "task": asked.prompts.name, "source": source, "metric": named(metric)}
     data |= {"outside": outside, "standing": verdict.standing, "summary": verdict.summary}
+    data |= {"by_query_head": None if counts is None else dataclasses.asdict(counts)}
     found = figures(look)
     data |= {"verdict": verdict.as_json(), "unneeded": list(verdict.unneeded()), "look": found}
     parts.append(looked(found))
