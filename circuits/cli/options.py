@@ -32,6 +32,15 @@ Text = Annotated[
 TextLimit = Annotated[int, typer.Option(min=2, help="Tokens of the text that are read.")]
 TextSeed = Annotated[int, typer.Option(min=0, max=2**62, help="Seed of the text that the model writes.")]
 CircuitFile = Annotated[Path, typer.Argument(metavar="FILE", help="A circuit: .json or .mib.json.", show_default=False)]
+KeyValueHeads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Key-value heads a layer, for files of EAP-IG and MIB that do not say: scores of a group's heads are summed.",
+        show_default="what the file says, else one a head",
+    ),
+]
 
 LensAnswer = Annotated[
     str | None,
@@ -70,32 +79,45 @@ TaskOrFile = Annotated[
     typer.Option(
         metavar="NAME|FILE",
         help="Prompts that are made for the model: ioi, greater-than, docstring, induction, facts, facts:RELATION, "
-        "gendered-pronoun, agreement; or a file: EAP-IG CSV, AutoCircuit JSON, BLiMP JSONL, ROME or LRE JSON.",
+        "gendered-pronoun, agreement; or a file of EAP-IG, AutoCircuit, MIB, sparse feature circuits, "
+        "function vectors, BLiMP, CounterFact, ROME or LRE.",
     ),
 ]
 PromptFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Prompts of your own: EAP-IG CSV, AutoCircuit JSON, BLiMP JSONL, ROME or LRE JSON.",
+        help="Prompts of your own: a file of EAP-IG, AutoCircuit, MIB, sparse feature circuits, function vectors, BLiMP, "
+        "CounterFact, ROME or LRE; its content tells which.",
         show_default=False,
     ),
+]
+Several = Annotated[
+    str | None,
+    typer.Option(
+        metavar="mean|max",
+        help="How several right answers of a prompt in a file count: the mean of their logits, or the largest.",
+        show_default="mean",
+    ),
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out rows of a file that do not fit, and count them by reason.")
 ]
 Count = Annotated[int | None, typer.Option(min=1, max=100_000, help="Prompts.", show_default="32; all of a file")]
 MetricName = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="What is measured at the answer: logit_difference, log_probability, probability, rank, accuracy, or kl, the "
-        "distance from the model's own answer to the clean prompt.",
+        help="What is measured at the answer: logit_difference, log_probability, probability, probability_difference, "
+        "rank, accuracy, or kl, the distance from the model's own answer to the clean prompt.",
     ),
 ]
 SearchMetric = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="What is measured at the answer: logit_difference, log_probability, probability, kl; with methods that take no "
-        "gradient also rank and accuracy.",
+        help="What is measured at the answer: logit_difference, log_probability, probability, probability_difference, kl; "
+        "with methods that take no gradient also rank and accuracy.",
         show_default="the task's own; logit_difference for a file",
     ),
 ]

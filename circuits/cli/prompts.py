@@ -24,6 +24,8 @@ _SPELLED = {"kl_divergence": "kl"}
 """Metrics that have a shorter name on the command line."""
 _WHOLE = {short: name for name, short in _SPELLED.items()}
 _SUFFIXES = (".csv", ".json", ".jsonl", ".txt")
+SEVERAL = ("mean", "max")
+"""How several right answers of a prompt may count."""
 
 
 def task_names() -> tuple[str, ...]:
@@ -51,6 +53,10 @@ class PromptOptions:
     distractor: str | None = None
     count: int | None = None
     seed: int = 0
+    several: str | None = None
+    skip_bad: bool = False
+    read: list[str] = dataclasses.field(default_factory=list, init=False, compare=False, repr=False)
+    """What was found out about a file when it was read, in words."""
 
     def given(self) -> list[str]:
         """The options that say which prompts to use, of those that were given."""
@@ -75,6 +81,11 @@ class PromptOptions:
             raise PromptError(f"unknown task {self.task!r}: there are {', '.join(task_names())}")
         if self.task is not None:
             registry.task(self.task)  # refuses a relation that does not exist
+        beside = [name for name, there in (("--several", self.several), ("--skip-bad", self.skip_bad)) if there]
+        if beside and self.prompts is None:
+            raise PromptError(f"{beside[0]} is about prompts of a file: name one")
+        if self.several is not None and self.several not in SEVERAL:
+            raise PromptError(f"--several is {self.several!r}: expected {' or '.join(SEVERAL)}")
         if self.prompts is not None and not self.prompts.is_file():
             raise FileFormatError(f"{self.prompts}: {'not a file' if self.prompts.exists() else 'No such file or directory'}")
 
@@ -86,16 +97,17 @@ class PromptOptions:
     def describe(self) -> str:
         """Where the prompts come from, in words."""
         if self.prompts is not None:
-            return f"file {self.prompts.name}"
+            return f"file {self.prompts.name}" + "".join(f", {said}" for said in self.read)
         return "given as text" if self.clean is not None else f"task {self.task or _FIRST}, seed {self.seed}"
 
     def arguments(self) -> list[str]:
         """The options again, as words of a command line."""
         words: list[str] = []
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value is not None and value != field.default:
-                words += [f"--{field.name}", str(value)]
+            value, option = getattr(self, field.name), f"--{field.name.replace('_', '-')}"
+            if field.name == "read" or value is None or value == field.default:
+                continue
+            words += [option] if value is True else [option, str(value)]
         return words
 
     def pairs(self, model: "circuits.Model") -> "circuits.PromptPairs":
@@ -109,7 +121,7 @@ class PromptOptions:
 
         self.check()
         if self.prompts is not None:
-            return Drawn(_read(self.prompts, model)[: self.count])
+            return Drawn(self._from_file(self.prompts, model))
         if self.clean is not None and self.corrupt is not None:
             answers, distractors = [self.answer or ""], [self.distractor or ""]
             pairs = circuits.PromptPairs.from_text(
@@ -118,21 +130,32 @@ class PromptOptions:
             return Drawn(pairs)
         return registry.task(self.task or _FIRST).draw(model, self.count or COUNT, self.seed, progress=progress)
 
+    def _from_file(self, path: Path, model: "circuits.Model") -> "circuits.PromptPairs":
+        found = circuits.tasks.read_prompts(
+            path, model, several="max" if self.several == "max" else "mean", skip_bad=self.skip_bad
+        )
+        self.read[:] = [found.describe()]
+        return found.pairs[: self.count]
 
-def task_or_file(name: str, *, count: int | None, seed: int, usual: int) -> PromptOptions:
+
+def task_or_file(
+    name: str, *, count: int | None, seed: int, usual: int, several: str | None = None, skip_bad: bool = False
+) -> PromptOptions:
     """The prompts of a task (`usual`: how many, where it is not said) or of a file. Raises PromptError for neither."""
     from circuits.tasks.registry import is_task
 
     if is_task(name):
+        if several is not None or skip_bad:
+            raise PromptError(f"{'--skip-bad' if skip_bad else '--several'} is about prompts of a file: {name} is a task")
         return PromptOptions(task=name, count=usual if count is None else count, seed=seed)
     if not Path(name).exists():
         if name.lower().endswith(_SUFFIXES):
             raise FileFormatError(f"{name}: No such file or directory")
         raise PromptError(
-            f"unknown task {name!r}: there are {', '.join(task_names())}, or a file (EAP-IG CSV, AutoCircuit JSON, BLiMP "
-            "JSONL, ROME or LRE JSON)"
+            f"unknown task {name!r}: there are {', '.join(task_names())}, or a file (of EAP-IG, AutoCircuit, MIB, "
+            "sparse feature circuits, function vectors, BLiMP, CounterFact, ROME or LRE)"
         )
-    return PromptOptions(prompts=Path(name), count=count, seed=seed)
+    return PromptOptions(prompts=Path(name), count=count, seed=seed, several=several, skip_bad=skip_bad)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,27 +208,6 @@ class Behaviour:
 
 def _sources(options: PromptOptions, *, pair: bool) -> dict[str, bool]:
     return {"--task": options.task is not None, "--prompts": options.prompts is not None, "--clean": pair}
-
-
-def _read(path: Path, model: "circuits.Model") -> "circuits.PromptPairs":
-    """Pairs from the kinds of files that there are: minimal pairs by the suffix .jsonl, else by what the file begins with;
-    facts are an object with "samples" (LRE) or a list (ROME)."""
-    from circuits import tasks
-    from circuits.files.reading import read_json
-    from circuits.tasks.sources.readers import LARGEST_FILE
-
-    if path.suffix.lower() == ".jsonl":
-        return tasks.minimal_pair_prompts(model, tasks.read_blimp_jsonl(path))
-    with path.open("rb") as file:
-        start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not start.startswith((b"{", b"[")):
-        return tasks.read_eap_ig_csv(path, model)
-    data = read_json(path, max_bytes=LARGEST_FILE)
-    if isinstance(data, list):
-        return tasks.fact_pairs(model, tasks.read_rome_json(path))
-    if isinstance(data, dict) and "samples" in data and "prompts" not in data:
-        return tasks.fact_pairs(model, tasks.read_lre_json(path))
-    return tasks.read_autocircuit_json(path, model)
 
 
 def metric_names() -> tuple[str, ...]:

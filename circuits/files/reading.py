@@ -28,6 +28,19 @@ def read_json_lines(path: Path, *, max_bytes: int = LARGEST_FILE) -> list[object
     return [_parsed(f"{path}: row {row}", line) for row, line in enumerate(lines)]
 
 
+def read_bytes(path: Path, *, max_bytes: int = LARGEST_FILE) -> bytes:
+    """The bytes of a file. Raises FileFormatError for one that is missing or larger than `max_bytes`."""
+    return _content(path, max_bytes)
+
+
+def strict_decoder() -> json.JSONDecoder:
+    """What decodes JSON as `read_json` does: ValueError for duplicate keys, NaN, infinities and integers of more than 20
+    digits."""
+    return json.JSONDecoder(
+        object_pairs_hook=_unique, parse_int=_integer, parse_float=_finite, parse_constant=_constant, strict=True
+    )
+
+
 def _content(path: Path, max_bytes: int) -> bytes:
     try:
         with path.open("rb") as file:
@@ -41,13 +54,7 @@ def _content(path: Path, max_bytes: int) -> bytes:
 
 def _parsed(where: Path | str, content: bytes) -> object:
     try:
-        return json.loads(
-            content.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_int=_integer,
-            parse_float=_finite,
-            parse_constant=_constant,
-        )
+        return strict_decoder().decode(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise FileFormatError(f"{where}: not UTF-8 text: byte {error.start} cannot be decoded") from None
     except RecursionError:

@@ -49,8 +49,8 @@ def to_mib(circuit: Circuit) -> dict[str, object]:
         score = circuit.nodes.get(node)
         nodes[str(node)] = {"in_graph": node in circuit.nodes, **({} if score is None else {"score": score})}
     edges = {}
-    for edge in circuit.edges:
-        for head, (score, chosen) in shares(circuit, edge).items():
+    for edge, whole in circuit.edges.items():
+        for head, (score, chosen) in shares(graph, edge, whole, circuit.evidence.get(edge, {})).items():
             scored = {"score": 0.0, "scored": False} if score is None else {"score": score}
             edges[str(head)] = {**scored, "in_graph": chosen}
     return {"cfg": cfg, "nodes": nodes, "edges": edges}
@@ -92,7 +92,7 @@ def read_mib(
         direct = {edge: said.score for edge, said in _listed(top["edges"], graph) if said.chosen or every_edge}
         circuit = Circuit(graph, direct, nodes, metadata=metadata)
         unsaid = n_key_value_heads is None and "n_key_value_heads" not in top["cfg"] and graph.n_heads > 1
-        return circuit, PerHead.of(circuit, unsaid=unsaid) if graph.grouped or unsaid else None
+        return circuit, PerHead.of(graph, circuit.edges, unsaid=unsaid) if graph.grouped or unsaid else None
     edges, evidence, counts = _by_group(top["edges"], graph, every_edge=every_edge, repeated=_repeated(top["cfg"]))
     return Circuit(graph, edges, nodes, evidence=evidence, metadata=metadata), counts
 

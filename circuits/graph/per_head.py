@@ -8,11 +8,10 @@ here.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
 from circuits.errors import GraphError
-from circuits.graph.circuit import Circuit
 from circuits.graph.graph import Graph
 from circuits.graph.nodes import Edge
 
@@ -35,10 +34,9 @@ class PerHead:
     """Whether a file did not say how many key-value heads there are, so that every head was taken to have its own."""
 
     @classmethod
-    def of(cls, circuit: Circuit, *, unsaid: bool = False) -> "PerHead":
-        """The counts of a circuit; a group's edge counts once for every head of the group."""
-        edges = sum(len(circuit.graph.targets(edge)) for edge in circuit.edges)
-        return cls(edges, separate(circuit.graph).edge_count, unsaid=unsaid)
+    def of(cls, graph: Graph, edges: Iterable[Edge], *, unsaid: bool = False) -> "PerHead":
+        """The counts of some edges of a graph; a group's edge counts once for every head of the group."""
+        return cls(sum(len(graph.targets(edge)) for edge in edges), separate(graph).edge_count, unsaid=unsaid)
 
     def describe(self) -> str:
         """The counts in words."""
@@ -56,15 +54,13 @@ def separate(graph: Graph) -> Graph:
     return dataclasses.replace(graph, n_key_value_heads=graph.n_heads)
 
 
-def shares(circuit: Circuit, edge: Edge) -> dict[Edge, tuple[float | None, bool]]:
-    """An edge as it stands by query head: for each, its part of the score, and whether it is in the circuit.
+def shares(graph: Graph, edge: Edge, score: float | None, known: Mapping[str, object]) -> dict[Edge, tuple[float | None, bool]]:
+    """A circuit's edge as it stands by query head: for each, its part of the score, and whether it is in the circuit.
 
-    The parts are those that the edge's evidence holds, else equal ones; they add up to the score to its last bit."""
-    graph, score = circuit.graph, circuit.edges[edge]
+    The parts are those that the edge's evidence (`known`) holds, else equal ones; they add up to the score to its last bit."""
     heads = [Edge(edge.writer, head, edge.slot) for head in graph.targets(edge)]
     if len(heads) == 1:
         return {edge: (score, True)}
-    known = circuit.evidence.get(edge, {})
     names, parts, chosen = [str(head.reader) for head in heads], known.get(SCORES), known.get(CHOSEN)
     if not isinstance(chosen, Sequence) or isinstance(chosen, str) or not set(names) & set(chosen):
         chosen = names

@@ -10,9 +10,21 @@ from circuits.tasks.look import PromptReport, look_at_prompts
 from circuits.tasks.prompts import PromptPairs
 from circuits.tasks.registry import TASKS, Task, task
 from circuits.tasks.repeats import repeated_tokens
+from circuits.tasks.sources.autocircuit import read_autocircuit_json
 from circuits.tasks.sources.conllu import Sentence, Word, read_conllu
+from circuits.tasks.sources.eap_ig import read_eap_ig_csv
+from circuits.tasks.sources.facts import (
+    Fact,
+    read_counterfact_json,
+    read_facts,
+    read_function_vectors_json,
+    read_lre_json,
+    read_rome_json,
+)
+from circuits.tasks.sources.feature_circuits import read_feature_circuits_jsonl
 from circuits.tasks.sources.known import KnownCircuit, known_circuit, known_for, precision_recall
-from circuits.tasks.sources.readers import Fact, read_autocircuit_json, read_eap_ig_csv, read_lre_json, read_rome_json
+from circuits.tasks.sources.mib_tasks import read_mib_json
+from circuits.tasks.sources.readers import PromptFile, read_prompts
 
 # isort: split
 # After the modules, so that these names are the functions.
@@ -29,6 +41,7 @@ __all__ = [
     "Fact",
     "KnownCircuit",
     "MinimalPair",
+    "PromptFile",
     "PromptPairs",
     "PromptReport",
     "Sentence",
@@ -53,8 +66,14 @@ __all__ = [
     "read_autocircuit_json",
     "read_blimp_jsonl",
     "read_conllu",
+    "read_counterfact_json",
     "read_eap_ig_csv",
+    "read_facts",
+    "read_feature_circuits_jsonl",
+    "read_function_vectors_json",
     "read_lre_json",
+    "read_mib_json",
+    "read_prompts",
     "read_rome_json",
     "repeated_tokens",
     "score_facts",

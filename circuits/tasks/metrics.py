@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError, shown
@@ -37,7 +37,8 @@ class Metric:
 
     `score(logits, pairs)` gives the numbers `[prompt]`. Where `reads` is "answers" it is given two columns of logits alone,
     the answer's and the distractor's, beside pairs whose answers and distractors are 0 and 1, so that no other logits need
-    be computed. Calling a metric raises CircuitsError where `score` gives something else than a number a prompt.
+    be computed; those of further answers and distractors, where a prompt has several, stand behind them. Calling a metric
+    raises CircuitsError where `score` gives something else than a number a prompt.
     """
 
     name: str
@@ -135,7 +136,7 @@ def fitted(metric: AnyMetric, model: Model, pairs: PromptPairs, *, gradient: boo
         raise _no_gradient(found)
     if found.by_prompt and found.part is None:
         return found
-    tokens = 2 if found.reads == "answers" else model.weights.W_U.shape[1]
+    tokens = answer_tokens(pairs).shape[1] if found.reads == "answers" else model.weights.W_U.shape[1]
     logits = torch.randn(len(pairs), tokens, generator=torch.Generator().manual_seed(0))
     logits = logits.to(model.device, model.dtype).requires_grad_(gradient)
     with torch.set_grad_enabled(gradient):
@@ -177,10 +178,28 @@ def _name(metric: object) -> str:
     return _NAMELESS if name == "<lambda>" else name
 
 
+def answer_tokens(pairs: PromptPairs) -> Int[Tensor, "prompt token"]:
+    """The tokens whose logits a metric reads that reads answers alone: answer and distractor, then where there are several the
+    other answers and the other distractors (0 where a prompt has fewer)."""
+    columns = [pairs.answers[:, None], pairs.distractors[:, None]]
+    columns += [some[:, 1:].clamp(min=0) for some in (pairs.answer_sets, pairs.distractor_sets) if some is not None]
+    return torch.cat(columns, dim=1)
+
+
 def answers_alone(pairs: PromptPairs) -> PromptPairs:
-    """The pairs beside logits of answer and distractor alone: those are tokens 0 and 1 there."""
+    """The pairs beside the logits of `answer_tokens` alone: answer and distractor are tokens 0 and 1 there, others follow."""
     first = torch.zeros_like(pairs.answers)
-    return dataclasses.replace(pairs, answers=first, distractors=first + 1)
+    sets, place = [], 2
+    for index, some in enumerate((pairs.answer_sets, pairs.distractor_sets)):
+        if some is None:
+            sets.append(None)
+            continue
+        more = some.shape[1] - 1
+        there = torch.arange(place, place + more, device=some.device).expand(len(pairs), -1)
+        there = torch.cat([torch.full_like(some[:, :1], index), there], dim=1)
+        sets.append(there.masked_fill(some < 0, -1))
+        place += more
+    return dataclasses.replace(pairs, answers=first, distractors=first + 1, answer_sets=sets[0], distractor_sets=sets[1])
 
 
 def answer_logits(run: Run, pairs: PromptPairs) -> Float[Tensor, "prompt d_vocab"]:
@@ -205,6 +224,8 @@ def _metric(
 def logit_difference(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
     """Answer's logit minus distractor's, in nats; positive = the answer is preferred (Wang et al. 2022).
 
+    Of several answers, and of several distractors, the mean of their logits or the largest, as `pairs.several` says.
+
     Args:
         logits: those at the answer columns (`answer_logits` picks them).
         pairs: whose answers and distractors are read.
@@ -215,32 +236,47 @@ def logit_difference(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs
     tensor([2.5000])
     """
     wide = _checked(logits, pairs)
-    return _at(wide, pairs.answers) - _at(wide, pairs.distractors)
+    return _of(wide, pairs, _mean) - _of(wide, pairs, _mean, wrong=True)
 
 
 @_metric(unit="nats")
 def log_probability(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
-    """Log of the answer's probability, in nats; at most 0, higher = the answer is more likely."""
-    return _at(_checked(logits, pairs).log_softmax(dim=-1), pairs.answers)
+    """Log of the answer's probability, in nats; at most 0, higher = the answer is more likely. Probabilities of several answers
+    add up, or the largest counts, as `pairs.several` says."""
+    return _of(_checked(logits, pairs).log_softmax(dim=-1), pairs, _log_sum)
 
 
 @_metric()
 def probability(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
-    """The answer's probability, 0 to 1; higher = the answer is more likely (Meng et al. 2022)."""
-    return _at(_checked(logits, pairs).softmax(dim=-1), pairs.answers)
+    """The answer's probability, 0 to 1; higher = the answer is more likely (Meng et al. 2022). Those of several answers add
+    up, or the largest counts, as `pairs.several` says."""
+    return _of(_checked(logits, pairs).softmax(dim=-1), pairs, _sum)
+
+
+@_metric()
+def probability_difference(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
+    """The answer's probability minus the distractor's, -1 to 1; positive = the answer is preferred. Those of several answers,
+    and of several distractors, add up (Hanna et al. 2023), or the largest count, as `pairs.several` says."""
+    chances = _checked(logits, pairs).softmax(dim=-1)
+    return _of(chances, pairs, _sum) - _of(chances, pairs, _sum, wrong=True)
 
 
 @_metric(unit="tokens", differentiable=False, lower_is_better=True)
 def rank(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
     """How many other tokens have a logit as high as the answer's or higher: 0 = top, lower is better; a tie counts
-    against the answer. No gradient."""
+    against the answer. Of several answers the best one counts, and none of the others stands before it. No gradient."""
     wide = _checked(logits, pairs)
-    return ((wide >= _at(wide, pairs.answers)[:, None]).sum(dim=-1) - 1).to(wide.dtype)
+    if pairs.answer_sets is None:
+        return ((wide >= _at(wide, pairs.answers)[:, None]).sum(dim=-1) - 1).to(wide.dtype)
+    sets = pairs.answer_sets.to(wide.device)
+    own = wide.gather(-1, sets.clamp(min=0)).masked_fill(sets < 0, -torch.inf)
+    best = own.max(dim=-1, keepdim=True).values
+    return ((wide >= best).sum(dim=-1) - (own >= best).sum(dim=-1)).to(wide.dtype)
 
 
 @_metric(differentiable=False)
 def accuracy(logits: Float[Tensor, "prompt d_vocab"], pairs: PromptPairs) -> Float[Tensor, " prompt"]:
-    """1 where the answer's logit is above every other token's, else 0 (a tie is 0). No gradient."""
+    """1 where the answer's logit (of several, that of one) is above every other token's, else 0 (a tie is 0). No gradient."""
     return (rank(logits, pairs) == 0).to(_wide(logits).dtype)
 
 
@@ -268,9 +304,8 @@ def _kl_divergence(reference: Float[Tensor, "prompt d_vocab"]) -> Metric:
 
 kl_divergence = Relative("kl_divergence", _kl_divergence)
 
-METRICS: Mapping[str, Metric | Relative] = MappingProxyType(
-    {metric.name: metric for metric in (logit_difference, log_probability, probability, rank, accuracy, kl_divergence)}
-)
+_ALL = (logit_difference, log_probability, probability, probability_difference, rank, accuracy, kl_divergence)
+METRICS: Mapping[str, Metric | Relative] = MappingProxyType({metric.name: metric for metric in _ALL})
 """Every metric of the package by its name."""
 
 
@@ -291,3 +326,29 @@ def _wide(logits: Tensor) -> Tensor:
 
 def _at(values: Tensor, tokens: Tensor) -> Tensor:
     return values.gather(-1, tokens.to(values.device).long()[:, None])[:, 0]
+
+
+def _of(
+    values: Tensor, pairs: PromptPairs, joined: Callable[[Tensor, Tensor], Tensor], *, wrong: bool = False
+) -> Float[Tensor, " prompt"]:
+    """The values at the answers (or distractors); several of a prompt joined, `joined(values, there)`, or the largest."""
+    first, sets = (pairs.distractors, pairs.distractor_sets) if wrong else (pairs.answers, pairs.answer_sets)
+    if sets is None:
+        return _at(values, first)
+    sets = sets.to(values.device)
+    there, found = sets >= 0, values.gather(-1, sets.clamp(min=0).long())
+    if pairs.several == "max":
+        return found.masked_fill(~there, -torch.inf).max(dim=-1).values
+    return joined(found, there)
+
+
+def _mean(found: Tensor, there: Tensor) -> Tensor:
+    return _sum(found, there) / there.sum(dim=-1)
+
+
+def _sum(found: Tensor, there: Tensor) -> Tensor:
+    return found.masked_fill(~there, 0).sum(dim=-1)
+
+
+def _log_sum(found: Tensor, there: Tensor) -> Tensor:
+    return found.masked_fill(~there, -torch.inf).logsumexp(dim=-1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +22,10 @@ from circuits.tasks.alignment import (
 )
 from circuits.tasks.answers import one_token
 from circuits.tasks.subjects import columns_of_subject
+
+Several = Literal["mean", "max"]
+"""How several right (or wrong) answers count: the mean of their logits and the sum of their probabilities, or the largest."""
+SEVERAL: tuple[Several, ...] = ("mean", "max")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,6 +49,12 @@ class PromptPairs:
     """What the answers begin, where they are the first tokens of longer words; empty where they are all there is."""
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """What these pairs were to be made of and could not: reason → how many."""
+    answer_sets: Int[Tensor, "prompt right"] | None = None
+    """Where prompts have several right answers: all of them, `answers` first, -1 behind the last. `with_answers` makes them."""
+    distractor_sets: Int[Tensor, "prompt wrong"] | None = None
+    """All wrong answers, `distractors` first, likewise."""
+    several: Several = "mean"
+    """How several answers count."""
 
     def __post_init__(self) -> None:
         if self.clean.mask.shape != self.corrupt.mask.shape or not torch.equal(self.clean.mask, self.corrupt.mask):
@@ -54,6 +65,16 @@ class PromptPairs:
                 raise PromptError(
                     f"{name} has shape {tuple(column.shape)}, expected one number for each of {len(self)} prompts"
                 )
+        for name, some, first in (
+            ("answer_sets", self.answer_sets, self.answers),
+            ("distractor_sets", self.distractor_sets, self.distractors),
+        ):
+            if some is not None and (some.ndim != 2 or some.shape[1] < 1 or not torch.equal(some[:, 0], first)):
+                raise PromptError(
+                    f"{name} has shape {tuple(some.shape)}; expected a row a prompt that begins with {name[:-5]}s"
+                )
+        if self.several not in SEVERAL:
+            raise PromptError(f"several answers count by {self.several!r}; expected {' or '.join(SEVERAL)}")
         if self.labels and len(self.labels) != len(self):
             raise PromptError(f"{len(self.labels)} labels for {len(self)} prompts")
         if self.answer_words and len(self.answer_words) != len(self):
@@ -149,6 +170,30 @@ class PromptPairs:
         wheres = [where_of(index, label) for index, label in enumerate(labels)]
         return _build(limits, wheres, rows, [list(answers), list(distractors)], labels)
 
+    def with_answers(
+        self, answers: Sequence[Sequence[int]], distractors: Sequence[Sequence[int]], *, several: Several = "mean"
+    ) -> "PromptPairs":
+        """The same prompts with several right and several wrong answers each, token ids of which the first are `answers` and
+        `distractors`. `several` says how they count: "mean" (the mean of their logits; probabilities add up) or "max".
+
+        Raises PromptError for a prompt without an answer and for a token that is both right and wrong.
+        """
+        same_counts(clean=self.clean.ids.tolist(), answers=answers, distractors=distractors)
+        for row, (right, wrong) in enumerate(zip(answers, distractors, strict=True)):
+            if not right or not wrong:
+                raise PromptError(f"{self.name(row)}: has no {'distractor' if right else 'answer'}")
+            if both := set(right) & set(wrong):
+                raise PromptError(f"{self.name(row)}: the token {min(both)} is both an answer and a distractor")
+        sets = [_padded(some).to(self.answers.device) for some in (answers, distractors)]
+        return dataclasses.replace(
+            self,
+            answers=sets[0][:, 0],
+            distractors=sets[1][:, 0],
+            answer_sets=sets[0],
+            distractor_sets=sets[1],
+            several=several,
+        )
+
     def name(self, index: int) -> str:
         """A prompt's index and text, as errors call it."""
         return where_of(index, self.labels[index]) if self.labels else f"prompt {index}"
@@ -174,6 +219,9 @@ class PromptPairs:
             tuple(self.labels[row] for row in chosen) if self.labels else (),
             tuple(self.answer_words[row] for row in chosen) if self.answer_words else (),
             self.left_out,
+            None if self.answer_sets is None else self.answer_sets[chosen],
+            None if self.distractor_sets is None else self.distractor_sets[chosen],
+            self.several,
         )
 
     def to(self, device: torch.device | str) -> "PromptPairs":
@@ -187,6 +235,8 @@ class PromptPairs:
             distractors=self.distractors.to(device),
             answer_columns=self.answer_columns.to(device),
             positions={name: column.to(device) for name, column in self.positions.items()},
+            answer_sets=None if self.answer_sets is None else self.answer_sets.to(device),
+            distractor_sets=None if self.distractor_sets is None else self.distractor_sets.to(device),
         )
 
 
@@ -224,6 +274,12 @@ def _build(limits: Limits, wheres: list, rows: list, targets: list, labels: tupl
     clean, corrupt = (TokenBatch.from_rows(part).to(limits.device) for part in rows)
     answers, distractors = (torch.tensor(part, device=limits.device) for part in targets)
     return PromptPairs(clean, corrupt, answers, distractors, clean.last, labels=labels)
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Int[Tensor, "prompt choice"]:
+    """Rows of unequal lengths with -1 behind the last of each."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in rows])
 
 
 def _rows(batch: TokenBatch) -> list[list[int]]:

@@ -13,6 +13,7 @@ import torch
 from circuits.errors import CircuitsError, FileFormatError
 from circuits.models import Model, load_model
 from circuits.tasks import Fact, PromptPairs, read_autocircuit_json, read_eap_ig_csv, read_lre_json, read_rome_json
+from tests.damage import mutate
 
 PAIRS = [
     ("The capital of France is", "The capital of Japan is", " Paris", " Tokyo"),
@@ -89,11 +90,11 @@ def test_rome_and_lre(tmp_path: Path) -> None:
 
 
 BROKEN: dict[str, tuple[str, str, str]] = {
-    "no header": ("csv", "", "the header lacks"),
+    "no header": ("csv", "", "is empty"),
     "other columns": ("csv", "a,b\n1,2\n", "the header lacks"),
     "a column twice": ("csv", "clean,clean,corrupted,label\na,b,c,d\n", "appears twice"),
     "no rows": ("csv", "clean,corrupted,label\n", "no rows"),
-    "a short row": ("csv", "clean,corrupted,label\nThe,\n", "row 0: 2 fields"),
+    "a short row": ("csv", "clean,corrupted,label\nThe,\n", "row 0 (line 2): 2 fields"),
     "a lone label": ("csv", "clean,corrupted,label\nThe cat, A cat, sat\n", "gives no distractor"),
     "half a list": ("csv", 'clean,corrupted,label\nThe cat,A cat,"["" sat"""\n', "must be a JSON list"),
     "an id that is none": ("csv", "clean,corrupted,correct_idx,incorrect_idx\nThe cat,A cat,x,1\n", "expected a token id"),
@@ -148,27 +149,6 @@ def sound(kind: str) -> bytes:
         return json.dumps([{"prompt": a, "subject": a.split()[3], "attribute": c.strip()} for a, _, c, _ in PAIRS]).encode()
     samples = [{"subject": "France", "object": "Paris"}]
     return json.dumps({"name": "capital", "prompt_templates": ["The capital of {} is"], "samples": samples}).encode()
-
-
-def mutate(content: bytes, chooser: random.Random) -> bytes:
-    """A few bytes flipped, dropped, doubled or put elsewhere."""
-    data = bytearray(content)
-    for _ in range(chooser.randint(1, 4)):
-        at, length = chooser.randrange(len(data)), chooser.randint(1, 12)
-        match chooser.randrange(5):
-            case 0:
-                data[at] = chooser.randrange(256)
-            case 1:
-                del data[at : at + length]
-            case 2:
-                data[at:at] = data[at : at + length]
-            case 3:
-                data[at:at] = chooser.choice([b"null", b"[", b"}", b'"', b",", b"-1", b"1e999", b"\x00", b"true", b"{}", b"\n"])
-            case _:
-                del data[at:]
-        if not data:
-            break
-    return bytes(data)
 
 
 @pytest.mark.parametrize("kind", ["csv", "autocircuit", "rome", "lre"])

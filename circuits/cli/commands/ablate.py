@@ -18,6 +18,8 @@ from circuits.cli.options import (
     MetricName,
     Open,
     PromptFile,
+    Several,
+    SkipBad,
     Task,
 )
 from circuits.cli.prompts import Behaviour, PromptOptions, names_of, positions_of
@@ -70,6 +72,8 @@ def ablate(
     answer: Answer = None,
     distractor: Distractor = None,
     count: Count = None,
+    several: Several = None,
+    skip_bad: SkipBad = False,
     metric: MetricName = "logit_difference",
     open_file: Open = None,
     seed: AnySeed = 0,
@@ -96,7 +100,8 @@ def ablate(
         reopen(open_file, setting)
         return
     texts = {"clean": clean, "corrupt": corrupt, "answer": answer, "distractor": distractor}
-    asked = Behaviour(prompts=PromptOptions(task=task, prompts=prompts, **texts, count=count, seed=seed), metric=metric)
+    rows = PromptOptions(task=task, prompts=prompts, **texts, count=count, seed=seed, several=several, skip_bad=skip_bad)
+    asked = Behaviour(prompts=rows, metric=metric)
     names = [name for text in nodes or () for name in names_of(text)]
     loss = AblateQuestion(nodes=names, kind=kind, freeze_patterns=freeze_patterns, each=each, self_repair=self_repair)
     run(loss, asked, setting, positions=positions)

@@ -10,6 +10,8 @@ from circuits.cli.app import app
 from circuits.cli.options import (
     RandomCircuits,
     SearchMetric,
+    Several,
+    SkipBad,
     TaskOrFile,
 )
 from circuits.cli.prompts import Behaviour, task_or_file
@@ -92,6 +94,8 @@ def discover(
     verify: Annotated[
         bool, typer.Option("--verify", help="Patch the found edges exactly, also where others could stand in; keep what holds.")
     ] = False,
+    several: Several = None,
+    skip_bad: SkipBad = False,
     metric: SearchMetric = None,
     random_circuits: RandomCircuits = 128,
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn: the same seed gives the same files.")] = 0,
@@ -117,7 +121,8 @@ def discover(
     how = {"edges": edges, "steps": steps, "threshold": threshold, "verify": verify, "random_circuits": random_circuits}
     search = Search(method=method_named(method), level=level_named(level), **how)
     search.check(metric)
-    asked = Behaviour(prompts=task_or_file(task, count=count, seed=seed, usual=COUNT), metric=metric)
+    prompts = task_or_file(task, count=count, seed=seed, usual=COUNT, several=several, skip_bad=skip_bad)
+    asked = Behaviour(prompts=prompts, metric=metric)
     run(search, asked, setting)
 
 

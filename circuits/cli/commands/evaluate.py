@@ -13,6 +13,8 @@ from circuits.cli.options import (
     CircuitFile,
     RandomCircuits,
     SearchMetric,
+    Several,
+    SkipBad,
     TaskOrFile,
 )
 from circuits.cli.prompts import Behaviour, task_or_file
@@ -44,6 +46,8 @@ def evaluate(
         bool, typer.Option("--no-minimality", help="Do not ask of each node whether it is needed; quicker.")
     ] = False,
     count: Annotated[int | None, typer.Option(help="Pairs.", show_default="64; all of a file")] = None,
+    several: Several = None,
+    skip_bad: SkipBad = False,
     metric: SearchMetric = None,
     random_circuits: RandomCircuits = 128,
     seed: Annotated[int, typer.Option(help="Seed of prompts and random circuits; give another than the search had.")] = 1,
@@ -65,19 +69,23 @@ def evaluate(
     if outside not in OUTSIDE:
         raise CircuitsError(f"--outside is {outside!r}; expected {', '.join(OUTSIDE)}")
     check_at_least("--random-circuits", random_circuits, 0)
-    asked = Behaviour(prompts=task_or_file(task, count=count, seed=seed, usual=COUNT), metric=metric)
+    prompts = task_or_file(task, count=count, seed=seed, usual=COUNT, several=several, skip_bad=skip_bad)
+    asked = Behaviour(prompts=prompts, metric=metric)
     run(file, asked, setting, outside=outside, minimality=not no_minimality, random_circuits=random_circuits)
 
 
 def run(file: Path, asked: Behaviour, setting: Setting, *, outside: str, minimality: bool, random_circuits: int) -> None:
     """Judge the circuit, write the files, print the report."""
+    from circuits.cli.circuit_files import fitted
     from circuits.cli.output import save_figure
     from circuits.cli.reports.evaluate import evaluation_report
+    from circuits.graph.storage import load_counted
 
     asked.check()
-    circuit = circuits.Circuit.load(file)
+    found = load_counted(file)
     with setting.work() as (staging, progress):
         model, pairs, metric, look = asked.look(setting, progress)
+        circuit, counts = fitted(file, found, model.graph())
         check_graph(circuit, model, file)
         look.save(staging / "prompts.json")
         options: dict[str, Any] = {"seed": asked.prompts.seed, "budget": setting.budget, "progress": progress}
@@ -87,7 +95,7 @@ def run(file: Path, asked: Behaviour, setting: Setting, *, outside: str, minimal
         verdict.to_dataframe().to_csv(staging / "verdict.csv", index=False)
         save_figure(verdict.plot(), staging / "verdict.png")
         files = written(staging, FILES)
-    setting.answer(evaluation_report(verdict, file, asked, setting, (model.name, outside, metric, look), files))
+    setting.answer(evaluation_report(verdict, file, asked, setting, (model.name, outside, metric, look), files, counts))
 
 
 def check_graph(circuit: "circuits.Circuit", model: "circuits.Model", file: Path) -> None:

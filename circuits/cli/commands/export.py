@@ -38,7 +38,7 @@ def export(
     circuit = circuits.Circuit.load(file, n_key_value_heads=key_value_heads)
     if to == "mib" and circuit.graph.grouped:
         counted = f"{len(circuit.edges):,} of {circuit.graph.edge_count:,} edges"
-        typer.echo(f"{counted} are {PerHead.of(circuit).describe()}", err=True)
+        typer.echo(f"{counted} are {PerHead.of(circuit.graph, circuit.edges).describe()}", err=True)
     if out is not None:
         storage.export(circuit, out, to)
         typer.echo(f"wrote {one_line(out)}", err=True)

@@ -18,6 +18,8 @@ from circuits.cli.options import (
     MetricName,
     Open,
     PromptFile,
+    Several,
+    SkipBad,
     Task,
 )
 from circuits.cli.prompts import Behaviour, PromptOptions, positions_of
@@ -81,6 +83,8 @@ def patch(
     answer: Answer = None,
     distractor: Distractor = None,
     count: Count = None,
+    several: Several = None,
+    skip_bad: SkipBad = False,
     metric: MetricName = "logit_difference",
     top: Annotated[int, typer.Option(min=1, help="Effects to print.")] = 12,
     open_file: Open = None,
@@ -112,7 +116,8 @@ def patch(
         reopen(open_file, setting, top)
         return
     texts = {"clean": clean, "corrupt": corrupt, "answer": answer, "distractor": distractor}
-    asked = Behaviour(prompts=PromptOptions(task=task, prompts=prompts, **texts, count=count, seed=seed), metric=metric)
+    rows = PromptOptions(task=task, prompts=prompts, **texts, count=count, seed=seed, several=several, skip_bad=skip_bad)
+    asked = Behaviour(prompts=rows, metric=metric)
     patches = Patches(nodes=nodes, edges=edges, paths=path or (), freeze_mlps=freeze_mlps, direction=direction)
     run(patches, asked, setting, positions=positions, top=top)
 

@@ -52,7 +52,7 @@ def circuit_report(circuit: Circuit, file: Path, counts: PerHead | None = None) 
     itself has, by query head, where that differs or is not sure."""
     graph = circuit.graph
     lines = [f"{one_line(file)}: {_counted(circuit)}", f"graph: {graph.describe().splitlines()[0]}"]
-    counts = PerHead.of(circuit) if counts is None and graph.grouped and not graph.neurons else counts
+    counts = PerHead.of(circuit.graph, circuit.edges) if counts is None and graph.grouped and not graph.neurons else counts
     if counts is not None:
         hint = " (--key-value-heads says it: scores of a group's heads are then summed)" if counts.unsaid else ""
         lines.append(f"by query head: {counts.describe()}{hint}")

@@ -44,4 +44,6 @@ def again(asked: Behaviour, *, seed: int, usual: int = 0, count: int = 64) -> li
     words = ["--task", one.task or str(one.prompts)]
     words += [] if asked.metric is None else ["--metric", asked.metric]
     words += [] if one.count in (None, count) else ["--count", str(one.count)]
+    words += [] if one.several is None else ["--several", one.several]
+    words += ["--skip-bad"] if one.skip_bad else []
     return [*words, *(["--seed", str(seed)] if one.task is not None and seed != usual else [])]

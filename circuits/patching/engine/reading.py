@@ -10,7 +10,7 @@ from torch import Tensor
 from circuits.models.layers import normalise, unembed
 from circuits.models.weights import Weights
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric, answers_alone
+from circuits.tasks.metrics import Metric, answer_tokens, answers_alone
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,8 +29,7 @@ class Reading:
         if metric.reads == "all":
             return cls(columns, lambda logits: metric(logits[:, 0], pairs))
         alone = answers_alone(pairs)
-        tokens = torch.stack([pairs.answers, pairs.distractors], dim=1)
-        return cls(columns, lambda logits: metric(logits[:, 0], alone), tokens)
+        return cls(columns, lambda logits: metric(logits[:, 0], alone), answer_tokens(pairs))
 
     def logits(
         self, weights: Weights, x: Float[Tensor, "stream prompt read d_model"]
@@ -68,7 +67,7 @@ def read_within(
 ) -> Float[Tensor, "stream prompt"]:
     """The metric of some runs from their final residual streams at the answer columns, with about as many logits at a time as
     fit the budget (bytes). Runs are told apart first; prompts only where the metric scores each by itself."""
-    tokens = 2 if metric.reads == "answers" else weights.W_U.shape[1]
+    tokens = answer_tokens(pairs).shape[1] if metric.reads == "answers" else weights.W_U.shape[1]
     room = max(1, budget // (4 * tokens * max(4, x.element_size())))
     if room < len(pairs) and metric.by_prompt:
         rows = [slice(start, min(start + room, len(pairs))) for start in range(0, len(pairs), room)]

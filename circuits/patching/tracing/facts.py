@@ -13,7 +13,7 @@ from circuits.patching.tracing.causal import KINDS, WHAT, TraceKind, causal_trac
 from circuits.patching.tracing.results import Trace, Traces
 from circuits.progress import Progress, silent
 from circuits.tasks.answers import following, spelled
-from circuits.tasks.sources.readers import Fact
+from circuits.tasks.sources.facts import Fact
 from circuits.tasks.subjects import subject_columns
 
 

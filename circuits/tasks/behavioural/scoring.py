@@ -16,7 +16,7 @@ from circuits.tasks.behavioural.likelihood import BigramModel, next_token_logits
 from circuits.tasks.behavioural.minimal_pairs import MinimalPair
 from circuits.tasks.behavioural.scores import BehaviourScores
 from circuits.tasks.library.facts import first_token
-from circuits.tasks.sources.readers import Fact
+from circuits.tasks.sources.facts import Fact
 
 _MEASURES = ("top1", "reciprocal_rank", "log_probability")
 

@@ -14,7 +14,7 @@ from circuits.models import Model
 from circuits.models.planted import Planted, PlantedFact
 from circuits.tasks.answers import first_of
 from circuits.tasks.prompts import PromptPairs
-from circuits.tasks.sources.readers import Fact
+from circuits.tasks.sources.facts import Fact
 from circuits.tasks.subjects import subject_columns, with_subject
 
 

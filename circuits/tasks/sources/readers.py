@@ -1,256 +1,178 @@
-"""Readers for the prompt files of other tools. Whatever is wrong with a file is one FileFormatError that names the file
-and the row, counted from 0 without the header; a row is also the index of its prompt."""
+"""Prompts from the files that other tools leave behind: which layout a file has is told from its content, and said."""
 
-import csv
 import dataclasses
-import io
-import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
-
-from circuits.errors import FileFormatError, PromptError, shown
-from circuits.files.reading import read_json
+from circuits.errors import FileFormatError, PromptError
 from circuits.models import Model
-from circuits.tasks.answers import answer_ids
-from circuits.tasks.prompts import PromptPairs
-from circuits.tasks.subjects import subject_span
+from circuits.tasks.behavioural.minimal_pairs import MinimalPair, minimal_pair_prompts
+from circuits.tasks.prompts import PromptPairs, Several
+from circuits.tasks.sources.autocircuit import pairs_of_prompts, read_autocircuit_json
+from circuits.tasks.sources.contents import LARGEST_FILE, Contents, Row, read_contents
+from circuits.tasks.sources.eap_ig import pairs_of_table, read_eap_ig_csv, table_of
+from circuits.tasks.sources.facts import FACTS, Fact, read_facts, read_lre_json, read_rome_json
+from circuits.tasks.sources.feature_circuits import KEYS, pairs_of_prefixes
+from circuits.tasks.sources.mib_tasks import is_task, pairs_of_tasks
+from circuits.tasks.sources.rows import counted, fields_of, listed, parse_rows, text
 
-LARGEST_FILE = 64 * 2**20
+__all__ = [
+    "LARGEST_FILE",
+    "LAYOUTS",
+    "Fact",
+    "PromptFile",
+    "read_autocircuit_json",
+    "read_eap_ig_csv",
+    "read_facts",
+    "read_lre_json",
+    "read_prompts",
+    "read_rome_json",
+]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PromptFile:
+    """What was read of a file: the pairs (whose `left_out` says how many rows make none, by reason) and the layout that it
+    has."""
+
+    pairs: PromptPairs
+    layout: str
+
+    def describe(self) -> str:
+        """All of that in a line, and how several answers count where there are some."""
+        said = self.layout
+        left_out = sum(self.pairs.left_out.values())
+        rows = f"{left_out:,} of {left_out + len(self.pairs):,}"
+        said += f"; {rows} rows left out: {counted(self.pairs.left_out)}" if left_out else ""
+        several = self.pairs.answer_sets is not None or self.pairs.distractor_sets is not None
+        return said + (f"; several answers count by the {self.pairs.several} of their logits" if several else "")
+
+
+Read = Callable[..., PromptPairs]
 
 
 @dataclasses.dataclass(frozen=True)
-class Fact:
-    """A prompt about `subject` (a part of it) that `attribute` completes, and the relation's name or id ("" if none)."""
+class Layout:
+    """A layout that is read: its name, what a file of it looks like in a few words, what it is known by, what reads it."""
 
-    prompt: str
-    subject: str
-    attribute: str
-    relation: str
+    name: str
+    looks: str
+    fits: Callable[[Contents], bool]
+    read: Read
 
 
-def read_eap_ig_csv(path: str | Path, model: Model) -> PromptPairs:
-    """Pairs from an EAP-IG CSV file: columns `clean`, `corrupted` and either `correct_idx` and `incorrect_idx` (token ids)
-    or `label`; other columns are left unread.
+def read_prompts(path: str | Path, model: Model, *, several: Several = "mean", skip_bad: bool = False) -> PromptFile:
+    """Pairs of prompts from a file of any layout of `LAYOUTS`, which its content tells.
 
-    A label is a JSON list `[answer, distractor]` of texts or token ids, or the answer's text alone; its distractor is
-    then the label of the row whose clean prompt is this row's corrupt one. Raises FileFormatError for anything else, and
-    for pairs that PromptPairs refuses.
+    Facts and minimal pairs are paired with one another; those without a partner are left out and counted. Raises
+    FileFormatError, with the line and the reason, for the first row that does not fit, for a layout that is not read (with the
+    keys that it has), and for a file in which nothing fits.
+
+    Args:
+        path: the file.
+        model: whose tokenizer cuts the prompts.
+        several: how several right answers (or wrong ones) of a prompt count: "mean" (the mean of their logits; their
+            probabilities add up) or "max" (the largest).
+        skip_bad: leave rows out that do not fit, and count them by reason.
     """
-    path = Path(path)
-    rows = _csv_rows(path)
-    if rows and "correct_idx" in rows[0]:
-        targets = [(_whole(path, i, row, "correct_idx"), _whole(path, i, row, "incorrect_idx")) for i, row in enumerate(rows)]
-    else:
-        labels = {row["clean"]: row["label"] for row in reversed(rows)}
-        targets = [_label(path, index, row, labels) for index, row in enumerate(rows)]
-    return _pairs(path, model, [row["clean"] for row in rows], [row["corrupted"] for row in rows], targets, {})
-
-
-def read_autocircuit_json(path: str | Path, model: Model) -> PromptPairs:
-    """Pairs from an AutoCircuit JSON file; of several answers and wrong answers the first is used.
-
-    Prompts are all texts (BOS as the model has it) or all rows of token ids (taken as they are). `word_idxs`, counted
-    without BOS, become named positions. Raises FileFormatError for anything else, and for pairs that PromptPairs refuses.
-    """
-    path = Path(path)
-    data = read_json(path, max_bytes=LARGEST_FILE)
-    if not isinstance(data, dict) or not isinstance(data.get("prompts"), list) or not data["prompts"]:
-        raise FileFormatError(f'{path}: expected an object with "prompts", a list that is not empty')
-    clean, corrupt, targets = [], [], []
-    for index, row in enumerate(data["prompts"]):
-        fields = _object(path, index, row)
-        clean.append(_prompt(path, index, fields, "clean"))
-        corrupt.append(_prompt(path, index, fields, "corrupt"))
-        targets.append((_first_of(path, index, fields, "answers"), _first_of(path, index, fields, "wrong_answers")))
-    odd = next((i for i, pair in enumerate(zip(clean, corrupt, strict=True)) if {*map(type, pair)} != {type(clean[0])}), None)
-    if odd is not None:
-        raise FileFormatError(f"{path}: row {odd}: some prompts are texts and some are token ids; use one of the two")
-    return _pairs(path, model, clean, corrupt, targets, _word_idxs(path, data))
-
-
-def read_rome_json(path: str | Path) -> tuple[Fact, ...]:
-    """Facts from a file like ROME's known_1000.json; the relation is its `relation_id`.
-
-    Raises FileFormatError for anything else, and for a subject that does not stand in its prompt as a word.
-    """
-    path = Path(path)
-    data = read_json(path, max_bytes=LARGEST_FILE)
-    if not isinstance(data, list) or not data:
-        raise FileFormatError(f"{path}: expected a list of facts that is not empty")
-    facts = []
-    for index, row in enumerate(data):
-        fields = _object(path, index, row)
-        prompt, subject, attribute = (_text(path, index, fields, name) for name in ("prompt", "subject", "attribute"))
-        try:
-            subject_span(prompt, subject, where=f"the prompt {shown(prompt)}")
-        except PromptError as error:
-            raise FileFormatError(f"{path}: row {index}: {error}") from None
-        relation = _text(path, index, fields, "relation_id") if "relation_id" in fields else ""
-        facts.append(Fact(prompt, subject, attribute, relation))
-    return tuple(facts)
-
-
-def read_lre_json(path: str | Path, *, zero_shot: bool = False) -> tuple[Fact, ...]:
-    """Facts from an LRE relation file: every sample in every one of its `prompt_templates` (with `zero_shot=True`,
-    `prompt_templates_zs`), samples outermost. Raises FileFormatError for anything else."""
-    path, key = Path(path), "prompt_templates_zs" if zero_shot else "prompt_templates"
-    data = read_json(path, max_bytes=LARGEST_FILE)
-    if not isinstance(data, dict):
-        raise FileFormatError(f"{path}: expected an object")
-    templates, samples, name = data.get(key), data.get("samples"), data.get("name")
-    if not isinstance(name, str) or not _sound(name):
-        raise FileFormatError(f'{path}: "name" is {shown(name)}; expected text')
-    if not isinstance(templates, list) or not templates:
-        raise FileFormatError(f'{path}: "{key}" must be a list that is not empty')
-    for index, template in enumerate(templates):
-        if not isinstance(template, str) or template.count("{}") != 1 or not _sound(template):
-            raise FileFormatError(f'{path}: "{key}", row {index}: {shown(template)} must be text with one {{}}')
-    if not isinstance(samples, list) or not samples:
-        raise FileFormatError(f'{path}: "samples" must be a list that is not empty')
-    facts = []
-    for index, row in enumerate(samples):
-        fields = _object(path, index, row)
-        subject, answer = _text(path, index, fields, "subject"), _text(path, index, fields, "object")
-        facts += [Fact(template.replace("{}", subject), subject, answer, name) for template in templates]
-    return tuple(facts)
-
-
-def read_facts(path: str | Path) -> tuple[Fact, ...]:
-    """Facts of a ROME file (a list) or an LRE file (an object). Raises FileFormatError for anything else."""
-    rows = read_json(Path(path), max_bytes=LARGEST_FILE)
-    return read_lre_json(path) if isinstance(rows, dict) else read_rome_json(path)
-
-
-def _pairs(path: Path, model: Model, clean: list, corrupt: list, targets: list, words: dict[str, int]) -> PromptPairs:
-    answers, distractors = [answer for answer, _ in targets], [distractor for _, distractor in targets]
+    contents = read_contents(path)
+    layout = next((layout for layout in LAYOUTS if layout.fits(contents)), None)
+    if layout is None:
+        raise FileFormatError(f"{path}: {_unknown(contents)}")
     try:
-        if clean and isinstance(clean[0], list):
-            ids = [
-                answer_ids(model, part, clean, what=what) for part, what in ((answers, "answer"), (distractors, "distractor"))
-            ]
-            pairs = PromptPairs.from_tokens(model, clean=clean, corrupt=corrupt, answers=ids[0], distractors=ids[1])
-        else:
-            pairs = PromptPairs.from_text(model, clean=clean, corrupt=corrupt, answers=answers, distractors=distractors)
+        pairs = layout.read(contents, model, several=several, skip_bad=skip_bad)
     except PromptError as error:
         raise FileFormatError(f"{path}: {error}") from None
-    bos = None if model.tokenizer is None else model.tokenizer.bos_token_id
-    opening = int(bos is not None and int(pairs.clean.ids[0, 0]) == bos)
-    for name, column in words.items():
-        short = next((index for index, last in enumerate(pairs.answer_columns.tolist()) if column + opening > last), None)
-        if short is not None:
-            raise FileFormatError(f"{path}: row {short}: too short for word_idxs {shown(name)}, which is {column}")
-    columns = {name: torch.full_like(pairs.answer_columns, column + opening) for name, column in words.items()}
-    return dataclasses.replace(pairs, positions=columns)
+    name = f"{layout.name}, {table_of(contents).task}" if contents.kind == "CSV" else layout.name
+    return PromptFile(pairs, name)
 
 
-def _csv_rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_FILE + 1)
-        if len(content) > LARGEST_FILE:
-            raise FileFormatError(f"{path}: larger than {LARGEST_FILE:,} bytes")
-        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
-    except OSError as error:
-        raise FileFormatError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path}: not UTF-8 text: byte {error.start} cannot be decoded") from None
-    except csv.Error as error:
-        raise FileFormatError(f"{path}: not CSV: {error}") from None
-    header, *rows = [line for line in lines if line] or [[]]
-    _check_header(path, header)
-    for index, row in enumerate(rows):
-        if len(row) != len(header):
-            raise FileFormatError(f"{path}: row {index}: {len(row)} fields, the header has {len(header)}")
-    if not rows:
-        raise FileFormatError(f"{path}: no rows below the header")
-    return [dict(zip(header, row, strict=True)) for row in rows]
+def _of_facts(name: str) -> Read:
+    """What reads a layout of facts, and pairs them."""
+
+    def read(contents: Contents, model: Model, *, several: Several = "mean", skip_bad: bool = False) -> PromptPairs:
+        from circuits.tasks.library.facts import fact_pairs
+
+        facts = FACTS[name][1](contents, skip_bad=skip_bad)
+        pairs = fact_pairs(model, facts.values)
+        return dataclasses.replace(pairs, left_out={**facts.skipped, **pairs.left_out})
+
+    return read
 
 
-def _check_header(path: Path, header: list[str]) -> None:
-    twice = next((name for index, name in enumerate(header) if name in header[:index]), None)
-    if twice is not None:
-        raise FileFormatError(f"{path}: the column {shown(twice)} appears twice in the header")
-    missing = [name for name in ("clean", "corrupted") if name not in header]
-    if "correct_idx" in header or "label" not in header:
-        missing += [name for name in ("correct_idx", "incorrect_idx") if name not in header]
-    if missing:
-        raise FileFormatError(
-            f"{path}: the header lacks {', '.join(missing)}; expected clean,corrupted,label or "
-            "clean,corrupted,correct_idx,incorrect_idx"
-        )
+def _of_minimal_pairs(contents: Contents, model: Model, *, several: Several = "mean", skip_bad: bool = False) -> PromptPairs:
+    def parse(row: Row) -> MinimalPair:
+        fields = fields_of(row)
+        good, bad = text(fields, "sentence_good"), text(fields, "sentence_bad")
+        about = [text(fields, name) if name in fields else "" for name in ("UID", "linguistics_term")]
+        return MinimalPair(good, bad, about[0] or contents.path.stem, about[1])
+
+    found = parse_rows(contents.path, contents.rows, parse, skip_bad=skip_bad)
+    pairs = minimal_pair_prompts(model, found.values)
+    alone = len(found.values) - len(pairs)
+    more = {"no minimal pair calls for the opposite": alone} if alone and not pairs.left_out else pairs.left_out
+    return dataclasses.replace(pairs, left_out={**found.skipped, **more})
 
 
-def _whole(path: Path, index: int, row: dict[str, str], name: str) -> int:
-    text = row[name].strip()
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise FileFormatError(f"{path}: row {index}: {name} is {shown(row[name])}; expected a token id")
-    return int(text)
+def _rows_with(*keys: str) -> Callable[[Contents], bool]:
+    """Whether a file's rows have these keys (and it is no CSV)."""
+    return lambda contents: contents.kind != "CSV" and set(keys) <= contents.keys
 
 
-def _label(path: Path, index: int, row: dict[str, str], labels: dict[str, str]) -> tuple[str | int, str | int]:
-    label = row["label"]
-    if not label.startswith("["):
-        other = labels.get(row["corrupted"])
-        if other is None or other.startswith("["):
-            raise FileFormatError(
-                f"{path}: row {index}: the label {shown(label)} gives no distractor, and no row's clean prompt is this row's "
-                'corrupt one; write the label as a list, ["answer", "distractor"]'
-            )
-        return label, other
-    try:
-        listed = json.loads(label)
-    except (ValueError, RecursionError):
-        listed = None
-    if not isinstance(listed, list) or len(listed) != 2 or not all(_is_target(item) for item in listed):
-        raise FileFormatError(
-            f"{path}: row {index}: the label {shown(label)} must be a JSON list of an answer and a distractor"
-        )
-    return listed[0], listed[1]
+LAYOUTS: tuple[Layout, ...] = (
+    Layout(
+        "EAP-IG CSV",
+        "columns clean, corrupted and others",
+        lambda contents: contents.kind == "CSV" and ("clean" in contents.keys or _recognised(contents) is None),
+        pairs_of_table,
+    ),
+    Layout(
+        "AutoCircuit JSON",
+        '{"prompts": [{clean, corrupt, answers, wrong_answers}]}',
+        lambda contents: "prompts" in contents.top,
+        pairs_of_prompts,
+    ),
+    Layout("LRE relation", '{"name", "prompt_templates", "samples"}', FACTS["LRE relation"][0], _of_facts("LRE relation")),
+    Layout("sparse feature circuits", ", ".join(KEYS), _rows_with(*KEYS), pairs_of_prefixes),
+    Layout(
+        "MIB task",
+        "prompt, ..._counterfactual",
+        lambda contents: contents.kind != "CSV" and is_task(contents.keys),
+        pairs_of_tasks,
+    ),
+    Layout("CounterFact", "requested_rewrite", _rows_with("requested_rewrite"), _of_facts("CounterFact")),
+    Layout(
+        "function-vector word pairs", "input, output", _rows_with("input", "output"), _of_facts("function-vector word pairs")
+    ),
+    Layout(
+        "BLiMP minimal pairs", "sentence_good, sentence_bad", _rows_with("sentence_good", "sentence_bad"), _of_minimal_pairs
+    ),
+    Layout("ROME facts", "prompt, subject, attribute", _rows_with("prompt", "subject", "attribute"), _of_facts("ROME facts")),
+)
+"""Every layout that `read_prompts` reads; the first that a file fits is taken."""
+
+_UNREAD: Mapping[str, tuple[str, ...]] = {
+    "EWoK (sentences against contexts: score them as minimal pairs instead)": ("Context1", "Context2", "Target1", "Target2"),
+    "zsRE (questions without prompts that could be swapped)": ("src", "pred", "rephrase", "answers"),
+    "RAVEL (entities and attributes, no pairs of prompts)": ("entity", "verified_attr"),
+    "texts to train on": ("text",),
+    "ARC questions without counterfactuals": ("question", "choices", "answerKey"),
+    "a circuit file (give it to circuits evaluate or circuits info)": ("cfg", "nodes", "edges"),
+    "a result of this package (its --open shows it)": ("format", "version"),
+}
+"""Layouts that are known and not read, by the keys that tell them."""
 
 
-def _is_target(value: object) -> bool:
-    return isinstance(value, str | int) and not isinstance(value, bool)
+def _recognised(contents: Contents) -> str | None:
+    """The layout of a file, if it is one of those that are known and not read."""
+    keys = contents.top or contents.keys
+    return next((name for name, needed in _UNREAD.items() if set(needed) <= keys), None)
 
 
-def _object(path: Path, index: int, row: object) -> dict:
-    if not isinstance(row, dict):
-        raise FileFormatError(f"{path}: row {index}: {shown(row)}; expected an object")
-    return row
-
-
-def _text(path: Path, index: int, row: dict, name: str) -> str:
-    value = row.get(name)
-    if not isinstance(value, str) or not value.strip() or not _sound(value):
-        raise FileFormatError(f'{path}: row {index}: "{name}" is {shown(value)}; expected text that is not empty')
-    return value
-
-
-def _sound(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _prompt(path: Path, index: int, row: dict, name: str) -> str | list[int]:
-    value = row.get(name)
-    if not isinstance(value, list):
-        return _text(path, index, row, name)
-    if not all(isinstance(token, int) and not isinstance(token, bool) for token in value):
-        raise FileFormatError(f'{path}: row {index}: "{name}" must be text or a list of token ids')
-    return value
-
-
-def _first_of(path: Path, index: int, row: dict, name: str) -> str | int:
-    value = row.get(name)
-    if not isinstance(value, list) or not value or not all(_is_target(item) for item in value):
-        raise FileFormatError(f'{path}: row {index}: "{name}" must be a list of texts or token ids, and not empty')
-    return value[0]
-
-
-def _word_idxs(path: Path, data: dict) -> dict[str, int]:
-    words = data.get("word_idxs", {})
-    if not isinstance(words, dict):
-        raise FileFormatError(f'{path}: "word_idxs" is {shown(words)}; expected an object of names and columns')
-    for name, column in words.items():
-        if not isinstance(column, int) or isinstance(column, bool) or column < 0:
-            raise FileFormatError(f"{path}: word_idxs {shown(name)} is {shown(column)}; expected a column, 0 or more")
-    return words
+def _unknown(contents: Contents) -> str:
+    """What a file was recognised as, or its keys, and what can be read."""
+    keys, what = contents.top or contents.keys, _recognised(contents)
+    few = sorted(keys)[:12]
+    has = f"{contents.kind} with the keys {listed(few)}{', ...' if len(keys) > len(few) else ''}" if keys else contents.kind
+    said = f"{has}: no layout that is read" if what is None else f"{what}: not read"
+    return f"{said}. Read are: " + "; ".join(f"{layout.name} ({layout.looks})" for layout in LAYOUTS)
