@@ -145,8 +145,7 @@ def _first_words(rows: Sequence[_Aligned]) -> tuple[str, ...]:
 
 def _opening(model: Model, pairs: PromptPairs) -> int:
     """How many tokens (BOS) stand before a prompt's own."""
-    bos = None if model.tokenizer is None else model.tokenizer.bos_token_id
-    return int(bos is not None and int(pairs.clean.ids[0, 0]) == bos)
+    return int(model.bos_id is not None and int(pairs.clean.ids[0, 0]) == model.bos_id)
 
 
 def _reaches(one: _Aligned, last: int, words: Mapping[str, int]) -> _Aligned:
