@@ -180,6 +180,8 @@ def test_facts_that_begin_with_the_same_token_are_counted_and_no_pair_is_refused
         fact_pairs(model, facts)
     with pytest.raises(PromptError, match="among 0 facts: none is given"):
         fact_pairs(model, [])
+    with pytest.raises(PromptError, match="2: no other fact is asked in the same words"):
+        fact_pairs(model, [facts[0], dataclasses.replace(facts[0], attribute="Rome")])
     pairs = fact_pairs(model, [*facts, Fact("The capital of Italy is", "Italy", "Rome", "x")])
     assert len(pairs) == 3 and dict(pairs.left_out) == {}
 

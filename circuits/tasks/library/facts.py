@@ -54,11 +54,11 @@ def fact_pairs(model: Model, facts: Sequence[Fact], *, count: int | None = None,
     draw, found = random.Random(seed), list[tuple[_Asked, _Asked]]()
     for group in groups.values():
         for one in group:
-            others = [other for other in group if other.answer != one.answer]
+            others = [other for other in group if other.answer != one.answer and other.prompt != one.prompt]
             if others:
                 found.append((one, draw.choice(others)))
             else:
-                same = any(other.fact.attribute != one.fact.attribute for other in group)
+                same = any(other.fact.attribute != one.fact.attribute and other.prompt != one.prompt for other in group)
                 left_out["every partner's answer begins with the same token" if same else _ALONE] += 1
     if count is not None and len(found) > count:
         found = draw.sample(found, count)
