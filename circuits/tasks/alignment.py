@@ -1,7 +1,7 @@
 """What is refused of prompts before they become pairs: lengths, tokens and texts that would give wrong numbers."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -100,3 +100,9 @@ def bos_of(model: Model) -> int | None:
 def where_of(index: int, text: object) -> str:
     """A prompt's index and text, as errors call it."""
     return f"prompt {index} ({shown(text)})"
+
+
+def reasons(left_out: Mapping[str, int]) -> str:
+    """Why something was left out, in words, the most frequent reason first; "none is given" for nothing."""
+    ordered = sorted(left_out.items(), key=lambda one: -one[1])
+    return "; ".join(f"{count:,}: {reason}" for reason, count in ordered) or "none is given"

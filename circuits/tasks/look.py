@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +14,7 @@ from circuits.files.fields import stored
 from circuits.files.results import Result
 from circuits.models import Model
 from circuits.progress import Progress, silent
+from circuits.tasks.alignment import reasons
 from circuits.tasks.metrics import METRICS, AnyMetric, Metric, Relative, logit_difference
 from circuits.tasks.prompts import PromptPairs
 from circuits.tasks.readings import Drawn, read_answers
@@ -52,6 +53,12 @@ class PromptReport(Result, format="circuits-prompt-report"):
     repeats: Int[Tensor, " prompt"]
     drawn: int | None = None
     """How many were drawn until so many were found that the model gets right; None where all were taken."""
+    tokens: Int[Tensor, " prompt"] | None = dataclasses.field(default=None, metadata=stored(optional=True))
+    """The answers' token ids."""
+    words: tuple[str, ...] = ()
+    """What the answers begin, where they are the first tokens of longer words."""
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """What could not be made into pairs: reason → how many."""
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -72,13 +79,17 @@ class PromptReport(Result, format="circuits-prompt-report"):
         count, metric = len(self), self.metric.replace("_", " ")
         known = f"{len(self.right)} of {count if self.drawn is None else f'{self.drawn} drawn'} are right"
         above, below = len(self.preferred), int((self.corrupt < 0).sum())
-        kinds = Counter(self.answers)
-        first = ", ".join(shown(token) for token, _ in kinds.most_common(3))
-        more = f" and {len(kinds) - 3} more" if len(kinds) > 3 else ""
         return (
             f"{known} (the answer is the top token); {metric} above 0 on {above} of {count} clean prompts, below 0 on {below} "
-            f"of the corrupt ones; answers {first}{more}."
+            f"of the corrupt ones; answers {self._answered()}."
         )
+
+    def _answered(self) -> str:
+        """The most frequent answers with their token ids and the words that they begin, and how many others there are."""
+        ids = [None] * len(self) if self.tokens is None else self.tokens.tolist()
+        kinds = Counter(zip(self.answers, ids, self.words or self.answers, strict=True))
+        first = ", ".join(_called(*kind) for kind, _ in kinds.most_common(3))
+        return first + (f" and {len(kinds) - 3} more" if len(kinds) > 3 else "")
 
     def advice(self, *, positions: bool = False) -> tuple[str, ...]:
         """A line for each thing that calls for something to be done, with what to do; `positions`: also where columns are
@@ -112,6 +123,9 @@ class PromptReport(Result, format="circuits-prompt-report"):
         bare = sum(not token.strip(_BARE) for token in self.answers)
         if bare:
             yield f"{bare} of {count} answers are a bare space or the mark of a word's beginning: give whole words"
+        if self.left_out:
+            count = sum(self.left_out.values())
+            yield f"{count:,} more are left out, which could not be used: {reasons(self.left_out)}"
         if positions and len(set(self.columns.tolist())) > 1:
             sizes = f"{int(self.lengths.min())} to {int(self.lengths.max())}"
             yield f"prompts have {sizes} tokens, a column is another word in each: name positions, or count from the end (-1)"
@@ -182,6 +196,9 @@ def look_at_prompts(
         corrupt=other.score,
         repeats=torch.tensor([first.setdefault(tuple(ids), row) for row, ids in enumerate(rows)]),
         drawn=drawn.count,
+        tokens=pairs.answers.cpu().long(),
+        words=pairs.answer_words,
+        left_out=dict(pairs.left_out),
     )
 
 
@@ -191,6 +208,13 @@ def _telling(metric: AnyMetric | None) -> Metric:
         return logit_difference
     found = Metric.of(metric)
     return logit_difference if found.name in METRICS or found.lower_is_better else found
+
+
+def _called(token: str, index: int | None, word: str) -> str:
+    """An answer as the summary calls it."""
+    about = [] if index is None or str(index) == token else [f"token {index}"]
+    about += [f"the first of {shown(word)}"] if word.strip(_BARE) != token.strip(_BARE) else []
+    return shown(token) + (f" ({', '.join(about)})" if about else "")
 
 
 def _words(model: Model, tokens: Int[Tensor, " prompt"]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import torch
 import circuits
 from circuits.errors import NonFiniteError, PromptError
 from circuits.models import Model, Run, TokenBatch
-from circuits.tasks import PromptPairs, PromptReport, fact_pairs, induction, ioi, look_at_prompts, mini_facts, task
+from circuits.tasks import Fact, PromptPairs, PromptReport, fact_pairs, induction, ioi, look_at_prompts, mini_facts, task
 from circuits.tasks.metrics import Metric, answer_logits, logit_difference
 from circuits.tasks.readings import draw_right, read_answers
 from tests.models.native import native_bridge
@@ -94,6 +94,20 @@ def test_each_fault_is_one_line_with_what_to_do() -> None:
     assert any("does not lower logit difference on 6 of 6" in line for line in backwards)
     assert any(line.startswith("2 of 6 pairs repeat an earlier one") for line in advice(best, least, [0, 1, 2, 3, 0, 1]))
     assert any("every answer is '" in line for line in advice([best[0]] * 6, [second[0]] * 6))
+
+
+def test_answers_are_named_by_their_tokens_and_the_words_that_they_begin(mini: Model) -> None:
+    names = {"France": "Paris", "Japan": "Tokyo Bay", "Italy": "Rome", "Spain": "Madrid"}
+    facts = [Fact(f"The capital of {name} is", name, city, "x") for name, city in names.items()]
+    pairs = fact_pairs(mini, [*facts, Fact("A Japanophile is fond of", "Japan", "Tokyo", "y")])
+    report = look_at_prompts(mini, pairs)
+    paris, tokyo, rome = (mini.single_token(f" {city}") for city in ("Paris", "Tokyo", "Rome"))
+    first = f"answers ' Paris' (token {paris}), ' Tokyo' (token {tokyo}, the first of 'Tokyo Bay'), ' Rome' (token {rome})"
+    assert report.summary.endswith(f"{first} and 1 more.")
+    reason = "the subject does not stand in the prompt as words, and tokens, of its own"
+    assert report.advice()[-1] == f"1 more are left out, which could not be used: 1: {reason}"
+    assert report.left_out == {reason: 1} and report.tokens is not None and torch.equal(report.tokens, pairs.answers)
+    assert look_at_prompts(wordless(), pairs_of([([3, 4, 5], [3, 6, 5], 7, 8)])).summary.endswith("answers '7'.")
 
 
 def test_columns_matter_only_where_they_are_asked_about() -> None:

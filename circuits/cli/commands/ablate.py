@@ -63,7 +63,8 @@ def ablate(
         bool, typer.Option("--self-repair", help="Also ablate layer by layer: do later layers make up for the loss?")
     ] = False,
     positions: Annotated[
-        str | None, typer.Option(help="Where: last, subject_last, or a column.", show_default="everywhere")
+        str | None,
+        typer.Option(help="Where: last, subject_last, or a place (-1: the last).", show_default="everywhere"),
     ] = None,
     task: Task = None,
     prompts: PromptFile = None,

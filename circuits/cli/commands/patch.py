@@ -64,7 +64,8 @@ def patch(
     positions: Annotated[
         str | None,
         typer.Option(
-            help="Where: each, last, subject_last, a column (negative from the end), or several with commas between them.",
+            help="Where: each, last, subject_last, a place (negative from each prompt's own end), or several with commas "
+            "between them.",
             show_default="all together",
         ),
     ] = None,

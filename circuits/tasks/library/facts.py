@@ -5,13 +5,14 @@ import importlib.resources
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from circuits.errors import PromptError
 from circuits.models import Model
 from circuits.models.planted import Planted, PlantedFact
+from circuits.tasks.alignment import reasons
 from circuits.tasks.answers import first_of
 from circuits.tasks.prompts import PromptPairs
 from circuits.tasks.sources.facts import Fact
@@ -78,12 +79,6 @@ def fact_pairs(model: Model, facts: Sequence[Fact], *, count: int | None = None,
 
 
 _ALONE = "no other fact is asked in the same words, with as many tokens, and has another answer"
-
-
-def reasons(left_out: Mapping[str, int]) -> str:
-    """Why something was left out, in words, the most frequent reason first; "none is given" for nothing."""
-    ordered = sorted(left_out.items(), key=lambda one: -one[1])
-    return "; ".join(f"{count:,}: {reason}" for reason, count in ordered) or "none is given"
 
 
 @dataclasses.dataclass(frozen=True)
