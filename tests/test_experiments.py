@@ -16,7 +16,7 @@ from circuits.search.judging.evaluate import evaluate
 from circuits.search.judging.verdict import Verdict
 from circuits.tasks.metrics import logit_difference
 from experiments import attention_as_a_hint, attribution_agreement, discovery, greater_than, ground_truth, ioi, real_model
-from experiments.benchmarks import attribution, attribution_work
+from experiments.benchmarks import attribution, attribution_work, neuron_edges
 from experiments.benchmarks.patching_work import random_pairs
 from tests.models.checkpoints import build
 from tests.tasks.vocabularies import byte_pairs
@@ -175,3 +175,11 @@ def test_the_benchmark_of_attribution_agrees_with_transformer_lens() -> None:
     assert len(rows) == 2 and float(re.search(r"edges (\S+) of the largest", lines[0])[1]) < 1e-4  # type: ignore[index]
     ours, theirs = re.findall(r"-?\d+\.\d+", lines[1])
     assert float(ours) == pytest.approx(float(theirs), abs=1e-4)
+
+
+def test_the_benchmark_of_neuron_edges_runs() -> None:
+    shape = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16, "vocab_size": 50, "bos_token_id": 0, "eos_token_id": 0}
+    original = build("GPT2", shape)
+    model = Model.from_bridge(build_bridge_from_module(original, "GPT2LMHeadModel", hf_config=original.config, model_name="x"))
+    rows, _ = neuron_edges.measure(model, random_pairs(model, 3, 5, 0), 1)
+    assert [row.name for row in rows] == ["neurons", "edges", "eap", "eap-ig"] and all(row.ratio > 0 for row in rows)

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from circuits.attribution import neurons
 from circuits.attribution.blocks import Scorer
+from circuits.attribution.rules import RULES
 from circuits.attribution.topk import KEPT, Largest
 from circuits.models import Model
 from circuits.models.memory import BUDGET
@@ -72,7 +73,7 @@ class Stream:
     def __init__(self, model: Model, pairs: PromptPairs) -> None:
         self.model, graph = model, model.graph(neurons=True)
         self.band = range(model.n_layers)
-        job = (model, pairs, metrics.logit_difference, "eap", 1, self.band, BUDGET, model.dtype)
+        job = (model, pairs, metrics.logit_difference, RULES["eap"], 1, self.band, BUDGET, model.dtype)
         self.factors, self.graph = neurons._gather(*job), graph
 
     def between_neurons(self) -> None:
