@@ -9,7 +9,7 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.options import Seed
 from circuits.cli.report import written
-from circuits.cli.settings import Setting, with_setting
+from circuits.cli.settings import Setting, bos_hint, with_setting
 
 FILES = {
     "circuit.json": "the circuit with all its evidence; circuits.Circuit.load reads it",
@@ -58,7 +58,7 @@ def run(setting: Setting, sequences: int, seed: int) -> None:
         _write(model, circuit, staging, seed)
         progress("writing files", 1, 1)
         files = written(staging, FILES)
-    setting.answer(induction_report(circuit, files, setting))
+    setting.answer(induction_report(circuit, files, setting, hint=bos_hint(model)))
 
 
 def _write(model: "circuits.Model", circuit: "circuits.Circuit", staging: Path, seed: int) -> None:

@@ -25,8 +25,8 @@ _KINDS = {
 }
 
 
-def induction_report(circuit: "circuits.Circuit", files: Mapping[str, str], setting: Setting) -> Report:
-    """What was found, how sure it is, and what to try next."""
+def induction_report(circuit: "circuits.Circuit", files: Mapping[str, str], setting: Setting, *, hint: str = "") -> Report:
+    """What was found, how sure it is, and what to try next; `hint`: how the prompts opened."""
     metadata: Any = thaw(circuit.metadata)
     found = {**metadata, **contents(circuit)}
     parts: list[Part] = [filled(found["summary"])]
@@ -34,7 +34,7 @@ def induction_report(circuit: "circuits.Circuit", files: Mapping[str, str], sett
         parts += [_heads(found, "induction", "prefix_matching"), _heads(found, "previous token", "previous_token")]
         parts.append(_edges(found))
     parts += [_left_out(found["rejected"])] if found["rejected"] else []
-    parts.append(_certainty(found))
+    parts += [_certainty(found), hint]
     heading = f"Induction circuit of {one_line(found['model'])}: {found['verdict']}"
     return Report(heading=heading, parts=parts, data=found, files=files, next=_next_steps(found, setting))
 

@@ -123,6 +123,7 @@ def _about(
         "sequences": sequences,
         "length": ablations.repeats.length,
         "copies": 2,
+        **({} if model.prepend_bos is None else {"prepend_bos": model.prepend_bos}),
         "thresholds": dataclasses.asdict(limits),
         "rejected": {name: reason.as_json() for name, reason in rejected.items()},
         "loss": dict(zip(("first_copy", "second_copy"), ablations.clean.mean(dim=0).tolist(), strict=True)),
