@@ -52,7 +52,7 @@ class PromptReport(Result, format="circuits-prompt-report"):
     corrupt: Float[Tensor, " prompt"]
     repeats: Int[Tensor, " prompt"]
     drawn: int | None = None
-    """How many were drawn until so many were found that the model gets right; None where all were taken."""
+    """How many were drawn to find such that the model gets right; None where all were taken as they came."""
     tokens: Int[Tensor, " prompt"] | None = dataclasses.field(default=None, metadata=stored(optional=True))
     """The answers' token ids."""
     words: tuple[str, ...] = ()
@@ -77,12 +77,23 @@ class PromptReport(Result, format="circuits-prompt-report"):
     def summary(self) -> str:
         """How often the model is right and which answer it prefers, and which answers there are."""
         count, metric = len(self), self.metric.replace("_", " ")
-        known = f"{len(self.right)} of {count if self.drawn is None else f'{self.drawn} drawn'} are right"
         above, below = len(self.preferred), int((self.corrupt < 0).sum())
         return (
-            f"{known} (the answer is the top token); {metric} above 0 on {above} of {count} clean prompts, below 0 on {below} "
-            f"of the corrupt ones; answers {self._answered()}."
+            f"{self._how_right()}{metric} above 0 on {above} of {count} clean prompts, below 0 on {below} of the corrupt ones; "
+            f"answers {self._answered()}."
         )
+
+    def _how_right(self) -> str:
+        """How many are right, and of how many; nothing where a task's own metric tells what is right."""
+        if self.metric not in METRICS:
+            return ""
+        right, count, drawn = len(self.right), len(self), ""
+        if self.drawn is not None and right == count:
+            count = self.drawn
+            drawn = " drawn"
+        elif self.drawn is not None:
+            drawn = f" (and fewer than 2 of {self.drawn} drawn)"
+        return f"{right} of {count}{drawn} are right (the answer is the top token); "
 
     def _answered(self) -> str:
         """The most frequent answers with their token ids and the words that they begin, and how many others there are."""
@@ -104,6 +115,8 @@ class PromptReport(Result, format="circuits-prompt-report"):
                 f"the model is right on {len(self.right)} of {count} (it says {shown(most)} {times} times): what is found "
                 "explains what it prefers, not what it knows; take prompts that it gets right"
             )
+        if self.drawn is not None and count == len(self.right) and self.drawn >= 4 * count:
+            yield f"only {count} of {self.drawn} drawn are right, and few prompts tell little: give a file of those it knows"
         if len(self.preferred) < _FEW * count:
             yield (
                 f"{metric} is above 0 on {len(self.preferred)} of {count} clean prompts: the distractor is preferred on the "

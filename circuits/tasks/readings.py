@@ -1,6 +1,7 @@
 """What a model says at the answer columns of prompts, and the prompts of a task that it gets right."""
 
 import dataclasses
+import math
 import random
 from collections.abc import Callable
 
@@ -15,8 +16,10 @@ from circuits.tasks.prompts import PromptPairs
 
 _AT_ONCE = 16
 """Prompts that run together."""
-_MOST, _HOPELESS = 8, 32
+_MOST, _HOPELESS = 32, 128
 """How many prompts are drawn at most for each that is asked for; after how many without a right one no more are."""
+
+_WHAT = "choosing prompts that are right"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,7 +37,8 @@ class Readings:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Drawn:
-    """Pairs of a task: of `count` drawn, those that the model gets right; without `count`, as they were drawn."""
+    """Pairs of a task: of `count` drawn, those that the model gets right, or where fewer than two are, the first; without
+    `count`, as they were drawn."""
 
     pairs: PromptPairs
     count: int | None = None
@@ -66,33 +70,42 @@ def draw_right(
     """Pairs of a task whose answer is the model's top token, `count` of them where so many are found.
 
     `draw(model, count, seed)` gives the task's pairs. Those that it gives first stay where the model gets all of them right;
-    otherwise more are drawn, up to eight for each that is asked for. Where no two can be had, the first ones come as they are.
+    otherwise more are drawn, up to 32 for each that is asked for, unless none of 128 is right. Where no two can be had, the
+    first ones come as they are.
     """
-    report, what = progress or silent, "choosing prompts that are right"
-    report(what, 0, count)
+    report = progress or silent
+    report(_WHAT, 0, count)
     first = draw(model, count, seed)
     reading = read_answers(model, first.clean, first)
-    right = [row for row, place in enumerate(reading.rank.tolist()) if place == 0]
-    if len(right) == len(first) or (not right and len(first) >= _HOPELESS):
-        report(what, count, count)
-        return Drawn(first, len(first) if right else None, reading)
-    more = draw(model, count * _MOST, seed)
-    order = _order(first, more, seed)
-    kept: list[int] = []
-    readings, checked = [], 0
+    right, found = int((reading.rank == 0).sum()), Drawn(first, len(first), reading)
+    if right < len(first) and (right or len(first) < _HOPELESS):
+        likely = min(_MOST, math.ceil(2 * len(first) / right) + 1) if right else _MOST
+        for times in dict.fromkeys((likely, _MOST)):
+            more = draw(model, count * times, seed)
+            rows, checked, read = _right_rows(model, more, _order(first, more, seed), count, report)
+            if len(rows) >= count:
+                break
+        found = Drawn(more[rows], checked, read) if len(rows) >= min(count, 2) else Drawn(first, checked, reading)
+    report(_WHAT, count, count)
+    return found
+
+
+def _right_rows(
+    model: Model, pairs: PromptPairs, order: list[int], count: int, report: Progress
+) -> tuple[list[int], int, Readings]:
+    """The first `count` rows, in an order, that the model gets right; how many were looked at; what was read of them."""
+    checked, kept = 0, list[int]()
+    readings: list[Readings] = []
     while order[checked:] and len(kept) < count and (kept or checked < _HOPELESS):
         rows = order[checked : checked + _AT_ONCE]
-        part = read_answers(model, more.clean[rows], more[rows])
+        part = read_answers(model, pairs.clean[rows], pairs[rows])
         places = [place for place, value in enumerate(part.rank.tolist()) if value == 0][: count - len(kept)]
         kept += [rows[place] for place in places]
         readings.append(part[places])
         checked += len(rows) if len(kept) < count else places[-1] + 1
-        report(what, len(kept), count)
-    report(what, count, count)
-    if len(kept) < min(count, 2):
-        return Drawn(first, None, reading)
-    whole = Readings(*(torch.cat([getattr(part, name) for part in readings]) for name in ("score", "rank", "top")))
-    return Drawn(more[kept], checked, whole)
+        report(_WHAT, len(kept), count)
+    whole = [torch.cat([getattr(part, name) for part in readings]) for name in ("score", "rank", "top")]
+    return kept, checked, Readings(*whole)
 
 
 def _order(first: PromptPairs, more: PromptPairs, seed: int) -> list[int]:
