@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from circuits.graph import Circuit, Node, Reader
+from circuits.graph import Circuit, Edge, Node, Reader
 from circuits.heads import score_heads
 from circuits.models import Edit, Model
 from circuits.models.planted import planted_induction
@@ -16,8 +16,10 @@ from circuits.search.mechanisms.induction import SEGMENT, _other_sets
 from circuits.search.mechanisms.induction_edges import Feed
 from circuits.search.mechanisms.induction_evidence import RepeatAblations, Repeats
 from circuits.statistics import Effect
-from circuits.tasks import repeated_tokens
+from circuits.tasks import induction, repeated_tokens
+from circuits.tasks.metrics import logit_difference
 from tests.models.native import native_bridge
+from tests.models.one_head import one_head_model
 
 
 @pytest.mark.slow
@@ -85,6 +87,54 @@ def test_prefix_matching_without_feeders_is_not_called_a_circuit():
     reason = rejected(found)[str(head)]
     assert reason["test"] == "previous_token" and (reason["value"], reason["threshold"]) == (value, 1.1)
     assert f"{head} with {value:.2f}, and 1.10 is asked for" in str(found.metadata["summary"])
+
+
+EVERY_EDGE = [
+    *(f"input->a0.h0<{slot}>" for slot in "qkv"),
+    "input->a1.h0<q>",
+    "a0.h0->a1.h0<k>",
+    "input->a1.h0<v>",
+    "a1.h0->logits",
+]
+"""The induction circuit of a model of two layers with one head each."""
+
+
+@pytest.fixture(scope="module")
+def one_head() -> Model:
+    """Trained: vocabulary 26, 8 positions, no BOS, heads as wide as the residual stream."""
+    return one_head_model()
+
+
+def test_a_low_composition_in_wide_heads_does_not_veto_a_circuit(one_head: Model):
+    assert (one_head.d_head, one_head.max_positions, one_head.d_vocab) == (one_head.d_model, 8, 26)
+    found = find_induction_circuit(one_head, sequences=16)
+    assert found.metadata["verdict"] == "found", found.metadata["summary"]
+    assert sorted(map(str, found.edges)) == sorted(EVERY_EDGE)
+    assert found.roles == {Node("head", 0, 0): "previous token", Node("head", 1, 0): "induction"}
+    edge = cast("dict[str, Any]", found.evidence[Edge.parse("a0.h0->a1.h0<k>")])
+    assert edge["k_composition"] < 0, "below random matrices, which is why it was rejected"
+    assert edge["path_patching"]["effect"] > 0.7 and edge["path_patching"]["low"] > 0.5
+    assert edge["prefix_matching_drop"]["low"] > 0.3
+    assert not rejected(found) and "There are no other heads to compare with" in str(found.metadata["summary"])
+
+
+def test_its_edge_effect_is_that_of_cutting_the_edge_by_hand(one_head: Model):
+    """The edge's noising, computed with plain matrices: keys of layer 1 from the corrupt layer 0, everything else clean."""
+    found = find_induction_circuit(one_head, sequences=8)
+    pairs = induction(one_head, 8, 0, length=7, differ="prefix")
+    weights, rows = one_head.weights, torch.arange(8)
+    clean, corrupt = one_head.run(pairs.clean), one_head.run(pairs.corrupt)
+    wrote = [run.z[0][:, :, 0] @ weights.blocks[0].attention.W_O for run in (clean, corrupt)]
+    attention = weights.blocks[1].attention
+    keys = (clean.residuals[1] - wrote[0] + wrote[1]) @ attention.W_K
+    scores = torch.einsum("pqd,pkd->pqk", clean.q[1][:, :, 0], keys) * attention.scale
+    pattern = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf).softmax(-1)
+    written = pattern @ clean.v[1][:, :, 0] @ attention.W_O
+    logits = (clean.residuals[1] + written) @ weights.W_U
+    read = [part[rows, pairs.answer_columns] for part in (clean.logits, corrupt.logits, logits)]
+    whole, none, cut = (float(logit_difference(part, pairs).mean()) for part in read)
+    evidence = cast("dict[str, Any]", found.evidence[Edge.parse("a0.h0->a1.h0<k>")])
+    assert evidence["path_patching"]["effect"] == pytest.approx((whole - cut) / (whole - none), abs=1e-9)
 
 
 def test_reasons_are_what_was_measured():
