@@ -100,6 +100,8 @@ def _values(config: Any, arch: str) -> dict[str, Any]:
         "attention.head_count_kv": getattr(config, "num_key_value_heads", config.num_attention_heads),
         f"attention.layer_norm_{'rms_' if rms else ''}epsilon": float(eps),
         "rope.freq_base": float(rotary["rope_theta"]) if rotary else None,
+        "rope.scaling.type": "linear" if rotary.get("rope_type") == "linear" else None,
+        "rope.scaling.factor": float(rotary["factor"]) if rotary.get("rope_type") == "linear" else None,
         "rope.dimension_count": round(width * rotary.get("partial_rotary_factor", 1.0)) if rotary else None,
         "attention.key_length": width if hasattr(config, "head_dim") else None,
         "attention.sliding_window": getattr(config, "sliding_window", None),
@@ -120,7 +122,25 @@ def _tensors(model: Any, arch: str) -> dict[str, np.ndarray]:
         stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
         stored = stored or names.get_name(name.split(".", 1)[1], try_suffixes=(".weight", ".bias"))
         found[str(stored)] = _as_stored(tensor.float().numpy(), str(stored), config, arch)
+    rotary = getattr(config, "rope_parameters", None) or {}
+    if rotary.get("rope_type") == "llama3":
+        found["rope_freqs.weight"] = llama3_divisors(rotary, config.head_dim)
     return found
+
+
+def llama3_divisors(rotary: dict[str, Any], width: int) -> np.ndarray:
+    """What llama.cpp's converter writes for the scaling of Llama 3."""
+    found, context = [], rotary["original_max_position_embeddings"]
+    for frequency in 1.0 / (rotary["rope_theta"] ** (np.arange(0, width, 2, dtype=np.float32) / width)):
+        length = 2 * np.pi / frequency
+        smooth = (context / length - rotary["low_freq_factor"]) / (rotary["high_freq_factor"] - rotary["low_freq_factor"])
+        if length < context / rotary["high_freq_factor"]:
+            found.append(1.0)
+        elif length > context / rotary["low_freq_factor"]:
+            found.append(rotary["factor"])
+        else:
+            found.append(1 / ((1 - smooth) / rotary["factor"] + smooth))
+    return np.array(found, np.float32)
 
 
 def _as_stored(data: np.ndarray, name: str, config: Any, arch: str) -> np.ndarray:

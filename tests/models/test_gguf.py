@@ -24,7 +24,7 @@ IDS = torch.randint(0, checkpoints.VOCABULARY, (3, 11), generator=torch.Generato
 TEXTS = ["the cat", " in 2012,  the 1212", "The  end\n", "thé 12 12"]
 
 FAMILIES = [
-    *("llama", "llama single key", "qwen2", "qwen3", "gemma2", "gemma3"),
+    *("llama", "llama single key", "llama rope linear", "llama rope llama3", "qwen2", "qwen3", "gemma2", "gemma3"),
     *("phi3", "gpt2", "starcoder2", "bloom"),
 ]
 """Recipes of the families whose GGUF files are read."""
@@ -143,7 +143,7 @@ def refusal(path: Path) -> str:
     ("values", "words"),
     [
         ({"llama.rope.scaling.type": "yarn"}, "llama.rope.scaling.type='yarn' is not represented"),
-        ({"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}, "rope.scaling"),
+        ({"llama.rope.scaling.low_freq_factor": 4.0}, "llama.rope.scaling.low_freq_factor=4.0 is not represented"),
         ({"llama.expert_count": 8}, "llama.expert_count=8"),
         ({"llama.pooling_type": 1}, "llama.pooling_type=1"),
         ({"llama.attention.causal": False}, "llama.attention.causal=False"),
@@ -168,9 +168,11 @@ def test_a_value_that_is_not_represented_is_named(values: dict[str, Any], words:
 
 
 def test_a_tensor_too_many_or_too_few_is_named(tmp_path: Path) -> None:
-    frequencies = {"rope_freqs.weight": np.ones(4, np.float32)}
+    frequencies = {"rope_freqs.weight": np.array([2, 1, 3, 1], np.float32)}
     path = tmp_path / "small.gguf"
-    assert "rope_freqs.weight: rotary positions scaled" in refusal(write_gguf(built("llama"), path, extra=frequencies))
+    assert "rope_freqs.weight scales rotary positions" in refusal(write_gguf(built("llama"), path, extra=frequencies))
+    probe = {"blk.0.probe.weight": np.ones(4, np.float32)}
+    assert "blk.0.probe.weight is not represented" in refusal(write_gguf(built("llama"), path, extra=probe))
     assert "blk.1.ffn_up.weight is missing" in refusal(write_gguf(built("llama"), path, leave_out=["blk.1.ffn_up.weight"]))
     whole = {"blk.0.attn_norm.weight": np.ones(32, np.int8)}
     assert "stored as I8" in refusal(write_gguf_of_integers(path, whole))

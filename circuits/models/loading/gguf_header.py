@@ -33,7 +33,7 @@ class Array:
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensor:
-    """A tensor's name, its shape in PyTorch's order, its number format by ggml's name, and where it lies."""
+    """A tensor's name, its shape in PyTorch's order, its number format by ggml's name, and where it lies behind the header."""
 
     name: str
     shape: tuple[int, ...]
@@ -44,11 +44,12 @@ class StoredTensor:
 
 @dataclasses.dataclass(frozen=True)
 class GGUFHeader:
-    """Values by key and tensors by name."""
+    """Values by key, tensors by name, and the place where the header ends and the tensors begin."""
 
     path: Path
     values: Mapping[str, Any]
     tensors: Mapping[str, StoredTensor]
+    start: int
 
     @property
     def architecture(self) -> str:
@@ -129,8 +130,9 @@ def _parse(cursor: _Cursor, path: Path) -> GGUFHeader:
     if not isinstance(alignment, int) or alignment not in {2**power for power in range(3, 21)}:
         raise ModelError(f"{path}: general.alignment is {shown(alignment)}, expected a power of two from 8")
     tensors = [_tensor(cursor, path) for _ in range(n_tensors)]
-    _check_places(path, tensors, math.ceil(cursor.at / alignment) * alignment, alignment, len(cursor.held))
-    return GGUFHeader(path, values, {tensor.name: tensor for tensor in tensors})
+    start = math.ceil(cursor.at / alignment) * alignment
+    _check_places(path, tensors, start, alignment, len(cursor.held))
+    return GGUFHeader(path, values, {tensor.name: tensor for tensor in tensors}, start)
 
 
 def _value(cursor: _Cursor, path: Path, key: str) -> Any:

@@ -16,6 +16,7 @@ import torch
 from circuits.errors import CircuitsError, ModelError, shown
 from circuits.models.loading.families import find_family
 from circuits.models.loading.gguf_header import GGUFHeader, StoredTensor, read_header
+from circuits.models.loading.gguf_rotary import FREQUENCIES, head_width, set_rotary
 
 _EPSILONS = ("rms_norm_eps", "layer_norm_epsilon", "layer_norm_eps", "norm_epsilon", "norm_eps")
 _CONFIGURED: dict[str, tuple[str, ...]] = {
@@ -44,9 +45,6 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "expert_count": (0,),
     "expert_used_count": (0,),
     "pooling_type": (0,),
-    "rope.scaling.type": ("none",),
-    "rope.scaling.factor": (0.0, 1.0),
-    "rope.scaling.attn_factor": (1.0,),
     "tensor_data_layout": ("Meta AI original pth", "reference"),
     "use_parallel_residual": (True, False),
 }
@@ -124,12 +122,13 @@ def gguf_config(header: GGUFHeader) -> Any:
     except ModelError as error:
         raise ModelError(f"{header.path}: {error}") from None
     prefix = f"{header.architecture}."
-    for key in sorted(header.values, key=lambda key: "rope." in key):  # rotary positions by the heads' width
-        if key.startswith(prefix):
+    for key in header.values:
+        if key.startswith(prefix) and not key.startswith(f"{prefix}rope."):
             _account(header, config, key.removeprefix(prefix), header.values[key])
+    set_rotary(header, config)
     if hasattr(config, "query_pre_attn_scalar"):
         largest = _WITHOUT_SCALE.get(header.architecture) == config.num_hidden_layers
-        config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads if largest else _width(config)
+        config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads if largest else head_width(config)
     _check_tensors(header, config, model_class)
     return config
 
@@ -138,9 +137,7 @@ def _account(header: GGUFHeader, config: Any, key: str, value: Any) -> None:
     """Raise ModelError unless a configuration says what a file's value says; what transformers leaves at a default is set."""
     where = f"{header.path}: {header.architecture}.{key}={shown(value)}"
     name = next((name for name in _CONFIGURED.get(key, ()) if hasattr(config, name)), None)
-    if key in ("rope.freq_base", "rope.dimension_count"):
-        _account_rotary(where, config, key, value)
-    elif name is None:
+    if name is None:
         if value not in _neutral(config, key):
             raise ModelError(f"{where} is not represented")
     elif key in _LEFT_AT_DEFAULTS or getattr(config, name) is None:
@@ -152,27 +149,10 @@ def _account(header: GGUFHeader, config: Any, key: str, value: Any) -> None:
 def _neutral(config: Any, key: str) -> tuple[Any, ...]:
     """The values of a key with which nothing has to be represented."""
     if key in ("attention.key_length", "attention.value_length"):
-        return (_width(config),)
+        return (head_width(config),)
     if key == "feed_forward_length":  # a family that has no other
         return (4 * config.hidden_size,)
     return _NEUTRAL.get(key, ())
-
-
-def _width(config: Any) -> int:
-    """d_head."""
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-
-
-def _account_rotary(where: str, config: Any, key: str, value: Any) -> None:
-    rotary = getattr(config, "rope_parameters", None)
-    if not isinstance(rotary, dict):
-        raise ModelError(f"{where}: the model has no rotary positions")
-    table = rotary.get("full_attention", rotary)
-    turned = round(_width(config) * float(table.get("partial_rotary_factor", 1.0)))
-    if key == "rope.freq_base":
-        table["rope_theta"] = float(value)
-    elif value != turned:
-        raise ModelError(f"{where} was read as {turned}")
 
 
 def _check_tensors(header: GGUFHeader, config: Any, model_class: Any) -> None:
@@ -192,9 +172,8 @@ def _check_tensors(header: GGUFHeader, config: Any, model_class: Any) -> None:
             raise ModelError(f"{header.path}: the tensor {name} is missing")
         if not _fits(stored, shape):
             raise ModelError(f"{header.path}: the tensor {name} has shape {stored.shape}, expected {shape}")
-    if left := sorted(header.tensors.keys() - expected):
-        what = "rotary positions scaled by a tensor" if left[0].startswith("rope_") else "a tensor of that name"
-        raise ModelError(f"{header.path}: {left[0]}: {what} is not represented ({len(left)} such tensors)")
+    if left := sorted(header.tensors.keys() - expected - {FREQUENCIES}):
+        raise ModelError(f"{header.path}: the tensor {left[0]} is not represented ({len(left)} such tensors)")
 
 
 def _fits(stored: StoredTensor, shape: tuple[int, ...]) -> bool:

@@ -126,6 +126,8 @@ def _shell(model: Any, device: str | torch.device, dtype: torch.dtype) -> Any:
     except Exception as error:  # a hook or part of the caller's own that cannot be copied
         raise ModelError(f"{type(model).__name__} cannot be copied: {' '.join(str(error).split())[:200]}") from None
     for module in copied.modules():
+        if hasattr(module, "scalar_embed_scale"):  # Gemma's, rounded to the type that the model was made in
+            module.embed_scale = torch.tensor(module.scalar_embed_scale, dtype=dtype, device=device)
         for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
             getattr(module, hooks).clear()
     return copied.eval()

@@ -1,0 +1,54 @@
+"""Loading holds little more than the weights at any time."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from gguf import GGMLQuantizationType as Kind
+
+from circuits.models.loading.convert import convert_gguf
+from tests import HANGS
+from tests.models import checkpoints
+from tests.models.gguf_files import write_gguf
+
+_RESET = Path("/proc/self/clear_refs")
+_MEASURE = """
+import json, sys
+import circuits
+def held(key):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) * 1024
+small, big = sys.argv[1:]
+circuits.load_model(small)  # what is imported on the way is not counted
+open("/proc/self/clear_refs", "w").write("5")
+before = held("VmRSS")
+model = circuits.load_model(big)
+print(json.dumps([held("VmHWM") - before, model.weights.nbytes]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.access(_RESET, os.W_OK), reason="the peak of a process is only told and reset by Linux")
+@pytest.mark.parametrize("converted", [False, True])
+def test_the_peak_is_at_most_2_2_times_the_weights(converted: bool, tmp_path: Path) -> None:
+    prefix, config = checkpoints.RECIPES["llama"]
+    wide = {
+        **config,
+        "vocab_size": 20000,
+        "hidden_size": 1024,
+        "intermediate_size": 2816,
+        "num_hidden_layers": 5,
+        "head_dim": 256,
+    }
+    small = write_gguf(checkpoints.build(prefix, config), tmp_path / "small.gguf")
+    big = write_gguf(checkpoints.build(prefix, wide), tmp_path / "big.gguf", kind=Kind.Q8_0)
+    if converted:
+        convert_gguf(big, tmp_path / "made")
+        big = tmp_path / "made"
+    line = [sys.executable, "-c", _MEASURE, str(small), str(big)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=HANGS, check=True)
+    peak, weights = json.loads(done.stdout)
+    assert weights > 300e6
+    assert peak <= 2.2 * weights, f"{peak / weights:.2f} times the weights"

@@ -1,0 +1,82 @@
+"""The check of what is loaded is as fine as the numbers: wide weights pass in float64, one flipped sign does not."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from circuits.errors import ModelError
+from circuits.models import load_model
+from circuits.models.loading import load
+from circuits.models.loading.precision import whole_precision
+from tests.models import checkpoints
+
+FEW, MANY = range(6), range(100)
+
+
+def wide_model(seed: int) -> Any:
+    """A random model of a random recipe whose weights are many times as wide as trained ones."""
+    rng = random.Random(seed)
+    prefix, config = checkpoints.RECIPES[rng.choice(sorted(checkpoints.RECIPES))]
+    model, size = checkpoints.build(prefix, config, seed=seed), rng.choice([0.3, 0.6, 1.0, 2.0])
+    noise = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(size * torch.randn(parameter.shape, generator=noise))
+    return model
+
+
+def flip_one_sign(model: Any, ids: Tensor, rng: random.Random) -> None:
+    """Turn the sign of one weight, of embeddings one that a prompt reads."""
+    name, parameter = rng.choice(list(model.named_parameters()))
+    place = tuple(rng.randrange(size) for size in parameter.shape)
+    if parameter is model.get_input_embeddings().weight:
+        place = (int(ids[0, rng.randrange(4)]), place[1])
+    elif "wpe" in name or "embed_positions" in name:
+        place = (rng.randrange(2, 12), place[1])
+    with torch.no_grad():
+        parameter[place] = -parameter[place]
+
+
+def check_wide_models(seeds: range, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each loads as it is; with a sign flipped between the original's answer and the reading of its weights, it does not."""
+    answers = load._answers_of
+    for seed in seeds:
+        directory = checkpoints.save(wide_model(seed), folder / str(seed))
+        load_model(directory, dtype=torch.float64)
+
+        def flipping(model: Any, seed: int = seed) -> tuple[Tensor, Tensor]:
+            ids, logits = answers(model)
+            flip_one_sign(model, ids, random.Random(seed))
+            return ids, logits
+
+        with monkeypatch.context() as patched, pytest.raises(ModelError, match="log-probabilities differ"):
+            patched.setattr(load, "_answers_of", flipping)
+            load_model(directory, dtype=torch.float64)
+
+
+def test_wide_weights_load_in_float64_and_a_flipped_sign_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_wide_models(FEW, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+def test_100_wide_models_load_and_100_with_a_flipped_sign_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_wide_models(MANY, tmp_path, monkeypatch)
+
+
+def test_only_float64_is_kept_and_only_from_float32() -> None:
+    double, single, whole = torch.ones(3, dtype=torch.float64), torch.ones(3), torch.arange(3)
+    with whole_precision(torch.float64):
+        for kept in (double.float(), double.to(torch.float32), double.to(dtype=torch.float32), double.type(torch.float32)):
+            assert kept.dtype == torch.float64
+        assert double.softmax(-1, dtype=torch.float32).dtype == torch.float64
+        assert torch.nn.functional.softmax(double, dim=-1, dtype=torch.float32).dtype == torch.float64
+        assert double.to(torch.bfloat16).dtype == double.bfloat16().dtype == torch.bfloat16
+        assert single.to(torch.float64).dtype == torch.float64 and whole.float().dtype == torch.float32
+        assert single.softmax(-1, dtype=torch.float32).dtype == torch.float32
+    with whole_precision(torch.float32):
+        assert double.float().dtype == torch.float32
+    assert double.float().dtype == torch.float32
