@@ -11,7 +11,7 @@ from torch import Tensor
 from circuits.errors import ModelError
 from circuits.models import load_model
 from circuits.models.loading import load
-from circuits.models.loading.precision import whole_precision
+from circuits.models.loading.precision import bits_of, whole_precision
 from tests.models import checkpoints
 
 FEW, MANY = range(6), range(100)
@@ -42,20 +42,29 @@ def flip_one_sign(model: Any, ids: Tensor, rng: random.Random) -> None:
 
 
 def check_wide_models(seeds: range, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each loads as it is; with a sign flipped between the original's answer and the reading of its weights, it does not."""
+    """Each loads as it is; with a sign flipped between the original's answer and the reading of its weights it does not: by the
+    weights' bits, and by the logits alone where the original's own logits change."""
     answers = load._answers_of
     for seed in seeds:
         directory = checkpoints.save(wide_model(seed), folder / str(seed))
         load_model(directory, dtype=torch.float64)
+        change = [0.0, 0.0]
 
-        def flipping(model: Any, seed: int = seed) -> tuple[Tensor, Tensor]:
+        def flipping(model: Any, seed: int = seed, change: list[float] = change) -> tuple[Tensor, Tensor]:
             ids, logits = answers(model)
             flip_one_sign(model, ids, random.Random(seed))
+            after = answers(model)[1]
+            change[:] = float((after.log_softmax(-1) - logits.log_softmax(-1)).abs().max()), float(logits.abs().max())
             return ids, logits
 
-        with monkeypatch.context() as patched, pytest.raises(ModelError, match="log-probabilities differ"):
+        with monkeypatch.context() as patched:
             patched.setattr(load, "_answers_of", flipping)
-            load_model(directory, dtype=torch.float64)
+            with pytest.raises(ModelError, match="the weights differ"):
+                load_model(directory, dtype=torch.float64)
+            patched.setattr(load, "_check_bits", lambda bridge, bits: None)
+            if change[0] > 2e-7 * max(1.0, change[1]):
+                with pytest.raises(ModelError, match="log-probabilities differ"):
+                    load_model(directory, dtype=torch.float64)
 
 
 def test_wide_weights_load_in_float64_and_a_flipped_sign_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +74,17 @@ def test_wide_weights_load_in_float64_and_a_flipped_sign_does_not(tmp_path: Path
 @pytest.mark.slow
 def test_100_wide_models_load_and_100_with_a_flipped_sign_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_wide_models(MANY, tmp_path, monkeypatch)
+
+
+def test_bits_are_those_of_the_weights_in_any_order() -> None:
+    held = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    q, k = held.T.contiguous(), held[3:].clone()
+    assert bits_of([q]) == bits_of([held]) == bits_of([held, held]) == bits_of([held[:3].clone(), k, torch.zeros(5)])
+    for signs in ([(0, 0)], [(0, 0), (1, 1)], [(place, 0) for place in range(6)]):
+        changed = held.clone()
+        for place in signs:
+            changed[place] *= -1
+        assert bits_of([changed]) != bits_of([held])
 
 
 def test_only_float64_is_kept_and_only_from_float32() -> None:

@@ -13,9 +13,9 @@ from torch import Tensor
 from circuits.errors import ModelError, NonFiniteError
 from circuits.models.forward import forward
 from circuits.models.loading.extract import architecture_of, extract_weights
-from circuits.models.loading.families import NATIVE
+from circuits.models.loading.families import FAMILIES, NATIVE
 from circuits.models.loading.origins import opened_tokenizer, origin_of, origin_of_held
-from circuits.models.loading.precision import whole_precision
+from circuits.models.loading.precision import bits_of, whole_precision
 from circuits.models.loading.sources import check_device, quiet
 from circuits.models.loading.tokenizers import saved_tokenizer
 from circuits.models.loading.unread import suspects
@@ -60,7 +60,14 @@ def load_model(
     where = (tokenizer, device, dtype)
     origin = origin_of(str(name), *where) if isinstance(name, str | Path) else origin_of_held(name, *where)
     seen: list[tuple[Tensor, Tensor]] = []
-    bridge = origin.build(lambda model: seen.append(_answers_of(model.to(device))))
+    bits: list[int] = []
+
+    def see(model: Any) -> None:
+        bits.append(bits_of(model.to(device).parameters()))
+        seen.append(_answers_of(model))
+
+    bridge = origin.build(see)
+    _check_bits(bridge, bits)
     model = _model_from(bridge, name=origin.name, make_bridge=lambda: origin.build(None), seen=seen)
     if origin.tokenizer is not None:
         model = dataclasses.replace(model, tokenizer=origin.tokenizer)
@@ -85,6 +92,15 @@ def verify(weights: Weights, bridge: Any) -> None:
     with torch.no_grad(), _evaluating(bridge), whole_precision(weights.W_E.dtype):
         theirs = bridge(ids, prepend_bos=False)
     _compare(weights, bridge, ids, theirs)
+
+
+def _check_bits(bridge: Any, bits: Iterable[int]) -> None:
+    """Raise ModelError unless the bridge holds the weights that the original held, every one of them. What it holds of families
+    that are not in the table is not known well enough for that."""
+    if architecture_of(bridge) in FAMILIES and any(before != bits_of(bridge.state_dict().values()) for before in bits):
+        raise ModelError(
+            f"{architecture_of(bridge)}: the weights differ from the original's after TransformerLens has read them"
+        )
 
 
 def _check_prompt(d_vocab: int, max_positions: int | None) -> Int[Tensor, "prompt position"]:

@@ -1,6 +1,8 @@
-"""Originals held in float64 compute in float64: they would do norms, scores and softmax in float32."""
+"""How exactly a model is checked: originals held in float64 compute in float64 (they would do norms, scores and softmax in
+float32), and weights are compared bit by bit."""
 
 import contextlib
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -29,3 +31,25 @@ class _Float64Kept(TorchFunctionMode):
 def whole_precision(dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
     """For a model of that type: a block in which float64 is kept; one that changes nothing for other types."""
     return _Float64Kept() if dtype is torch.float64 else contextlib.nullcontext()
+
+
+_AT_A_TIME = 2**20
+_ODD = 0x1CE4E5B9BF58476D
+_KINDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def bits_of(tensors: Iterable[Tensor]) -> int:
+    """A number made of the bits of all weights, whatever their order and shape: it stays the same where tensors are split,
+    joined or transposed, and changes where one weight does. Weights that two names share count once, zeros not at all."""
+    seen: set[tuple[int, torch.Size]] = set()
+    total = 0
+    for tensor in tensors:
+        place = (tensor.data_ptr(), tensor.shape)
+        if place not in seen:
+            seen.add(place)
+            flat = tensor.detach().reshape(-1)
+            for part in flat.split(_AT_A_TIME):
+                mixed = part.contiguous().view(_KINDS[part.element_size()]).long() * _ODD
+                mixed = (mixed ^ (mixed >> 31)) * _ODD  # so that two changed signs do not make up for each other
+                total += int((mixed ^ (mixed >> 29)).sum())
+    return total % 2**64
