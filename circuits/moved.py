@@ -191,9 +191,11 @@ class _OldPaths(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds what stood at an old path. It is asked only after all other finders have found nothing."""
 
     def find_spec(self, fullname: str, path: object, target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
+        """The spec of a path that has moved; None for any other."""
         return importlib.machinery.ModuleSpec(fullname, self) if fullname in MOVED else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        """The module at its new path; warns."""
         new = MOVED[spec.name]
         # The frames between this one and the import statement are importlib's, which warnings pass over.
         warnings.warn(f"{spec.name} has moved to {new}", DeprecationWarning, stacklevel=2)
@@ -203,6 +205,7 @@ class _OldPaths(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
+        """Put the module's own spec back: it has run already."""
         module.__spec__ = module.__spec__.loader_state if module.__spec__ else None
 
 

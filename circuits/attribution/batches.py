@@ -1,7 +1,8 @@
 """Prompts in batches that fit a memory budget, with what reads the metric off each of their gradient runs."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
@@ -24,14 +25,16 @@ class Batch:
     reading: Callable[[int], Reading]
 
 
-def batches(model: Model, pairs: PromptPairs, metric: Metric, size: int, runs: Runs) -> Iterator[Batch]:
-    """Batches of at most `size` prompts.
+def batches(model: Model, pairs: PromptPairs, metric: Metric, size: int | Sequence[int], runs: Runs) -> Iterator[Batch]:
+    """Batches of at most `size` prompts, or of as many prompts as each of several sizes says.
 
     A metric that scores each prompt by itself is cut along with them. Any other has to see all prompts at every gradient
     run, or it would be another function in every batch: so the final streams of all prompts are taken first, batch by batch
     and without gradients (they are small), and in each batch those of the other prompts stand still beside its own.
     """
-    rows = [slice(start, min(start + size, len(pairs))) for start in range(0, len(pairs), size)]
+    ends = range(size, len(pairs) + size, size) if isinstance(size, int) else itertools.accumulate(size)
+    edges = [0, *(min(end, len(pairs)) for end in ends)]
+    rows = [slice(first, last) for first, last in itertools.pairwise(edges)]
     if len(rows) == 1 or metric.by_prompt:
         for some in rows:
             part = pairs[some]
@@ -45,9 +48,9 @@ def batches(model: Model, pairs: PromptPairs, metric: Metric, size: int, runs: R
         for run, edits in enumerate(runs(part)):
             finals += [[]] if run == len(finals) else []
             finals[run].append(reading.at_columns(plain_run(model, part.clean, edits).residuals[-1]))
-    ends = [torch.cat(parts) for parts in finals]
+    streams = [torch.cat(parts) for parts in finals]
     for some in rows:
-        yield Batch(some, pairs[some], lambda run, some=some: whole.among(some, model.weights, ends[run]))
+        yield Batch(some, pairs[some], lambda run, some=some: whole.among(some, model.weights, streams[run]))
 
 
 def prompts_at_once(model: Model, pairs: PromptPairs, budget: int) -> int:

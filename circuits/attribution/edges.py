@@ -103,6 +103,7 @@ def attribute_edges(
     report = progress or silent
 
     def runs(part: PromptPairs) -> Iterator[tuple[Edit, ...]]:
+        """The edits of each gradient run on some of the prompts."""
         return (point.edits for point in _runs(model, part, rule, steps, gone).points)
 
     for batch in batches(model, pairs, metric, prompts_at_once(model, pairs, budget), runs):

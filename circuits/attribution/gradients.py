@@ -118,30 +118,45 @@ def unit_and_scale(x: Float[Tensor, "... d_model"], norm: Norm | None) -> tuple[
     return centred / scale, scale
 
 
-def slot_readings(model: Model, found: Gradients, layer: int) -> list[LinearReading]:
-    """The queries, keys and values of a layer, a reader a head (a group for keys and values), in that order: one reading of
-    all three, or three where a norm joins heads."""
+def slot_slopes(model: Model, found: Gradients, layer: int) -> tuple[list[Tensor], Tensor | None]:
+    """What readings of a layer hold beside weights: for queries, keys and values slopes `[reader prompt position width]`, a
+    reader a head (a group for keys and values), and what they are projected on."""
     unit, scale = unit_and_scale(found.run.residuals[layer], model.weights.blocks[layer].attention_norm)
-    unit = None if found.held_norms else unit
-    parts = [_slot_reading(model, found, layer, slot, unit, scale) for slot in SLOTS]
-    # A norm over heads makes each head's reading depend on the weights of all, which are then shared and not one a head.
-    if any(len(part.W) != len(part.slope) for part in parts):
-        return parts
-    return [LinearReading(torch.cat([part.W for part in parts]), torch.cat([part.slope for part in parts]), unit)]
+    return [_slot_slope(model, found, layer, slot, scale) for slot in SLOTS], None if found.held_norms else unit
 
 
-def _slot_reading(model: Model, found: Gradients, layer: int, slot: Slot, unit: Tensor | None, scale: Tensor) -> LinearReading:
+def slots_apart(attention: Attention, slopes: list[Tensor]) -> bool:
+    """Whether a norm joins heads: then each head's reading depends on the weights of all, which are shared and not one a
+    head, and queries, keys and values are read each by themselves."""
+    return any(_joining(attention, slot) is not None and len(slope) > 1 for slot, slope in zip(SLOTS, slopes, strict=True))
+
+
+def slot_readings(model: Model, found: Gradients, layer: int) -> list[LinearReading]:
+    """The queries, keys and values of a layer, in that order: one reading of all three, or three where a norm joins heads."""
     block = model.weights.blocks[layer]
-    attention = block.attention
-    W = behind_norm(getattr(attention, f"W_{slot.upper()}"), block.attention_norm)
-    slope = getattr(found, slot)[layer]
-    heads = slope.shape[2]
+    (slopes, unit), weights = slot_slopes(model, found, layer), []
+    for slot, slope in zip(SLOTS, slopes, strict=True):
+        W = behind_norm(getattr(block.attention, f"W_{slot.upper()}"), block.attention_norm)
+        joined = _joining(block.attention, slot) is not None
+        weights.append(W[None] if joined else W.unflatten(1, (len(slope), -1)).transpose(0, 1))
+    if slots_apart(block.attention, slopes):
+        return [LinearReading(W, slope, unit) for W, slope in zip(weights, slopes, strict=True)]
+    return [LinearReading(torch.cat(weights), torch.cat(slopes), unit)]
+
+
+def _joining(attention: Attention, slot: Slot) -> Norm | None:
+    """The norm over all heads of a slot, where there is one."""
+    return {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot] if attention.norm_over_heads else None
+
+
+def _slot_slope(model: Model, found: Gradients, layer: int, slot: Slot, scale: Tensor) -> Tensor:
+    attention, slope = model.weights.blocks[layer].attention, getattr(found, slot)[layer]
+    if _joining(attention, slot) is not None:
+        return torch.stack(_through_norms(model, found, layer, slot)) / scale
     norm = {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot]
-    if attention.norm_over_heads and norm is not None:
-        return LinearReading(W[None], torch.stack(_through_norms(model, found, layer, slot)) / scale, unit)
     if norm is not None or (model.weights.rotary_at(layer) is not None and slot != "v"):
-        slope = _through_placing(model, found, layer, slot, slope).unflatten(-1, (heads, -1))
-    return LinearReading(W.unflatten(1, (heads, -1)).transpose(0, 1), slope.permute(2, 0, 1, 3) / scale, unit)
+        slope = _through_placing(model, found, layer, slot, slope).unflatten(-1, (slope.shape[2], -1))
+    return slope.permute(2, 0, 1, 3) / scale
 
 
 def _through_placing(model: Model, found: Gradients, layer: int, slot: Slot, slope: Tensor) -> Tensor:

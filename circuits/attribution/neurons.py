@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from circuits.attribution.batches import batches, prompts_at_once
+from circuits.attribution.batches import batches
 from circuits.attribution.blocks import Readers, Scorer, Writers
-from circuits.attribution.gradients import Gradients, gradients, neuron_slopes, slot_readings, unit_and_scale
+from circuits.attribution.gradients import Gradients, gradients, neuron_slopes, slot_slopes, slots_apart, unit_and_scale
 from circuits.attribution.points import Point
 from circuits.attribution.rules import RULES, Rule
 from circuits.attribution.scores import EdgeScores
@@ -54,9 +54,9 @@ def attribute_neuron_edges(
     order of computation). What a score says, and `method` ("eap" or "eap-ig") and `steps`, are as in `attribute_edges`;
     standard errors are not measured.
 
-    `budget` bounds the bytes held above the model and the runs of one prompt: first the changes and slopes that edges are
-    scored from, then, in what is left, the runs of further prompts at the same time. Where the slopes of all layers do not
-    fit, gradients are taken once for each group of layers that does. Raises NonFiniteError, MemoryBudgetError, and
+    `budget` bounds the bytes held above the model and the runs of one prompt: the changes and slopes that edges are scored
+    from and, in what these leave, the runs of further prompts at the same time. Where the slopes of all layers do not fit,
+    gradients are taken once for each group of layers that does. Raises NonFiniteError, MemoryBudgetError, and
     CircuitsError for options that do not exist.
     """
     rule, metric = _checked(method, steps, keep), fitted(metric, model, pairs, gradient=True)
@@ -68,7 +68,7 @@ def attribute_neuron_edges(
     largest = Largest(keep, graph)
     scorer, report = Scorer(largest, wide, model.device), progress or silent
     for band in bands:
-        factors = _gather(model, pairs, metric, rule, steps, band, budget - needs.of_layers(len(band)), wide)
+        factors = _gather(model, pairs, metric, rule, steps, band, needs.sizes(budget, len(band)), wide)
         for layer in [*band, model.n_layers] if band.stop == model.n_layers else band:
             report("attributing edges between neurons", layer, model.n_layers + 1)
             into = _into_layer if layer < model.n_layers else _into_logits
@@ -95,12 +95,15 @@ def _checked(method: str, steps: int, keep: int) -> Rule:
 
 @dataclasses.dataclass(frozen=True)
 class _Needs:
-    """Bytes that scoring takes: for the edges that are kept and the changes of all writers, and for the readers of a layer."""
+    """Bytes that scoring takes: `always`, for the edges that are kept and the changes of all writers; for the readers of a
+    `layer`; and for the clean, the corrupt and a gradient `run` of one prompt."""
 
     said: str
+    prompts: int
     n_layers: int
     always: int
     layer: int
+    run: int
 
     @classmethod
     def of(cls, model: Model, pairs: PromptPairs, steps: int, keep: int, dtype: torch.dtype) -> "_Needs":
@@ -110,11 +113,22 @@ class _Needs:
         one = rows * steps * max((_read_numbers(block) for block in model.weights.blocks), default=0) * size
         changes = rows * (model.n_layers * (model.n_heads * model.d_head + model.d_mlp) + (1 + steps) * d_model) * size
         said = f"{keep:,} edges and the factors of {rows:,} tokens at {steps} steps"
-        return cls(said, model.n_layers, changes + 64 * keep, max(one, 1))
+        numbers = model.n_layers * (24 * d_model + 8 * model.d_mlp + 2 * model.n_heads * pairs.clean.ids.shape[1])
+        run = pairs.clean.ids.shape[1] * numbers * torch.finfo(model.dtype).bits // 8
+        return cls(said, len(pairs), model.n_layers, changes + 64 * keep, max(one, 1), run)
 
     def of_layers(self, count: int) -> int:
         """Bytes where the readers of so many layers are held at once."""
         return self.always + count * self.layer
+
+    def sizes(self, budget: int, layers: int) -> list[int]:
+        """How many prompts run at a time: what is gathered of them grows batch by batch, so the first batches are the largest.
+        At least one; the rest within the budget."""
+        each, sizes = self.of_layers(layers) // self.prompts, list[int]()
+        while (left := self.prompts - sum(sizes)) > 0:
+            room = budget - each * sum(sizes)
+            sizes.append(min(left, max(1, room // (each + self.run))))
+        return sizes
 
     def bands(self, budget: int) -> list[range]:
         """Groups of layers, as few as fit the budget. Raises MemoryBudgetError where not even one layer does."""
@@ -146,24 +160,34 @@ def _rows(model: Model, pairs: PromptPairs) -> Bool[Tensor, "prompt position"]:
 
 
 def _gather(
-    model: Model, pairs: PromptPairs, metric: Metric, rule: Rule, steps: int, layers: range, room: int, dtype: torch.dtype
+    model: Model,
+    pairs: PromptPairs,
+    metric: Metric,
+    rule: Rule,
+    steps: int,
+    layers: range,
+    sizes: list[int],
+    dtype: torch.dtype,
 ) -> Factors:
     """Changes of the writers up to the last of these layers and slopes of the readers in them, over all prompts' rows;
-    `room`: bytes for the runs of prompts at the same time."""
+    `sizes`: how many prompts run at a time."""
     parts: dict[tuple[str, int], list[list[Tensor]]] = {}
 
     def put(name: str, layer: int, step: int, value: Tensor, kept: Tensor) -> None:
+        """Keep the rows of a value that count."""
         lists = parts.setdefault((name, layer), [])
         lists += [[]] if step == len(lists) else []
         lists[step].append(value[kept].to(dtype))
 
     def points_of(own: Run, other: Run) -> Iterable[Point]:
+        """The gradient runs between two runs."""
         return rule.at(model, own, other, steps)
 
     def runs(some: PromptPairs) -> Iterator[tuple[Edit, ...]]:
+        """The edits of each gradient run on some of the prompts."""
         return (point.edits for point in points_of(plain_run(model, some.clean), plain_run(model, some.corrupt)))
 
-    for batch in batches(model, pairs, metric, prompts_at_once(model, pairs, room), runs):
+    for batch in batches(model, pairs, metric, sizes, runs):
         some, kept = batch.pairs, _rows(model, batch.pairs)
         own, other = plain_run(model, some.clean), plain_run(model, some.corrupt)
         for name, layer, value in _changes(own, other, layers.stop):
@@ -189,11 +213,13 @@ def _changes(own: Run, other: Run, layers: int) -> Iterator[tuple[str, int, Tens
 def _slopes(model: Model, found: Gradients, layer: int, weight: float) -> Iterator[tuple[str, Tensor]]:
     """What one gradient run tells about a layer's readers, `[prompt position coordinate]`."""
     block = model.weights.blocks[layer]
-    readings = slot_readings(model, found, layer)
-    for name, reading in zip(("slots",) if len(readings) == 1 else SLOTS, readings, strict=True):
-        yield name, einops.rearrange(reading.slope * weight, "reader prompt pos width -> prompt pos (reader width)")
-    if readings[0].unit is not None:
-        yield "attention", readings[0].unit
+    # Weights are folded once, when edges are scored, not at every gradient run.
+    slopes, unit = slot_slopes(model, found, layer)
+    names, parts = (SLOTS, slopes) if slots_apart(block.attention, slopes) else (("slots",), [torch.cat(slopes)])
+    for name, slope in zip(names, parts, strict=True):
+        yield name, einops.rearrange(slope * weight, "reader prompt pos width -> prompt pos (reader width)")
+    if unit is not None:
+        yield "attention", unit
     if block.mlp is not None:
         read = found.run.reads[layer]
         assert read.mlp is not None

@@ -58,6 +58,7 @@ def attribute_nodes(
     parts, finals = [], []
 
     def runs(part: PromptPairs) -> Iterator[tuple[Edit, ...]]:
+        """The edits of each gradient run on some of the prompts."""
         if rule.points is None:
             return iter([()])
         ends = plain_run(model, part.clean), plain_run(model, part.corrupt)

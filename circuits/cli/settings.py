@@ -119,12 +119,14 @@ def with_setting(
     }
 
     def around(command: Callable[..., None]) -> Callable[..., None]:
+        """The command with the shared options in its signature."""
         own = [one for name, one in inspect.signature(command).parameters.items() if name != "setting"]
         kind = inspect.Parameter.KEYWORD_ONLY
         more = [inspect.Parameter(name, kind, default=usual, annotation=of) for name, (of, usual) in shared.items()]
 
         @functools.wraps(command)
         def run(**options: Any) -> None:
+            """Call the command with a `Setting` in place of the shared options."""
             setting = Setting(job=job, **{name: options.pop(name, usual) for name, (_, usual) in shared.items()})
             command(**options, setting=setting)
 

@@ -29,6 +29,7 @@ def draws(*kinds: type) -> Callable[[Drawing], Drawing]:
     function registered before is replaced."""
 
     def register(drawing: Drawing) -> Drawing:
+        """Note which kinds it draws."""
         DRAWINGS.update(dict.fromkeys(kinds, drawing))
         return drawing
 

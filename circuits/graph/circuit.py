@@ -175,6 +175,7 @@ class Circuit(Result, format="transformer-circuits/circuit"):
         chosen = contents.node_scores(self.graph, nodes, edges)
 
         def about(field: str) -> dict:
+            """What both know of what stays, this circuit's first."""
             both = {**getattr(other, field), **getattr(self, field)}
             return {element: value for element, value in both.items() if element in edges or element in chosen}
 

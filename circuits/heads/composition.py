@@ -162,6 +162,7 @@ def random_composition(d_model: int, d_head: int, *, seed: int = 0, draws: int =
     generator = torch.Generator().manual_seed(seed)
 
     def draw(rows: int, columns: int) -> Tensor:
+        """Random matrices, one a draw."""
         return torch.randn(draws, rows, columns, generator=generator, dtype=torch.float64)
 
     drawn = composition(draw(d_model, d_head), draw(d_head, d_model), draw(d_model, d_head), draw(d_model, d_head))

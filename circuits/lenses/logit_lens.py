@@ -113,6 +113,7 @@ def _read_all(
     report = progress or silent
 
     def advance(positions: int) -> None:
+        """Report further positions as read."""
         nonlocal done
         done += positions
         report("reading layers", done, total)
@@ -190,6 +191,7 @@ def _arrays(readings: Sequence[SourceStatistics], batch: TokenBatch, followed: T
     mask = batch.mask
 
     def spread(values: Sequence[Tensor]) -> Tensor:
+        """Rows of values at tokens, laid out by prompt and position; pads hold 0."""
         stacked = torch.stack(list(values))
         whole = stacked.new_zeros(len(values), *mask.shape, *stacked.shape[2:])
         whole[:, mask] = stacked

@@ -119,6 +119,7 @@ class _State:
 
     @classmethod
     def start(cls, model: Model, settings: dict[str, Any]) -> "_State":
+        """Before the first step."""
         lens = dataclasses.replace(TunedLens.identity(model), training=settings)
         return cls(lens, {name: torch.zeros_like(getattr(lens, name[0])) for name in _MOMENTS})
 

@@ -62,6 +62,7 @@ def patch_edges(
     names: list[str] = []
 
     def parts() -> Iterator[list[Variant]]:
+        """The variants of some writers at a time, each edge at each position."""
         for writer, readers in groups:
             with torch.no_grad():
                 delta = difference(pair.sweep.base, pair.other, writer)

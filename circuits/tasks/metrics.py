@@ -297,6 +297,7 @@ def _kl_divergence(reference: Float[Tensor, "prompt d_vocab"]) -> Metric:
         return torch.einsum("pv,pv->p", log_p.exp(), log_p - log_q)
 
     def part(rows: Rows) -> Metric:
+        """The metric of some prompts."""
         return _kl_divergence(reference[rows])
 
     return Metric("kl_divergence", divergence, unit="nats", lower_is_better=True, by_prompt=True, part=part)

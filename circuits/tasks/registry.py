@@ -90,6 +90,7 @@ def _relation(relation: str) -> Task:
         raise PromptError(f"no relation {shown(relation)} among {known}") from None
 
     def pairs(model: Model, count: int, seed: int) -> PromptPairs:
+        """Pairs of facts of the relation."""
         return _some_of(model, facts, count, seed)
 
     return Task(f"facts:{relation}", f"the attribute of a subject: {relation.replace('_', ' ')}", pairs, known=True)

@@ -27,7 +27,6 @@ from circuits.attribution.blocks import Scorer
 from circuits.attribution.rules import RULES
 from circuits.attribution.topk import KEPT, Largest
 from circuits.models import Model
-from circuits.models.memory import BUDGET
 from circuits.tasks import PromptPairs, metrics
 from experiments.benchmarks.forward import random_gpt2
 from experiments.benchmarks.measure import Row, seconds_of, show
@@ -73,7 +72,7 @@ class Stream:
     def __init__(self, model: Model, pairs: PromptPairs) -> None:
         self.model, graph = model, model.graph(neurons=True)
         self.band = range(model.n_layers)
-        job = (model, pairs, metrics.logit_difference, RULES["eap"], 1, self.band, BUDGET, model.dtype)
+        job = (model, pairs, metrics.logit_difference, RULES["eap"], 1, self.band, [len(pairs)], model.dtype)
         self.factors, self.graph = neurons._gather(*job), graph
 
     def between_neurons(self) -> None:

@@ -93,15 +93,15 @@ def test_a_budget_is_obeyed_by_the_call_on_all_edges_or_refused_with_the_least_t
     assert len(attribute_edges(model, pairs, difference_of, neurons=True, steps=2, keep=5, budget=2**20)) == 5
 
 
-def test_runs_of_further_prompts_take_what_the_factors_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, _, _, model, pairs = random_case(3)
-    rooms: list[int] = []
-    monkeypatch.setattr(neurons, "prompts_at_once", lambda model, pairs, room: rooms.append(room) or len(pairs))
-    budget = min(budgets(model, pairs).values())
-    attribute_edges(model, pairs, difference_of, neurons=True, steps=2, keep=5, budget=budget)
-    needs = neurons._Needs.of(model, pairs, 2, 5, model.dtype)
-    assert len(rooms) == len(needs.bands(budget)) > 1
-    assert all(0 <= room <= budget - needs.of_layers(1) for room in rooms)
+@pytest.mark.parametrize("budget", [10, 1000, 3000, 6000, 10**6])
+def test_prompts_run_at_the_same_time_in_what_is_not_gathered_yet(budget: int) -> None:
+    needs = neurons._Needs(said="", prompts=8, n_layers=2, always=800, layer=400, run=250)
+    sizes = needs.sizes(budget, 2)
+    assert sum(sizes) == 8 and sizes == sorted(sizes, reverse=True)
+    for place, size in enumerate(sizes):
+        done = sum(sizes[: place + 1])
+        assert size == 1 or done * 200 + size * 250 <= budget
+    assert sizes == {10: [1] * 8, 1000: [2, *[1] * 6], 3000: [6, 2], 6000: [8], 10**6: [8]}[budget]
 
 
 @pytest.mark.parametrize("seed", range(200))

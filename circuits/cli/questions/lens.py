@@ -4,6 +4,7 @@ import dataclasses
 
 import circuits
 from circuits.cli.progress import ProgressBars
+from circuits.cli.prompts import names_of
 from circuits.cli.settings import Setting
 from circuits.errors import GraphError
 
@@ -42,7 +43,7 @@ def parse_nodes(text: str | None) -> list[str] | None:
     """The names in `a,b+c`."""
     if text is None:
         return None
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = names_of(text)
     if not names:
         raise GraphError("--nodes names no node: expected names such as a1.h2,m3,m0.n5")
     return names

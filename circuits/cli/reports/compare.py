@@ -34,6 +34,7 @@ def rows_of(found: Comparison, a: Circuit, b: Circuit) -> list[dict[str, Any]]:
         row["score_first"], row["score_second"] = (side.get(_key(a, row)) for side in sides)  # type: ignore[arg-type]
 
     def strength(row: dict[str, Any]) -> float:
+        """A row's larger score, as a share of the largest of its circuit."""
         scores = (row["score_first"], row["score_second"])
         return max(abs(score or 0.0) / most for score, most in zip(scores, largest, strict=True))
 

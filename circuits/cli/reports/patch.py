@@ -78,6 +78,7 @@ def next_steps(effects: Effects, asked: Behaviour, setting: Setting, positions: 
     patched, node, steps = effects.metadata["patched"], _best_node(effects), []
 
     def command(*words: str) -> str:
+        """A command line about the same prompts."""
         return setting.command(*words, *again(asked, positions))
 
     if patched == "nodes" and positions is None:

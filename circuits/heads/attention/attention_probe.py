@@ -187,6 +187,7 @@ def _fit(groups: Sequence[_Group], ridge: float, steps: int) -> tuple[Tensor, Te
     loss = 0.0
 
     def closure() -> float:
+        """The loss and its gradient, group by group."""
         nonlocal loss
         optimiser.zero_grad()
         loss = 0.0

@@ -81,6 +81,7 @@ def flow(
         start = int((real == columns[prompt]).nonzero()[0, 0])
 
         def told(sinks: int, before: int = done) -> None:
+            """Say how far this prompt's sinks are."""
             report("tracing flows", before + sinks, total)
 
         scores[prompt, real] = layered_flows(mixed[prompt][:, real][:, :, real], start, progress=told)

@@ -106,6 +106,7 @@ def _worst_of(
     (d, o), (e, p) = divmod(row, n), divmod(column, n)
 
     def made(i: int, j: int) -> SkipTrigram:
+        """The skip-trigram of a destination and an output."""
         ends = int(destinations[i]), int(outputs[j])
         return SkipTrigram(factors.head, source, *ends, float(product[i, j]), float(shares[i]), float(logits[j]))
 

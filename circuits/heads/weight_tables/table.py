@@ -98,6 +98,7 @@ def bigram_table(model: Model, *, scale: float | Literal["own"] = "own", through
     norm = weights.final_norm
 
     def left(ids: Tensor) -> Tensor:
+        """What tokens bring to the unembedding, `[token d_model]`."""
         x = embedded(weights, ids, through_mlp0=through_mlp0)
         if norm is None or scale == "own":
             return normalise(x, norm)
@@ -132,12 +133,14 @@ def qk_table(
     if rows == "destination":
 
         def queries(ids: Tensor) -> Tensor:
+            """Scaled queries of tokens."""
             return projected_tokens(model, place, "q", ids, offset=offset, through_mlp0=through_mlp0) * attention.scale
 
         return WeightTable(f"sources that a{place[0]}.h{place[1]} attends to", model.d_vocab, queries, (keys - middle).T)
     right = stacked(model, place, "q", offset=offset, through_mlp0=through_mlp0).T * attention.scale
 
     def centred(ids: Tensor) -> Tensor:
+        """Keys of tokens less their mean."""
         return keys[ids.to(keys.device)] - middle
 
     return WeightTable(f"destinations that attend to a source in a{place[0]}.h{place[1]}", model.d_vocab, centred, right)
@@ -155,6 +158,7 @@ def ov_table(model: Model, head: str | Node, *, scale: float | None = None, thro
     chosen = typical_scale(model.weights, through_mlp0=through_mlp0) if scale is None else scale
 
     def values(ids: Tensor) -> Tensor:
+        """Values of tokens."""
         return projected_tokens(model, place, "v", ids, through_mlp0=through_mlp0)
 
     return WeightTable(

@@ -79,6 +79,7 @@ def virtual_table(
     middle = written @ block.attention.per_head("W_V")[late[1]]
 
     def values(ids: Int[Tensor, " token"]) -> Tensor:
+        """The early head's values of tokens."""
         return projected_tokens(model, early, "v", ids, through_mlp0=through_mlp0)
 
     about = f"tokens that a{early[0]}.h{early[1]} and then a{late[0]}.h{late[1]} raise"

@@ -178,6 +178,7 @@ def _total(
     normed = normalise(final, norm)
 
     def logit(tokens: Tensor) -> Tensor:
+        """The logits of tokens, one a prompt."""
         value = (normed * weights.W_U.T[tokens].to(normed.dtype)).sum(dim=-1)
         return value if weights.b_U is None else value + weights.b_U[tokens]
 

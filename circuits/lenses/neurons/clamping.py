@@ -111,6 +111,7 @@ def clamp(
     change = held.exp() - whole.exp()
 
     def shifts(order: Tensor) -> tuple[Shift, ...]:
+        """The first tokens in an order, with their probabilities before and after."""
         ids = order[:top].tolist()
         words = model.to_token_strings(ids)
         return tuple(Shift(w, float(whole[i].exp()), float(held[i].exp())) for w, i in zip(words, ids, strict=True))

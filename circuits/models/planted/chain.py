@@ -67,6 +67,7 @@ def hop_head(space: Space, words: HopWords, hop: int, generator: torch.Generator
     token = space["token"]
 
     def summed(ids: list[list[int]]) -> Tensor:
+        """The codes of each row's tokens, summed."""
         return torch.stack([token[row].sum(dim=0) for row in ids])
 
     contents = range(words.contents)

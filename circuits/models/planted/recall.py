@@ -48,6 +48,7 @@ class _World:
 
     @classmethod
     def drawn(cls, entities: int, relations: int, draw: random.Random) -> "_World":
+        """A world of so many entities and relations, drawn."""
         pairs = list(itertools.product(range(1, NAMES + 1), range(NAMES + 1, 2 * NAMES + 1)))
         first_value = 1 + 2 * NAMES + relations
         rows = [tuple(first_value + r * VALUES + draw.randrange(VALUES) for r in range(relations)) for _ in range(entities)]
@@ -56,10 +57,12 @@ class _World:
 
     @property
     def first_value(self) -> int:
+        """The id of the first value."""
         return self.relations[-1] + 1
 
     @property
     def d_vocab(self) -> int:
+        """How many tokens there are."""
         return self.first_value + VALUES * len(self.relations)
 
     def value_ids(self, relation: int) -> slice:

@@ -58,6 +58,7 @@ class _Phrases:
 
     @property
     def all(self) -> frozenset[Triple]:
+        """The wanted phrases and the crossings that come with them."""
         sources = {source for source, _, _ in self.wanted}
         ends = {s: [(d, o) for source, d, o in self.wanted if source == s] for s in sources}
         return frozenset((s, d, o) for s, pairs in ends.items() for d, _ in pairs for _, o in pairs)
@@ -113,6 +114,7 @@ def _phrase_head(space: Space, phrases: _Phrases, generator: torch.Generator) ->
     sources = sorted({source for source, _, _ in phrases.wanted})
 
     def ends(which: int) -> Tensor:
+        """For each source, which tokens are its destinations (1) or its outputs (2)."""
         marked = torch.zeros(len(sources), D_VOCAB, dtype=torch.float64)
         for phrase in phrases.wanted:
             marked[sources.index(phrase[0]), phrase[which]] = 1.0

@@ -168,6 +168,7 @@ def _values(
     generator = torch.Generator().manual_seed(seed)
 
     def value(site: Site) -> Tensor:
+        """What stands in for a site's value."""
         own, theirs = value_at(base, site), value_at(other, site)
         if site.kind == "pattern" and kind in ("mean", "noise"):
             raise CircuitsError(f"{site.name} cannot be set to {kind}: a pattern must stay one; use zero or resample")

@@ -108,6 +108,7 @@ def self_repair(
 
 def _without(model: Model, clean: Run, corrupt: Base, layer: int, part: Part, kind: str) -> list[Edit]:
     def value(own: Tensor, other: Tensor) -> Tensor:
+        """What stands in for a part's output."""
         if kind == "zero":
             return patches.zero(own)
         return patches.mean(own, other, corrupt.run.tokens.mask) if kind == "mean" else patches.resample(own, other)

@@ -65,6 +65,7 @@ def outside_of(kind: OutsideKind, other: Run, *, neurons: bool = False) -> Outsi
     mask = other.tokens.mask
 
     def mean(values: Tensor) -> Tensor:
+        """The mean over prompts, in the place of each value."""
         # Position by position only where positions mean the same in all prompts; pads are no tokens and count in no mean.
         if bool(mask.all()):
             return values.mean(dim=0, keepdim=True).expand_as(values)
@@ -77,6 +78,7 @@ def prompts_outside(rest: Outside, part: slice) -> Outside:
     """What is outside for some prompts."""
 
     def cut(value: Any) -> Any:
+        """Some prompts of a value, inside whatever holds it."""
         if isinstance(value, Tensor):
             return value[part]
         if isinstance(value, dict):

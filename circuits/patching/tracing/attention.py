@@ -78,6 +78,7 @@ def attention(
         ids = None if wanted is None else wanted[rows]
 
         def within(what: str, done: int, total: int, at: int = start, here: int = len(run.tokens)) -> None:
+            """Report a step of one batch as one of all."""
             report(what, at * total + done * here, len(batch) * total)
 
         part = _Part(model, run, columns[rows], ids, budget, within)
@@ -248,6 +249,7 @@ def _trace(
     rows = [ids[mask].tolist() for ids, mask in zip(batch.ids.cpu(), batch.mask.cpu(), strict=True)]
 
     def joined(values: Callable[[_Part], Tensor]) -> Tensor:
+        """Values of all batches, padded to one width."""
         found = [values(part) for part in parts]
         return torch.cat([torch.nn.functional.pad(one, (0, width - one.shape[1])) for one in found])
 

@@ -134,6 +134,7 @@ def _traced(
     columns = torch.full((rows, 1), width - 1, device=model.device)
 
     def probability(logits: Tensor) -> Tensor:
+        """The answer's probability, one a prompt."""
         return logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=-1)[:, answer]
 
     sweep = Sweep(model, corrupted, Reading(columns, probability), budget=budget)

@@ -97,6 +97,7 @@ def attention_knockout(
     answer, width = int(clean.logits[0, -1].argmax()), tokens.ids.shape[1]
 
     def probability(logits: Tensor) -> Tensor:
+        """The answer's probability, one a prompt."""
         return logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=-1)[:, answer]
 
     sweep = Sweep(model, clean, Reading(torch.tensor([[width - 1]], device=model.device), probability), budget=budget)

@@ -145,6 +145,7 @@ class _Descent:
 
     @classmethod
     def begin(cls, ground: Ground, thresholds: list[float]) -> "_Descent":
+        """With nothing cut, at the last reader."""
         return cls(State.whole(ground), thresholds, ground.graph.reader_count - 1, 0, {}, 0, 0)
 
     @property

@@ -151,6 +151,7 @@ def loss_of(model: Model, pairs: PromptPairs, metric: Metric | None, own: Run) -
         p = log_p.exp()
 
         def divergence(final: Float[Tensor, "variant prompt 1 d_model"]) -> Float[Tensor, " variant"]:
+            """KL to the clean run, mean over prompts."""
             logits = unembed(model.weights, final)[:, :, 0]
             log_q = logits.log_softmax(dim=-1, dtype=log_p.dtype)
             # p times the difference, not a difference of two entropies: near zero these would cancel.

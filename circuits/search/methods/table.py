@@ -78,6 +78,7 @@ def check_fit(
     words = {name: name for name in ("method", "verify", *OPTIONS, *LEVELS)} | dict(spelled or {})
 
     def refuse(what: str, fits: Callable[[Method], bool]) -> None:
+        """Raise where the method does not fit, naming those that do."""
         if not fits(method):
             able = " or ".join(one.name for one in (METHODS | REGISTERED).values() if fits(one))
             raise CircuitsError(f"{words[what]} goes with {words['method']} {able}, not with {method.name}")

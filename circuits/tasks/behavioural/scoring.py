@@ -45,6 +45,7 @@ def score_minimal_pairs(
     sides = [[place[pair.good] for pair in pairs], [place[pair.bad] for pair in pairs]]
 
     def margins(scores: list[Tensor] | list[float], *, exact: bool = False) -> Float[Tensor, " pair"]:
+        """The good sentence's score less the bad one's."""
         values = torch.tensor([float(score) for score in scores], dtype=torch.float64)
         return _margin(values[sides[0]], values[sides[1]], exact=exact)
 
