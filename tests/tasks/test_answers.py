@@ -19,7 +19,7 @@ from circuits.tasks import Fact, PromptPairs, fact_pairs, mini_facts, score_fact
 from circuits.tasks.answers import answer_ids, first_of, following, one_token, spelled, text_of
 from circuits.tasks.behavioural.likelihood import token_log_probabilities
 from tests.models import checkpoints
-from tests.tokenizers import ADDED, KINDS, MARKED, saved, tokenizer
+from tests.tokenizers import KINDS, MARKED, saved, tokenizer
 
 FACTS = random.Random(0).sample(mini_facts(), 200)
 FRANCE = "The capital of France is"
@@ -30,8 +30,7 @@ def both(kind: str) -> tuple[Model, Any]:
     """A random model with a tokenizer of a kind in float64, and the Hugging Face model that it was loaded from."""
     with tempfile.TemporaryDirectory() as directory:
         path = saved(kind, Path(directory))
-        model = load_model(path, dtype=torch.float64)
-        return dataclasses.replace(model, prepend_bos=kind in ADDED), checkpoints.original(path)
+        return load_model(path, dtype=torch.float64), checkpoints.original(path)
 
 
 def model_of(kind: str) -> Model:
