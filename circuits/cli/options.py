@@ -136,7 +136,7 @@ def folder(job: str) -> Any:
     return typer.Option(help="Folder for the files.", show_default=f"out/{job}-MODEL")
 
 
-_SETTING = ("model", "device", "dtype", "out", "as_json", "open_file")
+_SETTING = ("model", "device", "dtype", "bos", "out", "as_json", "open_file")
 _NOT_A_PROMPT = ("train", "labels")
 """Subcommands of commands that take a prompt."""
 

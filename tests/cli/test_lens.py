@@ -95,7 +95,12 @@ def test_a_result_that_is_opened_again_leaves_others_alone(command: Command, tmp
 
 
 def test_bos_can_be_left_out(command: Command, tmp_path: Path) -> None:
-    assert len(json.loads(command("lens", "--no-bos", "--out", tmp_path, "--json").out)["tokens"]) == 6
+    found = json.loads(command("lens", "--no-bos", "--out", tmp_path, "--json").out)
+    assert len(found["tokens"]) == 6 and found["bos"] is False
+    told = command("lens", "--no-bos", "--out", tmp_path)
+    assert "prompts begin without '<|bos|>', which the tokenizer puts there" in told.err.splitlines()
+    steps = [line for line in told.out.splitlines() if line.startswith("  circuits ")]
+    assert steps and all(line.count("--no-bos") == 1 for line in steps)
 
 
 def test_a_training_that_is_interrupted_says_where_it_stands(

@@ -26,7 +26,7 @@ def one(
     prompt: Annotated[str | None, typer.Argument()] = None,
     prompt_option: PromptOption = None,
     nodes: Annotated[list[str] | None, typer.Option("--node")] = None,
-    bos: Annotated[bool | None, typer.Option("--bos/--no-bos")] = None,
+    sides: Annotated[bool | None, typer.Option("--sides/--no-sides")] = None,
     severed: Annotated[bool, typer.Option("--severed")] = False,
     seed: Seed = 0,
     model: ModelName = "mini",
@@ -41,10 +41,10 @@ def one(
     [
         ([], ["", "", ""]),
         (["Hi there", "--seed", "0", "-m", "gpt2"], ["Hi there | --seed | 0", "", "--seed | 0"]),
-        (["--no-bos", "train", "--severed"], ["--prompt | train | --no-bos | --severed", "--no-bos | --severed", ""]),
+        (["--no-sides", "train", "--severed"], ["--prompt | train | --no-sides | --severed", "--no-sides | --severed", ""]),
         (["--node", "a0.h1", "--node", "m3"], ["--node | a0.h1 | --node | m3", "--node | a0.h1 | --node | m3", ""]),
-        (["--prompt", "labels", "--bos"], ["--prompt | labels | --bos", "--prompt | labels | --bos", ""]),
-        (["--prompt", "Hi", "--bos"], ["Hi | --bos", "Hi | --bos", ""]),
+        (["--prompt", "labels", "--sides"], ["--prompt | labels | --sides", "--prompt | labels | --sides", ""]),
+        (["--prompt", "Hi", "--sides"], ["Hi | --sides", "Hi | --sides", ""]),
     ],
 )
 def test_what_was_said_is_said_again_but_for_the_model(said: list[str], again: list[str]) -> None:
