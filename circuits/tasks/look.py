@@ -53,6 +53,8 @@ class PromptReport(Result, format="circuits-prompt-report"):
     repeats: Int[Tensor, " prompt"]
     drawn: int | None = None
     """How many were drawn to find such that the model gets right; None where all were taken as they came."""
+    asked: int | None = dataclasses.field(default=None, metadata=stored(optional=True))
+    """How many of these were asked for."""
     tokens: Int[Tensor, " prompt"] | None = dataclasses.field(default=None, metadata=stored(optional=True))
     """The answers' token ids."""
     words: tuple[str, ...] = ()
@@ -115,8 +117,11 @@ class PromptReport(Result, format="circuits-prompt-report"):
                 f"the model is right on {len(self.right)} of {count} (it says {shown(most)} {times} times): what is found "
                 "explains what it prefers, not what it knows; take prompts that it gets right"
             )
-        if self.drawn is not None and count == len(self.right) and self.drawn >= 4 * count:
-            yield f"only {count} of {self.drawn} drawn are right, and few prompts tell little: give a file of those it knows"
+        if self.asked is not None and count < self.asked:
+            yield (
+                f"only {count} prompts of the {self.asked} asked for are right, of {self.drawn} drawn: give a file of prompts "
+                "that the model knows where so few tell too little"
+            )
         if len(self.preferred) < _FEW * count:
             yield (
                 f"{metric} is above 0 on {len(self.preferred)} of {count} clean prompts: the distractor is preferred on the "
@@ -209,6 +214,7 @@ def look_at_prompts(
         corrupt=other.score,
         repeats=torch.tensor([first.setdefault(tuple(ids), row) for row, ids in enumerate(rows)]),
         drawn=drawn.count,
+        asked=drawn.asked,
         tokens=pairs.answers.cpu().long(),
         words=pairs.answer_words,
         left_out=dict(pairs.left_out),

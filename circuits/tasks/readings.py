@@ -42,6 +42,8 @@ class Drawn:
 
     pairs: PromptPairs
     count: int | None = None
+    asked: int | None = None
+    """How many were asked for."""
     clean: Readings | None = None
     """What was read of the clean prompts on the way."""
 
@@ -77,7 +79,7 @@ def draw_right(
     report(_WHAT, 0, count)
     first = draw(model, count, seed)
     reading = read_answers(model, first.clean, first)
-    right, found = int((reading.rank == 0).sum()), Drawn(first, len(first), reading)
+    right, found = int((reading.rank == 0).sum()), Drawn(first, len(first), count, reading)
     if right < len(first) and (right or len(first) < _HOPELESS):
         likely = min(_MOST, math.ceil(2 * len(first) / right) + 1) if right else _MOST
         for times in dict.fromkeys((likely, _MOST)):
@@ -85,7 +87,8 @@ def draw_right(
             rows, checked, read = _right_rows(model, more, _order(first, more, seed), count, report)
             if len(rows) >= count:
                 break
-        found = Drawn(more[rows], checked, read) if len(rows) >= min(count, 2) else Drawn(first, checked, reading)
+        enough = len(rows) >= min(count, 2)
+        found = Drawn(more[rows], checked, count, read) if enough else Drawn(first, checked, count, reading)
     report(_WHAT, count, count)
     return found
 

@@ -185,6 +185,10 @@ def test_draws_go_on_until_enough_are_right() -> None:
     rows = [next(row for row, case in enumerate(cases) if (*case[0], case[2]) == key) for key in keys]
     assert rows[:2] == [1, 4] and all(row % 3 == 1 for row in rows) and len(set(rows)) == 6
     assert 6 < drawn.count <= 100
+    assert not any("asked for" in line for line in look_at_prompts(model, drawn).advice())
+    few = draw_right(model, lambda model, count, seed: everything[:count][:9], 6, 0)
+    assert (len(few.pairs), few.count, few.asked) == (3, 9, 6)
+    assert "only 3 prompts of the 6 asked for are right, of 9 drawn" in look_at_prompts(model, few).advice()[0]
     read = read_answers(model, drawn.pairs.clean, drawn.pairs)
     assert torch.allclose(read.score, drawn.clean.score) and torch.equal(read.rank, drawn.clean.rank)
 
