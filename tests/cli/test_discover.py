@@ -133,7 +133,7 @@ def test_prompts_of_a_file(command: Command, tiny: Path, tmp_path: Path) -> None
         csv.writer(file).writerows([("clean", "corrupted", "label"), *labels])
     options = ("--edges", 8, "--random-circuits", 0, "--out", tmp_path / "out", "--json")
     said = json.loads(command("discover", "--model", tiny, "--task", path, *options).out)
-    assert (said["source"], said["task"]) == ("file pairs.csv", "pairs.csv")
+    assert (said["source"], said["task"]) == ("file pairs.csv, EAP-IG CSV, labels", "pairs.csv")
     assert (said["prompts_searched"], said["prompts_held_out"]) == (2, 1)
 
 
