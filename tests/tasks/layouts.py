@@ -50,12 +50,23 @@ def swapped() -> Sequence[tuple[str, str, str, str]]:
 
 
 def ids(model: Model) -> bytes:
-    """EAP-IG's IOI: an index without a name, a second corruption that is not read, two token ids."""
+    """Two token ids behind an index without a name."""
     rows: Rows = []
     for place, (clean, corrupt, answer, distractor) in enumerate(swapped()):
         token, other = model.single_token(answer), model.single_token(distractor)
-        row: dict[str, object] = {"": 40 + place, "clean": clean, "corrupted": corrupt, "corrupted_hard": clean}
+        row: dict[str, object] = {"": 40 + place, "clean": clean, "corrupted": corrupt}
         rows.append(row | {"correct_idx": token, "incorrect_idx": other})
+    return table(rows)
+
+
+def ioi(model: Model) -> bytes:
+    """EAP-IG's IOI: the corruption that swaps the names, and ids of another tokenizer."""
+    rows: Rows = []
+    for one, other in (("Mary", "John"), ("John", "Mary")):
+        start = f"When {one} and {other} went to the house,"
+        said = [f"{start} {name} gave a book to" for name in (other, "Tom", one)]
+        row: dict[str, object] = {"": 7, "clean": said[0], "corrupted": said[1], "corrupted_hard": said[2]}
+        rows.append(row | {"correct_idx": 5, "incorrect_idx": 6})
     return table(rows)
 
 
@@ -279,6 +290,7 @@ def blimp(model: Model) -> bytes:
 
 LAYOUTS: dict[str, tuple[str, int, Callable[[Model], bytes]]] = {
     "eap-ig ids": ("EAP-IG CSV, two token ids", 4, ids),
+    "eap-ig ioi": ("EAP-IG CSV, IOI", 2, ioi),
     "eap-ig labels": ("EAP-IG CSV, labels", 4, labels),
     "eap-ig greater-than": ("EAP-IG CSV, greater-than", 3, years("correct_idx")),
     "eap-ig greater-than label": ("EAP-IG CSV, greater-than", 3, years("label")),

@@ -71,6 +71,9 @@ def test_the_answers_are_those_of_the_file(mini: Model, tmp_path: Path) -> None:
         [" she", " he"],
         [" Mary", " John"],
     ]
+    names = read("eap-ig ioi")
+    assert (words(mini, names.answers), words(mini, names.distractors)) == ([" Mary", " John"], [" John", " Mary"])
+    assert names.answer_words == ("Mary", "John")
     assert [one[0] for one in sets(mini, read("eap-ig hypernymy").distractor_sets)] == [" anim", " places"]
     assert words(mini, read("eap-ig facts").distractors) == [" Japan", " Italy", " Spain"]
     verbs = read("eap-ig agreement")

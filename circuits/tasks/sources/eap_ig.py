@@ -44,8 +44,9 @@ def read_eap_ig_csv(path: str | Path, model: Model, *, several: Several = "mean"
     `corrupted_answers_idx`, lists; for facts `country_idx`, `corrupted_country_idx`.
 
     `several` says how several answers count ("mean" or "max"), `skip_bad` leaves rows out that do not fit. Where a file has
-    words beside token ids (hypernymy, facts) the words are read, which any tokenizer understands. Raises FileFormatError, with
-    the line, for anything else, and for pairs that PromptPairs refuses.
+    words beside token ids (hypernymy, facts, gender bias, the names that IOI's `corrupted_hard` swaps), the words are read, as
+    any tokenizer understands them. Raises FileFormatError, with the line, for anything else, and for pairs that PromptPairs
+    refuses.
     """
     return pairs_of_table(read_contents(path), model, several=several, skip_bad=skip_bad)
 
@@ -89,6 +90,21 @@ def table_of(contents: Contents) -> Table:
 def _ids(right: str, wrong: str) -> Callable[[Contents, Model], Callable[[Mapping[str, str]], Targets]]:
     """Targets that are token ids in two columns."""
     return lambda contents, model: lambda fields: ((whole(fields, right),), (whole(fields, wrong),))
+
+
+def _names(contents: Contents, model: Model) -> Callable[[Mapping[str, str]], Targets]:
+    """Targets of IOI: the names that `corrupted_hard` swaps, where that can be told, else the two token ids."""
+
+    def of_row(fields: Mapping[str, str]) -> Targets:
+        ids = whole(fields, "correct_idx"), whole(fields, "incorrect_idx")
+        clean, hard = (re.findall(r"\w+", fields[name]) for name in ("clean", "corrupted_hard"))
+        apart = {(one, other) for one, other in zip(clean, hard, strict=False) if one != other}
+        if len(clean) != len(hard) or len(apart) != 1:
+            return (ids[0],), (ids[1],)
+        (subject, indirect_object) = apart.pop()
+        return (Word(indirect_object),), (Word(subject),)
+
+    return of_row
 
 
 def _labels(contents: Contents, model: Model) -> Callable[[Mapping[str, str]], Targets]:
@@ -235,7 +251,8 @@ def _json(value: str) -> Any:
 
 _YEARS_BY_LABEL = Table("greater-than", ("label",), _years("label"))
 TABLES: Sequence[Table] = (
-    Table("two token ids, as for IOI", ("correct_idx", "incorrect_idx"), _ids("correct_idx", "incorrect_idx")),
+    Table("IOI", ("correct_idx", "incorrect_idx", "corrupted_hard"), _names),
+    Table("two token ids", ("correct_idx", "incorrect_idx"), _ids("correct_idx", "incorrect_idx")),
     Table("greater-than", ("correct_idx",), _years("correct_idx")),
     Table("gender bias", ("clean_answer_idx", "corrupted_answer_idx"), _pronouns),
     Table("hypernymy", ("answers_idx", "corrupted_answers_idx"), _hypernyms),
