@@ -3,6 +3,7 @@
 import functools
 import json
 import random
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from circuits.errors import ModelError, NonFiniteError
 from circuits.models import load_model
 from circuits.models.loading.convert import convert_gguf
 from circuits.models.loading.gguf_header import read_header
+from circuits.models.loading.origins import name_of
 from tests.models import checkpoints
 from tests.models.gguf_files import byte_level, word_pieces, write_gguf
 
@@ -72,7 +74,8 @@ def test_a_directory_made_of_a_quantised_file_is_the_file_bit_by_bit(kind: Kind,
     assert plain.dtype == torch.float32 and float((logits(plain) - made.run(IDS).logits).abs().max()) <= 1e-5
     for text in TEXTS:
         ids = transformers.AutoTokenizer.from_pretrained(tmp_path / "made", local_files_only=True)(text).input_ids
-        assert direct.tokenizer(text).input_ids == ids
+        assert direct.tokenizer(text).input_ids == made.tokenizer(text).input_ids == ids
+        assert direct.to_tokens(text).ids.tolist() == made.to_tokens(text).ids.tolist() == [ids]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "small.gguf"], "nothing else is left behind"
     assert "quantization_config" not in json.loads((tmp_path / "made" / "config.json").read_text())
 
@@ -123,8 +126,8 @@ def test_a_sentencepiece_tokenizer_marks_words_and_adds_bos_as_the_file_says(
     first = ["▁the"] if space else ["t", "h", "e"]
     assert pieces == (["<s>"] if bos is not False else []) + first + ["▁the"]
     convert_gguf(file, tmp_path / "made")
-    made = transformers.AutoTokenizer.from_pretrained(tmp_path / "made", local_files_only=True)
-    assert made("the the").input_ids == tokenizer("the the").input_ids
+    for made in (load_model(file), load_model(tmp_path / "made")):
+        assert made.to_tokens("the the").ids.tolist() == [tokenizer("the the").input_ids]
 
 
 def refusal(path: Path) -> str:
@@ -210,6 +213,29 @@ def test_a_file_that_is_cut_or_no_gguf_is_one_line(tmp_path: Path) -> None:
     assert "no GGUF file" in refusal(path)
     path.write_bytes(whole[:4] + bytes([1]) + whole[5:])
     assert "version 1" in refusal(path)
+
+
+def test_without_the_package_that_reads_it_a_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_gguf(built("llama"), tmp_path / "small.gguf")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    assert "pip install gguf" in refusal(path)
+
+
+def test_a_tokenizer_of_rules_that_are_not_known_can_be_given(tmp_path: Path) -> None:
+    tokens = functools.partial(byte_level, rules="unheard-of")
+    path = write_gguf(built("llama"), tmp_path / "small.gguf", tokenizer=tokens)
+    assert "give the model's own tokenizer" in refusal(path)
+    model = load_model(path, tokenizer=checkpoints.byte_tokenizer())
+    assert model.to_tokens("ab").ids.tolist() == [checkpoints.byte_tokenizer()("ab").input_ids]
+
+
+def test_a_path_is_called_by_its_last_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    for name in (".", "../below", str(tmp_path / "below"), f"{tmp_path}/below/"):
+        assert name_of(name, str(Path(name))) == "below"
+    assert name_of("EleutherAI/pythia-70m", "EleutherAI/pythia-70m") == "EleutherAI/pythia-70m"
+    assert load_model("mini").name == "mini"
 
 
 def test_the_converter_never_writes_over_anything(tmp_path: Path) -> None:
