@@ -19,7 +19,7 @@ from circuits.errors import CircuitsError, MemoryBudgetError, NonFiniteError
 from circuits.graph import Node
 from circuits.graph.places import reads_from
 from circuits.models import Edit, Model, Run
-from circuits.models.memory import BUDGET
+from circuits.models.memory import BUDGET, beside_budget
 from circuits.patching.engine.base import held_nodes, plain_run
 from circuits.patching.engine.sites import Positions, differing, position_masks
 from circuits.patching.nodes import about
@@ -227,7 +227,7 @@ def _column_blocks(model: Model, pairs: PromptPairs, whole: Tensor, budget: int)
     one *= torch.finfo(model.dtype).bits // 8
     if one > budget:
         raise MemoryBudgetError(
-            f"the outputs of all nodes at one position need {one / 2**20:.0f} MiB, the budget is {budget / 2**20:.0f} MiB"
+            f"the outputs of all nodes at one position need {beside_budget(one, budget)}: give fewer prompts or a larger budget"
         )
     step = budget // one
     for start in range(int(used[0]), stop, step):

@@ -21,7 +21,7 @@ from circuits.errors import CircuitsError, MemoryBudgetError
 from circuits.models import Edit, Model, Run
 from circuits.models.folding import behind_norm, through_norm
 from circuits.models.forward import SLOTS
-from circuits.models.memory import BUDGET
+from circuits.models.memory import BUDGET, beside_budget
 from circuits.models.weights import MLP, Block
 from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.sites import differing
@@ -135,8 +135,8 @@ class _Needs:
         fitting = (budget - self.always) // self.layer
         if fitting < 1:
             raise MemoryBudgetError(
-                f"{self.said} need {-(-self.of_layers(1) // 2**20):,} MiB, the budget is {budget / 2**20:,.0f} MiB: give a "
-                "larger budget, fewer prompts, fewer steps or a smaller keep"
+                f"{self.said} need {beside_budget(self.of_layers(1), budget)}: give a larger budget, fewer prompts or steps, "
+                "or a smaller keep"
             )
         count = max(1, -(-self.n_layers // fitting))
         edges = [round(index * self.n_layers / count) for index in range(count + 1)]

@@ -10,7 +10,7 @@ from torch import Tensor
 from circuits.errors import MemoryBudgetError, ModelError, NonFiniteError, PromptError
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
-from circuits.models.memory import BUDGET
+from circuits.models.memory import BUDGET, beside_budget
 from circuits.progress import Progress, silent
 from circuits.tasks.sources.conllu import Sentence
 
@@ -118,8 +118,8 @@ def stream_attention(
         if 8 * heads * len(aligned[order[done]].ids) ** 2 > budget:
             longest = len(aligned[order[done]].ids)
             raise MemoryBudgetError(
-                f"the patterns of one sentence of {longest} tokens need about {8 * heads * longest**2 / 2**20:,.0f} MiB, the "
-                f"budget is {budget / 2**20:,.0f} MiB: leave out long sentences or give a larger budget"
+                f"the patterns of one sentence of {longest} tokens need about "
+                f"{beside_budget(8 * heads * longest**2, budget)}: leave out long sentences or give a larger budget"
             )
         places = order[done : done + size]
         yield _attention(model, [aligned[place] for place in places], tuple(places))

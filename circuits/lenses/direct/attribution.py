@@ -15,7 +15,7 @@ from circuits.lenses.readout import constant, direction
 from circuits.models import Model, Run, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.layers import embed, normalise, unembed
-from circuits.models.memory import BUDGET
+from circuits.models.memory import BUDGET, beside_budget
 from circuits.models.model import Prompts
 from circuits.tasks import PromptPairs
 
@@ -120,7 +120,7 @@ def _check_memory(model: Model, readout: Readout, neurons: int | str | None, pos
     kept = 8 * prompts * model.n_layers * (heads + (model.d_mlp if neurons is not None else 1))
     if kept > budget:
         raise MemoryBudgetError(
-            f"the contributions of {prompts} prompts take {kept / 2**20:,.0f} MB, the budget is {budget / 2**20:,.0f} MB: "
+            f"the contributions of {prompts} prompts take {beside_budget(kept, budget)}: "
             "ask about fewer prompts at a time, without neurons or without positions, or raise the budget"
         )
 

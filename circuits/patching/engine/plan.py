@@ -8,6 +8,7 @@ from torch import Tensor
 
 from circuits.errors import MemoryBudgetError
 from circuits.models import TokenBatch
+from circuits.models.memory import beside_budget
 from circuits.models.weights import Weights
 from circuits.patching.engine.change import ORDER, Change, Variant
 
@@ -96,8 +97,8 @@ def passes(planned: Sequence[Planned], weights: Weights, tokens: TokenBatch, bud
         size = prompts * row_bytes(weights, width, variant.start)
         if size > budget:
             raise MemoryBudgetError(
-                f"one patched run of {prompts} prompts of {width} tokens needs about {size / 2**20:,.0f} MiB, the budget is "
-                f"{budget / 2**20:,.0f} MiB: give fewer prompts at once or a larger budget"
+                f"one patched run of {prompts} prompts of {width} tokens needs about "
+                f"{beside_budget(size, budget)}: give fewer prompts at once or a larger budget"
             )
         if size > room:
             groups.append([])

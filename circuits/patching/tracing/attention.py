@@ -11,7 +11,7 @@ from circuits.errors import MemoryBudgetError, NonFiniteError, PromptError, show
 from circuits.heads.attention.tracing import TRACINGS, trace_attention
 from circuits.models import Model, Run, TokenBatch
 from circuits.models.layers import embed, unembed
-from circuits.models.memory import BUDGET
+from circuits.models.memory import BUDGET, beside_budget
 from circuits.models.model import Prompts
 from circuits.patching.engine.base import Base
 from circuits.patching.engine.change import Change, Variant
@@ -236,8 +236,8 @@ def _at_once(model: Model, batch: TokenBatch, budget: int) -> int:
     needed = max(2 * width**3, row_bytes(model.weights, width, 0))
     if needed > budget:
         raise MemoryBudgetError(
-            f"taking single tokens out of a prompt of {width} needs about {needed / 2**20:,.0f} MiB, the budget is "
-            f"{budget / 2**20:,.0f} MiB: give a shorter prompt or a larger budget"
+            f"taking single tokens out of a prompt of {width} needs about {beside_budget(needed, budget)}: give a "
+            "shorter prompt or a larger budget"
         )
     return min(64, budget // needed)
 

@@ -13,6 +13,7 @@ from circuits.graph import Graph
 from circuits.models import Model, Run
 from circuits.models.folding import through_norm
 from circuits.models.layers import Geometry, mlp_output, neuron_activations, normalise
+from circuits.models.memory import beside_budget
 from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.reading import Reading
 from circuits.patching.subgraphs.members import is_edge
@@ -47,8 +48,7 @@ def gated(model: Model, pairs: PromptPairs, metric: Metric, outside: OutsideKind
     one = width * bytes_a_token(model)
     if one > budget:
         raise MemoryBudgetError(
-            f"gates of all edges on one prompt need {one / 2**20:,.0f} MiB, the budget is {budget / 2**20:,.0f} MiB: give "
-            "shorter prompts or a larger budget"
+            f"gates of all edges on one prompt need {beside_budget(one, budget)}: give shorter prompts or a larger budget"
         )
     size = max(1, budget // one)
     rows = [slice(start, min(start + size, len(pairs))) for start in range(0, len(pairs), size)]
