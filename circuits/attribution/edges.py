@@ -19,9 +19,10 @@ from circuits.errors import CircuitsError, MemoryBudgetError, NonFiniteError
 from circuits.graph import Node
 from circuits.graph.places import reads_from
 from circuits.models import Edit, Model, Run
+from circuits.models.choosing import Positions
 from circuits.models.memory import BUDGET, beside_budget
 from circuits.patching.engine.base import held_nodes, plain_run
-from circuits.patching.engine.sites import Positions, differing, position_masks
+from circuits.patching.engine.sites import differing, position_masks
 from circuits.patching.nodes import about
 from circuits.progress import Progress, silent
 from circuits.statistics import standard_error

@@ -1,8 +1,8 @@
-"""What of a model is meant by a name: a head, a neuron or several, a part of a layer. Every function that lets its caller
-choose reads names here, so that all take the same ones and refuse the rest in the same words."""
+"""What of a model is meant by a name: a head, a neuron or several, a part of a layer; and where in prompts. Every function that
+lets its caller choose reads names here, so that all take the same ones and refuse the rest in the same words."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from circuits.errors import GraphError, PromptError
@@ -12,6 +12,11 @@ from circuits.models.model import Model
 
 Neurons = Iterable[NodeName] | NodeName | None
 """Neurons by name (`m3.n7`), or those of whole layers (`m3`): one name or several. None: all of the model."""
+
+Positions = str | int | Sequence[str | int] | None
+"""Where in prompts. None: every position together; "each": every one by itself; the name of a position of the pairs, "last" or
+a place in each prompt's own count (negative from its own end); or a list of names and places, each by itself. Functions on
+text alone take such places (`TokenBatch.columns_at`)."""
 
 LayerPart = Literal["residual", "middle", "attention", "mlp"]
 """The residual stream before a layer (`resid3`; after the last one it has the number of layers), in its middle (`mid3`), and

@@ -9,14 +9,6 @@ from torch import Tensor
 from circuits.errors import PromptError
 
 
-def column_of(position: int, width: int, *, what: str = "") -> int:
-    """A column of prompts of this width, counted from 0, negative positions from the end. `what` opens the message. Raises
-    PromptError for a position outside."""
-    if not -width <= position < width:
-        raise PromptError(f"{what}position {position} is outside the {width} columns of the prompts")
-    return position % width
-
-
 @dataclasses.dataclass(frozen=True)
 class TokenBatch:
     """Token ids `[prompt position]` and a mask of the same shape that is False at pads. Pads may stand on either side

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from circuits.models import Model
+from circuits.models.choosing import Positions
 from circuits.models.memory import BUDGET
 from circuits.patching.effects import Direction, Effects, effects_of
 from circuits.patching.engine.base import Base
 from circuits.patching.engine.change import Change, Variant
 from circuits.patching.engine.reading import Reading
-from circuits.patching.engine.sites import Positions, Site, differing, find_sites, having, position_masks, value_at
+from circuits.patching.engine.sites import Site, differing, find_sites, having, position_masks, value_at
 from circuits.patching.engine.sweep import Sweep
 from circuits.progress import Progress
 from circuits.tasks import PromptPairs

@@ -7,11 +7,12 @@ import torch
 from circuits.errors import GraphError
 from circuits.graph import Edge, Graph, Node, Reader
 from circuits.models import Model
+from circuits.models.choosing import Positions
 from circuits.models.memory import BUDGET
 from circuits.patching.effects import Direction, Effects, effects_of
 from circuits.patching.engine.change import Change, Variant
 from circuits.patching.engine.directions import Path, difference, moved_output, reading_change
-from circuits.patching.engine.sites import Positions, having, position_masks
+from circuits.patching.engine.sites import having, position_masks
 from circuits.patching.nodes import Pair, about, both_runs
 from circuits.progress import Progress
 from circuits.tasks import PromptPairs

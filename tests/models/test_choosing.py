@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 
-from circuits.errors import GraphError, PromptError
+from circuits.errors import GraphError
 from circuits.graph import Node
 from circuits.graph.named import node_of, parsed
 from circuits.lenses.rows import parse_rows
 from circuits.models import Edit, Model, from_bridge
 from circuits.models.choosing import chosen_neurons, head_of, layer_part, parse_neuron
 from circuits.models.edits import compile_edits
-from circuits.models.tokens import column_of
 from circuits.patching.engine.sites import find_sites
 
 from .native import native_bridge
@@ -104,11 +103,3 @@ def test_a_layer_that_the_model_lacks_is_refused_by_name(model: Model, name: str
 def test_what_does_not_fit_is_refused_by_name(model: Model, ask: Callable[[Model], Any], words: str) -> None:
     with pytest.raises(GraphError, match=words):
         ask(model)
-
-
-def test_columns_count_from_either_end() -> None:
-    for position in range(-4, 4):
-        assert column_of(position, 4) == range(4)[position]
-    for position in (-5, 4):
-        with pytest.raises(PromptError, match=f"^here: position {position} is outside the 4 columns"):
-            column_of(position, 4, what="here: ")

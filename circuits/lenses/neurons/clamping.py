@@ -14,7 +14,6 @@ from circuits.files.results import Result
 from circuits.graph import Node
 from circuits.models import Edit, Model, TokenBatch
 from circuits.models.choosing import parse_neuron
-from circuits.models.tokens import column_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +84,7 @@ def clamp(
         model: the model that is run.
         prompt: one prompt, as text or token ids.
         values: neuron (`m3.n7`) → activation.
-        positions: columns of the prompt where they are held (negative from the end; default: everywhere, also in what is
+        positions: places in the prompt where they are held (negative from its end; default: everywhere, also in what is
             written next).
         top: tokens each way.
         continuation: tokens that are written, fewer where the context ends.
@@ -99,7 +98,7 @@ def clamp(
     batch = model.prepare(prompt)
     if len(batch) != 1 or batch.padded:
         raise PromptError(f"neurons are held on one prompt at a time, without pads; got {len(batch)} prompts")
-    where = None if positions is None else [column_of(one, batch.ids.shape[1]) for one in positions]
+    where = None if positions is None else [int(batch.required_columns(one)[0]) for one in positions]
     edits = [Edit(name, value, where) for name, value in nodes.items()]
     with torch.no_grad():
         run = model.run(batch)

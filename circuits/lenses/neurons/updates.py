@@ -16,7 +16,6 @@ from circuits.models.choosing import refuse_without_mlps
 from circuits.models.folding import through_norm
 from circuits.models.forward import forward
 from circuits.models.layers import mlp_output, norm_scale, unembed
-from circuits.models.tokens import column_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,7 +79,7 @@ def sub_updates(
         model: the model that is run.
         prompt: one prompt, as text or token ids.
         layer: the layer of the MLP (None: all of them together).
-        position: a column of the prompt, negative ones from the end.
+        position: a place in the prompt, negative from its end.
         top: neurons that are kept.
         tokens: tokens that each neuron raises most.
     """
@@ -93,7 +92,7 @@ def sub_updates(
         raise PromptError("the prompt has pads: give its tokens alone")
     if len(batch) != 1:
         raise PromptError(f"position {position} of {len(batch)} prompts of {width} tokens: expected one prompt that has it")
-    position = column_of(position, width)
+    position = int(batch.required_columns(position)[0])
     layers = range(model.n_layers) if layer is None else [layer]
     for one in layers:
         mlp_of(model, one)

@@ -13,12 +13,13 @@ from circuits.errors import CircuitsError, PromptError
 from circuits.files.results import Result
 from circuits.files.words import counted
 from circuits.models import Edit, Model, TokenBatch
+from circuits.models.choosing import Positions
 from circuits.models.memory import BUDGET
 from circuits.patching import patches
 from circuits.patching.engine.base import Base
 from circuits.patching.engine.change import Change, Variant
 from circuits.patching.engine.reading import Reading
-from circuits.patching.engine.sites import Positions, Site, find_sites, position_masks, value_at
+from circuits.patching.engine.sites import Site, find_sites, position_masks, value_at
 from circuits.patching.engine.sweep import Sweep
 from circuits.patching.nodes import about
 from circuits.patching.patches import PatchKind

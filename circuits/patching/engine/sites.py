@@ -11,15 +11,12 @@ from torch import Tensor
 from circuits.errors import GraphError, PromptError
 from circuits.graph.named import node_of
 from circuits.models import Model
-from circuits.models.choosing import layer_part
+from circuits.models.choosing import Positions, layer_part
 from circuits.patching.engine.base import Base
 from circuits.patching.engine.change import Kind
 from circuits.tasks import PromptPairs
 
 GROUPS = ("nodes", "heads", "mlps", "residual", "attention", "middle", "q", "k", "v", "patterns", "neurons")
-Positions = str | int | Sequence[str | int] | None
-"""None: every position together; "each": every one by itself; the name of a position of the pairs, "last" or a place in each
-prompt's own count (negative from its own end); or a list of names and places, each by itself."""
 
 _SLOT = re.compile(r"(a\d+\.h\d+)<(q|k|v|pattern)>", re.ASCII)
 
