@@ -1,6 +1,7 @@
 """A room imports only rooms above it, and no file uses what this package has sworn off."""
 
 import ast
+import collections
 import re
 from pathlib import Path
 
@@ -208,6 +209,13 @@ def test_no_file_goes_round_this_test(file: str) -> None:
 
 def test_files_do_not_import_each_other_in_circles() -> None:
     assert circles({file: files_imported(file) for file in FILES}) == CIRCLES
+
+
+def test_a_class_s_name_means_one_thing() -> None:
+    names = collections.Counter(
+        node.name for tree in FILES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+    )
+    assert not [name for name, count in names.items() if count > 1]
 
 
 def test_this_test_sees_circles() -> None:

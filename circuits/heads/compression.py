@@ -124,7 +124,7 @@ def compress_heads(
     everyone = (f"a{layer}.h{head}" for layer in range(model.n_layers) for head in range(model.n_heads))
     places = sorted({head_of(model, node) for node in (everyone if heads is None else heads)})
     wanted: list[PartOf] = [(layer, head, part) for layer, head in places for part in PARTS]
-    search = _Search(model, batch, {}, budget, progress or silent)
+    search = _RankSearch(model, batch, {}, budget, progress or silent)
     with torch.no_grad():
         loss = search.loss(model.weights)
         allowed = tolerance
@@ -152,7 +152,7 @@ def _attention(model: Model, key: PartOf) -> Attention:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Search:
+class _RankSearch:
     """Losses of a text by what is changed; those of single parts are kept."""
 
     model: Model

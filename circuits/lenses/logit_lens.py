@@ -11,7 +11,7 @@ from torch import Tensor
 from circuits.errors import MemoryBudgetError, NonFiniteError, PromptError
 from circuits.lenses.direct.targets import Target, prompts_of, token_ids
 from circuits.lenses.lens import Lens, RowKind
-from circuits.lenses.rows import Row, group_vectors, parse_rows, residual_at
+from circuits.lenses.rows import LensRow, group_vectors, parse_rows, residual_at
 from circuits.lenses.streaming import Source, SourceStatistics, read_sources
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
@@ -83,7 +83,7 @@ def logit_lens(
 _BY_ROW = ("entropy", "cross_entropy", "divergence", "rank", "probability", "logit", "top_ids", "top_probabilities")
 
 
-def _groups(model: Model, batch: TokenBatch, rows: Sequence[Row], budget: int) -> list[tuple[int, int]]:
+def _groups(model: Model, batch: TokenBatch, rows: Sequence[LensRow], budget: int) -> list[tuple[int, int]]:
     """Prompts that go through the model together: so many that the vectors of nodes fit the budget."""
     width, count = batch.ids.shape[1], sum(row.kind == "nodes" for row in rows)
     each = (1 + count) * width * model.d_model * model.weights.W_E.element_size()
@@ -100,7 +100,7 @@ def _groups(model: Model, batch: TokenBatch, rows: Sequence[Row], budget: int) -
 def _read_all(
     model: Model,
     batch: TokenBatch,
-    rows: Sequence[Row],
+    rows: Sequence[LensRow],
     answers: Tensor | None,
     tuned: "TunedLens | None",
     top: int,
@@ -128,7 +128,7 @@ def _read_all(
 def _read_group(
     model: Model,
     batch: TokenBatch,
-    rows: Sequence[Row],
+    rows: Sequence[LensRow],
     answers: Tensor | None,
     tuned: "TunedLens | None",
     top: int,
@@ -210,7 +210,7 @@ def _arrays(readings: Sequence[SourceStatistics], batch: TokenBatch, followed: T
     }
 
 
-def _depths(rows: Sequence[Row], top_ids: Int[Tensor, "row prompt position top"], mask: Tensor) -> Tensor:
+def _depths(rows: Sequence[LensRow], top_ids: Int[Tensor, "row prompt position top"], mask: Tensor) -> Tensor:
     """The layer of the first residual row from which on all have the last one's top token."""
     chosen = [place for place, row in enumerate(rows) if row.kind == "residual"]
     if not chosen:
@@ -222,7 +222,7 @@ def _depths(rows: Sequence[Row], top_ids: Int[Tensor, "row prompt position top"]
 
 
 def _lens(
-    model: Model, batch: TokenBatch, rows: Sequence[Row], arrays: dict[str, Tensor], *, tuned: bool, answered: bool
+    model: Model, batch: TokenBatch, rows: Sequence[LensRow], arrays: dict[str, Tensor], *, tuned: bool, answered: bool
 ) -> Lens:
     ids, mask = batch.ids.cpu(), batch.mask.cpu()
     for name in ("entropy", "divergence", "logit"):

@@ -16,7 +16,7 @@ from circuits.models.folding import through_norm
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class LensRow:
     """One row: the residual stream before a layer or in its middle, or a set of nodes."""
 
     name: str
@@ -31,7 +31,7 @@ def parse_rows(
     nodes: Sequence[str | Sequence[str]] | None,
     *,
     tuned: bool = False,
-) -> list[Row]:
+) -> list[LensRow]:
     """Rows by name, residual streams in the order of computation, then the nodes as they were given, each once. Raises
     GraphError for names that the model lacks, and where nothing is left to read."""
     given = _default(model, tuned) if sites is None else [sites] if isinstance(sites, str) else list(sites)
@@ -50,18 +50,18 @@ def _default(model: Model, tuned: bool) -> list[str]:
     return ["residual"] if tuned or not model.d_mlp else ["residual", "middle"]
 
 
-def _sites(model: Model, name: str) -> list[Row]:
+def _sites(model: Model, name: str) -> list[LensRow]:
     if name == "residual":
-        return [Row(f"resid{layer}", "residual", layer) for layer in range(model.n_layers + 1)]
+        return [LensRow(f"resid{layer}", "residual", layer) for layer in range(model.n_layers + 1)]
     if name == "middle":
-        return [Row(f"mid{layer}", "middle", layer) for layer in range(model.n_layers)]
+        return [LensRow(f"mid{layer}", "middle", layer) for layer in range(model.n_layers)]
     part = layer_part(model, name)
     if part is None or part[0] not in ("residual", "middle"):
         raise GraphError(f"{name!r} is no residual stream: expected residual, middle, or a name such as resid0 or mid0")
-    return [Row(name, part[0], part[1])]
+    return [LensRow(name, part[0], part[1])]
 
 
-def _group(model: Model, given: str | Sequence[str]) -> Row:
+def _group(model: Model, given: str | Sequence[str]) -> LensRow:
     names = given.split("+") if isinstance(given, str) else [part for name in given for part in name.split("+")]
     found = [Node.parse(name.strip()) for name in names]
     if not found:
@@ -74,15 +74,15 @@ def _group(model: Model, given: str | Sequence[str]) -> Row:
             raise GraphError(f"{node} is in a set of nodes twice")
         if node.kind == "neuron" and Node("mlp", node.layer) in found:
             raise GraphError(f"{node} is a part of m{node.layer}, which is in the same set")
-    return Row("+".join(map(str, found)), "nodes", nodes=tuple(found))
+    return LensRow("+".join(map(str, found)), "nodes", nodes=tuple(found))
 
 
-def residual_at(run: Run, row: Row) -> Float[Tensor, "prompt position d_model"]:
+def residual_at(run: Run, row: LensRow) -> Float[Tensor, "prompt position d_model"]:
     """The residual stream of a row."""
     return run.residuals[row.layer] if row.kind == "residual" else run.middles[row.layer]
 
 
-def group_vectors(model: Model, run: Run, row: Row) -> Float[Tensor, "prompt position d_model"]:
+def group_vectors(model: Model, run: Run, row: LensRow) -> Float[Tensor, "prompt position d_model"]:
     """What a set of nodes wrote, summed, as the final norm passes it on at the run's own scale: centred where it centres,
     divided by the run's scale, times its gain; its bias is left out."""
     first, *others = row.nodes

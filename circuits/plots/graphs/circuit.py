@@ -14,7 +14,7 @@ from circuits.errors import GraphError
 from circuits.files.pictures import draws
 from circuits.graph import Circuit, Node, Reader
 from circuits.graph.nodes import Slot
-from circuits.plots.graphs.layout import BOX_HEIGHT, BOX_WIDTH, PORTS, Layout, Point, lay_out
+from circuits.plots.graphs.layout import BOX_HEIGHT, BOX_WIDTH, PORTS, CircuitLayout, Point, lay_out
 from circuits.plots.style import BASELINE, BLUE, CAPTION, FAINT, GREEN, NEUTRAL, ORANGE, PINK, ROW, SKY, VERMILION, YELLOW
 from circuits.plots.text import shortened, wrapped
 from circuits.search.discover import Discovery
@@ -94,7 +94,7 @@ def _counts(circuit: Circuit) -> str:
     return f"{whole}; every edge runs upwards" if edges else whole
 
 
-def _name_rows(axes: Axes, layout: Layout, width: float) -> None:
+def _name_rows(axes: Axes, layout: CircuitLayout, width: float) -> None:
     axes.set_xticks([])
     axes.set_yticks([row.y for row in layout.rows], [row.label for row in layout.rows], fontsize=8)
     axes.tick_params(length=0)
@@ -105,7 +105,7 @@ def _name_rows(axes: Axes, layout: Layout, width: float) -> None:
         axes.fill_between([-width / 2, width / 2], row.y - 0.33, row.y + 0.33, color=ROW, zorder=0, linewidth=0)
 
 
-def _draw_edges(axes: Axes, circuit: Circuit, layout: Layout) -> None:
+def _draw_edges(axes: Axes, circuit: Circuit, layout: CircuitLayout) -> None:
     largest, supporting = _largest(circuit), supporting_sign(circuit) or 1
     for (edge, _), points in layout.paths.items():
         score = circuit.edges[edge]
@@ -140,7 +140,7 @@ def _curve(points: tuple[Point, ...]) -> Path:
     return Path(corners, codes)
 
 
-def _draw_nodes(axes: Axes, circuit: Circuit, layout: Layout, colours: Mapping[str, str]) -> None:
+def _draw_nodes(axes: Axes, circuit: Circuit, layout: CircuitLayout, colours: Mapping[str, str]) -> None:
     slots: dict[Node | Reader, set[Slot]] = {}
     for edge, end in layout.paths:
         if edge.slot is not None and not isinstance(end, Reader):

@@ -34,7 +34,7 @@ class BoxRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class CircuitLayout:
     """Rows of boxes, and for every edge the points it passes: out of its writer, between boxes, into its reader."""
 
     rows: tuple[BoxRow, ...]
@@ -44,7 +44,7 @@ class Layout:
     height: float
 
 
-def lay_out(circuit: Circuit) -> Layout:
+def lay_out(circuit: Circuit) -> CircuitLayout:
     """Place a circuit's nodes and route its edges between them, so that no edge runs behind a box."""
     ends = {edge: _ends(circuit, edge) for edge in circuit.edges}
     shared = {end for edge_ends in ends.values() for end in edge_ends if isinstance(end, Reader)}
@@ -58,7 +58,7 @@ def lay_out(circuit: Circuit) -> Layout:
     reach = max((abs(x) for path in paths.values() for x, _ in path), default=0.0)
     widest = max((len(row.items) for row in rows), default=1) * _SPACING
     height = rows[-1].y + BOX_HEIGHT if rows else BOX_HEIGHT
-    return Layout(rows, centres, paths, max(widest, 2 * reach + 0.2), height)
+    return CircuitLayout(rows, centres, paths, max(widest, 2 * reach + 0.2), height)
 
 
 def _ends(circuit: Circuit, edge: Edge) -> list[Node | Reader]:

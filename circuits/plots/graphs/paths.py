@@ -13,7 +13,7 @@ from matplotlib.path import Path
 from circuits.errors import GraphError
 from circuits.graph import Circuit, Edge, Graph, Node, Reader
 from circuits.patching import Effects
-from circuits.plots.graphs.layout import BOX_HEIGHT, BOX_WIDTH, PORTS, Layout, Point, lay_out
+from circuits.plots.graphs.layout import BOX_HEIGHT, BOX_WIDTH, PORTS, CircuitLayout, Point, lay_out
 from circuits.plots.patching.effects import LEAST, heading_of, largest, without_slots
 from circuits.plots.style import CAPTION, NEGATIVE, POSITIVE, ROW
 from circuits.plots.text import shortened, wrapped
@@ -77,7 +77,7 @@ def _graph(paths: Any, known: Mapping[str, Any] | None) -> Graph:
     return Graph(n_layers=layers, n_heads=heads, n_key_value_heads=heads, d_mlp=width, neurons=neurons)
 
 
-def _figure(layout: Layout, shown: dict[Edge, float], listed: _Listed, heading: str) -> Figure:
+def _figure(layout: CircuitLayout, shown: dict[Edge, float], listed: _Listed, heading: str) -> Figure:
     width = max(layout.width, _NARROWEST - _LEFT - _RIGHT)
     heading = wrapped(heading, int((width + _LEFT) * 10), lines=3)
     top, bottom = _LINE * (heading.count("\n") + 1) + 2 * _MARGIN, 0.148 * len(listed) + 0.45
@@ -95,7 +95,7 @@ def _figure(layout: Layout, shown: dict[Edge, float], listed: _Listed, heading: 
     return figure
 
 
-def _draw_rows(axes: Axes, layout: Layout, width: float) -> None:
+def _draw_rows(axes: Axes, layout: CircuitLayout, width: float) -> None:
     axes.set_xticks([])
     axes.set_yticks([row.y for row in layout.rows], [row.label for row in layout.rows], fontsize=8)
     axes.tick_params(length=0)
@@ -117,7 +117,7 @@ def _arrow(edge: Edge, points: tuple[Point, ...], effect: float, widest: float) 
     return arrow
 
 
-def _draw_boxes(axes: Axes, layout: Layout) -> None:
+def _draw_boxes(axes: Axes, layout: CircuitLayout) -> None:
     slots: dict[Node | Reader, set] = {}
     for edge, end in layout.paths:
         if edge.slot is not None and not isinstance(end, Reader):

@@ -14,7 +14,7 @@ from circuits.tasks.answers import following
 from circuits.tasks.library.greater_than import year_tokens
 from circuits.tasks.prompts import PromptPairs, Several
 from circuits.tasks.sources.contents import Contents, Row, read_contents
-from circuits.tasks.sources.pairs import PairRow, Target, Word, pairs_of_rows
+from circuits.tasks.sources.pairs import AnswerWord, PairRow, Target, pairs_of_rows
 from circuits.tasks.sources.rows import Kept, fields_of, is_target, number_of, parse_rows, sound, text, whole
 from circuits.tasks.sources.verbs import verb_forms, verb_tokens
 
@@ -24,7 +24,7 @@ Targets = tuple[tuple[Target, ...], tuple[Target, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class PairTable:
     """One layout: its task, the columns by which it is known besides `clean` and `corrupted`, and what makes targets of a
     row's fields, once it knows the file and the model."""
 
@@ -73,7 +73,7 @@ def pairs_of_table(contents: Contents, model: Model, *, several: Several = "mean
     return pairs_of_rows(path, model, rows, several=several, skip_bad=skip_bad)
 
 
-def table_of(contents: Contents) -> Table:
+def table_of(contents: Contents) -> PairTable:
     """The layout of a CSV file, by its header. Raises FileFormatError for other columns."""
     path, header = contents.path, contents.header
     missing = [name for name in ("clean", "corrupted") if name not in header]
@@ -102,7 +102,7 @@ def _names(contents: Contents, model: Model) -> Callable[[Mapping[str, str]], Ta
         if len(clean) != len(hard) or len(apart) != 1:
             return (ids[0],), (ids[1],)
         (subject, indirect_object) = apart.pop()
-        return (Word(indirect_object),), (Word(subject),)
+        return (AnswerWord(indirect_object),), (AnswerWord(subject),)
 
     return of_row
 
@@ -194,7 +194,7 @@ def _pronouns(contents: Contents, model: Model) -> Callable[[Mapping[str, str]],
             return (ids[0],), (ids[1],)
         if label > 1:
             raise PromptError(f"label is {shown(fields['label'])}; expected 1 for he, 0 for she")
-        return (Word(_PRONOUNS[label]),), (Word(_PRONOUNS[1 - label]),)
+        return (AnswerWord(_PRONOUNS[label]),), (AnswerWord(_PRONOUNS[1 - label]),)
 
     return of_row
 
@@ -228,7 +228,7 @@ def _several(model: Model, fields: Mapping[str, str], name: str) -> tuple[Target
     found = [one[0] or one[1] for one in re.findall(r"'([^']*)'|\"([^\"]*)\"", words)]
     if len(found) != len(ids) or not all(word.strip() and sound(word) for word in found):
         raise PromptError(f"{name} is {shown(words)}; expected a list of {len(ids)} words, as many as {name}_idx has ids")
-    return tuple(Word(word) for word in found)
+    return tuple(AnswerWord(word) for word in found)
 
 
 def _countries(contents: Contents, model: Model) -> Callable[[Mapping[str, str]], Targets]:
@@ -236,7 +236,7 @@ def _countries(contents: Contents, model: Model) -> Callable[[Mapping[str, str]]
         sides = []
         for name in ("country", "corrupted_country"):
             token = whole(fields, f"{name}_idx")
-            sides.append((Word(text(fields, name)) if name in fields else token,))
+            sides.append((AnswerWord(text(fields, name)) if name in fields else token,))
         return sides[0], sides[1]
 
     return of_row
@@ -249,15 +249,15 @@ def _json(value: str) -> Any:
         return None
 
 
-_YEARS_BY_LABEL = Table("greater-than", ("label",), _years("label"))
-TABLES: Sequence[Table] = (
-    Table("IOI", ("correct_idx", "incorrect_idx", "corrupted_hard"), _names),
-    Table("two token ids", ("correct_idx", "incorrect_idx"), _ids("correct_idx", "incorrect_idx")),
-    Table("greater-than", ("correct_idx",), _years("correct_idx")),
-    Table("gender bias", ("clean_answer_idx", "corrupted_answer_idx"), _pronouns),
-    Table("hypernymy", ("answers_idx", "corrupted_answers_idx"), _hypernyms),
-    Table("fact retrieval", ("country_idx", "corrupted_country_idx"), _countries),
-    Table("subject-verb agreement", ("plural",), _agreement),
-    Table("labels", ("label",), _labels),
+_YEARS_BY_LABEL = PairTable("greater-than", ("label",), _years("label"))
+TABLES: Sequence[PairTable] = (
+    PairTable("IOI", ("correct_idx", "incorrect_idx", "corrupted_hard"), _names),
+    PairTable("two token ids", ("correct_idx", "incorrect_idx"), _ids("correct_idx", "incorrect_idx")),
+    PairTable("greater-than", ("correct_idx",), _years("correct_idx")),
+    PairTable("gender bias", ("clean_answer_idx", "corrupted_answer_idx"), _pronouns),
+    PairTable("hypernymy", ("answers_idx", "corrupted_answers_idx"), _hypernyms),
+    PairTable("fact retrieval", ("country_idx", "corrupted_country_idx"), _countries),
+    PairTable("subject-verb agreement", ("plural",), _agreement),
+    PairTable("labels", ("label",), _labels),
 )
 """The first whose columns a file has is its layout."""

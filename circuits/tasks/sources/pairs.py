@@ -15,13 +15,13 @@ from circuits.tasks.sources.rows import Kept, sift
 
 
 @dataclasses.dataclass(frozen=True)
-class Word:
+class AnswerWord:
     """An answer that is a word, asked for by the first token with which the prompt would go on to it."""
 
     text: str
 
 
-Target = str | int | Word
+Target = str | int | AnswerWord
 """An answer: text of one token, spelled as it is; a token id; or a word."""
 
 
@@ -106,7 +106,7 @@ def _token(model: Model, prompt: str | list[int], target: Target, what: str) -> 
         raise PromptError(f"{model.name} has no tokenizer to read the {what} with: give token ids")
     words, said = prompt if isinstance(prompt, str) else text_of(model, prompt), "this prompt"
     try:
-        if isinstance(target, Word):
+        if isinstance(target, AnswerWord):
             return first_of(model, words, target.text, where=said)
         return one_token(model, said, words, target, what=what, joined=None)
     except PromptError as error:
@@ -139,7 +139,7 @@ def _pairs(model: Model, rows: Sequence[_Aligned], several: Several) -> PromptPa
 def _first_words(rows: Sequence[_Aligned]) -> tuple[str, ...]:
     """The words that the answers begin, where all of them are words."""
     firsts = [one.row.answers[0] for one in rows]
-    words = tuple(first.text.strip() for first in firsts if isinstance(first, Word))
+    words = tuple(first.text.strip() for first in firsts if isinstance(first, AnswerWord))
     return words if len(words) == len(firsts) else ()
 
 
