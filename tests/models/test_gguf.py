@@ -238,6 +238,14 @@ def test_a_path_is_called_by_its_last_part(tmp_path: Path, monkeypatch: pytest.M
     assert load_model("mini").name == "mini"
 
 
+def test_a_name_that_is_no_line_is_shown_as_one(tmp_path: Path) -> None:
+    path = write_gguf(built("llama"), tmp_path / "small.gguf")
+    whole = path.read_bytes()
+    for name in (b"llama.block_count", b"blk.0.attn_q.weight", b"llama"):
+        path.write_bytes(whole.replace(name, name.replace(b"l", b"\n", 1), 1))
+        assert "\\n" in refusal(path)
+
+
 def test_the_converter_never_writes_over_anything(tmp_path: Path) -> None:
     file = write_gguf(built("llama"), tmp_path / "small.gguf")
     made = tmp_path / "made"

@@ -121,11 +121,13 @@ def _parse(cursor: _Cursor, path: Path) -> GGUFHeader:
     values: dict[str, Any] = {}
     for _ in range(n_values):
         key = cursor.text()
-        if key in values:
-            raise ModelError(f"{path}: the file is damaged: {shown(key)} stands there twice")
+        if key in values or not key.isprintable():
+            what = "stands there twice" if key in values else "is no name of a value"
+            raise ModelError(f"{path}: the file is damaged: {shown(key)} {what}")
         values[key] = _value(cursor, path, key)
-    if not isinstance(values.get("general.architecture"), str):
-        raise ModelError(f"{path} names no architecture (general.architecture)")
+    architecture = values.get("general.architecture")
+    if not (isinstance(architecture, str) and architecture.isprintable() and 0 < len(architecture) < 100):
+        raise ModelError(f"{path} names no architecture: general.architecture is {shown(architecture)}")
     alignment = values.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment not in {2**power for power in range(3, 21)}:
         raise ModelError(f"{path}: general.alignment is {shown(alignment)}, expected a power of two from 8")
@@ -165,6 +167,8 @@ def _tensor(cursor: _Cursor, path: Path) -> StoredTensor:
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     name, rank = cursor.text(), cursor.number("I")
+    if not name.isprintable():
+        raise ModelError(f"{path}: the file is damaged: {shown(name)} is no name of a tensor")
     if not 1 <= rank <= 4:
         raise ModelError(f"{path}: the tensor {shown(name)} has {rank} axes, expected 1 to 4")
     shape = tuple(reversed(cursor.numbers("Q", rank)))
