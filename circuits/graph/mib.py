@@ -166,8 +166,10 @@ def _by_group(
         targets = graph.targets(edge)
         if repeated:
             _check_agreement(edge, targets, heads)
-        edges[edge], evidence[edge] = _joined(edge, targets, heads, repeated=repeated)
-        divided += CHOSEN in evidence[edge]
+        edges[edge], known = _joined(edge, targets, heads, repeated=repeated)
+        divided += CHOSEN in known
+        if known:
+            evidence[edge] = known
     return edges, evidence, PerHead(inside, separate(graph).edge_count, divided)
 
 

@@ -87,6 +87,8 @@ def test_a_file_of_prompts_is_named_and_its_bad_rows_counted(command: Command, t
     assert "AutoCircuit JSON" in first["source"] and "several answers count by the mean" in first["source"]
     largest = json.loads(command("patch", "--prompts", path, "--several", "max", *quick).out)
     assert "several answers count by the max" in largest["source"]
+    apart = command("logits", "--prompts", path, "--out", tmp_path / "apart").out
+    assert "of several answers the first" in " ".join(apart.split()) and "by the mean" not in apart
     document["prompts"][1]["clean"] = "The old capital of Japan is"
     path.write_bytes(listed(document))
     check_one_line(command("patch", "--prompts", path, *quick), "row 1 (line")

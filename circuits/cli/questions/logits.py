@@ -43,7 +43,12 @@ class LogitsQuestion:
         side: Any = self.side
         split = {"neurons": self.neurons, "positions": self.positions, "budget": budget, "side": side}
         if self.prompt is None:
-            return circuits.logits(model, self.pairs.pairs(model), **split)
+            pairs = self.pairs.pairs(model)
+            if pairs.answer_sets is not None:
+                self.pairs.read[:] = [
+                    f"{said.partition('; several')[0]}; of several answers the first" for said in self.pairs.read
+                ]
+            return circuits.logits(model, pairs, **split)
         return circuits.logits(model, self.prompt, answers=self.answer, distractors=self.distractor, **split)
 
     def source(self) -> str:
