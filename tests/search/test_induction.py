@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from circuits.graph import Circuit, Edge, Node, Reader
-from circuits.heads import score_heads
+from circuits.heads import composition_scores, score_heads
 from circuits.models import Edit, Model
 from circuits.models.planted import planted_induction
 from circuits.search import find_induction_circuit
@@ -42,6 +42,11 @@ def test_evidence_says_what_was_measured():
     assert whole["zero"]["effect"] > 1.0
     assert found.metadata["control"]["zero"]["p_value"] < 0.05
     assert found.metadata["weights_sha256"] == planted.model.fingerprint
+    every = composition_scores(planted.model)
+    for feed, about in ((one, about) for one, about in found.evidence.items() if isinstance(one, Edge) and one.slot == "k"):
+        if "k_composition" in about:
+            assert about["k_composition"] == pytest.approx(every.of("k", feed.writer, feed.reader), abs=1e-12)
+            assert about["k_composition_random"] == every.random
     for node in found.roles:
         assert set(found.evidence[node]["ablation"]) == {"zero", "mean", "zero_frozen", "mean_frozen"}
     labels = {label for label, _, _ in steps}

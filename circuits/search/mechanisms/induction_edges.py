@@ -4,7 +4,8 @@ import dataclasses
 from typing import Any
 
 from circuits.graph import Edge, Node, Reader
-from circuits.heads import HeadScores, composition_scores
+from circuits.heads import HeadScores
+from circuits.heads.composition import composition, output_matrices, random_composition, reading_matrices
 from circuits.models import Model
 from circuits.patching.engine.directions import difference, reading_change
 from circuits.patching.nodes import Pair, both_runs
@@ -105,17 +106,25 @@ def tried_edges(
     """Every previous-token head before every induction head: the drop of prefix matching and the composition."""
     inductors, feeders = (candidates[name] for name in ("prefix_matching", "previous_token"))
     pairs = [(writer, head) for head in inductors for writer in feeders if (writer.layer or 0) < (head.layer or 0)]
-    composition = composition_scores(model, seed=seed) if pairs else None
+    chance = random_composition(model.d_model, model.d_head, seed=seed) if pairs else 0.0
     tried = []
     for done, (writer, head) in enumerate(pairs):
         report("testing edges", done, len(pairs))
-        assert composition is not None
         clean = ablations.prefix_matching(head)
         drop = bootstrap(clean - ablations.prefix_matching_without(head, writer), seed=seed)
-        reader, strength = model.graph().reader_of(head, "k"), composition.of("k", writer, head)
-        tried.append(Feed(writer, head, reader, float(clean.mean()), drop, strength, composition.random))
+        reader, strength = model.graph().reader_of(head, "k"), _k_composition(model, writer, head) - chance
+        tried.append(Feed(writer, head, reader, float(clean.mean()), drop, strength, chance))
     report("testing edges", len(pairs), len(pairs))
     return tried
+
+
+def _k_composition(model: Model, writer: Node, head: Node) -> float:
+    """K-composition of one pair: those of all pairs take minutes in models of many heads."""
+    early, late = (model.weights.blocks[node.layer or 0] for node in (writer, head))
+    wrote, reads = ([node.index or 0] for node in (writer, head))
+    W_V, W_O = reading_matrices(early, "W_V")[wrote], output_matrices(early)[wrote]
+    W_K, W_Q = reading_matrices(late, "W_K")[reads], reading_matrices(late, "W_Q")[reads]
+    return float(composition(W_V.double(), W_O.double(), W_K.double(), W_Q.double()))
 
 
 class EdgePatching:
