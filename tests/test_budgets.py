@@ -209,7 +209,7 @@ def test_small_budgets_do_cut_the_prompts() -> None:
 def test_every_function_that_takes_a_metric_is_here() -> None:
     there = {name for name in circuits.__all__ if inspect.isfunction(value := getattr(circuits, name)) and takes_metric(value)}
     without = {name for name in there if "budget" not in inspect.signature(getattr(circuits, name)).parameters}
-    assert without == {"look_at_prompts"}, "it holds the logits of a few prompts at a time, whatever the metric"
+    assert without == {"look_at_prompts"}, "it unembeds one column of a few prompts at a time, whatever the metric"
     assert there - without <= {name for name, _ in FUNCTIONS.values()} and len(there) >= 14
 
 

@@ -53,14 +53,6 @@ def refuse_with_open(context: Context, *used: str) -> None:
         raise CircuitsError(f"--open shows what was measured before and computes nothing: leave out {said}")
 
 
-def refuse_without_effect(context: Context, *useless: str, why: str) -> None:
-    """Raise CircuitsError for the first of these options that is on the command line."""
-    names = {parameter.name or "" for parameter in context.command.params}
-    said = _unused(context, names - set(useless))
-    if said is not None:
-        raise CircuitsError(f"{said} does not go here: {why}")
-
-
 def _unused(context: Context, used: Collection[str]) -> str | None:
     """The first option or argument on the command line that is not among the used ones, as it is written there."""
     for parameter in context.command.params:

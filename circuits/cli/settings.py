@@ -86,6 +86,12 @@ class Setting:
         more += [] if self.bos is None or not model else ["--bos" if self.bos else "--no-bos"]
         return one_line(shlex.join(["circuits", *words, *more]))
 
+    def of_saved(self, name: str) -> "Setting":
+        """The same about the model of a saved result, which knows the last part of its path alone: MODEL where that is not
+        one that loads."""
+        there = name in circuits.bundled_models() or "/" in name or Path(name).exists()
+        return dataclasses.replace(self, model=name if there else "MODEL")
+
     def opening(self, file: str, *below: str) -> tuple[str, str]:
         """How to see a saved result again, as a step to try next; `below`: the subcommand that shows it."""
         again = self.command(self.job, *below, "--open", str(self.folder / file), model=False)

@@ -7,6 +7,8 @@ z, neuron activations, residual streams, q, k, v), not products: contractions mu
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from circuits.models.edits import Compiled, apply_edits
@@ -43,9 +45,11 @@ def forward(
     patterns: Sequence[Tensor] | None = None,
     keep: Keep = "factors",
     logits: bool = True,
+    columns: Int[Tensor, " prompt"] | None = None,
 ) -> Run:
     """Run the model. `edits` come from `compile_edits`; `patterns` (one `[prompt head query key]` a layer) are used in
-    place of the model's own; `keep` says what the Run holds besides logits, which `logits=False` leaves out."""
+    place of the model's own; `keep` says what the Run holds besides logits, which `logits=False` leaves out
+    and `columns` unembeds at one column of each prompt alone."""
     edits = edits or {}
     geometry = Geometry(weights, tokens, weights.W_E.dtype)
     kept: dict[str, list[Tensor]] = {name: [] for name in FACTORS}
@@ -76,7 +80,8 @@ def forward(
         for name, value in factors.items() if keep != "logits" else ():
             kept[name].append(value)
     # Unembedding no column gives logits of the right width and type at no cost, so that a Run looks alike with and without.
-    unembedded = unembed(weights, x if logits else x[:, :0])
+    read = x if columns is None else x[torch.arange(len(x), device=x.device), columns][:, None]
+    unembedded = unembed(weights, read if logits else x[:, :0])
     held: dict[str, Any] = {name: tuple(values) for name, values in kept.items()}
     if keep == "logits":
         return Run(weights=weights, tokens=tokens, logits=unembedded, residuals=(), edited_mlps={}, **held)

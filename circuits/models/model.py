@@ -14,7 +14,7 @@ from circuits.graph import Graph
 from circuits.models.edits import Edit, compile_edits
 from circuits.models.forward import Keep, forward
 from circuits.models.run import Run
-from circuits.models.tokenizing import added_in_front, bos_of, token_ids
+from circuits.models.tokenizing import added_behind, added_in_front, bos_of, token_ids
 from circuits.models.tokens import TokenBatch
 from circuits.models.weights import Weights
 
@@ -150,6 +150,15 @@ class Model:
         if wanted is None and self.tokenizer is not None:
             return added_in_front(self.tokenizer)
         return [self.bos_id] if wanted is not False and self.bos_id is not None else []
+
+    def require_open_end(self, *, prepend_bos: bool | None = None) -> None:
+        """Raise ModelError where the tokenizer ends every text with a token of its own, behind which no answer follows."""
+        wanted = self.prepend_bos if prepend_bos is None else prepend_bos
+        if wanted is None and self.tokenizer is not None and (behind := added_behind(self.tokenizer)):
+            raise ModelError(
+                f"{self.name}: its tokenizer ends every text with {self.to_string(behind)!r}, behind which no answer follows; "
+                "say whether prompts begin with BOS (prepend_bos, --bos or --no-bos), which leaves that out"
+            )
 
     def to_tokens(self, text: str | list[str], *, prepend_bos: bool | None = None) -> TokenBatch:
         """Tokenize; prompts of unequal length are padded on the right.

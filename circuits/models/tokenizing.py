@@ -24,8 +24,18 @@ def token_ids(tokenizer: Any, text: str, *, prepend_bos: bool | None = None) -> 
 
 
 def added_in_front(tokenizer: Any) -> list[int]:
-    """The ids that a tokenizer puts in front of every text. A tokenizer does not say so: it is asked about one letter."""
+    """The ids that a tokenizer puts in front of every text."""
+    return _added(tokenizer)[0]
+
+
+def added_behind(tokenizer: Any) -> list[int]:
+    """The ids that a tokenizer puts behind every text."""
+    return _added(tokenizer)[1]
+
+
+def _added(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """A tokenizer does not say what it adds: it is asked about one letter."""
     whole = [int(token) for token in tokenizer("a").input_ids]
     own = [int(token) for token in tokenizer("a", add_special_tokens=False).input_ids]
-    starts = range(len(whole) - len(own) + 1)
-    return whole[: next((at for at in starts if whole[at : at + len(own)] == own), 0)]
+    at = next((at for at in range(len(whole) - len(own) + 1) if whole[at : at + len(own)] == own), 0)
+    return whole[:at], whole[at + len(own) :]

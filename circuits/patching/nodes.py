@@ -49,7 +49,8 @@ def both_runs(
 
 def about(model: Model, metric: Metric, **more: Any) -> dict[str, Any]:
     """What every result says of where it came from."""
-    return {"model": model.name, "weights_sha256": model.fingerprint, "metric": metric.name, **more}
+    opened = {} if model.prepend_bos is None else {"prepend_bos": model.prepend_bos}
+    return {"model": model.name, "weights_sha256": model.fingerprint, "metric": metric.name, **opened, **more}
 
 
 def patch_nodes(

@@ -92,11 +92,6 @@ def check_texts(where: str, texts: list[str]) -> None:
             raise PromptError(f"{where}: the {kind} prompt is empty")
 
 
-def bos_of(model: Model) -> int | None:
-    """The id of a model's BOS token; None where there is none."""
-    return model.bos_id
-
-
 def where_of(index: int, text: object) -> str:
     """A prompt's index and text, as errors call it."""
     return f"prompt {index} ({shown(text)})"

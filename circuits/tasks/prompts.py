@@ -13,7 +13,6 @@ from circuits.files.words import counted
 from circuits.models import Model, TokenBatch
 from circuits.tasks.alignment import (
     Limits,
-    bos_of,
     check_rows,
     check_targets,
     check_texts,
@@ -132,12 +131,13 @@ class PromptPairs:
         wheres = [where_of(index, text) for index, text in enumerate(clean)]
         for where, *texts in zip(wheres, clean, corrupt, strict=True):
             check_texts(where, texts)
+        model.require_open_end(prepend_bos=prepend_bos)
         rows = [_rows(model.to_tokens(list(texts), prepend_bos=prepend_bos)) for texts in (clean, corrupt)]
         targets = [
             [one_token(model, *case, what=what, joined=joined) for case in zip(wheres, clean, given, strict=True)]
             for what, given in (("answer", answers), ("distractor", distractors))
         ]
-        limits = Limits.of(model, bos_of(model))
+        limits = Limits.of(model, model.bos_id)
         pairs = _build(limits, wheres, rows, targets, tuple(clean))
         if subjects is None:
             return pairs
@@ -163,7 +163,7 @@ class PromptPairs:
         """
         same_counts(clean=clean, corrupt=corrupt, answers=answers, distractors=distractors)
         model = vocabulary if isinstance(vocabulary, Model) else None
-        bos = bos_id if bos_id is not None or model is None else bos_of(model)
+        bos = bos_id if bos_id is not None or model is None else model.bos_id
         limits = Limits.of(vocabulary, bos)
         rows = [[list(row) for row in given] for given in (clean, corrupt)]
         labels = tuple(_label(limits, model, row) for row in rows[0])

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.models import Model, TokenBatch
+from circuits.models.forward import forward
 from circuits.progress import Progress, silent
-from circuits.tasks.metrics import Metric, answer_logits, logit_difference, rank
+from circuits.tasks.metrics import Metric, logit_difference, rank
 from circuits.tasks.prompts import PromptPairs
 
 _AT_ONCE = 16
@@ -50,12 +51,14 @@ class Drawn:
 
 def read_answers(model: Model, tokens: TokenBatch, pairs: PromptPairs, metric: Metric = logit_difference) -> Readings:
     """Run one side of pairs (`pairs.clean` or `pairs.corrupt`), a few prompts at a time, and read its answers; nothing else is
-    kept. Raises NonFiniteError, with the prompt, for logits that are no numbers."""
+    kept, and no other column is unembedded. Raises NonFiniteError, with the prompt, for logits that are no numbers."""
     parts = []
     for start in range(0, len(pairs), _AT_ONCE):
         rows = slice(start, start + _AT_ONCE)
         with torch.no_grad():
-            parts.append(answer_logits(model.run(tokens[rows], keep="logits"), pairs[rows]))
+            batch = model.prepare(tokens[rows])
+            run = forward(model.weights, batch, keep="logits", columns=pairs.answer_columns[rows])
+            parts.append(run.logits[:, 0])
     logits = torch.cat(parts)
     score, place = metric(logits, pairs), rank(logits, pairs)
     return Readings(score.detach().double().cpu(), place.long().cpu(), logits.argmax(dim=-1).cpu())

@@ -1,11 +1,13 @@
 """A prompt's ids are its tokenizer's, whoever reads it, with one BOS at most."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 import transformers
+from tokenizers import processors
 
 import circuits
 from circuits.cli.settings import bos_hint, opening_said
@@ -120,6 +122,23 @@ def test_a_flag_beside_the_tokenizer_changes_nothing(tmp_path: Path) -> None:
         file.write_text(json.dumps({**json.loads(file.read_text()), "add_bos_token": flag}))
         own = transformers.AutoTokenizer.from_pretrained(folder)
         assert load_model(folder).to_tokens("The year").ids.tolist() == [own("The year").input_ids]
+
+
+def test_no_answer_is_asked_for_behind_an_end_that_the_tokenizer_puts(directory) -> None:
+    model = load_model(directory("byte pairs"))
+    tokenizer = copy.deepcopy(model.tokenizer)
+    end = [(tokenizers.END, tokenizer.convert_tokens_to_ids(tokenizers.END))]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {tokenizers.END}", special_tokens=end
+    )
+    model = dataclasses.replace(model, tokenizer=tokenizer)
+    assert model.to_tokens("The year").ids[0].tolist() == tokenizer("The year").input_ids and model.opening() == []
+    pair: dict[str, list] = {"clean": ["1"], "corrupt": ["2"], "answers": [5], "distractors": [6]}
+    with pytest.raises(ModelError, match=r"ends every text with '<\|end\|>'.*--no-bos"):
+        PromptPairs.from_text(model, **pair)
+    for asked in (True, False):
+        pairs = PromptPairs.from_text(model.with_bos(asked), **pair)
+        assert end[0][1] not in pairs.clean.ids and pairs.clean.ids.shape[1] == 1 + asked
 
 
 def test_mini_opens_with_bos_as_it_was_trained() -> None:

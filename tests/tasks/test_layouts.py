@@ -357,3 +357,13 @@ def test_readers_by_name_read_the_same(mini: Model, tmp_path: Path) -> None:
     assert torch.equal(read_feature_circuits_jsonl(path, mini).answers, read_prompts(path, mini).pairs.answers)
     with pytest.raises(CircuitsError, match="expected"):
         read_function_vectors_json(path)
+
+
+def test_a_third_name_is_no_indirect_object(mini: Model, tmp_path: Path) -> None:
+    """Where the harder corruption does not swap the two names, the token ids say what the answer is."""
+    start, (answer, other) = "When John and Mary went to the house,", (mini.single_token(word) for word in (" Mary", " John"))
+    row = [f"{start} {name} gave a book to" for name in ("John", "Tom", "Tom")] + [str(answer), str(other)]
+    path = tmp_path / "ioi.csv"
+    path.write_text("clean,corrupted,corrupted_hard,correct_idx,incorrect_idx\n" + ",".join(f'"{one}"' for one in row) + "\n")
+    pairs = read_prompts(path, mini).pairs
+    assert (pairs.answers.tolist(), pairs.distractors.tolist()) == ([answer], [other])

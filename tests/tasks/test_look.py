@@ -10,7 +10,20 @@ import torch
 import circuits
 from circuits.errors import NonFiniteError, PromptError
 from circuits.models import Model, Run, TokenBatch
-from circuits.tasks import Fact, PromptPairs, PromptReport, fact_pairs, induction, ioi, look_at_prompts, mini_facts, task
+from circuits.models.forward import forward
+from circuits.models.weights import Weights
+from circuits.tasks import (
+    Fact,
+    PromptPairs,
+    PromptReport,
+    fact_pairs,
+    induction,
+    ioi,
+    look_at_prompts,
+    mini_facts,
+    readings,
+    task,
+)
 from circuits.tasks.metrics import Metric, answer_logits, logit_difference
 from circuits.tasks.readings import draw_right, read_answers
 from tests.models.native import native_bridge
@@ -52,14 +65,13 @@ def test_counts_equal_a_loop(mini: Model) -> None:
 
 def test_a_look_costs_two_forward_passes(mini: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    run = Model.run
 
-    def counted(self: Model, prompts: TokenBatch, **options: Any) -> Run:
-        assert options == {"keep": "logits"}
-        seen.append(len(prompts))
-        return run(self, prompts, **options)
+    def counted(weights: Weights, tokens: TokenBatch, *, columns: torch.Tensor, **options: Any) -> Run:
+        assert options == {"keep": "logits"} and columns.shape == (len(tokens),), "one column of each prompt is unembedded"
+        seen.append(len(tokens))
+        return forward(weights, tokens, columns=columns, **options)
 
-    monkeypatch.setattr(Model, "run", counted)
+    monkeypatch.setattr(readings, "forward", counted)
     drawn = task("facts").draw(mini, 8, 0)
     asked = sum(seen)
     report = look_at_prompts(mini, drawn)

@@ -1,6 +1,8 @@
 """Subjects are found as words of their own."""
 
+import json
 import unicodedata
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from circuits.errors import PromptError
 from circuits.models import Model, load_model
 from circuits.patching import attention_knockout, causal_trace, trace_facts
 from circuits.tasks import Fact, PromptPairs, fact_pairs, mini_facts
+from circuits.tasks.sources.facts import read_rome_json
 from circuits.tasks.subjects import columns_of_subject, subject_columns, subject_span, with_subject
 from tests.tasks.test_answers import both
 from tests.tokenizers import KINDS
@@ -116,6 +119,13 @@ def test_a_fact_is_replaced_where_its_subject_stands_and_not_where_its_letters_f
     assert len(pairs) == 2 and pairs.labels == tuple(fact.prompt for fact in facts)
     assert mini.to_string(pairs.corrupt.ids[0][1:]) == facts[1].prompt
     assert mini.to_string(pairs.clean.ids[0, pairs.positions["subject_last"][:1]]) == " Japan"
+
+
+def test_a_file_with_a_subject_inside_a_word_is_read(tmp_path: Path) -> None:
+    rows = [("A Japanophile is fond of", "Japan", "Japan"), ("The capital of Peru is", "Peru", "Lima")]
+    path = tmp_path / "known.json"
+    path.write_text(json.dumps([dict(zip(("prompt", "subject", "attribute"), row, strict=True)) for row in rows]))
+    assert [fact.subject for fact in read_rome_json(path)] == ["Japan", "Peru"]
 
 
 def test_facts_about_parts_of_words_are_skipped_with_the_reason(mini: Model) -> None:

@@ -39,7 +39,10 @@ def behaviour(
     facts: Annotated[
         list[Path] | None,
         typer.Option(
-            "--facts", metavar="FILE", help="ROME's known_1000.json, or an LRE relation.", show_default="those of mini"
+            "--facts",
+            metavar="FILE",
+            help="ROME's known_1000.json, CounterFact, LRE, or word pairs.",
+            show_default="those of mini",
         ),
     ] = None,
     text: Annotated[

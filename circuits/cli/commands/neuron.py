@@ -1,6 +1,5 @@
 """`circuits neuron`: one neuron from all sides, or a list of them."""
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,7 +115,7 @@ def reopen(file: Path, setting: Setting, top: int) -> None:
     from circuits.cli.reports.neuron import neuron_report, write_neuron
 
     found = opened(circuits.NeuronReport, file)
-    setting = dataclasses.replace(setting, model=found.model)
+    setting = setting.of_saved(found.model)
     setting, files = written_again(found, file, setting, lambda found, folder: write_neuron(found, None, folder), FILES)
     setting.answer(neuron_report(found, None, files, setting, top=top))
 

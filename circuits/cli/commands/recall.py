@@ -29,7 +29,9 @@ def recall(
     context: Context,
     facts: Annotated[
         Path | None,
-        typer.Option(help="Facts of a file: ROME's known_1000.json, or an LRE relation.", show_default="those of mini"),
+        typer.Option(
+            help="Facts of a file: ROME's known_1000.json, CounterFact, LRE, or word pairs.", show_default="those of mini"
+        ),
     ] = None,
     count: Annotated[int, typer.Option(min=2, max=100_000, help="Pairs of facts that effects are measured on.")] = 32,
     min_effect: Annotated[

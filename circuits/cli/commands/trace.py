@@ -1,6 +1,5 @@
 """`circuits trace`: causal tracing of one prompt or of many facts."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,7 +39,7 @@ def trace(
     prompt_option: PromptOption = None,
     subject: Annotated[str | None, typer.Option(help="The part of the prompt to corrupt.")] = None,
     facts: Annotated[
-        Path | None, typer.Option(help="Trace the facts of a file: ROME's known_1000.json, or an LRE relation.")
+        Path | None, typer.Option(help="Trace the facts of a file: ROME's known_1000.json, CounterFact, LRE, or word pairs.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many facts.", show_default="all")] = None,
     kinds: Annotated[
@@ -126,7 +125,7 @@ def reopen(file: Path, setting: Setting) -> None:
     if isinstance(found, Traces) and not found.traces:
         raise FileFormatError(f"{file}: no fact was traced")
     model = found.traces[0].model if isinstance(found, Traces) else found.model
-    setting = dataclasses.replace(setting.beside(file), model=model)
+    setting = setting.beside(file).of_saved(model)
     with setting.work() as (staging, progress), staged(setting.folder / "heatmaps") as heatmaps:
         files = write(found, staging, heatmaps, progress)
     there = {name: what for name, what in files.items() if (setting.folder / name).is_file()}

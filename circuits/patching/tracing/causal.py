@@ -76,6 +76,7 @@ def causal_trace(
     unknown = set(kinds) - {*KINDS, *SEVERED}
     if unknown or window < 1 or draws < 1:
         raise PromptError(f"cannot trace with kinds {', '.join(kinds)}, a window of {window} and {draws} draws")
+    model.require_open_end(prepend_bos=prepend_bos)
     tokens = model.to_tokens(prompt, prepend_bos=prepend_bos)
     first, last = subject_columns(model, prompt, subject, tokens)
     with torch.no_grad():

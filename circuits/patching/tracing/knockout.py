@@ -90,6 +90,7 @@ def attention_knockout(
         raise PromptError(
             f"cannot block {', '.join(unknown) or 'nothing'} in windows of {window}: there are {', '.join(SOURCES)}"
         )
+    model.require_open_end(prepend_bos=prepend_bos)
     tokens = model.to_tokens(prompt, prepend_bos=prepend_bos)
     first, last = subject_columns(model, prompt, subject, tokens)
     with torch.no_grad():

@@ -99,9 +99,10 @@ def _names(contents: Contents, model: Model) -> Callable[[Mapping[str, str]], Ta
         ids = whole(fields, "correct_idx"), whole(fields, "incorrect_idx")
         clean, hard = (re.findall(r"\w+", fields[name]) for name in ("clean", "corrupted_hard"))
         apart = {(one, other) for one, other in zip(clean, hard, strict=False) if one != other}
-        if len(clean) != len(hard) or len(apart) != 1:
+        subject, other = next(iter(apart), ("", ""))
+        if len(clean) != len(hard) or len(apart) != 1 or other not in clean:  # a third name is no indirect object
             return (ids[0],), (ids[1],)
-        (subject, indirect_object) = apart.pop()
+        indirect_object = other
         return (AnswerWord(indirect_object),), (AnswerWord(subject),)
 
     return of_row

@@ -9,7 +9,6 @@ from typing import Any
 from circuits.errors import FileFormatError, PromptError, shown
 from circuits.tasks.sources.contents import Contents, Row, read_contents
 from circuits.tasks.sources.rows import Kept, fields_of, inner, parse_rows, sound, text
-from circuits.tasks.subjects import subject_span
 
 SHOTS = 5
 """Examples before the one that is asked about, in a prompt of word pairs."""
@@ -28,7 +27,7 @@ class Fact:
 def read_rome_json(path: str | Path) -> tuple[Fact, ...]:
     """Facts from a file like ROME's known_1000.json; the relation is its `relation_id`.
 
-    Raises FileFormatError, with the row, for anything else, and for a subject that does not stand in its prompt as a word.
+    Raises FileFormatError, with the row, for anything else, and for a subject that is not in its prompt.
     """
     return known_facts(read_contents(path)).values
 
@@ -64,7 +63,8 @@ def known_facts(contents: Contents, *, skip_bad: bool | None = None) -> Kept[Fac
     def parse(row: Row) -> Fact:
         fields = fields_of(row)
         prompt, subject, attribute = (text(fields, name) for name in ("prompt", "subject", "attribute"))
-        subject_span(prompt, subject, where=f"the prompt {shown(prompt)}")
+        if subject.strip() not in prompt:  # inside a longer word it cannot be traced, yet the fact can be asked for
+            raise PromptError(f"the prompt {shown(prompt)}: the subject {shown(subject)} is not in it")
         return Fact(prompt, subject, attribute, text(fields, "relation_id") if "relation_id" in fields else "")
 
     return parse_rows(contents.path, _rows(contents, "facts"), parse, skip_bad=skip_bad)
