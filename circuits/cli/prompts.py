@@ -251,4 +251,4 @@ def positions_of(text: str | None) -> "str | list[int | str] | None":
         return None
     if names == ["each"]:
         return "each"
-    return [int(name) if name.removeprefix("-").isdigit() else name for name in names]
+    return [int(name) if name.isascii() and name.removeprefix("-").isdigit() else name for name in names]

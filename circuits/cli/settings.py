@@ -73,7 +73,7 @@ class Setting:
         progress("loading the model", 0, 1)
         loaded = load(self.model, device=self.device, dtype=self.dtype).with_bos(self.bos)
         progress("loading the model", 1, 1)
-        if loaded.stored:
+        if loaded.stored and loaded.stored != "F32":
             self.said.append(f"{loaded.name}: weights stored as {loaded.stored}, dequantised to {self.dtype}")
         self.said.extend(filter(None, [opening_said(loaded)]))
         return loaded

@@ -56,6 +56,8 @@ class TokenBatch:
         """The column of a position in each prompt's own count (from 0; negative from its own end, pads left out); -1 where the
         prompt has none."""
         length = self.mask.sum(dim=1)
+        if not -self.ids.shape[1] <= position < self.ids.shape[1]:  # numbers of any size are asked for
+            return torch.full_like(length, -1)
         own = torch.full_like(length, position) if position >= 0 else length + position
         there = self.mask & (self.positions == own[:, None])
         return torch.where(there.any(dim=1), there.long().argmax(dim=1), -1)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from gguf import GGMLQuantizationType as Kind
 
 from tests.cli.conftest import Command
@@ -19,7 +20,7 @@ def gguf_file(folder: Path) -> Path:
     return write_gguf(checkpoints.build(prefix, config), folder / "small.gguf", kind=Kind.Q8_0)
 
 
-def test_a_gguf_file_becomes_a_directory(command: Command, tmp_path: Path) -> None:
+def test_a_gguf_file_becomes_a_directory(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, made = gguf_file(tmp_path), tmp_path / "made"
     answer = command("models", "--convert", file, made)
     assert answer.status == 0 and "stored in the GGUF file as Q8_0, F32" in answer.out
@@ -27,6 +28,10 @@ def test_a_gguf_file_becomes_a_directory(command: Command, tmp_path: Path) -> No
     check_one_line(command("models", "--convert", file, made), "is there already and is not empty")
     check_one_line(command("models", "--convert", tmp_path / "nowhere.gguf", tmp_path / "more"), "nowhere.gguf")
     assert not (tmp_path / "more").exists()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert command("models", "--convert", file, ".").status == 0, "into the folder where one is"
+    assert {part.name for part in (tmp_path / "empty").iterdir()} == {part.name for part in made.iterdir()}
     found = json.loads(command("models", "--json", "--convert", file, tmp_path / "again").out)["converted"]
     assert found["stored"] == "Q8_0, F32" and found["architecture"] == "LlamaForCausalLM" and found["d_vocab"] == 300
 

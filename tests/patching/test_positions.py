@@ -181,3 +181,18 @@ def test_which_prompts_have_a_position_is_kept_in_files_and_old_files_are_read(t
         assert getattr(type(one).load(path), key) is None
     with pytest.raises(CircuitsError, match="a prompt in each"):
         dataclasses.replace(effects, having=torch.zeros_like(effects.having))
+
+
+@pytest.mark.parametrize("place", [2**70, -(2**70), 99, -99])
+def test_a_position_of_any_size_that_no_prompt_has_is_refused_by_name(place: int, model: Model) -> None:
+    with pytest.raises(PromptError, match=f"position {place} is outside the prompts, of which the longest has 6 tokens"):
+        patch_nodes(model, ragged(0), difference_of, ["m0"], positions=[place])
+
+
+def test_no_positions_at_all_are_refused(model: Model) -> None:
+    for measure in (
+        lambda: patch_nodes(model, ragged(0), difference_of, ["m0"], positions=[]),
+        lambda: attribute_edges(model, ragged(0), difference_of, method="eap", positions=[]),
+    ):
+        with pytest.raises(PromptError, match="no positions are given"):
+            measure()

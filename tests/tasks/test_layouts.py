@@ -367,3 +367,31 @@ def test_a_third_name_is_no_indirect_object(mini: Model, tmp_path: Path) -> None
     path.write_text("clean,corrupted,corrupted_hard,correct_idx,incorrect_idx\n" + ",".join(f'"{one}"' for one in row) + "\n")
     pairs = read_prompts(path, mini).pairs
     assert (pairs.answers.tolist(), pairs.distractors.tolist()) == ([answer], [other])
+
+
+def test_rows_of_ids_that_open_otherwise_than_most_are_named_or_left_out(mini: Model, tmp_path: Path) -> None:
+    rows = [
+        {"clean": ids, "corrupt": [*ids[:-1], 778], "answers": [5], "wrong_answers": [6]}
+        for ids in ([904, 777], [0, 904, 777], [0, 904, 770])
+    ]
+    path = tmp_path / "ids.json"
+    path.write_text(json.dumps({"prompts": rows}))
+    with pytest.raises(FileFormatError, match=r"row 0 .*starts without BOS \(token 0\), most rows do not; --skip-bad"):
+        read_prompts(path, mini)
+    found = read_prompts(path, mini, skip_bad=True).pairs
+    assert found.clean.ids.tolist() == [[0, 904, 777], [0, 904, 770]] and sum(found.left_out.values()) == 1
+
+
+def test_rows_that_are_no_objects_share_a_reason(mini: Model, tmp_path: Path) -> None:
+    path = tmp_path / "mixed.json"
+    good = {"clean": [904, 777], "corrupt": [904, 778], "answers": [5], "wrong_answers": [6]}
+    path.write_text(json.dumps({"prompts": [good, 5, None, "x", [1]]}))
+    assert read_prompts(path, mini, skip_bad=True).pairs.left_out == {"the row is no object": 4}
+
+
+@pytest.mark.parametrize("content", ["null", "5", '"text"', "true\n"])
+def test_one_json_value_is_no_table(mini: Model, tmp_path: Path, content: str) -> None:
+    path = tmp_path / "one.json"
+    path.write_text(content)
+    with pytest.raises(FileFormatError, match=r"holds one JSON value, .*; expected a list or an object"):
+        read_prompts(path, mini)

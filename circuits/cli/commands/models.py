@@ -12,6 +12,7 @@ from circuits.cli.app import app
 from circuits.cli.options import AsJson
 from circuits.cli.report import Report
 from circuits.cli.settings import Setting
+from circuits.cli.text import one_line
 
 Convert = Annotated[
     tuple[Path, Path] | None,
@@ -45,7 +46,7 @@ def converted(file: Path, directory: Path) -> Report:
     header = convert_gguf(file, directory)
     one = _describe(directory.name, directory)
     return Report(
-        heading=f"{directory}: {one['architecture']}, {one['parameters'] / 1e6:.1f} M parameters in float32, "
+        heading=f"{one_line(directory)}: {one['architecture']}, {one['parameters'] / 1e6:.1f} M parameters in float32, "
         f"{one['bytes'] / 1e6:.1f} MB (stored in the GGUF file as {header.stored})",
         data={"converted": {**one, "file": str(file), "stored": header.stored}},
         next=[(Setting(job="models", model=str(directory)).command("heads"), "score its heads")],

@@ -24,6 +24,7 @@ def convert_gguf(file: Path, directory: Path) -> GGUFHeader:
     if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
         raise ModelError(f"{directory} is there already and is not empty: name another directory")
     header = checked_header(file)
+    directory = directory.resolve()  # "." has no name
     staging = directory.parent / f".{directory.name}.{secrets.token_hex(4)}.tmp"
     try:
         with quiet():
@@ -36,9 +37,11 @@ def convert_gguf(file: Path, directory: Path) -> GGUFHeader:
                 tokenizer.save_pretrained(staging)
             for weights in staging.glob("*.safetensors"):  # written for their owner alone
                 weights.chmod((staging / "config.json").stat().st_mode)
-        if directory.exists():
-            directory.rmdir()
-        staging.rename(directory)
+        if directory.exists():  # it stays, as somebody may be in it; without its configuration it is no model yet
+            for part in sorted(staging.iterdir(), key=lambda part: part.name == "config.json"):
+                part.rename(directory / part.name)
+        else:
+            staging.rename(directory)
     except OSError as error:
         raise ModelError(f"{directory} cannot be written: {error.strerror or error}") from None
     finally:

@@ -120,6 +120,8 @@ def position_masks(pairs: PromptPairs, positions: Positions) -> dict[str, Tensor
         wanted: Sequence[str | int] = range(int(mask.sum(dim=1).max()))
     else:
         wanted = [positions] if isinstance(positions, str | int) else list(positions)
+    if not wanted:
+        raise PromptError("no positions are given: name at least one, or leave them out for all together")
     return {str(name): _mask_of(pairs, name) for name in wanted}
 
 

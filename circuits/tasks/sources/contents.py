@@ -93,6 +93,8 @@ def read_contents(path: str | Path) -> Contents:
     if start == "[":
         rows = [Row(index, line, value) for index, (line, value) in enumerate(_listed(path, text, text.index("[")))]
         return Contents(path, "JSON", tuple(rows))
+    if start != "{" and _is_one_value(text):
+        raise FileFormatError(f"{path}: holds one JSON value, {shown(text.strip())}; expected a list or an object")
     if start != "{":
         header, rows = _table(path, text)
         return Contents(path, "CSV", tuple(rows), header=header)
@@ -100,6 +102,15 @@ def read_contents(path: str | Path) -> Contents:
         return Contents(path, "JSON Lines", tuple(_json_lines(text)))
     document = _object(path, text)
     return Contents(path, "JSON", (Row(0, 1, document),), document, lines=_lines_of_lists(path, text, document))
+
+
+def _is_one_value(text: str) -> bool:
+    """Whether a text is null, true, a number or one string in JSON, and so no header of CSV with columns that are known."""
+    try:
+        strict_decoder().decode(text.strip())
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _is_lines(text: str) -> bool:

@@ -1,7 +1,7 @@
 """Rows of a file as pairs of prompts: answers become tokens, rows that do not align are refused or left out."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -59,6 +59,7 @@ def pairs_of_rows(
     """
     first = type(rows.values[0].clean)
     found = sift(path, rows, lambda row: _aligned(model, row, first), skip_bad=skip_bad)
+    found = sift(path, found, _opened_alike(model, found.values), skip_bad=skip_bad)
     try:
         pairs = _pairs(model, found.values, several)
     except PromptError:
@@ -96,6 +97,20 @@ def _aligned(model: Model, row: PairRow, kind: type) -> _Aligned:
         words = "" if model.tokenizer is None else f" ({shown(model.to_string([both]))})"
         raise PromptError(f"answer and distractor are the same token, {both}{words}; they must differ")
     return _Aligned(row, *sides)
+
+
+def _opened_alike(model: Model, rows: Sequence[_Aligned]) -> Callable[[_Aligned], _Aligned]:
+    """A step that lets pass rows of token ids that open with BOS as most of them do, and raises PromptError for the others."""
+    opened = [one.row.clean[0] == model.bos_id for one in rows if isinstance(one.row.clean, list) and one.row.clean]
+    most = 2 * sum(opened) >= len(opened)
+
+    def step(one: _Aligned) -> _Aligned:
+        prompt = one.row.clean
+        if model.bos_id is not None and isinstance(prompt, list) and prompt and (prompt[0] == model.bos_id) != most:
+            raise PromptError(f"starts {'without' if most else 'with'} BOS (token {model.bos_id}), most rows do not")
+        return one
+
+    return step
 
 
 def _token(model: Model, prompt: str | list[int], target: Target, what: str) -> int:

@@ -77,7 +77,7 @@ def counted(skipped: Mapping[str, int]) -> str:
 def fields_of(row: Row) -> dict[str, Any]:
     """What a row that is an object holds. Raises PromptError for any other."""
     if not isinstance(row.value, dict):
-        raise PromptError(f"{shown(row.value)}; expected an object")
+        raise PromptError(f"the row is no object; it is {shown(row.value)}")
     return row.value
 
 
