@@ -1,10 +1,10 @@
-"""Greater-than (Hanna et al. 2023): a circuit found in any model whose tokenizer has two-digit years, beside the paper's.
+"""Greater-than (Hanna et al. 2023): a circuit found in any model, beside the paper's.
 
     python experiments/greater_than.py --model gpt2 [--edges 500] [--method eap-ig] [--count 64] [--out out/gt] [--json]
 
 The paper is about GPT-2 small; where a model has its shape, the heads of the circuit are held against those of the paper.
-The bundled `mini` cannot be asked: its tokenizer splits years into digits, and this ends with one line and exit code 2. Half
-of the pairs serve the search, the other half the judgement.
+Tokenizers that split years digit by digit (the bundled `mini`'s) are asked for the digit of the decade. Half of the pairs serve
+the search, the other half the judgement.
 """
 
 import sys

@@ -119,12 +119,15 @@ def test_ioi_of_a_small_model_says_that_it_cannot_do_the_task(
     assert "3.56" in said and "random edges" in said
 
 
-def test_greater_than_refuses_a_tokenizer_that_splits_years(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_greater_than_asks_a_tokenizer_that_splits_years_for_a_digit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert call(monkeypatch, "greater_than", "--model", "mini") == 2
-    said = capsys.readouterr()
-    assert said.out == "" and re.fullmatch(r"greater-than: mini: .*1743 is .*\n", said.err)
+    options = ("--model", "mini", "--count", "4", "--edges", "12", "--random-circuits", "3", "--out", str(tmp_path / "out"))
+    assert call(monkeypatch, "greater_than", *options) == 0
+    assert capsys.readouterr().out.startswith("greater-than in mini\n")
+    model = load_model("mini")
+    asked = model.to_token_strings(tasks.greater_than(model, 4).answers)
+    assert all(len(one) == 1 and one.isdigit() for one in asked)
 
 
 @pytest.mark.parametrize("name", ["ioi", "greater_than"])
