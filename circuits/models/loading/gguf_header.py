@@ -85,9 +85,11 @@ class _Cursor:
 
     @property
     def left(self) -> int:
+        """Bytes behind this place."""
         return len(self.held) - self.at
 
     def numbers(self, form: str, count: int = 1) -> tuple[Any, ...]:
+        """The next numbers of a struct format. Raises struct.error beyond the end."""
         width = struct.calcsize(f"<{form}")
         if count * width > self.left:
             raise struct.error("beyond the end")
@@ -95,14 +97,17 @@ class _Cursor:
         return struct.unpack_from(f"<{count}{form}", self.held, self.at - count * width)
 
     def number(self, form: str) -> Any:
+        """The next one."""
         return self.numbers(form)[0]
 
     def skip(self, count: int) -> None:
+        """Move on. Raises struct.error beyond the end."""
         if count > self.left:
             raise struct.error("beyond the end")
         self.at += count
 
     def text(self) -> str:
+        """The next text: its length, then its bytes."""
         length = self.number("Q")
         self.skip(length)
         return self.held[self.at - length : self.at].decode("utf-8")

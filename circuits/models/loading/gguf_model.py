@@ -159,6 +159,7 @@ def _check_tensors(header: GGUFHeader, config: Any, model_class: Any) -> None:
     """Raise ModelError unless the file holds the model's tensors, of their sizes, and no other (nothing is allocated)."""
 
     def shapes() -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the tensors that the model is made of; those that repeat others left out."""
         with torch.device("meta"):
             model = model_class(config)
         tied = set(model.all_tied_weights_keys) if config.tie_word_embeddings else set()
@@ -189,6 +190,7 @@ def _stored_names(header: GGUFHeader, config: Any) -> Callable[[str], str]:
     names = None if arch is None else gguf.get_tensor_name_map(arch, config.num_hidden_layers)
 
     def stored(name: str) -> str:
+        """The name in the file."""
         for candidate in (name, name.split(".", 1)[1]):
             found = None if names is None else names.get_name(candidate, try_suffixes=(".weight", ".bias"))
             if found is not None:

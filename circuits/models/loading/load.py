@@ -63,6 +63,7 @@ def load_model(
     bits: list[int] = []
 
     def see(model: Any) -> None:
+        """Keep the bits of the weights and some answers, before TransformerLens puts its own parts in."""
         bits.append(bits_of(model.to(device).parameters()))
         seen.append(_answers_of(model))
 

@@ -61,6 +61,7 @@ def _of_gguf(file: Path, called: str, given: Any, device: str | torch.device, dt
         tokenizer = gguf_tokenizer(header, config.vocab_size) if given is None else given
 
     def build(see: See | None) -> Any:
+        """A bridge, made anew."""
         with quiet():
             model = gguf_model(header, config, dtype).to(device)
             if see is not None:
@@ -76,6 +77,7 @@ def _of_native(source: NativeFile, called: str, given: Any, device: str | torch.
         tokenizer = opened_tokenizer(source.file.parent, alone=True)
 
     def build(see: See | None) -> Any:
+        """A bridge, made anew."""
         with quiet():
             return native_bridge(source, with_bos_flag(tokenizer), called, device, dtype)
 
@@ -105,6 +107,7 @@ def origin_of_held(model: Any, tokenizer: Any, device: str | torch.device, dtype
             tokenizer = opened_tokenizer(source, fetch=False)
 
     def build(see: See | None) -> Any:
+        """A bridge, made anew."""
         with quiet():
             copied = _shell(model, device, dtype)
             if see is not None:

@@ -136,6 +136,7 @@ def _weight_files(source: str) -> list[Path]:
     from huggingface_hub import try_to_load_from_cache
 
     def there(name: str) -> Path | None:
+        """A file of that name, where it is there."""
         if Path(source).is_dir():
             return path if (path := Path(source) / name).is_file() else None
         try:

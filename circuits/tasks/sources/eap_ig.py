@@ -63,6 +63,7 @@ def pairs_of_table(contents: Contents, model: Model, *, several: Several = "mean
         raise FileFormatError(f"{path}: {error}") from None
 
     def parse(row: Row) -> PairRow:
+        """A row as a pair."""
         fields = fields_of(row)
         clean, corrupt = text(fields, "clean"), text(fields, "corrupted")
         return PairRow(clean, corrupt, *targets(fields))
@@ -96,6 +97,7 @@ def _names(contents: Contents, model: Model) -> Callable[[Mapping[str, str]], Ta
     """Targets of IOI: the names that `corrupted_hard` swaps, where that can be told, else the two token ids."""
 
     def of_row(fields: Mapping[str, str]) -> Targets:
+        """Targets of a row."""
         ids = whole(fields, "correct_idx"), whole(fields, "incorrect_idx")
         clean, hard = (re.findall(r"\w+", fields[name]) for name in ("clean", "corrupted_hard"))
         apart = {(one, other) for one, other in zip(clean, hard, strict=False) if one != other}
@@ -146,9 +148,11 @@ def _years(column: str) -> Callable[[Contents, Model], Callable[[Mapping[str, st
     """Targets that are the years above the one in a column, and all others of the century."""
 
     def targets(contents: Contents, model: Model) -> Callable[[Mapping[str, str]], Targets]:
+        """Targets for a model."""
         by_two = functools.cache(lambda: _two_digits(model))
 
         def of_row(fields: Mapping[str, str]) -> Targets:
+            """Targets of a row."""
             year = number_of(fields.get(column))
             if not _year_in(fields["clean"], year) or year is None:
                 said = f"{column} is {shown(fields.get(column))}"
@@ -189,6 +193,7 @@ def _digit(model: Model, prompt: str, digit: int) -> int:
 
 def _pronouns(contents: Contents, model: Model) -> Callable[[Mapping[str, str]], Targets]:
     def of_row(fields: Mapping[str, str]) -> Targets:
+        """Targets of a row."""
         ids = whole(fields, "clean_answer_idx"), whole(fields, "corrupted_answer_idx")
         label = number_of(fields.get("label"))
         if label is None:
@@ -204,6 +209,7 @@ def _agreement(contents: Contents, model: Model) -> Callable[[Mapping[str, str]]
     tokens = verb_tokens(model, verb_forms(contents.path))
 
     def of_row(fields: Mapping[str, str]) -> Targets:
+        """Targets of a row."""
         plural = number_of(fields.get("plural"))
         if plural not in (0, 1):
             raise PromptError(f"plural is {shown(fields.get('plural'))}; expected 0 or 1")
@@ -214,6 +220,7 @@ def _agreement(contents: Contents, model: Model) -> Callable[[Mapping[str, str]]
 
 def _hypernyms(contents: Contents, model: Model) -> Callable[[Mapping[str, str]], Targets]:
     def of_row(fields: Mapping[str, str]) -> Targets:
+        """Targets of a row."""
         return _several(model, fields, "answers"), _several(model, fields, "corrupted_answers")
 
     return of_row
@@ -234,6 +241,7 @@ def _several(model: Model, fields: Mapping[str, str], name: str) -> tuple[Target
 
 def _countries(contents: Contents, model: Model) -> Callable[[Mapping[str, str]], Targets]:
     def of_row(fields: Mapping[str, str]) -> Targets:
+        """Targets of a row."""
         sides = []
         for name in ("country", "corrupted_country"):
             token = whole(fields, f"{name}_idx")

@@ -61,6 +61,7 @@ def known_facts(contents: Contents, *, skip_bad: bool | None = None) -> Kept[Fac
     """The facts of a file like ROME's."""
 
     def parse(row: Row) -> Fact:
+        """A row as a fact."""
         fields = fields_of(row)
         prompt, subject, attribute = (text(fields, name) for name in ("prompt", "subject", "attribute"))
         if subject.strip() not in prompt:  # inside a longer word it cannot be traced, yet the fact can be asked for
@@ -74,6 +75,7 @@ def rewrite_facts(contents: Contents, *, skip_bad: bool | None = None) -> Kept[F
     """The facts of a CounterFact file."""
 
     def parse(row: Row) -> Fact:
+        """A row as a fact."""
         rewrite = inner(fields_of(row), "requested_rewrite")
         template, subject = text(rewrite, "prompt"), text(rewrite, "subject")
         if template.count("{}") != 1:
@@ -100,6 +102,7 @@ def relation_facts(contents: Contents, *, zero_shot: bool = False, skip_bad: boo
             raise FileFormatError(f'{path}: "{key}", row {index}: {shown(template)} must be text with one {{}}')
 
     def parse(row: Row) -> list[Fact]:
+        """A row as a fact."""
         fields = fields_of(row)
         subject, answer = text(fields, "subject"), text(fields, "object")
         return [Fact(template.replace("{}", subject), subject, answer, name) for template in templates]
@@ -113,6 +116,7 @@ def word_pair_facts(contents: Contents, *, shots: int = SHOTS, seed: int = 0, sk
     """The facts of a file of word pairs, each behind the same examples."""
 
     def parse(row: Row) -> tuple[str, str]:
+        """A row as a fact."""
         fields = fields_of(row)
         return text(fields, "input"), _output(fields)
 

@@ -45,6 +45,7 @@ def pairs_of_tasks(
     chosen = counterfactual or _usual(contents)
 
     def parse(row: Row) -> PairRow:
+        """A row as a pair."""
         fields = fields_of(row)
         other = inner(fields, chosen)
         prompts = text(fields, "prompt"), text(other, "prompt")

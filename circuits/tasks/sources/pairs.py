@@ -105,6 +105,7 @@ def _opened_alike(model: Model, rows: Sequence[_Aligned]) -> Callable[[_Aligned]
     most = 2 * sum(opened) >= len(opened)
 
     def step(one: _Aligned) -> _Aligned:
+        """Let a row pass or refuse it."""
         prompt = one.row.clean
         if model.bos_id is not None and isinstance(prompt, list) and prompt and (prompt[0] == model.bos_id) != most:
             raise PromptError(f"starts {'without' if most else 'with'} BOS (token {model.bos_id}), most rows do not")

@@ -91,6 +91,7 @@ def _of_facts(name: str) -> Read:
     """What reads a layout of facts, and pairs them."""
 
     def read(contents: Contents, model: Model, *, several: Several = "mean", skip_bad: bool = False) -> PromptPairs:
+        """Read the facts, and pair them."""
         from circuits.tasks.library.facts import fact_pairs
 
         facts = FACTS[name][1](contents, skip_bad=skip_bad)
@@ -102,6 +103,7 @@ def _of_facts(name: str) -> Read:
 
 def _of_minimal_pairs(contents: Contents, model: Model, *, several: Several = "mean", skip_bad: bool = False) -> PromptPairs:
     def parse(row: Row) -> MinimalPair:
+        """A row as a minimal pair."""
         fields = fields_of(row)
         good, bad = text(fields, "sentence_good"), text(fields, "sentence_bad")
         about = [text(fields, name) if name in fields else "" for name in ("UID", "linguistics_term")]
