@@ -13,6 +13,7 @@ from circuits.cli.settings import Setting
 from circuits.errors import CircuitsError, FileFormatError, PromptError
 
 if TYPE_CHECKING:
+    from circuits.tasks import Fact
     from circuits.tasks.metrics import Metric, Relative
     from circuits.tasks.readings import Drawn
 
@@ -237,6 +238,18 @@ def metric_of(name: str) -> "circuits.tasks.metrics.Metric | circuits.tasks.metr
 
     check_metric(name)
     return METRICS[_WHOLE.get(name, name)]
+
+
+def facts_of(path: Path, setting: Setting, *, skip_bad: bool) -> "tuple[Fact, ...]":
+    """The facts of a file; what was left out is said with the answer. Raises FileFormatError."""
+    from circuits.tasks.sources.facts import fitting_facts
+    from circuits.tasks.sources.rows import counted
+
+    found = fitting_facts(path, skip_bad=skip_bad)
+    if found.skipped:
+        left = sum(found.skipped.values())
+        setting.said.append(f"{path}: {left:,} of {found.total:,} rows left out: {counted(found.skipped)}")
+    return found.values
 
 
 def names_of(text: str) -> list[str]:

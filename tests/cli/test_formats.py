@@ -110,3 +110,21 @@ def test_a_file_of_prompts_is_named_and_its_bad_rows_counted(command: Command, t
 )
 def test_options_of_files_need_a_file(command: Command, words: tuple[str, ...], message: str) -> None:
     check_one_line(command(*words), message)
+
+
+def test_facts_that_do_not_fit_are_named_or_left_out(command: Command, tmp_path: Path) -> None:
+    rows: list[object] = [
+        {"prompt": "The capital of France is", "subject": "France", "attribute": "Paris"},
+        {"prompt": "The capital of Peru is", "subject": "Italy", "attribute": "Lima"},
+        {"prompt": "The capital of Japan is", "subject": "Japan", "attribute": "Tokyo"},
+        5,
+    ]
+    path = tmp_path / "known.json"
+    path.write_text(json.dumps(rows))
+    for words in (["behaviour", "--facts", path], ["trace", "--facts", path], ["recall", "--facts", path]):
+        check_one_line(command(*words), "known.json: row 1", "the subject 'Italy' is not in it; --skip-bad")
+    answer = command("behaviour", "--facts", path, "--skip-bad", "--out", tmp_path / "scores.csv")
+    assert answer.status == 0 and "known.json: 2 of 4 rows left out: 1 × " in answer.err
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 3
+    check_one_line(command("trace", "--skip-bad"), "--skip-bad is about rows of a file: it needs --facts")
+    check_one_line(command("recall", "--skip-bad"), "--skip-bad is about rows of a file: it needs --facts")

@@ -9,7 +9,8 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
-from circuits.cli.options import Open
+from circuits.cli.options import Open, SkipBad
+from circuits.cli.prompts import facts_of
 from circuits.cli.saved import opened
 from circuits.cli.settings import Setting, naming_options, with_setting
 from circuits.cli.text import one_line
@@ -45,6 +46,7 @@ def behaviour(
             show_default="those of mini",
         ),
     ] = None,
+    skip_bad: SkipBad = False,
     text: Annotated[
         Path | None,
         typer.Option(help="A text to count neighbours in for the bigram baseline.", show_default="the model, shown one token"),
@@ -75,7 +77,7 @@ def behaviour(
         refuse_with_open(context)
         _answer(opened(circuits.tasks.BehaviourScores, open_file), setting)
         return
-    run(*sort_files(files or [], minimal_pairs or [], facts or []), setting, text=text, limit=limit)
+    run(*sort_files(files or [], minimal_pairs or [], facts or []), setting, text=text, limit=limit, skip_bad=skip_bad)
 
 
 def sort_files(files: Sequence[Path], pairs: Sequence[Path], facts: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -96,15 +98,16 @@ def sort_files(files: Sequence[Path], pairs: Sequence[Path], facts: Sequence[Pat
     return list(pairs), list(facts)
 
 
-def run(pairs: Sequence[Path], facts: Sequence[Path], setting: Setting, *, text: Path | None, limit: int | None) -> None:
+def run(
+    pairs: Sequence[Path], facts: Sequence[Path], setting: Setting, *, text: Path | None, limit: int | None, skip_bad: bool
+) -> None:
     """Score, write where asked, print the table."""
     from circuits import tasks
     from circuits.cli.progress import ProgressBars
     from circuits.tasks.sources.corpus import read_text
-    from circuits.tasks.sources.readers import read_facts
 
     items: list[Any] = [item for file in pairs for item in tasks.read_blimp_jsonl(file)[:limit]]
-    items += [fact for file in facts for fact in read_facts(file)[:limit]]
+    items += [fact for file in facts for fact in facts_of(file, setting, skip_bad=skip_bad)[:limit]]
     items = items or list(tasks.mini_facts()[:limit])
     words = None if text is None else read_text(text)
     score = tasks.score_minimal_pairs if pairs else tasks.score_facts

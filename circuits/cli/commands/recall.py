@@ -2,17 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context
-from circuits.cli.options import Seed, repeated
+from circuits.cli.options import Seed, SkipBad, repeated
+from circuits.cli.prompts import facts_of
 from circuits.cli.report import written
 from circuits.cli.settings import Setting, with_setting
 from circuits.errors import CircuitsError
+
+if TYPE_CHECKING:
+    from circuits.tasks import Fact
 
 FILES = {
     "circuit.json": "the circuit with all its evidence; circuits.Circuit.load reads it",
@@ -33,6 +37,7 @@ def recall(
             help="Facts of a file: ROME's known_1000.json, CounterFact, LRE, or word pairs.", show_default="those of mini"
         ),
     ] = None,
+    skip_bad: SkipBad = False,
     count: Annotated[int, typer.Option(min=2, max=100_000, help="Pairs of facts that effects are measured on.")] = 32,
     min_effect: Annotated[
         float,
@@ -59,17 +64,21 @@ def recall(
     """
     if not 0 < min_effect < float("inf"):
         raise CircuitsError(f"--min-effect is {min_effect}; expected a share of the gap above 0, such as 0.03")
+    if skip_bad and facts is None:
+        raise CircuitsError("--skip-bad is about rows of a file: it needs --facts")
     said = repeated(context, "min_effect")
-    run(setting, facts, count=count, min_effect=min_effect, seed=seed, said=said)
+    asked = None if facts is None else facts_of(facts, setting, skip_bad=skip_bad)
+    run(setting, asked, count=count, min_effect=min_effect, seed=seed, said=said)
 
 
-def run(setting: Setting, facts: Path | None, *, count: int, min_effect: float, seed: int, said: Sequence[str]) -> None:
+def run(
+    setting: Setting, facts: "Sequence[Fact] | None", *, count: int, min_effect: float, seed: int, said: Sequence[str]
+) -> None:
     """Find the circuit, write the files, print the report; `said`: how to ask for the same again."""
     from circuits.cli.reports.recall import recall_report, write
     from circuits.tasks import fact_pairs, mini_facts
-    from circuits.tasks.sources.readers import read_facts
 
-    asked = mini_facts() if facts is None else read_facts(facts)
+    asked = mini_facts() if facts is None else facts
     with setting.work(replacing=list(FILES)) as (staging, progress):
         model = setting.load(progress)
         pairs = fact_pairs(model, asked, count=count, seed=seed)

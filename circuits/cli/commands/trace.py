@@ -13,16 +13,18 @@ from circuits.cli.options import (
     AnySeed,
     Open,
     PromptOption,
+    SkipBad,
     prompt_of,
     repeated,
 )
 from circuits.cli.output import staged
+from circuits.cli.prompts import facts_of
 from circuits.cli.questions.trace import Corruption, TraceQuestion, parse_kinds
 from circuits.cli.saved import opened
 from circuits.cli.settings import Setting, with_setting
 from circuits.errors import FileFormatError, PromptError
 
-_WHAT = ("prompt", "prompt_option", "subject", "replacement", "facts", "limit")
+_WHAT = ("prompt", "prompt_option", "subject", "replacement", "facts", "limit", "skip_bad")
 """Parameters that say what is traced; the others say how."""
 
 
@@ -42,6 +44,7 @@ def trace(
         Path | None, typer.Option(help="Trace the facts of a file: ROME's known_1000.json, CounterFact, LRE, or word pairs.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many facts.", show_default="all")] = None,
+    skip_bad: SkipBad = False,
     kinds: Annotated[
         str,
         typer.Option(
@@ -83,7 +86,7 @@ def trace(
         refuse_with_open(context)
         reopen(open_file, setting)
         return
-    question = TraceQuestion(prompt_of(prompt, prompt_option), subject, facts, limit)
+    question = TraceQuestion(prompt_of(prompt, prompt_option), subject, facts, limit, skip_bad)
     corruption = Corruption(noise, replacement, draws, parse_kinds(kinds, severed), window, seed, setting.budget)
     what, how = repeated(context, only=_WHAT), repeated(context, "severed", *_WHAT)
     run(question, corruption, setting, what, how)
@@ -92,9 +95,8 @@ def trace(
 def run(question: TraceQuestion, corruption: Corruption, setting: Setting, what: Sequence[str], how: Sequence[str]) -> None:
     """Trace, write the files, print the report; `what` and `how`: the words of it."""
     from circuits.cli.reports.trace import trace_report, write
-    from circuits.tasks.sources.readers import read_facts
 
-    facts = None if question.facts is None else read_facts(question.facts)
+    facts = None if question.facts is None else facts_of(question.facts, setting, skip_bad=question.skip_bad)
     with setting.work(options="--memory") as (staging, progress), staged(setting.folder / "heatmaps") as heatmaps:
         model = setting.load(progress)
         options = {**corruption.options(model), "progress": progress}

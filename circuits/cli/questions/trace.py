@@ -18,6 +18,7 @@ class TraceQuestion:
     subject: str | None
     facts: Path | None
     limit: int | None
+    skip_bad: bool = False
 
     def __post_init__(self) -> None:
         for what, text in (("the prompt", self.prompt), ("--subject", self.subject)):
@@ -29,6 +30,8 @@ class TraceQuestion:
             raise PromptError("PROMPT and --facts exclude each other: trace one prompt, or the facts of a file")
         if self.limit is not None and self.facts is None:
             raise PromptError("--limit counts facts of a file: it needs --facts")
+        if self.skip_bad and self.facts is None:
+            raise PromptError("--skip-bad is about rows of a file: it needs --facts")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -158,11 +158,19 @@ FACTS: Mapping[str, tuple[Callable[[Contents], bool], Callable[..., Kept[Fact]]]
 """The layouts of facts by name: what a file of each is known by, and what reads it."""
 
 
-def read_facts(path: str | Path) -> tuple[Fact, ...]:
-    """Facts of any file that holds some: ROME's, CounterFact's, LRE's or word pairs, as its content tells. Raises
-    FileFormatError for anything else."""
+def read_facts(path: str | Path, *, skip_bad: bool = False) -> tuple[Fact, ...]:
+    """Facts of any file that holds some: ROME's, CounterFact's, LRE's or word pairs, as its content tells.
+
+    Raises FileFormatError, with the row, for anything else; with `skip_bad` rows that do not fit are left out, and it is raised
+    only where none is left.
+    """
+    return fitting_facts(path, skip_bad=skip_bad).values
+
+
+def fitting_facts(path: str | Path, *, skip_bad: bool = False) -> Kept[Fact]:
+    """The same, with how many rows were left out, by reason."""
     contents = read_contents(path)
     read = next(
         (read for fits, read in FACTS.values() if fits(contents)), known_facts if contents.document is None else relation_facts
     )
-    return read(contents).values
+    return read(contents, skip_bad=skip_bad)
