@@ -68,7 +68,7 @@ def record_to_plain(record: Any) -> dict[str, Any]:
             continue
         plain[key] = to_plain(field.type, value, where=key, missing=how.missing)
         if how.shape is not None:
-            plain[how.shape] = list(value.shape)
+            plain[how.shape] = list(getattr(record, field.name).shape)
     return plain
 
 
