@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import inspect
 import re
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +16,7 @@ from circuits.cli.options import AsJson, Bos, Device, Dtype, Memory, ModelName, 
 from circuits.cli.output import staged
 from circuits.cli.progress import ProgressBars
 from circuits.cli.report import Report
-from circuits.cli.text import one_line, print_json
+from circuits.cli.text import one_line, print_json, quoted
 from circuits.errors import MemoryBudgetError, ModelError
 
 DTYPES = ("float32", "float64", "bfloat16")
@@ -84,7 +83,7 @@ class Setting:
         usual = ("mini", "cpu", "float32")
         more = [word for pair, own in zip(named.items(), usual, strict=False) if pair[1] != own for word in pair]
         more += [] if self.bos is None or not model else ["--bos" if self.bos else "--no-bos"]
-        return one_line(shlex.join(["circuits", *words, *more]))
+        return " ".join(map(quoted, ["circuits", *words, *more]))
 
     def of_saved(self, name: str) -> "Setting":
         """The same about the model of a saved result, which knows the last part of its path alone: MODEL where that is not
@@ -164,8 +163,9 @@ def opening_said(model: "circuits.Model") -> str:
     if model.tokenizer is None or asked == own:
         return ""
     if asked:
-        return f"prompts begin with {model.to_string(asked)!r} (token {asked[0]}), which the tokenizer does not put there"
-    return f"prompts begin without {model.to_string(own)!r}, which the tokenizer puts there"
+        opened = f"{model.to_string(asked)!r} (token {asked[0]})"
+        return f"prompts that do not begin with {opened} get it in front, which the tokenizer does not put there"
+    return f"prompts get no {model.to_string(own)!r} in front, which the tokenizer puts there"
 
 
 def bos_hint(model: "circuits.Model") -> str:

@@ -1,6 +1,7 @@
 """Plain text for a terminal: tables, numbers, and nothing in them that a terminal would obey."""
 
 import json
+import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +16,20 @@ def printable(text: object) -> str:
 def one_line(text: object) -> str:
     """A value as printable text on one line."""
     return printable(" ".join(str(text).split()))
+
+
+def quoted(word: str) -> str:
+    """A word of a command line as a shell reads it back, on one line and without what a terminal would obey."""
+    if word.isprintable():
+        return shlex.quote(word)
+    kept = "".join(char if char.isprintable() and char not in "\\'" else _escaped(char) for char in word)
+    return f"$'{kept}'"
+
+
+def _escaped(char: str) -> str:
+    """A character as bash and zsh read it inside $'...'."""
+    known = {"\n": "\\n", "\t": "\\t", "\\": "\\\\", "'": "\\'"}
+    return known.get(char) or "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogatepass"))
 
 
 def filled(text: object, *, width: int = 100) -> str:

@@ -143,7 +143,8 @@ class PromptReport(Result, format="circuits-prompt-report"):
             yield f"{bare} of {count} answers are a bare space or the mark of a word's beginning: give whole words"
         if self.left_out:
             count = sum(self.left_out.values())
-            yield f"{count:,} more are left out, which could not be used: {reasons(self.left_out)}"
+            verb = "is" if count == 1 else "are"
+            yield f"{count:,} more {verb} left out, which could not be used: {reasons(self.left_out)}"
         if positions and len(set(self.columns.tolist())) > 1:
             sizes = f"{int(self.lengths.min())} to {int(self.lengths.max())}"
             yield f"prompts have {sizes} tokens, a column is another word in each: name positions, or count from the end (-1)"

@@ -98,7 +98,7 @@ def test_bos_can_be_left_out(command: Command, tmp_path: Path) -> None:
     found = json.loads(command("lens", "--no-bos", "--out", tmp_path, "--json").out)
     assert len(found["tokens"]) == 6 and found["bos"] is False
     told = command("lens", "--no-bos", "--out", tmp_path)
-    assert "prompts begin without '<|bos|>', which the tokenizer puts there" in told.err.splitlines()
+    assert "prompts get no '<|bos|>' in front, which the tokenizer puts there" in told.err.splitlines()
     steps = [line for line in told.out.splitlines() if line.startswith("  circuits ")]
     assert steps and all(line.count("--no-bos") == 1 for line in steps)
 

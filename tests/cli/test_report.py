@@ -1,6 +1,7 @@
 """A report as text and as JSON, and the setting that answers with it."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from circuits.cli.progress import ProgressBars
 from circuits.cli.report import Pairs, Report, Table, records, written
 from circuits.cli.settings import Setting, naming_options
+from circuits.cli.text import quoted
 from circuits.errors import MemoryBudgetError, ModelError
 
 REPORT = Report(
@@ -121,3 +123,13 @@ def test_a_model_that_cannot_be_had(wrong: dict[str, str]) -> None:
     options: dict[str, Any] = wrong
     with pytest.raises(ModelError, match=next(iter(wrong.values()))), ProgressBars() as progress:
         Setting(job="x", **options).load(progress)
+
+
+@pytest.mark.parametrize(
+    "word", ["plain", "two  spaces", "a 'quoted' \\ word", "<|im_start|>user\nHi\n\tthere's", "\x1b[31m é", ""]
+)
+def test_a_word_of_a_command_is_one_that_a_shell_reads_back(word: str) -> None:
+    said = quoted(word)
+    assert said.isprintable()
+    read = subprocess.run(["bash", "-c", f"printf %s {said}"], capture_output=True, check=True).stdout
+    assert read.decode() == word

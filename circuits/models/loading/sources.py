@@ -159,7 +159,8 @@ def _weight_files(source: str) -> list[Path]:
 def _not_found(name: str, error: Exception, *, reachable: bool) -> str:
     bundled = ", ".join(bundled_models()) or "none"
     if not reachable:
-        return f"no model {name!r}: it is neither bundled ({bundled}) nor a directory, and the model hub cannot be reached"
+        kinds = f"neither bundled ({bundled}) nor a directory or GGUF file"
+        return f"no model {name!r}: it is {kinds}, and the model hub cannot be reached"
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return f"cannot load {name!r}: {reason} (bundled models: {bundled}; a local directory or hub name works too)"
 

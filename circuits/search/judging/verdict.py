@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from circuits.files.results import Result
-from circuits.files.words import one_line
+from circuits.files.words import counted, one_line
 from circuits.statistics import Effect
 
 SIGNIFICANT = 0.05
@@ -93,7 +93,7 @@ class Verdict(Result, format="circuits-verdict", indent=1):
         share = f"{self.edges:,} edges ({_percent(self.share)} of all) between {self.nodes:,} nodes"
         words = [
             f"{share} keep {one.effect:.2f} of the behaviour"
-            f" (95 % interval {one.low:.2f} to {one.high:.2f}, {self.prompts} prompts)."
+            f" (95 % interval {one.low:.2f} to {one.high:.2f}, {counted(self.prompts, 'prompt')})."
         ]
         if self.searched_on is not None:
             words.append(f"On the prompts searched on: {self.searched_on.effect:.2f}.")
