@@ -36,10 +36,10 @@ def test_the_peak_is_at_most_2_2_times_the_weights(converted: bool, tmp_path: Pa
     prefix, config = checkpoints.RECIPES["llama"]
     wide = {
         **config,
-        "vocab_size": 20000,
+        "vocab_size": 12000,
         "hidden_size": 1024,
         "intermediate_size": 2816,
-        "num_hidden_layers": 5,
+        "num_hidden_layers": 2,
         "head_dim": 256,
     }
     small = write_gguf(checkpoints.build(prefix, config), tmp_path / "small.gguf")
@@ -50,5 +50,5 @@ def test_the_peak_is_at_most_2_2_times_the_weights(converted: bool, tmp_path: Pa
     line = [sys.executable, "-c", _MEASURE, str(small), str(big)]
     done = subprocess.run(line, capture_output=True, text=True, timeout=HANGS, check=True)
     peak, weights = json.loads(done.stdout)
-    assert weights > 300e6
+    assert weights > 150e6
     assert peak <= 2.2 * weights, f"{peak / weights:.2f} times the weights"

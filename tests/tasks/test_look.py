@@ -116,7 +116,7 @@ def test_answers_are_named_by_their_tokens_and_the_words_that_they_begin(mini: M
     first = f"answers ' Paris' (token {paris}), ' Tokyo' (token {tokyo}, the first of 'Tokyo Bay'), ' Rome' (token {rome})"
     assert report.summary.endswith(f"{first} and 1 more.")
     reason = "the subject does not stand in the prompt as words, and tokens, of its own"
-    assert report.advice()[-1] == f"1 more are left out, which could not be used: 1: {reason}"
+    assert report.advice()[-1] == f"1 more is left out, which could not be used: 1: {reason}"
     assert report.left_out == {reason: 1} and report.tokens is not None and torch.equal(report.tokens, pairs.answers)
     assert look_at_prompts(wordless(), pairs_of([([3, 4, 5], [3, 6, 5], 7, 8)])).summary.endswith("answers '7'.")
 
