@@ -5,7 +5,7 @@ Resampling is over prompts (or sequences): it says what other prompts of the kin
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 import torch
@@ -16,6 +16,10 @@ from circuits.errors import CircuitsError
 
 TAILS = (0.025, 0.975)
 """Where a 95 % interval ends."""
+FEWEST = 5
+"""Independent prompts that it takes to prove something: where all of n agree, chance alone does that with 2^-n (the sign test),
+which is at most .05 from n = 5 on. Nor do resamples of fewer say how sure a mean is: percentile intervals are too narrow by
+sqrt((n - 1) / n) and the tails of a t-distribution (Hesterberg 2015)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +101,58 @@ def clustered_errors(values: Float[Tensor, "case column"], cluster: Int[Tensor, 
 def p_value(effect: float, null: Sequence[float]) -> float:
     """Chance of an effect at least as large under the null: (1 + how many null effects reach it) / (1 + how many)."""
     return (1 + sum(other >= effect for other in null)) / (1 + len(null))
+
+
+@dataclasses.dataclass(frozen=True)
+class Chance:
+    """How an effect stands against draws of a null that were made one after the other until it was decided."""
+
+    p_value: float
+    null: tuple[float, ...]
+    """The null effects that were looked at, in the order in which they were drawn."""
+    reached: int
+    """How many of them are at least as large as the effect."""
+    most: int
+    """How many would have been drawn at most."""
+
+    @property
+    def decided(self) -> bool:
+        """Whether it ended before the last draw: so many null effects reach the effect that more would change no answer."""
+        return len(self.null) < self.most
+
+
+def sequential_p_value(
+    effect: float, draws: Iterable[Sequence[float]], *, most: int, level: float = 0.05, reach: int | None = None
+) -> Chance:
+    """The p-value of an effect against a null that costs a run a draw: batches of null effects are taken from `draws` until
+    `reach` of them are at least as large as the effect, or `most` have been looked at (Besag & Clifford 1991).
+
+    Ended by the l-th draw: p = reach / l; else (1 + how many reach it) / (1 + `most`). Valid either way: under the null,
+    P(p <= a) is at most a. What a batch holds beyond the end is not looked at. Raises CircuitsError for `most` or `reach`
+    below 1 and where draws run out.
+
+    Args:
+        effect: what is tested; large values count against the null.
+        draws: null effects in batches, each made when it is asked for.
+        most: how many draws there are at most. None reaching it, 19 give p = .05, 99 give p = .01, 100 less.
+        level: the p-value that matters to the caller.
+        reach: how many null effects end it (default: the fewest that leave p above `level` wherever they are reached).
+    """
+    reach = math.floor(level * most + 1e-9) + 1 if reach is None else reach
+    if most < 1 or reach < 1:
+        raise CircuitsError(f"a sequential test of at most {most} draws that {reach} end: expected at least 1 of each")
+    null: list[float] = []
+    reached, batches = 0, iter(draws)
+    while len(null) < most:
+        batch = list(next(batches, ()))
+        if not batch:
+            raise CircuitsError(f"a sequential test ran out of draws: {len(null)} of {most}")
+        for other in batch[: most - len(null)]:
+            null.append(other)
+            reached += other >= effect
+            if reached == reach:
+                return Chance(reach / len(null), tuple(null), reached, most)
+    return Chance((1 + reached) / (1 + most), tuple(null), reached, most)
 
 
 def mcnemar(wins: int, losses: int) -> float:

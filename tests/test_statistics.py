@@ -19,6 +19,7 @@ from circuits.statistics import (
     p_value,
     percentile_interval,
     ratio_intervals,
+    sequential_p_value,
     spearman,
     standard_error,
 )
@@ -148,6 +149,56 @@ def test_p_value_counts_the_null() -> None:
     assert p_value(3.0, [1.0, 2.0, 3.0, 4.0]) == pytest.approx(3 / 5)
     assert p_value(9.0, [1.0] * 19) == pytest.approx(0.05)
     assert p_value(0.0, []) == 1.0
+
+
+def test_a_sequential_test_of_a_large_effect_is_the_ordinary_one() -> None:
+    for most, share in ((19, 1 / 20), (99, 0.01), (128, 1 / 129)):
+        found = sequential_p_value(9.0, iter([[1.0] * 8] * 20), most=most)
+        assert found.p_value == pytest.approx(share) and len(found.null) == most and not found.decided
+    some = sequential_p_value(2.0, [[1.0, 2.0, 0.0], [3.0] + [0.0] * 96], most=99)
+    assert some.p_value == p_value(2.0, some.null) == pytest.approx(3 / 100) and some.reached == 2
+
+
+def test_a_sequential_test_ends_where_enough_reach_it_and_asks_for_no_more() -> None:
+    asked: list[int] = []
+
+    def draws():
+        for batch in itertools.count():
+            asked.append(batch)
+            yield [0.0, 1.0, 1.0, 0.0]
+
+    found = sequential_p_value(1.0, draws(), most=128, reach=5)
+    assert found.p_value == pytest.approx(5 / 10) and len(found.null) == 10 and found.decided and asked == [0, 1, 2]
+
+
+@pytest.mark.parametrize("most", [1, 19, 20, 40, 99, 100, 128])
+def test_a_sequential_test_that_ends_early_never_falls_to_its_level(most: int) -> None:
+    """The latest end there is: all that reach the effect come last."""
+    reach = next(count for count in range(1, most + 1) if Fraction(count, most) > Fraction(1, 20))
+    found = sequential_p_value(1.0, [[0.0] * (most - reach) + [1.0] * reach], most=most)
+    assert found.p_value > 0.05
+    if reach > 1:
+        fewer = sequential_p_value(1.0, [[0.0] * (most - reach + 1) + [1.0] * (reach - 1)], most=most)
+        assert not fewer.decided and fewer.reached == reach - 1, "one fewer does not end it"
+
+
+def test_a_sequential_p_value_is_not_small_too_often_under_the_null() -> None:
+    draw, small = random.Random(0), 0
+    for _ in range(2000):
+        found = sequential_p_value(draw.random(), ([draw.random()] for _ in itertools.count()), most=39)
+        small += found.p_value <= 0.05
+    assert 60 <= small <= 100 + 3 * 10
+
+
+def test_a_sequential_test_needs_draws() -> None:
+    for draws, options in (
+        ([[1.0]], {"most": 2}),
+        ([], {"most": 1}),
+        ([[1.0]], {"most": 0}),
+        ([[1.0]], {"most": 1, "reach": 0}),
+    ):
+        with pytest.raises(CircuitsError, match="sequential test"):
+            sequential_p_value(2.0, draws, **options)
 
 
 @pytest.mark.parametrize("trials", [1, 2, 7, 30, 1200])
