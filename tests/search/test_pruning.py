@@ -4,13 +4,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from circuits import metrics
 from circuits.errors import CircuitsError, NonFiniteError
 from circuits.graph import Circuit
 from circuits.models.layers import unembed
 from circuits.patching import run_circuits
-from circuits.search.methods.gates import GatedRun, open_probability, sampled
+from circuits.search.methods.gated_run import GatedRun
+from circuits.search.methods.gates import open_probability, sampled
 from circuits.search.methods.pruning import prune_edges
 from circuits.tasks.library.planted import carrying, planted_task
 from tests.patching.test_sweeps import random_case
@@ -61,6 +63,31 @@ def test_gradients_are_differences(seed: int) -> None:
     assert values.grad is not None
     slope = float((values.grad * way).sum())
     assert abs(float(ahead - behind) / 2e-6 - slope) <= 1e-5 * max(1.0, abs(slope))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_gates_that_all_prompts_share_are_the_same_gates_for_each(seed: int) -> None:
+    _, _, _, model, pairs = random_case(seed, plain=seed % 2 == 0)
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.rand(1, model.graph().edge_count, generator=generator, dtype=torch.float64)
+    values = values.masked_fill(torch.rand(values.shape, generator=generator) < 0.7, 0.0)  # most nodes are at rest
+    values = values.to(model.dtype).requires_grad_()
+    for outside in ("corrupt", "zero"):
+        run = GatedRun.of(model, pairs, outside)
+        shared, each = (score(run, pairs, one) for one in (values, values.expand(len(pairs), -1)))
+        ways = [torch.autograd.grad(found.sum(), values)[0] for found in (shared, each)]
+        torch.testing.assert_close(shared, each, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(*ways, rtol=1e-8, atol=1e-8)
+
+
+def test_autograd_keeps_nothing_of_the_layers_for_a_gradient_by_gates() -> None:
+    _, _, _, model, pairs = random_case(5, plain=True)
+    run = GatedRun.of(model, pairs, "corrupt")
+    values = torch.full((1, model.graph().edge_count), 0.5, dtype=model.dtype, requires_grad=True)
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        run.final(run.gates(values))
+    assert sum(x.numel() for x in kept) <= 2 * values.numel() + model.graph().writer_count * model.graph().reader_count
 
 
 def test_gates_are_open_as_often_as_they_say() -> None:

@@ -78,7 +78,7 @@ def _worth(model: Model, runs: Gated, inside: Tensor, prompts: int) -> Float[Ten
     total = torch.zeros(len(inside), dtype=model.dtype, device=model.device)
     for share in SHARES:
         gates = (inside.to(model.dtype) * share).requires_grad_(True)
-        for _, scores in runs.scores(gates[None].expand(prompts, -1)):
+        for _, scores in runs.scores(gates[None]):
             total += torch.autograd.grad(scores.sum(), gates)[0] / (len(SHARES) * prompts)
     if not bool(total.isfinite().all()):
         raise NonFiniteError("a gradient by an edge's gate is NaN or infinite")
