@@ -172,6 +172,41 @@ def mcnemar(wins: int, losses: int) -> float:
     return min(1.0, float((ways.logsumexp(dim=0) - trials * math.log(2)).exp()))
 
 
+def t_test(values: Float[Tensor, " prompt"]) -> float:
+    """One-sided p-value of Student's t-test: the chance of a mean so far above zero where values are normal around zero. 1 for
+    a single value, which says nothing of how far values spread. Raises CircuitsError without values."""
+    if not len(values):
+        raise CircuitsError("a t-test of no values: expected at least two")
+    mean, error = float(values.double().mean()), float(standard_error(values.double()))
+    if not error > 0:
+        return float(not (len(values) > 1 and mean > 0))
+    return _t_tail(mean / error, len(values) - 1)
+
+
+def t_interval(values: Float[Tensor, " prompt"]) -> Effect:
+    """Mean over prompts with Student's 95 % interval: wide enough also for few prompts, where a bootstrap is not. Raises
+    CircuitsError for fewer than two values."""
+    if len(values) < 2:
+        raise CircuitsError(f"Student's interval of {len(values)} values: expected at least two")
+    mean, error = float(values.double().mean()), float(standard_error(values.double()))
+    # The density of `_t_tail`, summed from the middle outwards to where 2.5 % are left on either side.
+    angles = torch.linspace(0, math.pi / 2, 4097, dtype=torch.float64)
+    inside = torch.cumulative_trapezoid(angles.cos() ** (len(values) - 2), angles)
+    beyond = int(torch.searchsorted(inside, (1 - 2 * TAILS[0]) * inside[-1]))
+    before = float(inside[beyond - 1]) if beyond else 0.0
+    within = ((1 - 2 * TAILS[0]) * float(inside[-1]) - before) / (float(inside[beyond]) - before)
+    reach = error * (len(values) - 1) ** 0.5 * math.tan(float(angles[beyond]) + within * float(angles[1]))
+    return Effect(mean, mean - reach, mean + reach)
+
+
+def _t_tail(t: float, freedom: int) -> float:
+    """The chance of Student's t above `t`."""
+    # With t = sqrt(freedom) tan(angle) the density is a power of the cosine.
+    angles = torch.linspace(math.atan(t / freedom**0.5), math.pi / 2, 4097, dtype=torch.float64)
+    area = float(torch.trapezoid(angles.cos() ** (freedom - 1), angles))
+    return area * math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.pi**0.5
+
+
 def bonferroni(p_values: Float[Tensor, "*test"]) -> Float[Tensor, "*test"]:
     """The p-values of as many tests, each times their number, at most 1: the chance of any false alarm stays below them."""
     return (p_values * p_values.numel()).clamp(max=1.0)

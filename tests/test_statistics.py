@@ -22,6 +22,8 @@ from circuits.statistics import (
     sequential_p_value,
     spearman,
     standard_error,
+    t_interval,
+    t_test,
 )
 
 
@@ -254,3 +256,33 @@ def test_where_there_is_no_order_there_is_no_rank_correlation(first: list[float]
     assert math.isnan(spearman(torch.tensor(first), torch.tensor([1.0, 2.0, 3.0])))
     assert math.isnan(spearman(torch.tensor([1.0]), torch.tensor([2.0])))
     assert math.isnan(spearman(torch.tensor([]), torch.tensor([])))
+
+
+def test_t_has_its_closed_forms() -> None:
+    for values in ([1.0, 2.5], [-1.0, 0.5], [0.3, 0.9, -0.4], [-2.0, -1.0, -1.5]):
+        drawn = torch.tensor(values)
+        t = float(drawn.double().mean() / (drawn.double().std() / len(values) ** 0.5))
+        tail = 0.5 - math.atan(t) / math.pi if len(values) == 2 else 0.5 - t / (2 * math.sqrt(2 + t * t))
+        assert t_test(drawn) == pytest.approx(tail, abs=1e-6)
+    # The 97.5 % quantile of t with 7 degrees of freedom is 2.3646: a mean of that many standard errors.
+    drawn = torch.linspace(-1, 1, 8, dtype=torch.float64)
+    assert t_test(drawn + 2.3646 * drawn.std() / 8**0.5) == pytest.approx(0.025, abs=1e-5)
+
+
+def test_t_of_values_that_do_not_spread_is_sure_and_of_one_value_is_not() -> None:
+    assert t_test(torch.ones(3)) == 0.0 and t_test(-torch.ones(3)) == t_test(torch.zeros(3)) == t_test(torch.ones(1)) == 1.0
+    with pytest.raises(CircuitsError, match="t-test of no values"):
+        t_test(torch.zeros(0))
+    with pytest.raises(CircuitsError, match="interval of 1 values"):
+        t_interval(torch.ones(1))
+
+
+def test_students_interval_holds_its_quantiles_and_covers_where_a_bootstrap_does_not() -> None:
+    drawn = torch.tensor([0.0, 1.0, 2.0, 5.0])
+    found, error = t_interval(drawn), float(drawn.double().std()) / 2
+    assert (found.effect, found.high - 2.0) == (2.0, pytest.approx(3.18245 * error, abs=1e-4))
+    assert t_interval(drawn[:2]).high == pytest.approx(0.5 + 12.7062 * 0.5, abs=1e-3)
+    assert found.low + found.high == pytest.approx(4.0)
+    samples = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
+    held = [sum(one.low <= 0 <= one.high for one in map(how, samples)) / 400 for how in (t_interval, bootstrap)]
+    assert abs(held[0] - 0.95) < 0.03 and held[1] < 0.88
