@@ -17,7 +17,7 @@ from circuits.heads import composition_scores
 from circuits.heads.dynamics import token_losses
 from circuits.models import Model
 from circuits.models.layers import activate
-from circuits.models.weights import Activation
+from circuits.models.weights import Activation, all_finite
 from circuits.tasks import PromptPairs, metrics
 from circuits.tasks.behavioural.likelihood import next_token_logits, token_log_probabilities
 from tests.models.native import native_bridge
@@ -108,3 +108,15 @@ def test_an_overflow_that_relu_would_swallow_is_named(name: str) -> None:
     broken = with_overflow(model, 0, 2, part="W_in", activation="relu", sign=-1)
     with pytest.raises(NonFiniteError):
         ENTRIES[name](broken, pairs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_one_entry_that_is_no_number_is_seen_wherever_it_stands(dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    whole = torch.full((3, 70), largest, dtype=dtype)
+    assert all_finite(whole) and all_finite(-whole.T) and all_finite(whole[:0]), "sums of these overflow, entries do not"
+    for wrong in (math.nan, math.inf, -math.inf):
+        for place in (0, 1, 41, 209):
+            broken = whole.flatten().clone()
+            broken[place] = wrong
+            assert not all_finite(broken.reshape(3, 70)) and not all_finite(broken.reshape(70, 3).T)

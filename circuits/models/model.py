@@ -16,7 +16,7 @@ from circuits.models.forward import Keep, forward
 from circuits.models.run import Run
 from circuits.models.tokenizing import added_behind, added_in_front, bos_of, token_ids
 from circuits.models.tokens import TokenBatch
-from circuits.models.weights import Weights
+from circuits.models.weights import Weights, all_finite
 
 Prompts = str | list[str] | Int[Tensor, "prompt position"] | Int[Tensor, " position"] | TokenBatch
 
@@ -110,7 +110,7 @@ class Model:
 
     @functools.cached_property
     def _broken_weight(self) -> str | None:
-        return next((name for name, tensor in self.weights.tensors() if not bool(tensor.isfinite().all())), None)
+        return next((name for name, tensor in self.weights.tensors() if not all_finite(tensor)), None)
 
     @property
     def bridge(self) -> Any:

@@ -157,6 +157,14 @@ class Weights:
         return digest.hexdigest()
 
 
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no entry is NaN or infinite. One pass, and nothing of the tensor's size is made beside it."""
+    if not tensor.numel() or not tensor.is_floating_point():
+        return True
+    # The least and the largest number are finite where all are; NaN is passed on to both.
+    return bool(torch.stack(tensor.aminmax()).isfinite().all())
+
+
 def _tensors(record: object, prefix: str) -> Iterator[tuple[str, Tensor]]:
     for field in dataclasses.fields(record):  # type: ignore[arg-type]
         value, name = getattr(record, field.name), f"{prefix}{field.name}"
