@@ -12,14 +12,19 @@ from circuits.errors import NonFiniteError, PromptError
 from circuits.files.fields import stored
 from circuits.files.results import Result
 from circuits.graph import Node
-from circuits.heads.composition import folded_unembedding, output_matrices
-from circuits.models import Model, Run, TokenBatch
+from circuits.heads.composition import output_matrices
+from circuits.models import Model, TokenBatch
+from circuits.models.folding import behind_norm
+from circuits.models.forward import forward
+from circuits.models.memory import prompts_at_once
 from circuits.statistics import standard_error
 from circuits.tasks.repeats import repeated_tokens, sampling_pool
 
 if TYPE_CHECKING:
     import pandas
 
+Look = tuple[Bool[Tensor, "prompt query key"], Bool[Tensor, "prompt query"]]
+"""Keys that are looked at, and the queries whose looks count."""
 SCORES = ("prefix_matching", "copying", "previous_token", "duplicate_token", "first_token")
 
 
@@ -100,23 +105,18 @@ def score_heads(
     repeats, length = repeated_tokens(model, count=sequences, length=length, copies=fitting, seed=seed)
     if text is not None and text.ids.shape[1] < 2:
         raise PromptError("text of one token has no previous token to attend to")
+    later = torch.arange(repeats.ids.shape[1], device=model.device) >= repeats.ids.shape[1] - (fitting - 1) * length
+    same, later = _same_token(repeats), later.expand_as(repeats.mask)
+    after = torch.zeros_like(same)
+    after[:, :, 1:] = same[:, :, :-1]
+    looks = {"prefix_matching": (after, later), "duplicate_token": (same, later)}
     with torch.no_grad():
-        run = model.run(repeats)
-        later = torch.arange(repeats.ids.shape[1], device=model.device) >= repeats.ids.shape[1] - (fitting - 1) * length
-        after = torch.zeros_like(_same_token(repeats))
-        after[:, :, 1:] = _same_token(repeats)[:, :, :-1]
-        values = {
-            "prefix_matching": _attention_to(run, after, later.expand_as(repeats.mask)),
-            "copying": _copying(model, sequences, length, seed),
-            "duplicate_token": _attention_to(run, _same_token(repeats), later.expand_as(repeats.mask)),
-        }
-        ordinary = run if text is None else model.run(text)
-        place = ordinary.tokens.positions
-        before = place[:, :, None] - place[:, None, :] == 1
-        first = (place == 0)[:, None, :].expand_as(before)
-        counted = ordinary.tokens.mask & (place > 0)
-        values["previous_token"] = _attention_to(ordinary, before, counted)
-        values["first_token"] = _attention_to(ordinary, first, counted)
+        if text is None:
+            values = _attention_to(model, repeats, looks | _ordinary(repeats))
+        else:
+            values = _attention_to(model, repeats, looks)
+            values |= _attention_to(model, text.to(model.device), _ordinary(text.to(model.device)))
+        values["copying"] = _copying(model, sequences, length, seed)
     means = {name: values[name].mean(dim=0) for name in SCORES}
     for name, mean in means.items():
         bad = (~mean.isfinite()).nonzero().tolist()
@@ -132,17 +132,29 @@ def _same_token(tokens: TokenBatch) -> Bool[Tensor, "prompt query key"]:
     return same.tril(diagonal=-1)
 
 
-def _attention_to(
-    run: Run, keys: Bool[Tensor, "prompt query key"], queries: Bool[Tensor, "prompt query"]
-) -> Float[Tensor, "prompt layer head"]:
-    """Attention from the counted queries to the marked keys (and no pads), summed over keys, averaged over queries."""
-    keys = (keys & run.tokens.mask[:, None, :]).to(run.logits.dtype)
-    weight = queries.to(keys.dtype)
-    weight = weight / weight.sum(dim=1, keepdim=True)
-    layers = []
-    for layer in range(len(run.weights.blocks)):
-        layers.append(torch.einsum("phqk,pqk,pq->ph", run.pattern(layer), keys, weight))
-    return torch.stack(layers, dim=1).double().cpu()
+def _ordinary(tokens: TokenBatch) -> dict[str, Look]:
+    """What is counted on any text: looks at the token before, and at the first, from every token but the first."""
+    place = tokens.positions
+    before = place[:, :, None] - place[:, None, :] == 1
+    first, counted = (place == 0)[:, None, :].expand_as(before), tokens.mask & (place > 0)
+    return {"previous_token": (before, counted), "first_token": (first, counted)}
+
+
+def _attention_to(model: Model, tokens: TokenBatch, looks: Mapping[str, Look]) -> dict[str, Float[Tensor, "prompt layer head"]]:
+    """For each look the attention from its queries to its keys (and no pads), summed over keys, averaged over queries."""
+    tokens = model.prepare(tokens)
+    asked = torch.stack([keys & queries[:, :, None] & tokens.mask[:, None, :] for keys, queries in looks.values()], dim=1)
+    found, step = [], prompts_at_once(model.weights, tokens.ids.shape[1])
+    for start in range(0, len(tokens), step):
+        some = tokens[start : start + step]
+        run = forward(model.weights, some, logits=False)
+        marked = asked[start : start + step].to(model.dtype)
+        # A layer's pattern is made once, and all that is asked of it is one product.
+        layers = [torch.einsum("phqk,plqk->plh", run.pattern(layer), marked) for layer in range(model.n_layers)]
+        found.append(torch.stack(layers, dim=2).double().cpu())
+    summed = torch.cat(found).unbind(dim=1)
+    counts = [queries.sum(dim=1).double().cpu()[:, None, None] for _, queries in looks.values()]
+    return {name: total / count for name, total, count in zip(looks, summed, counts, strict=True)}
 
 
 def _copying(model: Model, sequences: int, length: int, seed: int) -> Float[Tensor, "prompt layer head"]:
@@ -152,8 +164,11 @@ def _copying(model: Model, sequences: int, length: int, seed: int) -> Float[Tens
     pool = sampling_pool(model)
     generator = torch.Generator().manual_seed(seed + 1)
     drawn = [pool[torch.randperm(len(pool), generator=generator)[:length]] for _ in range(sequences)]
-    run = model.run(TokenBatch.unpadded(torch.stack(drawn).to(model.device)))
-    unembedding = folded_unembedding(model.weights)[:, run.tokens.ids]
+    tokens = model.prepare(TokenBatch.unpadded(torch.stack(drawn)))
+    run = forward(model.weights, tokens, logits=False)
+    # The prompts' tokens are few among all that the model predicts: their columns are taken before the norm is folded in.
+    columns = behind_norm(model.weights.W_U[:, tokens.ids.flatten()], model.weights.final_norm)
+    unembedding = columns.unflatten(1, tokens.ids.shape)
     layers = []
     for layer, block in enumerate(model.weights.blocks):
         values = run.v[layer].repeat_interleave(model.n_heads // model.n_key_value_heads, dim=2)

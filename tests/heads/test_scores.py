@@ -52,6 +52,14 @@ def test_text_serves_the_scores_that_need_no_repeats():
     assert float(scores.scores["previous_token"][1, 2]) == pytest.approx(float(before), abs=1e-9)
 
 
+def test_prompts_a_few_at_a_time_give_the_same_scores(monkeypatch: pytest.MonkeyPatch):
+    model = random_model()
+    whole = score_heads(model, sequences=3, length=6).scores
+    monkeypatch.setattr("circuits.heads.scores.prompts_at_once", lambda weights, width: 2)
+    cut = score_heads(model, sequences=3, length=6).scores
+    assert all(torch.allclose(whole[name], cut[name], rtol=0, atol=1e-12) for name in SCORES)
+
+
 def test_standard_errors_are_those_of_means_over_sequences():
     model = random_model()
     text = TokenBatch.unpadded(torch.randint(40, (3, 9), generator=torch.Generator().manual_seed(0)))
