@@ -14,6 +14,7 @@ from torch import Tensor
 from circuits import patch_nodes
 from circuits.heads import score_heads
 from circuits.models import Edit, Model, load_model
+from circuits.search import find_induction_circuit
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import logit_difference
 from circuits.tasks.repeats import repeated_tokens
@@ -69,6 +70,19 @@ def test_induction_heads_stand_where_hugging_faces_attention_shows_them(model: M
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
     strong = (theirs > 0.5).nonzero().tolist()
     assert len(strong) >= 5 and sum(17 <= layer <= 24 for layer, _ in strong) >= len(strong) * 0.7
+
+
+def test_the_induction_circuit_is_that_of_hugging_faces_attention(model: Model, hugging_face: tuple[Any, Any]) -> None:
+    """The heads with most prefix matching, as Hugging Face's attention shows it, are its induction heads; the set is proven."""
+    told: list[Any] = []
+    found = find_induction_circuit(model, sequences=8, found=told.append)
+    repeats, length = repeated_tokens(model, count=4, length=25, copies=4)
+    theirs = real_model.prefix_matching(hugging_face[0], repeats, length)
+    strong = {f"a{layer}.h{head}" for layer, head in (theirs > 0.6).nonzero().tolist()}
+    assert strong and strong <= {str(node) for node, role in found.roles.items() if role == "induction"}
+    assert found.metadata["verdict"] == "found" and len(told) == 3
+    fed = {str(edge) for edge in found.edges if edge.slot == "k" and edge.writer.kind == "head"}
+    assert {"a16.h0->a17.h1<k>", "a16.h0->a18.h2<k>"} <= fed, "the strongest previous-token head feeds the strongest ones"
 
 
 def head_taken_out(network: Any, ids: Tensor, layer: int, head: int, put: Tensor) -> Tensor:

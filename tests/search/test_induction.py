@@ -2,19 +2,21 @@
 
 import dataclasses
 import itertools
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
 
 from circuits.graph import Circuit, Edge, Node, Reader
-from circuits.heads import composition_scores, score_heads
+from circuits.heads import HeadScores, composition_scores, score_heads
 from circuits.models import Edit, Model
 from circuits.models.planted import planted_induction
 from circuits.search import find_induction_circuit
-from circuits.search.mechanisms.induction import SEGMENT, _other_sets
+from circuits.search.mechanisms.induction import SEGMENT
 from circuits.search.mechanisms.induction_edges import Feed
-from circuits.search.mechanisms.induction_evidence import RepeatAblations, Repeats
+from circuits.search.mechanisms.induction_evidence import ABLATIONS, FEW, Asked, RepeatAblations, Repeats, doubling
+from circuits.search.mechanisms.induction_worth import other_sets, set_evidence
 from circuits.statistics import Effect
 from circuits.tasks import induction, repeated_tokens
 from circuits.tasks.metrics import logit_difference
@@ -150,8 +152,8 @@ def test_reasons_are_what_was_measured():
     inductors = [Node.parse(str(node)) for node, role in planted.circuit.roles.items() if role == "induction"]
     measured = RepeatAblations(planted.model, repeats(planted.model, 4))
     for head in inductors:
-        clean = measured.prefix_matching(head)
-        drop = float((clean - measured.prefix_matching_without(head, Node.parse(writer))).mean())
+        clean = measured.prefix_matching([head])
+        drop = float((clean - measured.prefix_matching([head], without=measured.above_mean(Node.parse(writer)))).mean())
         reason = rejected(found)[str(head)]
         assert reason["test"] == "prefix_matching_drop"
         assert reason["value"] == pytest.approx(drop, abs=1e-12)
@@ -182,8 +184,21 @@ def test_an_edge_is_rejected_by_patching_where_weights_do_not_speak_for_it():
 
 def test_where_few_other_sets_of_heads_exist_all_are_tried_once():
     heads = [Node("head", 0, index) for index in range(4)]
-    assert sorted(map(tuple, _other_sets(heads, 2, 20, 0))) == sorted(itertools.combinations(heads, 2))
-    assert len(_other_sets(heads, 2, 5, 0)) == 5 and _other_sets(heads, 0, 20, 0) == []
+    assert sorted(map(tuple, other_sets(heads, 2, 20, 0))) == sorted(itertools.combinations(heads, 2))
+    assert len(other_sets(heads, 2, 5, 0)) == 5 and other_sets(heads, 0, 20, 0) == []
+
+
+def test_parts_are_told_as_soon_as_they_are_there(tmp_path: Path):
+    parts: list[Any] = []
+    found = find_induction_circuit(planted_induction(seed=3).model, sequences=4, control_sets=2, found=parts.append)
+    scores, unjudged, judged = parts
+    assert judged is found and isinstance(scores, HeadScores)
+    assert unjudged.metadata["verdict"] == "unjudged" and "not ablated yet" in str(unjudged.metadata["summary"])
+    assert list(unjudged.edges) == list(found.edges) and unjudged.roles == found.roles
+    unjudged.save(tmp_path / "circuit.json")
+    assert Circuit.load(tmp_path / "circuit.json") == unjudged
+    find_induction_circuit(planted_induction(seed=3).model, sequences=4, min_prefix_matching=1.1, found=parts.append)
+    assert [type(part) for part in parts[3:]] == [HeadScores, Circuit] and parts[-1].metadata["verdict"] == "none"
 
 
 def test_the_same_seed_gives_the_same_circuit():
@@ -209,30 +224,68 @@ def ablations(model: Model, count: int = 5) -> RepeatAblations:
     return RepeatAblations(model, Repeats(tokens, tokens.ids.shape[1] - 2 * length, length))
 
 
-def test_ablation_equals_one_run_a_sequence():
+def loss(logits: torch.Tensor, ids: torch.Tensor, measured: RepeatAblations) -> float:
+    """Mean cross-entropy of one prompt's second copy, token by token."""
+    columns = range(measured.repeats.start + 6, measured.repeats.start + 11)
+    return -sum(float(logits[column].log_softmax(-1)[ids[column + 1]]) for column in columns) / 5
+
+
+@pytest.mark.parametrize("groups", [None, 2])
+def test_ablations_together_equal_one_run_each(groups: int | None, monkeypatch: pytest.MonkeyPatch):
+    """More sequences than a run has room for, sets that begin in several layers, every kind: beside a run a sequence."""
+    monkeypatch.setattr("circuits.search.mechanisms.induction_evidence.prompts_at_once", lambda weights, width: 5)
+    model = Model.from_bridge(native_bridge(2, n_heads=4, n_layers=3, d_vocab=40, n_ctx=32, n_key_value_heads=groups))
+    measured = ablations(model, FEW + 2)
+    assert [len(run.tokens) for run in measured.runs] == [FEW, 2]
+    sets = [(Node("head", 1, 2),), (Node("head", 0, 1), Node("head", 0, 3), Node("head", 2, 0))]
+    asked: list[Asked] = [(heads, kind) for heads in sets for kind in ABLATIONS]
+    runs = [model.run(ids[None], keep="patterns") for ids in measured.repeats.tokens.ids]
+    for (heads, kind), rises in zip(asked, measured.rises(asked), strict=True):
+        for place, (run, ids) in enumerate(zip(runs, measured.repeats.tokens.ids, strict=True)):
+            others = [other for other in runs if other is not run]
+            edits = []
+            for head in heads:
+                mean = torch.stack([other.z[head.layer or 0][0, :, head.index] for other in others]).mean(dim=0)
+                edits.append(Edit(head, 0.0 if kind.startswith("zero") else mean))
+            changed = model.run(ids[None], edits=edits, patterns=run.patterns if kind.endswith("_frozen") else None)
+            rise = loss(changed.logits[0], ids, measured) - loss(run.logits[0], ids, measured)
+            assert float(rises[place]) == pytest.approx(rise, abs=1e-9), (heads, kind)
+
+
+def test_more_sequences_are_used_until_they_are_enough():
     model = Model.from_bridge(native_bridge(2, n_heads=4, d_vocab=40, n_ctx=32))
-    measured = ablations(model)
-    head = Node("head", 1, 2)
-    tokens = measured.repeats.tokens
-    z = torch.stack([model.run(tokens.ids[i : i + 1]).z[1][0, :, 2] for i in range(5)])
-    for kind in ("zero", "mean"):
-        for prompt in range(5):
-            value = 0.0 if kind == "zero" else torch.cat([z[:prompt], z[prompt + 1 :]]).mean(dim=0)
-            ids = tokens.ids[prompt : prompt + 1]
-            clean = model.run(ids).logits[0].log_softmax(-1)
-            changed = model.run(ids, edits=[Edit(head, value)]).logits[0].log_softmax(-1)
-            columns = range(measured.repeats.start + 6, measured.repeats.start + 11)
-            rise = sum(float(clean[c, ids[0, c + 1]] - changed[c, ids[0, c + 1]]) for c in columns) / 5
-            assert float(measured.rise([head], kind)[prompt]) == pytest.approx(rise, abs=1e-10)
+    measured, steps = ablations(model, 11), []
+    asked: list[Asked] = [((Node("head", layer, 2),), "zero") for layer in range(2)]
+    every = measured.rises(asked)
+    report = lambda *step: steps.append(step)  # noqa: E731
+    few = measured.rises(asked, first=2, enough=lambda one, rises: one == asked[0] and len(rises) >= 4, report=report)
+    assert [len(rises) for rises in few] == [4, 11]
+    assert all(torch.allclose(some, whole[: len(some)], rtol=0, atol=1e-12) for some, whole in zip(few, every, strict=True))
+    assert steps[-1][1:] == (22, 22) and [done for _, done, _ in steps] == sorted(done for _, done, _ in steps)
+    assert doubling(4, 30) == [slice(0, 4), slice(4, 8), slice(8, 16), slice(16, 30)] and doubling(4, 3) == [slice(0, 3)]
+
+
+def test_random_sets_are_tried_until_nothing_can_be_proven():
+    """Heads of an untrained model cost what others cost."""
+    model = Model.from_bridge(native_bridge(0, n_heads=4, n_layers=3, d_vocab=40, n_ctx=32))
+    measured = ablations(model, 6)
+    cheapest = min(range(4), key=lambda head: float(measured.rises([((Node("head", 2, head),), "zero")])[0].mean()))
+    whole, control = set_evidence(model, measured, (Node("head", 2, cheapest),), 200, 0, lambda *_: None)
+    assert control["all"] and control["sets"] == 11, "all other heads are tried where there are no more than are asked for"
+    assert "stopped" not in control and control["tried"] == 11
+    _, control = set_evidence(model, measured, (Node("head", 0, 0), Node("head", 2, cheapest)), 40, 0, lambda *_: None)
+    assert control["tried"] < control["sets"] == 40 and control["zero"]["p_value"] > 0.05
+    assert "nothing can be proven" in control["stopped"]
+    assert all(one["sequences"] == 6 for one in whole["ablation"].values())
 
 
 def test_frozen_patterns_stay():
     model = Model.from_bridge(native_bridge(4, n_heads=4, n_layers=3, d_vocab=40, n_ctx=32))
     measured = ablations(model)
-    early = [Node("head", 0, head) for head in range(4)]
-    assert not torch.allclose(measured.rise(early, "zero"), measured.rise(early, "zero_frozen"))
-    last = [Node("head", 2, 1)]
-    assert torch.allclose(measured.rise(last, "zero"), measured.rise(last, "zero_frozen"), atol=1e-10)
+    early = tuple(Node("head", 0, head) for head in range(4))
+    last = (Node("head", 2, 1),)
+    free, frozen, same, still = measured.rises([(heads, kind) for heads in (early, last) for kind in ("zero", "zero_frozen")])
+    assert not torch.allclose(free, frozen) and torch.allclose(same, still, atol=1e-10)
 
 
 def test_taking_a_writer_out_of_keys_equals_editing_the_weights_that_read():
@@ -247,4 +300,4 @@ def test_taking_a_writer_out_of_keys_equals_editing_the_weights_that_read():
     scores = run.q[1][0, :, 0] @ keys.T * attention.scale
     pattern = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf).softmax(-1)
     expected = sum(float(pattern[q, q - 5]) for q in measured.repeats.second.tolist()) / 5
-    assert float(measured.prefix_matching_without(head, writer)) == pytest.approx(expected, abs=1e-10)
+    assert float(measured.prefix_matching([head], without=measured.above_mean(writer))) == pytest.approx(expected, abs=1e-10)

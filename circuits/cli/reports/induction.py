@@ -86,19 +86,33 @@ def _certainty(found: Mapping[str, Any]) -> str:
     if "set" in found:
         lines.append(f"  rise of the loss on the second copy without all {len(found['set']['heads'])} heads:")
         effects = found["set"]["ablation"]
-        lines += [f"    {words.ljust(22)} {nats(effects[kind])}" for kind, words in _KINDS.items() if kind in effects]
-        control = found["control"]
-        null = {kind: control[kind] for kind in ("zero", "mean") if kind in control}
-        if null:
-            others = f"all {control['sets']}" if control.get("all") else f"{control['sets']} random"
-            lines.append(f"  without as many other heads ({others} sets of {control['size']}):")
-        for kind, drawn in null.items():
-            words = f"{drawn['mean']:+.2f} on average, {drawn['max']:+.2f} at most; p = {drawn['p_value']:.3f}"
-            lines.append(f"    {_KINDS[kind].ljust(22)} {words}")
+        lines += [f"    {words.ljust(22)} {_said(effects[kind], found)}" for kind, words in _KINDS.items() if kind in effects]
+        lines += _beside_chance(found["control"])
     if "edges_patched" in found:
         share = _share(found["edges_patched"])
         lines.append(f"  share of the logit difference that goes when the edges into keys are patched, all at once: {share}")
     return "\n".join(lines)
+
+
+def _said(effect: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """An effect, and on how many sequences it was measured where these are not all."""
+    used = effect.get("sequences", found["sequences"])
+    return nats(effect) + (f"  ({used} sequences)" if used < found["sequences"] else "")
+
+
+def _beside_chance(control: Mapping[str, Any]) -> list[str]:
+    """What random sets of heads cost."""
+    null = {kind: control[kind] for kind in ("zero", "mean") if kind in control}
+    if not null:
+        return []
+    tried = control.get("tried", control["sets"])
+    others = f"all {control['sets']}" if control.get("all") and tried == control["sets"] else f"{tried} random"
+    lines = [f"  without as many other heads ({others} sets of {control['size']}):"]
+    for kind, drawn in null.items():
+        words = f"{drawn['mean']:+.2f} on average, {drawn['max']:+.2f} at most; p = {drawn['p_value']:.3f}"
+        words += f"  (up to {drawn['sequences']} sequences each)" if "sequences" in drawn else ""
+        lines.append(f"    {_KINDS[kind].ljust(22)} {words}")
+    return [*lines, *([f"    no more were tried: {control['stopped']}"] if "stopped" in control else [])]
 
 
 def _next_steps(found: Mapping[str, Any], setting: Setting) -> list[tuple[str, str]]:

@@ -1,7 +1,12 @@
 """Which previous-token heads an induction head's keys read: the tests of an edge, and why others are left out."""
 
 import dataclasses
-from typing import Any
+import itertools
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from circuits.graph import Edge, Node, Reader
 from circuits.heads import HeadScores
@@ -16,6 +21,8 @@ from circuits.tasks import induction
 from circuits.tasks.metrics import logit_difference
 from circuits.tasks.repeats import sampling_pool
 
+_FEW, _NARROW = 8, 0.1
+"""Prompts that edges are patched on at first, and the width from which on an interval (of a share of the gap) asks for all."""
 _LONGEST = 12
 """Tokens in the segment of the prompts that edges are patched on, where vocabulary and context have room."""
 
@@ -62,6 +69,8 @@ class Feed:
     """Share of the logit difference's gap that noising the edge costs; None where the drop failed already."""
     confirmed: bool = False
     """Whether that share lies above zero with its whole interval."""
+    prompts: int = 0
+    """On how many prompts it was patched."""
 
     @property
     def edge(self) -> Edge:
@@ -107,24 +116,40 @@ def tried_edges(
     inductors, feeders = (candidates[name] for name in ("prefix_matching", "previous_token"))
     pairs = [(writer, head) for head in inductors for writer in feeders if (writer.layer or 0) < (head.layer or 0)]
     chance = random_composition(model.d_model, model.d_head, seed=seed) if pairs else 0.0
-    tried = []
-    for done, (writer, head) in enumerate(pairs):
-        report("testing edges", done, len(pairs))
-        clean = ablations.prefix_matching(head)
-        drop = bootstrap(clean - ablations.prefix_matching_without(head, writer), seed=seed)
-        reader, strength = model.graph().reader_of(head, "k"), _k_composition(model, writer, head) - chance
-        tried.append(Feed(writer, head, reader, float(clean.mean()), drop, strength, chance))
+    readers = [head for head in inductors if any(head == one for _, one in pairs)]
+    layers = [list(some) for _, some in itertools.groupby(readers, key=lambda head: head.layer)]
+    clean = [ablations.prefix_matching(heads) for heads in layers]
+    graph, reads = model.graph(), [torch.stack(_matrices(model, readers, name)) for name in ("W_K", "W_Q")] if pairs else []
+    found: dict[tuple[Node, Node], Feed] = {}
+    for writer in dict.fromkeys(writer for writer, _ in pairs):
+        above = ablations.above_mean(writer)
+        strengths = dict(zip(readers, (_k_composition(model, writer, *reads) - chance).tolist(), strict=True))
+        for heads, whole in zip(layers, clean, strict=True):
+            if (writer.layer or 0) >= (heads[0].layer or 0):
+                continue
+            report("testing edges", len(found), len(pairs))
+            # One norm and one product of keys serve all heads of a layer.
+            drops = whole - ablations.prefix_matching(heads, without=above)
+            for head, own, drop in zip(heads, whole, drops, strict=True):
+                reader, effect = graph.reader_of(head, "k"), bootstrap(drop, seed=seed)
+                found[writer, head] = Feed(writer, head, reader, float(own.mean()), effect, strengths[head], chance)
     report("testing edges", len(pairs), len(pairs))
-    return tried
+    return [found[pair] for pair in pairs]
 
 
-def _k_composition(model: Model, writer: Node, head: Node) -> float:
-    """K-composition of one pair: those of all pairs take minutes in models of many heads."""
-    early, late = (model.weights.blocks[node.layer or 0] for node in (writer, head))
-    wrote, reads = ([node.index or 0] for node in (writer, head))
-    W_V, W_O = reading_matrices(early, "W_V")[wrote], output_matrices(early)[wrote]
-    W_K, W_Q = reading_matrices(late, "W_K")[reads], reading_matrices(late, "W_Q")[reads]
-    return float(composition(W_V.double(), W_O.double(), W_K.double(), W_Q.double()))
+def _matrices(model: Model, heads: list[Node], name: Literal["W_Q", "W_K"]) -> list[Float[Tensor, "d_model d_head"]]:
+    """What each of these heads reads with."""
+    layers = {head.layer or 0: reading_matrices(model.weights.blocks[head.layer or 0], name) for head in heads}
+    return [layers[head.layer or 0][head.index or 0].double() for head in heads]
+
+
+def _k_composition(
+    model: Model, writer: Node, W_K: Float[Tensor, "head d_model d_head"], W_Q: Float[Tensor, "head d_model d_head"]
+) -> Float[Tensor, " head"]:
+    """K-composition of a head with some others: those of all pairs take minutes in models of many heads."""
+    block, index = model.weights.blocks[writer.layer or 0], [writer.index or 0]
+    W_V, W_O = reading_matrices(block, "W_V")[index].double(), output_matrices(block)[index].double()
+    return composition(W_V, W_O, W_K, W_Q)[0].cpu()
 
 
 class EdgePatching:
@@ -133,39 +158,48 @@ class EdgePatching:
 
     def __init__(self, model: Model, sequences: int, seed: int, opening: int, report: Progress) -> None:
         room = min(_LONGEST, len(sampling_pool(model)) - 2, (model.max_positions or _LONGEST + 2) - 1 - opening)
-        pairs = induction(model, sequences, seed, length=room, differ="prefix")
-        self.pair: Pair = both_runs(model, pairs, logit_difference, "noising")
-        self.graph, self.seed, self.report = model.graph(), seed, report
+        self.model, self.graph, self.seed, self.report = model, model.graph(), seed, report
+        self.pairs = induction(model, sequences, seed, length=room, differ="prefix")
+        self.whole = both_runs(model, self.pairs, logit_difference, "noising")
 
-    def effects(self, sets: list[list[Feed]]) -> list[Effect]:
-        """What each set of edges costs when all in it are noised together. Heads that share a group of keys share an edge,
-        which is noised once."""
-        changes = {feed.edge: self._change(feed) for one in sets for feed in one}
+    def effects(self, sets: list[list[Feed]], *, prompts: int | None = None) -> list[Effect]:
+        """What each set of edges costs when all in it are noised together, on the first `prompts` (None: on all). Heads that
+        share a group of keys share an edge, which is noised once."""
+        few = prompts is not None and prompts < len(self.pairs)
+        pair = both_runs(self.model, self.pairs[:prompts], logit_difference, "noising") if few else self.whole
+        changes = {feed.edge: self._change(pair, feed) for one in sets for feed in one}
         variants = [tuple(changes[edge] for edge in dict.fromkeys(feed.edge for feed in one)) for one in sets]
-        scores = self.pair.sweep.evaluate(variants, progress=self.report, what="patching edges")
-        clean, corrupt = self.pair.ends
+        # Heads that share a group of keys ask for the same variant, which the sweep computes once.
+        scores = pair.sweep.evaluate(variants, progress=self.report, what="patching edges")
+        clean, corrupt = pair.ends
         return ratio_intervals(clean - scores, clean - corrupt, seed=self.seed)
 
-    def _change(self, feed: Feed) -> Any:
-        delta = difference(self.pair.sweep.base, self.pair.other, feed.writer)
-        return reading_change(self.graph, feed.reader, delta, self.pair.mask, str(feed.edge))
+    def _change(self, pair: Pair, feed: Feed) -> Any:
+        delta = difference(pair.sweep.base, pair.other, feed.writer)
+        return reading_change(self.graph, feed.reader, delta, pair.mask, str(feed.edge))
 
     @property
     def gap(self) -> float:
         """The logit difference that the corruption takes away, in nats; where it takes none, shares of it mean nothing."""
-        clean, corrupt = self.pair.ends
+        clean, corrupt = self.whole.ends
         return float((clean - corrupt).mean())
 
 
 def patched(tried: list[Feed], patching: EdgePatching, min_drop: float) -> list[Feed]:
-    """The same edges, those whose drop is large and sure with what patching each by itself costs."""
+    """The same edges, those whose drop is large and sure with what patching each by itself costs: on all prompts where the
+    weights do not speak for the edge, so that this decides; else on a few, unless these leave open whether it costs much."""
     chosen = [feed for feed in tried if feed.lowers(min_drop)]
-    found = []
-    for feed, effect in zip(chosen, patching.effects([[feed] for feed in chosen]), strict=True):
-        # A cost over a gap of the wrong sign would seem to confirm what it refutes.
-        found.append(dataclasses.replace(feed, patched=effect, confirmed=effect.low > 0 and patching.gap > 0))
-    measured = {(feed.writer, feed.head): feed for feed in found}
-    return [measured.get((feed.writer, feed.head), feed) for feed in tried]
+    found: dict[tuple[Node, Node], Feed] = {}
+    for prompts in (_FEW, None) if len(patching.pairs) > _FEW else (None,):
+        asked = [feed for feed in chosen if (feed.writer, feed.head) not in found and (prompts is None or feed.composition > 0)]
+        effects = patching.effects([[feed] for feed in asked], prompts=prompts) if asked else []
+        for feed, effect in zip(asked, effects, strict=True):
+            if prompts is None or effect.low > 0 or effect.high - effect.low < _NARROW:
+                # A cost over a gap of the wrong sign would seem to confirm what it refutes.
+                confirmed = effect.low > 0 and patching.gap > 0
+                used = len(patching.pairs[:prompts])
+                found[feed.writer, feed.head] = dataclasses.replace(feed, patched=effect, confirmed=confirmed, prompts=used)
+    return [found.get((feed.writer, feed.head), feed) for feed in tried]
 
 
 def left_out(scores: HeadScores, candidates: dict[str, list[Node]], tried: list[Feed], limits: Thresholds) -> dict[str, Reason]:
