@@ -69,6 +69,14 @@ def plain_run(model: Model, tokens: TokenBatch, edits: Sequence[Edit] = ()) -> R
     return run
 
 
+def some_prompts(run: Run, rows: slice) -> Run:
+    """The same run of some of its prompts: views of its values."""
+    names = ("residuals", "middles", "q", "k", "v", "z", "neurons", "patterns")
+    parts = {name: tuple(value[rows] for value in getattr(run, name)) for name in names}
+    edited = {layer: value[rows] for layer, value in run.edited_mlps.items()}
+    return dataclasses.replace(run, tokens=run.tokens[rows], logits=run.logits[rows], edited_mlps=edited, reads=(), **parts)
+
+
 def held_nodes(other: Run, nodes: Sequence[Node]) -> tuple[Edit, ...]:
     """Edits that hold heads and MLPs at their values in the other run. Raises GraphError for other kinds of nodes."""
     edits = []

@@ -1,22 +1,24 @@
 """Running subgraphs: edges inside a circuit carry the present run's values, edges outside it others."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.errors import NonFiniteError
+from circuits.errors import CircuitsError, NonFiniteError
 from circuits.graph import Circuit, Graph
 from circuits.models import Model, Run, TokenBatch
 from circuits.models.layers import Geometry, unembed
 from circuits.models.memory import BUDGET
-from circuits.patching.engine.base import plain_run
+from circuits.patching.engine.base import plain_run, some_prompts
 from circuits.patching.engine.reading import Reading, read_within
 from circuits.patching.engine.sites import differing
 from circuits.patching.subgraphs.circuit_pass import CircuitPass
 from circuits.patching.subgraphs.members import Members, check
 from circuits.patching.subgraphs.outside import Outside, OutsideKind, outside_of, prompts_outside
+from circuits.patching.subgraphs.sharing import Sharing
 from circuits.progress import Progress, silent
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, fitted
@@ -36,8 +38,14 @@ def run_subgraph(
     check(model.graph(neurons=members.graph.neurons), [members])
     geometry = Geometry(model.weights, own.tokens, model.dtype)
     rest = outside_of(outside, other, neurons=members.graph.neurons)
-    carried = CircuitPass(model.weights, geometry, own.residuals[0], rest, [members], 0)
-    return unembed(model.weights, carried.run(None)[0])
+    moves = bool((own.residuals[0] != rest.input).any())
+    circuits = Sharing(members.graph, model.weights.blocks, input_moves=moves, resting=rest.resting)
+    circuits.take(members)
+    return unembed(model.weights, CircuitPass(model.weights, geometry, own.residuals[0], rest, circuits, 0).run(None)[0])
+
+
+_ROWS = 96
+"""Tokens that a pass takes at least, where there are as many."""
 
 
 class Circuits:
@@ -51,13 +59,31 @@ class Circuits:
             self.own, self.other = (plain_run(model, side) for side in (pairs.clean, pairs.corrupt))
         self.outside: OutsideKind = outside
         self._rest: dict[bool, Outside] = {}
+        self._whole: tuple[Circuits, slice] | None = None
         self.start = first_column(model, pairs, outside)
         self.reading = Reading.of(self.metric, pairs)
         self.clean, self.corrupt = (self._scores(run.residuals[-1]) for run in (self.own, self.other))
 
+    def on(self, rows: slice) -> "Circuits":
+        """The same on some of the prompts, whose runs are not made again. Raises CircuitsError where the metric has to see all
+        prompts."""
+        if not self.metric.by_prompt:
+            raise CircuitsError(f"{self.metric.name} does not score each prompt by itself: it cannot be cut to some of them")
+        some = copy.copy(self)
+        some.pairs, some.metric = self.pairs[rows], self.metric.on(rows)
+        some.own, some.other = some_prompts(self.own, rows), some_prompts(self.other, rows)
+        # What is outside stays what it is on all prompts: their mean, for one.
+        some._whole, some._rest = (self, rows), {}
+        some.reading = Reading.of(some.metric, some.pairs)
+        some.clean, some.corrupt = self.clean[rows], self.corrupt[rows]
+        return some
+
     def rest(self, neurons: bool) -> Outside:
         """What edges outside carry, in a graph of neurons or of whole MLPs."""
-        if neurons not in self._rest:
+        if neurons not in self._rest and self._whole is not None:
+            whole, rows = self._whole
+            self._rest[neurons] = prompts_outside(whole.rest(neurons), rows)
+        elif neurons not in self._rest:
             self._rest[neurons] = outside_of(self.outside, self.other, neurons=neurons)
         return self._rest[neurons]
 
@@ -95,34 +121,57 @@ class Circuits:
         return found
 
     def _run(self, rows: list[int], members: list[Members], found: Tensor, report: Progress, what: str) -> None:
-        if not rows:
-            return
-        # Many circuits on few prompts before few circuits on many: what is at rest is shared by the circuits of a pass.
-        together, prompts = self._at_once(members[rows[0]].graph, len(rows))
-        for first in range(0, len(rows), together):
-            report(what, first, len(members))
-            chosen = rows[first : first + together]
+        done = 0
+        for circuits in self._together(members, rows):
+            report(what, done, len(members))
+            chosen = rows[done : done + len(circuits.finals)]
+            done += len(chosen)
+            prompts = max(1, self._room(circuits.graph) // (len(circuits.needed()[0]) + self._widest(circuits.graph)))
             starts = range(0, len(self.pairs), prompts)
             parts = (slice(start, min(start + prompts, len(self.pairs))) for start in starts)
-            final = torch.cat([self._pass([members[row] for row in chosen], part) for part in parts], dim=1)
+            final = torch.cat([self._pass(circuits, part) for part in parts], dim=1)
             found[chosen] = read_within(self.budget, self.metric, self.pairs, self.model.weights, final)
 
-    def _at_once(self, graph: Graph, circuits: int) -> tuple[int, int]:
-        """How many circuits and prompts one pass takes."""
+    def _together(self, members: list[Members], rows: list[int]) -> Iterator[Sharing]:
+        """The circuits of these rows, those together that one pass takes on a few prompts at least."""
+        # Many circuits on few prompts before few circuits on many: what they have in common is computed once. But a product of
+        # too few rows wastes the time in which its weights are fetched.
         width = self.pairs.clean.ids.shape[1] - self.start
-        # What every writer moved by, and at the widest point (q, k, v, z of a layer) four streams a head.
-        dense = 1 + graph.n_layers * (graph.n_heads + (0 if graph.neurons else graph.mlp_writers))
-        one = (dense + 4 * graph.n_heads + 8) * width * self.model.d_model * torch.finfo(self.model.dtype).bits // 8
-        room = max(1, self.budget // one)
-        together = min(circuits, room)
-        return together, max(1, min(len(self.pairs), room // together))
+        prompts = min(len(self.pairs), -(-_ROWS // width))
+        circuits = None
+        for row in rows:
+            graph = members[row].graph
+            room = self._room(graph) // prompts - self._widest(graph)
+            if circuits is not None and circuits.take(members[row], room):
+                continue
+            if circuits is not None:
+                yield circuits
+            circuits = self._sharing(graph)
+            circuits.take(members[row])
+        if circuits is not None:
+            yield circuits
 
-    def _pass(self, members: list[Members], part: slice) -> Float[Tensor, "circuit prompt 1 d_model"]:
+    def _sharing(self, graph: Graph) -> Sharing:
+        rest = self.rest(graph.neurons)
+        moves = bool((self.own.residuals[0] != rest.input)[:, self.start :].any())
+        return Sharing(graph, self.model.weights.blocks, input_moves=moves, resting=rest.resting)
+
+    def _room(self, graph: Graph) -> int:
+        """How many residual streams of one prompt, from the first column that differs, fit the budget."""
+        width = self.pairs.clean.ids.shape[1] - self.start
+        return self.budget // (width * self.model.d_model * torch.finfo(self.model.dtype).bits // 8)
+
+    @staticmethod
+    def _widest(graph: Graph) -> int:
+        """Streams of one prompt at the widest point of a pass, beside the values: q, k, v and z of a layer."""
+        return 4 * graph.n_heads + 8
+
+    def _pass(self, circuits: Sharing, part: slice) -> Float[Tensor, "circuit prompt 1 d_model"]:
         """Final residual streams of some prompts at their answer columns."""
         tokens = TokenBatch(self.own.tokens.ids[part], self.own.tokens.mask[part])
         geometry = Geometry(self.model.weights, tokens, self.model.dtype)
-        rest = prompts_outside(self.rest(members[0].graph.neurons), part)
-        carried = CircuitPass(self.model.weights, geometry, self.own.residuals[0][part], rest, members, self.start)
+        rest = prompts_outside(self.rest(circuits.graph.neurons), part)
+        carried = CircuitPass(self.model.weights, geometry, self.own.residuals[0][part], rest, circuits, self.start)
         return carried.run(self.reading.columns[part])
 
 
