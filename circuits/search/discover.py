@@ -1,13 +1,13 @@
 """One call from prompts to a judged circuit."""
 
 import dataclasses
-import random
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
 from circuits.attribution import EdgeScores
-from circuits.errors import CircuitsError, PromptError
+from circuits.errors import CircuitsError
 from circuits.files.plain import thaw
 from circuits.files.results import Result
 from circuits.graph import Circuit
@@ -15,13 +15,15 @@ from circuits.models import Model
 from circuits.models.memory import BUDGET
 from circuits.progress import Progress
 from circuits.search.judging.curves import Curve, curve_of
-from circuits.search.judging.evaluate import Judge, faithfulness, verdict_of
+from circuits.search.judging.evaluate import faithfulness, verdict_of
+from circuits.search.judging.judge import Judge
 from circuits.search.judging.verdict import Verdict
 from circuits.search.methods.method import Method
 from circuits.search.methods.table import DEFAULT, METHODS, check_fit, find_method
 from circuits.search.screening import Screening, screen_then_verify
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, Metric, Relative, fitted
+from circuits.tasks.sharing import halves
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,25 +51,11 @@ class Discovery(Result, format="circuits-discovery"):
 
 
 def split(pairs: PromptPairs, seed: int = 0) -> tuple[PromptPairs, PromptPairs]:
-    """Two halves of the pairs, drawn at random: one to search on, one to judge on; pairs with the same clean prompt stay
-    together. Raises PromptError where all pairs have one clean prompt."""
-    first, rest = _halves(pairs, seed)
+    """Two halves of the pairs, drawn at random: one to search on, one to judge on; pairs that share a prompt, clean or corrupt,
+    stay together. Where all pairs hang together so, those with the same clean prompt do. Raises PromptError where all pairs
+    have one clean prompt."""
+    first, rest = halves(pairs, seed)
     return pairs[first], pairs[rest]
-
-
-def _halves(pairs: PromptPairs, seed: int) -> tuple[list[int], list[int]]:
-    """The rows of the two halves."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for row, ids in enumerate(pairs.clean.ids.tolist()):
-        groups.setdefault(tuple(ids), []).append(row)
-    if len(groups) < 2:
-        raise PromptError("one pair cannot be split: give at least two clean prompts, or held-out pairs of your own")
-    drawn = list(groups.values())
-    random.Random(seed).shuffle(drawn)
-    first, rest = drawn[0].copy(), drawn[1:]
-    while len(rest) > 1 and len(first) < (len(pairs) + 1) // 2:
-        first += rest.pop(0)
-    return sorted(first), sorted(row for group in rest for row in group)
 
 
 def discover(
@@ -86,6 +74,7 @@ def discover(
     seed: int = 0,
     budget: int = BUDGET,
     progress: Progress | None = None,
+    found: Callable[[Any], None] | None = None,
 ) -> Discovery:
     """Search for a circuit on some prompts and judge it on others.
 
@@ -105,17 +94,19 @@ def discover(
             own that leaves at most `edges`).
         verify: patch the strongest edges exactly (`screen_then_verify`); the confirmed ones are the circuit. With methods
             that estimate.
-        random_circuits: how many random circuits of as many edges the null has.
+        random_circuits: how many random circuits of as many edges the null has at most.
         seed: that of halves, null and bootstrap, and of what a method draws.
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         progress: hears what is being done, how much of it is done, and how much there is.
+        found: hears each part as soon as it is there: EdgeScores, Circuit, Verdict (without completeness and minimality, then
+            with them), Curve, where there is such a part.
     """
     chosen = find_method(method)
     given: dict[str, int | float | None] = {"steps": steps, "threshold": threshold}
     check_fit(chosen, level="neurons" if neurons else "heads", verify=verify, given=given)
     judged_by = metric
     if held_out is None:
-        rows, others = _halves(pairs, seed)
+        rows, others = halves(pairs, seed)
         if not isinstance(metric, Relative):  # one that was made for these pairs is cut with them
             metric, judged_by = (Metric.of(metric).on(half) for half in (rows, others))
         pairs, held_out = pairs[rows], pairs[others]
@@ -125,18 +116,24 @@ def discover(
     options |= {"neurons": neurons} if "neurons" in chosen.levels else {}
     options |= {"edges": edges, "seed": seed, "budget": budget, "progress": progress}
     scores, circuit = _results(chosen, chosen.run(model, pairs, metric, **options), edges, prepend_bos=model.prepend_bos)
+    hear = found or (lambda _: None)
+    if scores is not None:
+        hear(scores)
     screening = None
     if verify and scores is not None:
         screening = screen_then_verify(model, pairs, metric, scores, edges=edges, seed=seed, budget=budget, progress=progress)
         circuit = screening.circuit
     if not len(circuit):
         raise CircuitsError(f"{method} kept no edge that lies on a path: ask for more edges, or a lower threshold")
+    hear(circuit)
     seen = faithfulness(model, circuit, pairs, metric, seed=seed, budget=budget)
     judge = Judge(model, held_out, judged_by, neurons=neurons, budget=budget, progress=progress)
     counts = {"random_circuits": random_circuits, "minimality": not neurons}
-    verdict, curve = verdict_of(judge, circuit, searched_on=seen, seed=seed, **counts), None
+    verdict, curve = verdict_of(judge, circuit, searched_on=seen, seed=seed, found=found, **counts), None
+    hear(verdict)
     if scores is not None and scores.complete and not neurons:
         curve = curve_of(judge, scores, seed=seed)
+        hear(curve)
     return Discovery(circuit, verdict, scores, curve, screening)
 
 

@@ -85,7 +85,7 @@ def test_what_edges_outside_carry(command: Command, tiny: Path, files: dict[str,
     ],
 )
 def test_what_counts_as_proven(low: float, p_value: float | None, word: str) -> None:
-    verdict = Verdict(edges=1, nodes=2, share=0.1, prompts=4, faithfulness=Effect(0.8, low, 0.9), null=(), p_value=p_value)
+    verdict = Verdict(edges=1, nodes=2, share=0.1, prompts=5, faithfulness=Effect(0.8, low, 0.9), null=(), p_value=p_value)
     chance = "not held against chance" if p_value is None else f"p = {p_value:g}"
     assert verdict.standing == word and repr(verdict).startswith(f"Verdict({word}, {chance}: 1 edges")
 
@@ -101,8 +101,30 @@ def test_what_counts_as_proven(low: float, p_value: float | None, word: str) -> 
 )
 def test_an_unproven_verdict_says_the_reason_that_holds(low: float, draws: int, p_value: float | None, why: str) -> None:
     faithfulness = Effect(0.8, low, 0.9)
-    verdict = Verdict(edges=1, nodes=2, share=0.1, prompts=4, faithfulness=faithfulness, null=(0.1,) * draws, p_value=p_value)
+    verdict = Verdict(edges=1, nodes=2, share=0.1, prompts=5, faithfulness=faithfulness, null=(0.1,) * draws, p_value=p_value)
     assert judged(verdict).startswith("Unproven: ") and why in judged(verdict)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "independent", "word", "said"),
+    [
+        (1, 1, "unproven", "only 1 independent prompt: it takes 5 or more"),
+        (2, 2, "unproven", "only 2 independent prompts: it takes 5 or more"),
+        (3, None, "unproven", "only 3 independent prompts: it takes 5 or more"),
+        (4, 4, "unproven", "only 4 independent prompts: it takes 5 or more"),
+        (5, 5, "proven", "better than chance"),
+        (8, 4, "unproven", "only 4 independent prompts, since pairs that share a prompt count as one: it takes 5 or more"),
+        (10, 5, "proven", "better than chance"),
+        (20, None, "proven", "better than chance"),
+    ],
+)
+def test_few_prompts_prove_nothing(prompts: int, independent: int | None, word: str, said: str) -> None:
+    about = {"null": (0.1,) * 128, "p_value": 1 / 129, "independent": independent}
+    verdict = Verdict(edges=1, nodes=2, share=0.1, prompts=prompts, faithfulness=Effect(0.8, 0.7, 0.9), **about)  # type: ignore[arg-type]
+    lines = judged(verdict)
+    assert verdict.standing == word and said in lines
+    assert ("there is no interval" in verdict.summary) == (prompts == 1) == ("[" not in lines)
+    assert (f"{prompts} prompts, {independent} independent" in verdict.summary) == (independent not in (None, prompts))
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,7 @@ def test_verdicts_survive_files_and_refuse_mutations(verdict: Verdict, tmp_path)
     verdict.save(path)
     again = Verdict.load(path)
     assert again.faithfulness == verdict.faithfulness and again.completeness == verdict.completeness
+    assert again.independent == verdict.independent is not None
     data, draw = json.loads(path.read_text()), random.Random(0)
     for _ in range(60):
         broken = {**data, draw.choice(list(data)): draw.choice([None, "x", [], {}, [1], [[]], -1, {"effect": "x"}])}

@@ -107,7 +107,8 @@ def discover(
     Edges are scored on half of the prompts and the strongest that lie on paths from input to logits are kept. On the other
     half the circuit runs by itself: how much of the behaviour does it keep (faithfulness), more than random circuits of as
     many edges (p), what does it miss (completeness), what could it do without (minimality)? Proven: p at most 0.05, and at
-    least half of the behaviour with the whole 95 % interval.
+    least half of the behaviour with the whole 95 % interval, on five prompts or more that share nothing (pairs that share a
+    prompt count as one, and stay in one half).
 
     \b
     Examples:

@@ -3,7 +3,9 @@
 from circuits.cli.prompts import Behaviour
 from circuits.cli.reports.measured import interval
 from circuits.cli.text import filled
+from circuits.files.words import counted
 from circuits.search.judging.verdict import NOTHING, SIGNIFICANT, Verdict
+from circuits.statistics import FEWEST
 from circuits.tasks.metrics import Metric, Relative
 
 
@@ -16,7 +18,7 @@ def judged(verdict: Verdict) -> str:
     """A verdict in lines: its standing and why, then its summary."""
     one, word = verdict.faithfulness, verdict.standing
     chance = "not held against random circuits" if verdict.p_value is None else f"p = {verdict.p_value:.2g}"
-    faithful = interval(one, verdict.prompts).removeprefix("+")
+    faithful = interval(one, verdict.evidence).removeprefix("+")
     why = {
         "proven": "better than chance, and at least half of the behaviour within the interval",
         "partial": "better than chance, but less than half of the behaviour may be in it",
@@ -27,11 +29,15 @@ def judged(verdict: Verdict) -> str:
 
 def _unproven(verdict: Verdict) -> str:
     """Why a verdict proves nothing: the first reason that holds."""
-    least, one = 1 / (1 + len(verdict.null)), verdict.faithfulness
+    most = verdict.metadata.get("random_circuits", len(verdict.null))
+    least, one = 1 / (1 + most), verdict.faithfulness
+    if verdict.evidence < FEWEST:
+        share = "" if verdict.evidence == verdict.prompts else ", since pairs that share a prompt count as one"
+        return f"only {counted(verdict.evidence, 'independent prompt')}{share}: it takes {FEWEST} or more"
     if verdict.p_value is None:
         return "random circuits would tell what chance does"
     if least > SIGNIFICANT:
-        return f"p cannot fall below {least:.2g} with {len(verdict.null)} random circuits: draw 19 or more"
+        return f"p cannot fall below {least:.2g} with {most} random circuits: draw 19 or more"
     if verdict.p_value > SIGNIFICANT:
         return "chance does as well"
     return "next to nothing is kept" if one.effect < NOTHING else "the interval reaches down to nothing"

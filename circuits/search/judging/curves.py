@@ -20,9 +20,10 @@ from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import Members
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress
-from circuits.search.judging.evaluate import Judge
+from circuits.search.judging.judge import Judge
 from circuits.search.judging.nulls import random_edges
-from circuits.statistics import Effect, ratio_intervals
+from circuits.search.judging.removals import LOOK
+from circuits.statistics import Effect
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric
 
@@ -40,7 +41,7 @@ class Curve(Result, format="circuits-faithfulness"):
     faithfulness: tuple[Effect, ...] = dataclasses.field(metadata=stored(axis="size"))
     """With 95 % intervals over prompts."""
     null: Float[Tensor, "draw size"]
-    """Faithfulness of as many edges drawn at random."""
+    """Faithfulness of as many edges drawn at random, on the first few prompts (`metadata["random_prompts"]`)."""
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -95,8 +96,8 @@ def faithfulness_curve(
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> Curve:
-    """Run the strongest edges alone, for each share of all edges, and as many random ones: all in one call, on one pair of
-    base runs. Raises CircuitsError for shares outside 0 to 1 and for scores of some edges alone.
+    """Run the strongest edges alone, for each share of all edges, and as many random ones (on the first 8 prompts): all on one
+    pair of base runs. Raises CircuitsError for shares outside 0 to 1 and for scores of some edges alone.
 
     Args:
         model: the model that was scored.
@@ -133,13 +134,12 @@ def curve_of(
     sizes = [max(1, round(share * len(scores))) for share in shares]
     order, graph = scores.order(by), scores.graph
     circuits = [_chosen(scores, order[:size]) for size in sizes]
-    draw = random.Random(seed)
-    for _ in range(random_orders):
-        circuits += [random_edges(graph, size, draw) for size in sizes]
-    found = judge.changes(circuits, "running circuits of all sizes")
-    points = ratio_intervals(found[: len(sizes)], judge.gap, seed=seed)
-    null = found[len(sizes) :].mean(dim=1) / judge.gap.mean()
+    draw, few = random.Random(seed), judge.first(LOOK)
+    points = judge.effects(judge.changes(circuits, "running circuits of all sizes"), seed=seed)
+    others = [random_edges(graph, size, draw) for _ in range(random_orders) for size in sizes]
+    null = few.faithfulness(others, "running random circuits of all sizes")
     setting = {"outside": judge.outside, "by": by, "prompts": len(judge.gap), "seed": seed}
+    setting |= {"random_prompts": len(few.gap)} if few is not judge else {}
     details = about(judge.model, judge.metric, **setting, scores=dict(scores.metadata))
     return Curve(shares, tuple(sizes), tuple(points), null.reshape(random_orders, len(sizes)), details)
 

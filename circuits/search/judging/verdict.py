@@ -6,14 +6,17 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from circuits.files.fields import stored
 from circuits.files.results import Result
 from circuits.files.words import counted, one_line
-from circuits.statistics import Effect
+from circuits.statistics import FEWEST, Effect
 
 SIGNIFICANT = 0.05
 """The largest p-value of a circuit that does better than chance."""
 HALF, NOTHING = 0.5, 0.05
 """Shares of the behaviour: what a proven circuit surely keeps, and below which nothing was found."""
+UNNEEDED = 0.01
+"""A change of faithfulness that is next to nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +38,8 @@ class Removal:
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-    """How much one node matters to the circuit: the largest change of its faithfulness when the node goes, after some other
-    nodes are gone (`without`; most often none)."""
+    """How much one node matters to the circuit: the change of its faithfulness when the node goes; where that is next to
+    nothing, the largest one after some other nodes are gone (`without`)."""
 
     node: str
     change: float
@@ -56,19 +59,31 @@ class Verdict(Result, format="circuits-verdict", indent=1):
     faithfulness: Effect
     """With its 95 % interval over prompts."""
     null: tuple[float, ...]
-    """Faithfulness of random circuits of as many edges."""
+    """Faithfulness of random circuits of as many edges, on so many prompts as `metadata["random_prompts"]` says (all, where it
+    says nothing)."""
     p_value: float | None
+    """Of random circuits on those prompts; they end early where enough of them keep as much (`metadata["random_reached"]`)."""
     completeness: tuple[Removal, ...] = ()
     minimality: tuple[Need, ...] = ()
     searched_on: Effect | None = None
     """Faithfulness on the prompts that the circuit was searched on, where they were given."""
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    independent: int | None = dataclasses.field(default=None, metadata=stored(optional=True))
+    """How many of the prompts' groups share no prompt with another, clean or corrupt; None: not counted (older files)."""
+
+    @property
+    def evidence(self) -> int:
+        """How many prompts count as independent of each other."""
+        return self.prompts if self.independent is None else self.independent
 
     @property
     def standing(self) -> Literal["proven", "partial", "unproven"]:
         """One word: "proven" where the circuit does better than chance and surely keeps half of the behaviour on the prompts it
-        was judged on, "partial" where it does better than chance and keeps more than next to nothing, else "unproven"."""
+        was judged on, "partial" where it does better than chance and keeps more than next to nothing, else, and on fewer than
+        five independent prompts, "unproven"."""
         one = self.faithfulness
+        if self.evidence < FEWEST:
+            return "unproven"
         if self.p_value is None or self.p_value > SIGNIFICANT or one.low <= 0 or one.effect < NOTHING:
             return "unproven"
         return "proven" if one.low >= HALF else "partial"
@@ -82,7 +97,7 @@ class Verdict(Result, format="circuits-verdict", indent=1):
         """The largest gap over the removed sets."""
         return max((one.gap for one in self.completeness), default=None)
 
-    def unneeded(self, least: float = 0.01) -> tuple[str, ...]:
+    def unneeded(self, least: float = UNNEEDED) -> tuple[str, ...]:
         """Nodes whose removal never changed the faithfulness by `least`."""
         return tuple(need.node for need in self.minimality if abs(need.change) < least)
 
@@ -91,16 +106,11 @@ class Verdict(Result, format="circuits-verdict", indent=1):
         """The verdict in a few sentences."""
         one = self.faithfulness
         share = f"{self.edges:,} edges ({_percent(self.share)} of all) between {self.nodes:,} nodes"
-        words = [
-            f"{share} keep {one.effect:.2f} of the behaviour"
-            f" (95 % interval {one.low:.2f} to {one.high:.2f}, {counted(self.prompts, 'prompt')})."
-        ]
+        words = [f"{share} keep {one.effect:.2f} of the behaviour ({self._sureness})."]
         if self.searched_on is not None:
             words.append(f"On the prompts searched on: {self.searched_on.effect:.2f}.")
         if self.null:
-            words.append(
-                f"{len(self.null)} random circuits of this size: at most {max(self.null):.2f} (p = {self.p_value:.3g})."
-            )
+            words.append(self._chance)
         if self.incompleteness is not None:
             words.append(f"Largest gap to the model when sets of nodes are taken out of both: {self.incompleteness:.2f}.")
         if self.minimality:
@@ -110,6 +120,26 @@ class Verdict(Result, format="circuits-verdict", indent=1):
             few = f"{len(spare)} of {count} nodes {verb} not needed ({names})."
             words.append(few if spare else f"All {count} nodes are needed.")
         return " ".join(words)
+
+    @property
+    def _sureness(self) -> str:
+        """On how many prompts, and the interval where there is one."""
+        one, alike = self.faithfulness, self.prompts - self.evidence
+        prompts = counted(self.prompts, "prompt") + (f", {self.evidence} independent" if alike else "")
+        if self.evidence < 2:
+            return f"{prompts}: there is no interval"
+        return f"95 % interval {one.low:.2f} to {one.high:.2f}, {prompts}"
+
+    @property
+    def _chance(self) -> str:
+        """What random circuits keep."""
+        few, most = self.metadata.get("random_prompts"), self.metadata.get("random_circuits")
+        where = f" on {few} of the prompts" if isinstance(few, int) else ""
+        drawn = f"{counted(len(self.null), 'random circuit')} of this size{where}"
+        if isinstance(most, int) and len(self.null) < most:
+            reached = self.metadata.get("random_reached")
+            return f"{drawn}: {reached} keep as much, and no more were drawn (p = {self.p_value:.3g})."
+        return f"{drawn}: at most {max(self.null):.2f} (p = {self.p_value:.3g})."
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a measure: measure, value, low, high, about."""

@@ -1,0 +1,68 @@
+"""Completeness and minimality: what a circuit and the whole model lose when nodes are taken out."""
+
+import random
+from collections.abc import Sequence
+
+from circuits.graph import Node
+from circuits.patching.subgraphs.members import Members
+from circuits.search.judging.judge import Judge
+from circuits.search.judging.verdict import UNNEEDED, Need, Removal
+
+LOOK = 8
+"""Prompts on which many sets of nodes are tried to find the few that tell something."""
+_CANDIDATES = 10
+"""Nodes that a greedy step tries, drawn at random."""
+_GREEDY_STEPS = 5
+
+
+def completeness(judge: Judge, members: Members, nodes: list[Node], random_sets: int, draw: random.Random) -> list[Removal]:
+    """Random halves of the nodes, and sets that a greedy search grew so that circuit and model differ most. The search looks
+    at the first few prompts; what it grew is measured on all."""
+    if not random_sets or not nodes or judge.neurons:  # the whole graph of neurons is not run edge by edge
+        return []
+    halves = [[node for node in nodes if draw.random() < 0.5] or [draw.choice(nodes)] for _ in range(random_sets)]
+    grown = _grown(judge.first(LOOK), members, nodes, draw)
+    sets, what = [*halves, *grown], "testing completeness"
+    found = zip(sets, judge.without(members, sets, what), judge.model_without(sets, what), strict=True)
+    how = ["random"] * len(halves) + ["greedy"] * len(grown)
+    return [Removal(tuple(map(str, some)), kind, own, model) for kind, (some, own, model) in zip(how, found, strict=True)]
+
+
+def _grown(judge: Judge, members: Members, nodes: list[Node], draw: random.Random) -> list[list[Node]]:
+    """A set for each step of a greedy search: the one before with that of a few other nodes which opens the largest gap."""
+    found: list[list[Node]] = []
+    grown, what = list[Node](), "growing sets of nodes"
+    for _ in range(min(_GREEDY_STEPS, len(nodes))):
+        rest = [node for node in nodes if node not in grown]
+        trials = [[*grown, node] for node in sorted(draw.sample(rest, min(_CANDIDATES, len(rest))))]
+        values = zip(judge.without(members, trials, what), judge.model_without(trials, what), strict=True)
+        gaps = [abs(own - model) for own, model in values]
+        grown = trials[gaps.index(max(gaps))]
+        found.append(grown)
+    return found
+
+
+def minimality(judge: Judge, members: Members, nodes: list[Node], removals: Sequence[Removal]) -> list[Need]:
+    """For each node the change when it alone goes; where that is next to nothing, the largest one, on the first few prompts,
+    when it goes from the circuit without one of the other nodes (of small circuits) or a set tested for completeness."""
+    if not nodes:
+        return []
+    what = "testing minimality"
+    whole, *alone = judge.without(members, [[], *([node] for node in nodes)], what)
+    needs = {node: Need(str(node), value - whole) for node, value in zip(nodes, alone, strict=True)}
+    spare = [node for node in nodes if abs(needs[node].change) < UNNEEDED]
+    others = [[node] for node in nodes] if len(nodes) <= _CANDIDATES else []
+    sets = [*others, *([members.graph.node(name) for name in one.nodes] for one in removals)]
+    tried = [(node, gone) for gone in sets for node in spare if node not in gone]
+    if not tried:
+        return list(needs.values())
+    # Side by side: a circuit and the same without one more node have nearly all in common.
+    few = judge.first(LOOK)
+    before = few.without(members, sets, what)
+    after = few.without(members, [[*gone, node] for node, gone in tried], what)
+    start = {tuple(gone): value for gone, value in zip(sets, before, strict=True)}
+    for (node, gone), value in zip(tried, after, strict=True):
+        change = value - start[tuple(gone)]
+        if abs(change) > abs(needs[node].change):
+            needs[node] = Need(str(node), change, tuple(map(str, gone)))
+    return list(needs.values())
