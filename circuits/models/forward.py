@@ -4,7 +4,7 @@ One fast path for every family; differentiable; any float type and device. A run
 z, neuron activations, residual streams, q, k, v), not products: contractions multiply by output weights where needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -33,8 +33,10 @@ from circuits.models.run import Reads, Run
 from circuits.models.tokens import TokenBatch
 from circuits.models.weights import Block, Weights
 
-Keep = Literal["logits", "factors", "patterns", "reads"]
-FACTORS = ("middles", "q", "k", "v", "z", "neurons", "patterns")
+Keep = Literal["logits", "factors", "patterns", "reads", "writes"]
+FACTORS = ("middles", "q", "k", "v", "z", "neurons", "patterns", "mlps")
+_KEPT: Mapping[str, tuple[str, ...]] = {"logits": (), "writes": ("z", "mlps")}
+"""Of what a layer computes, what is kept where not all of it is."""
 
 
 def forward(
@@ -74,11 +76,13 @@ def forward(
             written = mlp_output(factors["neurons"], block.mlp, block.mlp_post_norm)
             if ("mlp", layer) in edits:
                 written = edited_mlps[layer] = apply_edits(edits, ("mlp", layer), written, tokens)
+            if keep in ("reads", "writes"):
+                factors["mlps"] = written
             x = middle + written
         residuals = [*residuals, x] if keep != "logits" else [x]
         reads += [reading] if keep == "reads" else []
-        for name, value in factors.items() if keep != "logits" else ():
-            kept[name].append(value)
+        for name in _KEPT.get(keep, factors):
+            kept[name] += [factors[name]] if name in factors else []
     # Unembedding no column gives logits of the right width and type at no cost, so that a Run looks alike with and without.
     read = x if columns is None else x[torch.arange(len(x), device=x.device), columns][:, None]
     unembedded = unembed(weights, read if logits else x[:, :0])

@@ -53,6 +53,8 @@ class Run:
 
     reads: tuple[Reads, ...] = ()
     """What each layer read, where asked for."""
+    mlps: tuple[Tensor, ...] = ()
+    """What each MLP wrote `[prompt position d_model]`, where asked for (empty for attention-only models)."""
 
     def require_factors(self) -> None:
         """Raise CircuitsError unless the run kept its factors."""

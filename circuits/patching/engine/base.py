@@ -11,7 +11,7 @@ from circuits.errors import GraphError, NonFiniteError
 from circuits.graph import Node
 from circuits.models import Edit, Model, Run, TokenBatch
 from circuits.models.edits import compile_edits
-from circuits.models.forward import forward
+from circuits.models.forward import Keep, forward
 from circuits.models.layers import Geometry, attention_output, mlp_output
 from circuits.models.weights import all_finite
 
@@ -61,10 +61,10 @@ class Base:
 
 
 @torch.no_grad()
-def plain_run(model: Model, tokens: TokenBatch, edits: Sequence[Edit] = ()) -> Run:
+def plain_run(model: Model, tokens: TokenBatch, edits: Sequence[Edit] = (), *, keep: Keep = "factors") -> Run:
     """A run with its factors and without logits. Raises NonFiniteError with the first site."""
     compiled = compile_edits(edits, model.graph())
-    run = forward(model.weights, model.prepare(tokens), edits=compiled, logits=False)
+    run = forward(model.weights, model.prepare(tokens), edits=compiled, keep=keep, logits=False)
     refuse_non_finite(run)
     return run
 
