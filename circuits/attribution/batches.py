@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
+from circuits.attribution.pulls import AT_ONCE
 from circuits.models import Edit, Model
 from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.reading import Reading
@@ -53,11 +54,26 @@ def batches(model: Model, pairs: PromptPairs, metric: Metric, size: int | Sequen
         yield Batch(some, pairs[some], lambda run, some=some: whole.among(some, model.weights, streams[run]))
 
 
-def prompts_at_once(model: Model, pairs: PromptPairs, budget: int) -> int:
-    """How many prompts' runs, gradients and differences fit the budget; at least one."""
-    width, layers = pairs.clean.ids.shape[1], model.n_layers
-    graph = model.graph()
-    token = layers * (24 * model.d_model + 8 * model.d_mlp + 2 * model.n_heads * width)
-    token += 2 * graph.writer_count * model.d_model
-    held = width * token + 3 * graph.writer_count * graph.reader_count
-    return max(1, budget // (held * torch.finfo(model.dtype).bits * 8 // 64))
+def prompts_at_once(model: Model, pairs: PromptPairs, budget: int, *, edges: bool = True) -> int:
+    """How many prompts' runs, gradients and, for edges, differences fit the budget; at least one. Batches come out alike."""
+    width, graph = pairs.clean.ids.shape[1], model.graph()
+    held = width * (_for_edges(model) if edges else _for_nodes(model)) + model.n_layers * 2 * model.n_heads * width**2
+    held += 3 * graph.writer_count * graph.reader_count if edges else 0
+    most = max(1, budget // (held * torch.finfo(model.dtype).bits // 8))
+    return -(-len(pairs) // -(-len(pairs) // most))
+
+
+def _for_edges(model: Model) -> int:
+    """Numbers held at one token: by a gradient run with its gradients by what readers read, what is summed of it and what the
+    clean and the corrupt run wrote; or, when the run is gone, by the differences of all writers and the pulls of a layer's
+    readers."""
+    d_model, graph = model.d_model, model.graph()
+    gated = any(block.mlp is not None and block.mlp.W_gate is not None for block in model.weights.blocks)
+    kept = model.n_layers * (6 + 6 + AT_ONCE) * d_model
+    run = model.n_layers * (16 * d_model + (4 if gated else 2) * model.d_mlp)
+    return kept + max(run, (graph.writer_count + 3 * graph.head_readers) * d_model)
+
+
+def _for_nodes(model: Model) -> int:
+    """The same where nodes are scored: gradients by all that they write, of runs with their factors."""
+    return model.n_layers * (24 * model.d_model + 8 * model.d_mlp)

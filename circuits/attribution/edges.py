@@ -9,15 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.attribution.batches import Batch, batches, prompts_at_once
-from circuits.attribution.gradients import Gradients, gradients, slot_readings
+from circuits.attribution.completeness import Ends, completeness, ends_of
+from circuits.attribution.gradients import gradients
 from circuits.attribution.points import Point
+from circuits.attribution.pulls import AT_ONCE, Pulls
 from circuits.attribution.rules import EXACT, RULES, Rule
 from circuits.attribution.scores import EdgeScores
 from circuits.attribution.topk import KEPT
-from circuits.attribution.writers import deltas
+from circuits.attribution.writers import deltas, writes_alone
 from circuits.errors import CircuitsError, MemoryBudgetError, NonFiniteError
 from circuits.graph import Node
-from circuits.graph.places import reads_from
 from circuits.models import Edit, Model, Run
 from circuits.models.choosing import Positions
 from circuits.models.memory import BUDGET, beside_budget
@@ -36,7 +37,7 @@ def attribute_edges(
     metric: AnyMetric,
     *,
     method: str = "eap-ig",
-    steps: int = 5,
+    steps: int | None = None,
     neurons: bool = False,
     positions: Positions = None,
     without: Sequence[str | Node] = (),
@@ -58,7 +59,9 @@ def attribute_edges(
         pairs: clean and corrupt prompts with their answers.
         metric: what is measured: a metric of `circuits.metrics`, or a function of one's own from logits and pairs.
         method: one of the five above.
-        steps: inputs or activations between corrupt and clean, of the two integrated methods.
+        steps: inputs or activations between corrupt and clean, of the two integrated methods (default: 10 and 5).
+            `metadata["completeness"]` says how far the input's edges are from adding up to the whole gap: where that is far,
+            take more.
         neurons: score every edge between single neurons, heads, input and logits.
         positions: where readers read: everywhere, summed (None); "each"; names or places as in `patch_nodes`, a score each,
             which is the mean over the prompts that have the position.
@@ -82,8 +85,8 @@ def attribute_edges(
     """
     if method not in RULES and method != EXACT:
         raise CircuitsError(f"unknown method {method!r}: there are {', '.join((*RULES, EXACT))}")
-    if not isinstance(steps, int) or steps < 1:
-        raise CircuitsError(f"steps is a whole number from 1 on, got {steps!r}")
+    rule = RULES.get(method)
+    count = 1 if rule is None else rule.points_of(steps)
     if neurons:
         from circuits.attribution.neurons import attribute_neuron_edges
 
@@ -91,7 +94,6 @@ def attribute_edges(
             raise CircuitsError("edges of single neurons are scored over all positions of the whole model: leave out the rest")
         where = {"keep": keep, "budget": budget, "progress": progress}
         return attribute_neuron_edges(model, pairs, metric, method=method, steps=steps, **where)
-    rule = RULES.get(method)
     if without and not (rule and rule.without):
         able = " and ".join(name for name, one in RULES.items() if one.without)
         raise CircuitsError(f"nodes can be left out with {able}, not with {method}")
@@ -101,18 +103,22 @@ def attribute_edges(
         return _exact(model, pairs, metric, positions, budget, progress)
     masks = position_masks(pairs, positions)
     total = _Total.empty(model, masks)
-    report = progress or silent
+    report, ends = progress or silent, list[Ends]()
 
     def runs(part: PromptPairs) -> Iterator[tuple[Edit, ...]]:
         """The edits of each gradient run on some of the prompts."""
-        return (point.edits for point in _runs(model, part, rule, steps, gone).points)
+        return (point.edits for point in _runs(model, part, rule, count, gone).points)
 
     for batch in batches(model, pairs, metric, prompts_at_once(model, pairs, budget), runs):
         report("attributing edges", batch.rows.start, len(pairs))
         chosen = [mask[batch.rows] for mask in masks.values()]
-        total.add(_part(model, batch, rule, steps, chosen, gone, budget), [int(mask.any(dim=1).sum()) for mask in chosen])
+        found, end = _part(model, batch, rule, count, chosen, gone, budget)
+        total.add(found, [int(mask.any(dim=1).sum()) for mask in chosen])
+        ends.append(end)
     report("attributing edges", len(pairs), len(pairs))
-    details = about(model, metric, method=method, steps=steps if rule.points else 1, prompts=len(pairs))
+    details = about(model, metric, method=method, steps=count, prompts=len(pairs))
+    if positions in (None, "each"):  # elsewhere a part of the way is left out
+        details["completeness"] = completeness(model, pairs, metric, ends, float(total.sums[:, 0].sum()) / len(pairs), budget)
     return total.scores(model, details)
 
 
@@ -165,57 +171,82 @@ class _Runs:
 
 
 def _runs(model: Model, pairs: PromptPairs, rule: Rule, steps: int, gone: list[Node]) -> _Runs:
-    other = plain_run(model, pairs.corrupt)
+    # What nodes wrote is all that is read of the two; nodes are held at their neurons.
+    other = plain_run(model, pairs.corrupt, keep="factors" if gone else "writes")
     held = held_nodes(other, gone)
     if rule.points is None and not held:
         return _Runs(None, other, (Point(),))
-    own = plain_run(model, pairs.clean, held)
+    own = plain_run(model, pairs.clean, held, keep="writes")
     points = rule.at(model, own, other, steps)
     return _Runs(own, other, (dataclasses.replace(point, edits=(*point.edits, *held)) for point in points))
 
 
 def _part(
     model: Model, batch: Batch, rule: Rule, steps: int, chosen: list[Tensor], gone: list[Node], budget: int
-) -> Float[Tensor, "label prompt writer reader"]:
-    """Scores of some prompts."""
+) -> tuple[Float[Tensor, "label prompt writer reader"], Ends]:
+    """Scores of some prompts, and what the metric is read from at either end."""
     graph, pairs = model.graph(), batch.pairs
     size = (len(chosen), len(pairs), graph.writer_count, graph.reader_count)
     scores = torch.zeros(size, dtype=model.dtype, device=model.device)
     runs = _runs(model, pairs, rule, steps, gone)
-    for place, point in enumerate(runs.points):
-        reading = batch.reading(place)
-        if runs.own is None:
-            found = rule.clean_run(model, reading, pairs.clean)
-        else:
-            found = gradients(model, reading, pairs.clean, point.edits)
-        own = found.run if runs.own is None else runs.own
-        _add(scores, model, pairs, own, runs.other, found, point, chosen, budget)
-    return scores
+    own = runs.own
+    for points in _alike(runs.points):
+        pulls = Pulls(model, points[0][1].first)
+        for place, point in points:
+            if runs.own is None:
+                found = rule.clean_run(model, batch.reading(place), pairs.clean, writers=False)
+                own = writes_alone(found.run)
+            else:
+                found = gradients(model, batch.reading(place), pairs.clean, point.edits, writers=False)
+            pulls.add(found, point.weight)
+            del found  # the next run's activations come before a name is bound anew
+        assert own is not None
+        first, last = points[0][1].writers(graph.writer_count)
+        _add(scores, pulls, pairs, (own, runs.other), (first, last), chosen, budget)
+    assert own is not None
+    return scores, ends_of(batch, own, runs.other)
+
+
+def _alike(points: Iterable[Point]) -> Iterator[list[tuple[int, Point]]]:
+    """Gradient runs with their places, together those that tell about the same writers, at most `AT_ONCE`."""
+    group: list[tuple[int, Point]] = []
+    for place, point in enumerate(points):
+        if group and (len(group) == AT_ONCE or point.first != group[0][1].first):
+            yield group
+            group = []
+        group.append((place, point))
+    if group:
+        yield group
 
 
 def _add(
     scores: Tensor,
-    model: Model,
+    pulls: Pulls,
     pairs: PromptPairs,
-    own: Run,
-    other: Run,
-    found: Gradients,
-    point: Point,
+    ends: tuple[Run, Run],
+    writers: tuple[int, int],
     masks: list[Tensor],
     budget: int,
 ) -> None:
-    """Add one gradient run's share to the scores, in place."""
+    """Add to the scores, in place, what some gradient runs tell about writers from one place up to another."""
+    model, (first, last) = pulls.model, writers
     whole = differing(pairs, causal=model.weights.causal)
     for columns in _column_blocks(model, pairs, whole, budget):
-        writers = deltas(own, other, columns)
-        first, last = point.writers(writers.shape[1])
+        change, parts = deltas(*ends, columns, first, last), []
         for label, mask in enumerate(masks):
             kept = (mask & whole)[:, columns]
-            if not bool(kept.any()):
-                continue
-            part = writers[:, first:last] if bool(kept.all()) else writers[:, first:last] * kept[:, None, :, None]
-            for readers, block in contractions(model, found, part, columns, first):
-                scores[label, :, first : first + block.shape[1], readers] += block * point.weight
+            if bool(kept.any()):
+                used = kept.any(dim=0).nonzero()[:, 0]
+                some = slice(int(used[0]), int(used[-1]) + 1)
+                part = change[:, :, some]
+                if not bool(kept[:, some].all()):
+                    part = torch.mul(part, kept[:, None, some, None], out=part if len(masks) == 1 else None)
+                parts.append((label, some, part.flatten(2)))
+        for readers, count, pulled in pulls.by_reader(columns):
+            count = min(count, last) - first
+            for label, some, part in parts:
+                into = torch.bmm(part[:, :count], pulled[:, :, some].flatten(2).permute(1, 2, 0))
+                scores[label, :, first : first + count, readers] += into
 
 
 def _column_blocks(model: Model, pairs: PromptPairs, whole: Tensor, budget: int) -> Iterator[slice]:
@@ -233,37 +264,6 @@ def _column_blocks(model: Model, pairs: PromptPairs, whole: Tensor, budget: int)
     step = budget // one
     for start in range(int(used[0]), stop, step):
         yield slice(start, min(start + step, stop))
-
-
-def contractions(
-    model: Model, found: Gradients, writers: Float[Tensor, "prompt writer position d_model"], columns: slice, first: int = 0
-) -> Iterator[tuple[slice, Tensor]]:
-    """For each group of readers their places and the scores `[prompt writer reader]` of edges into them: how far `writers`
-    (those from place `first` on) move the metric through them, to first order."""
-    before, place = reads_from(model.graph()), 0
-    n_prompts, _, width, d_model = writers.shape
-    flat = writers.flatten(2)
-    for layer, block in enumerate(model.weights.blocks):
-        for reading in slot_readings(model, found, layer):
-            slope = reading.slope[:, :, columns]
-            pulled = torch.matmul(slope.flatten(1, 2), reading.W.transpose(1, 2)).unflatten(1, (n_prompts, width))
-            if reading.unit is not None:
-                unit = reading.unit[:, columns]
-                shared = torch.matmul(unit.flatten(0, 1), reading.W).unflatten(1, (n_prompts, width))
-                brought = (shared * slope).sum(dim=-1, keepdim=True)
-                pulled.addcmul_(brought, unit[None], value=-1 / d_model)
-            count = max(before[place] - first, 0)
-            into = torch.bmm(flat[:, :count], pulled.flatten(2).permute(1, 2, 0))
-            yield slice(place, place + len(slope)), into
-            place += len(slope)
-        if block.mlp is not None:
-            yield slice(place, place + 1), _into(flat, found.mlp[layer][:, columns], before[place] - first)
-            place += 1
-    yield slice(place, place + 1), _into(flat, found.final[:, columns], before[place] - first)
-
-
-def _into(flat: Tensor, slope: Tensor, count: int) -> Tensor:
-    return torch.einsum("pwx,px->pw", flat[:, : max(count, 0)], slope.flatten(1))[:, :, None]
 
 
 def _exact(

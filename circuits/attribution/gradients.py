@@ -9,7 +9,6 @@ from torch import Tensor
 from circuits.errors import NonFiniteError
 from circuits.models import Edit, Model, Run, TokenBatch
 from circuits.models.edits import compile_edits
-from circuits.models.folding import behind_norm
 from circuits.models.forward import forward
 from circuits.models.layers import SLOTS, Geometry, Slot, activate, headed, norm_scale, placed
 from circuits.models.weights import MLP, Attention, Norm
@@ -19,8 +18,9 @@ from circuits.patching.engine.reading import Reading
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gradients:
-    """A run (detached) and the gradients of the sum of what was read (`scores`). Gradients by q, k, v and neurons are those
-    by `Run.q` and its like; `mlp` and `final` are those by the residual stream as an MLP or the logits alone read it."""
+    """A run (detached) and the gradients of the sum of what was read (`scores`). Gradients by q, k, v, z and neurons are those
+    by `Run.q` and its like; `mlp` and `final` are those by the residual stream as an MLP or the logits alone read it. Those by
+    what nodes write (z, neurons, input) are there where they were asked for."""
 
     run: Run
     scores: Float[Tensor, " scored"]
@@ -30,15 +30,18 @@ class Gradients:
     z: tuple[Float[Tensor, "prompt position head d_head"], ...]
     mlp: tuple[Float[Tensor, "prompt position d_model"], ...]
     neurons: tuple[Float[Tensor, "prompt position d_mlp"], ...]
-    input: Float[Tensor, "prompt position d_model"]
+    input: Float[Tensor, "prompt position d_model"] | None
     final: Float[Tensor, "prompt position d_model"]
     held_norms: bool = False
     """Whether norms were held at their scale, so that nothing flows through it."""
 
 
-def gradients(model: Model, reading: Reading, tokens: TokenBatch, edits: tuple[Edit, ...] = ()) -> Gradients:
+def gradients(
+    model: Model, reading: Reading, tokens: TokenBatch, edits: tuple[Edit, ...] = (), *, writers: bool = True
+) -> Gradients:
     """Run `tokens` (of the clean or of the corrupt prompts), with edits, and go back once from the metric that is read.
-    Raises NonFiniteError where the metric or a gradient is not a number."""
+    `writers`: also to what nodes write, which takes more memory. Raises NonFiniteError where the metric or a gradient is not a
+    number."""
     # The weights ask for no gradient, so something on the way must, or there is no graph to go back through.
     if not any(isinstance(edit.value, Tensor) and edit.value.requires_grad for edit in edits):
         edits = (Edit("input", lambda x: x.detach().requires_grad_(True)), *edits)
@@ -47,19 +50,21 @@ def gradients(model: Model, reading: Reading, tokens: TokenBatch, edits: tuple[E
         # Unembedded at the answer columns alone: logits of all tokens would be the largest array of the run, and gradients of
         # zero.
         scores = reading.scores(model.weights, reading.at_columns(run.residuals[-1])[None])[0]
-        return back_from(scores, run)
+        return back_from(scores, run, writers=writers)
 
 
-def back_from(scores: Float[Tensor, " scored"], run: Run, *, held_norms: bool = False) -> Gradients:
+def back_from(scores: Float[Tensor, " scored"], run: Run, *, writers: bool = True, held_norms: bool = False) -> Gradients:
     """The gradients of a metric of a run that kept its reads."""
     mlps = tuple(read.mlp for read in run.reads if read.mlp is not None)
-    wanted = (*run.q, *run.k, *run.v, *run.z, *mlps, *run.neurons, run.residuals[0], run.residuals[-1])
+    z, neurons, start = (run.z, run.neurons, run.residuals[:1]) if writers else ((), (), ())
+    wanted = (*run.q, *run.k, *run.v, *z, *mlps, *neurons, *start, run.residuals[-1])
     # The sum: prompts of a batch do not see each other, so one way back gives every prompt its own gradient.
     found = _slopes(scores.sum(), wanted)
     _refuse_non_finite(scores, found, run)
-    taken, counts = iter(found), (run.q, run.k, run.v, run.z, mlps, run.neurons)
+    taken, counts = iter(found), (run.q, run.k, run.v, z, mlps, neurons)
     q, k, v, z, mlp, neurons = (tuple(next(taken) for _ in count) for count in counts)
-    return Gradients(detached(run), scores.detach(), q, k, v, z, mlp, neurons, next(taken), next(taken), held_norms)
+    by_input = next(taken) if writers else None
+    return Gradients(detached(run), scores.detach(), q, k, v, z, mlp, neurons, by_input, next(taken), held_norms)
 
 
 def _slopes(total: Tensor, wanted: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -72,6 +77,9 @@ def _slopes(total: Tensor, wanted: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 def _refuse_non_finite(scores: Tensor, found: tuple[Tensor, ...], run: Run) -> None:
     """Raise NonFiniteError where a metric or a gradient holds NaN or infinity, with the first site of the run that does."""
     right = bool(scores.detach().isfinite().all())
+    # A sum is finite only if all its terms are (not the other way round: a sum can overflow).
+    if right and bool(torch.stack([part.sum() for part in found]).isfinite().all()):
+        return
     if right and all(bool(part.isfinite().all()) for part in found):
         return
     with torch.no_grad():
@@ -81,7 +89,7 @@ def _refuse_non_finite(scores: Tensor, found: tuple[Tensor, ...], run: Run) -> N
 
 def detached(run: Run) -> Run:
     """The same run without the graph that leads to it."""
-    names = ("residuals", "middles", "q", "k", "v", "z", "neurons", "patterns")
+    names = ("residuals", "middles", "q", "k", "v", "z", "neurons", "patterns", "mlps")
     parts = {name: tuple(part.detach() for part in getattr(run, name)) for name in names}
     reads = tuple(
         dataclasses.replace(
@@ -94,19 +102,6 @@ def detached(run: Run) -> Run:
     )
     edited = {layer: value.detach() for layer, value in run.edited_mlps.items()}
     return dataclasses.replace(run, logits=run.logits.detach(), reads=reads, edited_mlps=edited, **parts)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LinearReading:
-    """How some readers read the residual stream through a norm, linearised: reader r's number is moved by a change D of
-    what it reads by `sum_e slope[r, e] * ((D @ W[r])_e - (D · unit) (unit @ W[r])_e / d_model)`."""
-
-    W: Float[Tensor, "#reader d_model width"]
-    """Weights with the norm's gain folded in, centred where the norm centres; 1 in place of `reader` where shared."""
-    slope: Float[Tensor, "#reader prompt position width"]
-    """Gradient by each reader's own linear part, over the norm's scale."""
-    unit: Float[Tensor, "prompt position d_model"] | None
-    """The normalised residual without gain and bias; None where there is no norm."""
 
 
 def unit_and_scale(x: Float[Tensor, "... d_model"], norm: Norm | None) -> tuple[Tensor | None, Tensor]:
@@ -128,30 +123,17 @@ def slot_slopes(model: Model, found: Gradients, layer: int) -> tuple[list[Tensor
 def slots_apart(attention: Attention, slopes: list[Tensor]) -> bool:
     """Whether a norm joins heads: then each head's reading depends on the weights of all, which are shared and not one a
     head, and queries, keys and values are read each by themselves."""
-    return any(_joining(attention, slot) is not None and len(slope) > 1 for slot, slope in zip(SLOTS, slopes, strict=True))
+    return any(joining(attention, slot) is not None and len(slope) > 1 for slot, slope in zip(SLOTS, slopes, strict=True))
 
 
-def slot_readings(model: Model, found: Gradients, layer: int) -> list[LinearReading]:
-    """The queries, keys and values of a layer, in that order: one reading of all three, or three where a norm joins heads."""
-    block = model.weights.blocks[layer]
-    (slopes, unit), weights = slot_slopes(model, found, layer), []
-    for slot, slope in zip(SLOTS, slopes, strict=True):
-        W = behind_norm(getattr(block.attention, f"W_{slot.upper()}"), block.attention_norm)
-        joined = _joining(block.attention, slot) is not None
-        weights.append(W[None] if joined else W.unflatten(1, (len(slope), -1)).transpose(0, 1))
-    if slots_apart(block.attention, slopes):
-        return [LinearReading(W, slope, unit) for W, slope in zip(weights, slopes, strict=True)]
-    return [LinearReading(torch.cat(weights), torch.cat(slopes), unit)]
-
-
-def _joining(attention: Attention, slot: Slot) -> Norm | None:
+def joining(attention: Attention, slot: Slot) -> Norm | None:
     """The norm over all heads of a slot, where there is one."""
     return {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot] if attention.norm_over_heads else None
 
 
 def _slot_slope(model: Model, found: Gradients, layer: int, slot: Slot, scale: Tensor) -> Tensor:
     attention, slope = model.weights.blocks[layer].attention, getattr(found, slot)[layer]
-    if _joining(attention, slot) is not None:
+    if joining(attention, slot) is not None:
         return torch.stack(_through_norms(model, found, layer, slot)) / scale
     norm = {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot]
     if norm is not None or (model.weights.rotary_at(layer) is not None and slot != "v"):

@@ -45,7 +45,7 @@ def attribute_neuron_edges(
     metric: AnyMetric,
     *,
     method: str = "eap-ig",
-    steps: int = 5,
+    steps: int | None = None,
     keep: int = KEPT,
     budget: int = BUDGET,
     progress: Progress | None = None,
@@ -59,16 +59,16 @@ def attribute_neuron_edges(
     gradients are taken once for each group of layers that does. Raises NonFiniteError, MemoryBudgetError, and
     CircuitsError for options that do not exist.
     """
-    rule, metric = _checked(method, steps, keep), fitted(metric, model, pairs, gradient=True)
-    steps = steps if rule.points else 1
+    rule, metric = _checked(method, keep), fitted(metric, model, pairs, gradient=True)
+    count = rule.points_of(steps)
     graph = model.graph(neurons=True)
     wide = torch.float32 if model.dtype in (torch.bfloat16, torch.float16) else model.dtype
-    needs = _Needs.of(model, pairs, steps, min(keep, graph.edge_count), wide)
+    needs = _Needs.of(model, pairs, count, min(keep, graph.edge_count), wide)
     bands = needs.bands(budget)
     largest = Largest(keep, graph)
     scorer, report = Scorer(largest, wide, model.device), progress or silent
     for band in bands:
-        factors = _gather(model, pairs, metric, rule, steps, band, needs.sizes(budget, len(band)), wide)
+        factors = _gather(model, pairs, metric, rule, count, band, needs.sizes(budget, len(band)), wide)
         for layer in [*band, model.n_layers] if band.stop == model.n_layers else band:
             report("attributing edges between neurons", layer, model.n_layers + 1)
             into = _into_layer if layer < model.n_layers else _into_logits
@@ -76,20 +76,19 @@ def attribute_neuron_edges(
         factors.clear()  # before the next group's are gathered
     report("attributing edges between neurons", model.n_layers + 1, model.n_layers + 1)
     writers, readers, values = largest.found()
-    details = about(model, metric, method=method, steps=steps, prompts=len(pairs))
+    details = about(model, metric, method=method, steps=count, prompts=len(pairs))
     errors = torch.full_like(values, torch.nan)[None]
     return EdgeScores(graph, writers, readers, values[None], errors, metadata=details)
 
 
-def _checked(method: str, steps: int, keep: int) -> Rule:
-    """The method's rule, where it and the numbers are what scores edges between neurons."""
+def _checked(method: str, keep: int) -> Rule:
+    """The method's rule, where it and the number are what scores edges between neurons."""
     rule = RULES.get(method)
     if rule is None or not rule.neurons:
         able = " or ".join(name for name, one in RULES.items() if one.neurons)
         raise CircuitsError(f"edges between neurons are scored by {able}, not by {method!r}")
-    for name, value, lowest in (("steps", steps, 1), ("keep", keep, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-            raise CircuitsError(f"{name} is a whole number from {lowest} on, got {value!r}")
+    if not isinstance(keep, int) or isinstance(keep, bool) or keep < 0:
+        raise CircuitsError(f"keep is a whole number from 0 on, got {keep!r}")
     return rule
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.attribution.batches import batches, prompts_at_once
+from circuits.attribution.completeness import beside_gap
 from circuits.attribution.gradients import Gradients, gradients
 from circuits.attribution.rules import RULES
 from circuits.errors import CircuitsError
@@ -28,14 +29,18 @@ def attribute_nodes(
     metric: AnyMetric,
     *,
     method: str = "eap-ig",
-    steps: int = 5,
+    steps: int | None = None,
     neurons: bool = False,
     seed: int = 0,
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> Effects:
-    """Estimate what `patch_nodes(..., direction="noising")` measures, for the input, every head and every MLP (or neuron):
-    the change of its output times the gradient by it. Raises NonFiniteError, CircuitsError for options that do not exist.
+    """Estimate noising, corrupt values put into the clean run one node at a time: what `patch_nodes` measures with
+    `direction="noising"`, not with its default. For the input, every head and every MLP (or neuron): the change of its output
+    times the gradient by it. Raises NonFiniteError, CircuitsError for options that do not exist.
+
+    The two directions ask different questions, whether a node is needed and whether it is enough, and may rank nodes quite
+    differently. `metadata["completeness"]` says how far the input's own estimate is from the whole gap.
 
     Args:
         model: the model whose nodes are scored.
@@ -43,7 +48,7 @@ def attribute_nodes(
         metric: what is measured: a metric of `circuits.metrics`, or a function of one's own from logits and pairs.
         method: the gradient on the clean run (Nanda 2023; "eap"), its mean between corrupt and clean inputs ("eap-ig"), or by
             relevance propagation's rules ("relp").
-        steps: inputs between corrupt and clean, of "eap-ig".
+        steps: inputs between corrupt and clean, of "eap-ig" (default: 10).
         neurons: single neurons in place of MLPs.
         seed: that of the bootstrap.
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
@@ -53,6 +58,7 @@ def attribute_nodes(
     if rule is None or not rule.nodes:
         able = ", ".join(name for name, one in RULES.items() if one.nodes)
         raise CircuitsError(f"unknown method {method!r}: there are {able}")
+    count = rule.points_of(steps)
     metric = fitted(metric, model, pairs, gradient=True)
     report = progress or silent
     parts, finals = [], []
@@ -62,31 +68,34 @@ def attribute_nodes(
         if rule.points is None:
             return iter([()])
         ends = plain_run(model, part.clean), plain_run(model, part.corrupt)
-        return (point.edits for point in rule.at(model, *ends, steps))
+        return (point.edits for point in rule.at(model, *ends, count))
 
-    for batch in batches(model, pairs, metric, prompts_at_once(model, pairs, budget), runs):
+    for batch in batches(model, pairs, metric, prompts_at_once(model, pairs, budget, edges=False), runs):
         report("attributing nodes", batch.rows.start, len(pairs))
         part = batch.pairs
         other, mask = plain_run(model, part.corrupt), differing(part, causal=model.weights.causal)
         if rule.points is not None:
             own, moved = plain_run(model, part.clean), torch.zeros(())
-            for place, point in enumerate(rule.at(model, own, other, steps)):
+            for place, point in enumerate(rule.at(model, own, other, count)):
                 found = gradients(model, batch.reading(place), part.clean, point.edits)
                 moved = moved + _moved(own, other, found, mask, neurons) * point.weight
         else:  # the gradient run is the clean run
-            found = rule.clean_run(model, batch.reading(0), part.clean)
+            found = rule.clean_run(model, batch.reading(0), part.clean, writers=True)
             own, moved = found.run, _moved(found.run, other, found, mask, neurons)
         parts.append(moved)
         finals.append(torch.stack([Reading.of(metric, part).at_columns(run.residuals[-1]) for run in (own, other)]))
     report("attributing nodes", len(pairs), len(pairs))
     clean, corrupt = read_within(budget, metric, pairs, model.weights, torch.cat(finals, dim=1))
     names = [str(node) for node in model.graph(neurons=neurons).nodes() if node.kind != "logits"]
-    details = about(model, metric, patched="nodes", method=method, estimated=True)
-    return effects_of(names, clean + torch.cat(parts, dim=1), (clean, corrupt), pairs, "noising", details, seed)
+    details = about(model, metric, patched="nodes", method=method, steps=count, estimated=True)
+    moved = torch.cat(parts, dim=1)
+    details["completeness"] = beside_gap(float(moved[0].double().mean()), clean, corrupt)
+    return effects_of(names, clean + moved, (clean, corrupt), pairs, "noising", details, seed)
 
 
 def _moved(own: Run, other: Run, found: Gradients, mask: Tensor, neurons: bool) -> Float[Tensor, "node prompt"]:
     """Change times gradient of every node, in the order of computation."""
+    assert found.input is not None
     rows = [torch.einsum("pcd,pcd,pc->p", other.residuals[0] - own.residuals[0], found.input, mask.to(found.input.dtype))[None]]
     weight = mask.to(found.input.dtype)
     for layer, block in enumerate(own.weights.blocks):

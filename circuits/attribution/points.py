@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from circuits.attribution.writers import written_by_mlp
 from circuits.models import Edit, Model, Run
-from circuits.models.layers import mlp_output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,31 +27,32 @@ class Point:
 def along_inputs(model: Model, own: Run, other: Run, steps: int) -> Iterator[Point]:
     """Gradient runs between the corrupt run's embeddings and those of `own`, the clean run, in the middles of `steps` equal
     parts."""
-    for share in _middles(steps):
-        yield Point((_input(own, other, share),), 1 / steps)
+    for share, weight in shares(steps):
+        yield Point((_input(own, other, share),), weight)
 
 
 def along_activations(model: Model, own: Run, other: Run, steps: int) -> Iterator[Point]:
     """The same for the outputs of the embedding and of each layer's attention and MLP, one of them at a time: a point tells
     about the edges of the writers that it moves."""
-    shares = _middles(steps)
-    yield from (Point((_input(own, other, share),), 1 / steps, 0, 1) for share in shares)
+    between = shares(steps)
+    yield from (Point((_input(own, other, share),), weight, 0, 1) for share, weight in between)
     graph, place = model.graph(), 1
     for layer, block in enumerate(model.weights.blocks):
-        for share in shares:
+        for share, weight in between:
             z = torch.lerp(other.z[layer], own.z[layer], share)
             edits = tuple(Edit(f"a{layer}.h{head}", _held(z[:, :, head])) for head in range(model.n_heads))
-            yield Point(edits, 1 / steps, place, graph.n_heads)
+            yield Point(edits, weight, place, graph.n_heads)
         place += graph.n_heads
         if block.mlp is not None:
-            ends = [mlp_output(run.neurons[layer], block.mlp, block.mlp_post_norm) for run in (other, own)]
-            for share in shares:
-                yield Point((Edit(f"m{layer}", _held(torch.lerp(ends[0], ends[1], share))),), 1 / steps, place, 1)
+            ends = [written_by_mlp(run, layer) for run in (other, own)]
+            for share, weight in between:
+                yield Point((Edit(f"m{layer}", _held(torch.lerp(ends[0], ends[1], share))),), weight, place, 1)
             place += 1
 
 
-def _middles(steps: int) -> list[float]:
-    return [(step + 0.5) / steps for step in range(steps)]
+def shares(steps: int) -> list[tuple[float, float]]:
+    """How far each point is on the way from corrupt to clean, and its weight in the mean: middles of `steps` equal parts."""
+    return [((step + 0.5) / steps, 1 / steps) for step in range(steps)]
 
 
 def _input(own: Run, other: Run, share: float) -> Edit:

@@ -20,8 +20,9 @@ from circuits.models.weights import MLP, Attention, Block, Norm, Weights
 from circuits.patching.engine.reading import Reading
 
 
-def relevance(model: Model, reading: Reading, tokens: TokenBatch) -> Gradients:
-    """Gradients by the rules above of the metric that is read; those by queries and keys are zero. Raises NonFiniteError."""
+def relevance(model: Model, reading: Reading, tokens: TokenBatch, *, writers: bool = True) -> Gradients:
+    """Gradients by the rules above of the metric that is read; those by queries and keys are zero. `writers` as in `gradients`.
+    Raises NonFiniteError."""
     weights = model.weights
     with torch.no_grad():
         plain = forward(weights, model.prepare(tokens), keep="patterns", logits=False)
@@ -30,13 +31,13 @@ def relevance(model: Model, reading: Reading, tokens: TokenBatch) -> Gradients:
         final = reading.at_columns(run.residuals[-1])
         still = dataclasses.replace(weights, final_norm=None)
         scores = reading.scores(still, held_norm(final, weights.final_norm)[None])[0]
-        return back_from(scores, run, held_norms=True)
+        return back_from(scores, run, writers=writers, held_norms=True)
 
 
 def _linearised(weights: Weights, plain: Run) -> Run:
     """The run again, so that its gradients follow the rules."""
     x = plain.residuals[0].detach().requires_grad_(True)
-    kept: dict[str, list[Any]] = {"residuals": [x], "middles": [], "v": [], "z": [], "neurons": [], "reads": []}
+    kept: dict[str, list[Any]] = {"residuals": [x], "middles": [], "v": [], "z": [], "neurons": [], "reads": [], "mlps": []}
     for layer, block in enumerate(weights.blocks):
         before, attention = x, block.attention
         v = linear(held_norm(x, block.attention_norm), attention.W_V, attention.b_V)
@@ -49,7 +50,8 @@ def _linearised(weights: Weights, plain: Run) -> Run:
             source = before.view_as(before) if weights.parallel else x.view_as(x)
             neurons = _held_neurons(held_norm(source, block.mlp_norm), block.mlp)
             kept["neurons"].append(neurons)
-            x = x + held_norm(linear(neurons, block.mlp.W_out, block.mlp.b_out), block.mlp_post_norm)
+            kept["mlps"].append(held_norm(linear(neurons, block.mlp.W_out, block.mlp.b_out), block.mlp_post_norm))
+            x = x + kept["mlps"][-1]
         for name, value in (("residuals", x), ("v", split), ("z", z), ("reads", _reads(plain, layer, block, v, source))):
             kept[name].append(value)
     return dataclasses.replace(plain, patterns=(), **{name: tuple(values) for name, values in kept.items()})

@@ -8,6 +8,8 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from circuits.errors import CircuitsError
+
 if TYPE_CHECKING:
     from circuits.attribution.gradients import Gradients
     from circuits.attribution.points import Point
@@ -18,16 +20,16 @@ EXACT = "exact"
 """The method that patches every edge in place of taking gradients."""
 
 
-def _gradients(model: "Model", reading: "Reading", tokens: "TokenBatch") -> "Gradients":
+def _gradients(model: "Model", reading: "Reading", tokens: "TokenBatch", *, writers: bool) -> "Gradients":
     from circuits.attribution.gradients import gradients
 
-    return gradients(model, reading, tokens)
+    return gradients(model, reading, tokens, writers=writers)
 
 
-def _relevance(model: "Model", reading: "Reading", tokens: "TokenBatch") -> "Gradients":
+def _relevance(model: "Model", reading: "Reading", tokens: "TokenBatch", *, writers: bool) -> "Gradients":
     from circuits.attribution.relevance import relevance
 
-    return relevance(model, reading, tokens)
+    return relevance(model, reading, tokens, writers=writers)
 
 
 def _along_inputs(model: "Model", own: "Run", other: "Run", steps: int) -> "Iterator[Point]":
@@ -51,14 +53,23 @@ class Rule:
     points: "Callable[[Model, Run, Run, int], Iterator[Point]] | None" = None
     """The gradient runs between the corrupt and the clean one, from the model, the clean run, the corrupt run and a number of
     steps; None: there is one, the clean run itself."""
-    clean_run: "Callable[[Model, Reading, TokenBatch], Gradients]" = _gradients
-    """Runs the clean prompts and goes back once, where there are no points between."""
+    steps: int = 1
+    """How many points, unless a call says otherwise."""
+    clean_run: "Callable[..., Gradients]" = _gradients
+    """`clean_run(model, reading, tokens, *, writers)` runs the clean prompts and goes back once, where there are no points
+    between; `writers`: also to what nodes write."""
     without: bool = False
     """Whether nodes can be held at their corrupt values throughout."""
     neurons: bool = False
     """Whether it scores edges between single neurons."""
     nodes: bool = False
     """Whether it scores nodes (`attribute_nodes`)."""
+
+    def points_of(self, steps: int | None) -> int:
+        """How many points a call for so many takes (None: the rule's own number). Raises CircuitsError for less than one."""
+        if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
+            raise CircuitsError(f"steps is a whole number from 1 on, got {steps!r}")
+        return 1 if self.points is None else self.steps if steps is None else steps
 
     def at(self, model: "Model", own: "Run", other: "Run", steps: int) -> "Iterator[Point]":
         """The gradient runs; `own` is the clean run, `other` the corrupt one."""
@@ -75,11 +86,14 @@ RULES = {
     "eap-ig": Rule(
         summary="by gradient on the way from corrupt to clean embeddings",
         points=_along_inputs,
+        steps=10,
         without=True,
         neurons=True,
         nodes=True,
     ),
-    "eap-ig-activations": Rule(summary="by gradient on the way of one layer's outputs at a time", points=_along_activations),
+    "eap-ig-activations": Rule(
+        summary="by gradient on the way of one layer's outputs at a time", points=_along_activations, steps=5
+    ),
     "relp": Rule(summary="by relevance, which goes back through held nonlinearities", clean_run=_relevance, nodes=True),
 }
 """By the names that `method` takes."""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuits.attribution.completeness import said_of
 from circuits.errors import CircuitsError, GraphError, NonFiniteError
 from circuits.files.fields import stored
 from circuits.files.pictures import drawing_of
@@ -82,10 +83,12 @@ class EdgeScores(Result, format="circuits-edge-scores"):
 
     @property
     def summary(self) -> str:
-        """How many edges have a score, and the strongest."""
+        """How many edges have a score, the strongest, and how far the input's edges are from adding up to the whole gap."""
         row = self.order()[:1].tolist()
         strongest = "".join(f"; strongest {self._edge(one)} {float(self.values[one]):+.3g}" for one in row)
-        return f"{len(self):,} of {counted(self.graph.edge_count, 'edge')}{self._method()}{strongest}."
+        complete = said_of(self.metadata.get("completeness"))
+        more = f"; {complete}" if complete else ""
+        return f"{len(self):,} of {counted(self.graph.edge_count, 'edge')}{self._method()}{strongest}{more}."
 
     def _method(self) -> str:
         return f" by {self.metadata['method']}" if self.metadata.get("method") else ""

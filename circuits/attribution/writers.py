@@ -1,6 +1,7 @@
 """How far each writer's output differs between two runs, as factors: coordinates times output weights."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
@@ -38,29 +39,53 @@ def neuron_writing(own: Run, other: Run, layer: int) -> Writing:
     return Writing(change, through_norm(block.mlp.W_out, block.mlp_post_norm), 1)
 
 
-def deltas(own: Run, other: Run, columns: slice, *, mlps: bool = True) -> Float[Tensor, "prompt writer position d_model"]:
-    """How far every writer's output differs at some columns, in the order of computation: input, then a layer's heads and
-    its MLP."""
-    parts = [(other.residuals[0] - own.residuals[0])[:, None, columns]]
+def deltas(own: Run, other: Run, columns: slice, first: int, last: int) -> Float[Tensor, "prompt writer position d_model"]:
+    """How far writers' outputs differ at some columns: those of places `first` up to `last` in the order of computation (input,
+    then a layer's heads and its MLP)."""
+    start = (other.residuals[0] - own.residuals[0])[:, columns]
+    # Into one array: at many layers it is the largest of all, and parts joined afterwards would be held twice.
+    found = start.new_empty(len(start), last - first, *start.shape[1:])
+    place = 0
+    for count, change in _changes(own, other, columns, start):
+        if first <= place and place + count <= last:
+            found[:, place - first : place - first + count] = change()
+        place += count
+    return found
+
+
+def _changes(own: Run, other: Run, columns: slice, start: Tensor) -> Iterator[tuple[int, Callable[[], Tensor]]]:
+    """For the input, and each layer's heads and MLP, how many writers they are and what computes how far they differ."""
+    yield 1, lambda: start[:, None]
     for layer, block in enumerate(own.weights.blocks):
-        writing = head_writing(own, other, layer)
-        change = writing.change[:, columns].unflatten(-1, (-1, writing.width))
-        W = writing.W.unflatten(0, (-1, writing.width))
-        parts.append(torch.einsum("pche,hed->phcd", change, W))
-        if block.mlp is not None and mlps:
-            parts.append(mlp_change(own, other, layer, columns)[:, None])
-    return torch.cat(parts, dim=1)
+        yield block.attention.n_heads, lambda layer=layer: _heads_change(own, other, layer, columns)
+        if block.mlp is not None:
+            yield 1, lambda layer=layer: mlp_change(own, other, layer, columns)[:, None]
+
+
+def _heads_change(own: Run, other: Run, layer: int, columns: slice) -> Float[Tensor, "prompt head position d_model"]:
+    writing = head_writing(own, other, layer)
+    change = writing.change[:, columns].unflatten(-1, (-1, writing.width))
+    return torch.einsum("pche,hed->phcd", change, writing.W.unflatten(0, (-1, writing.width)))
 
 
 def mlp_change(own: Run, other: Run, layer: int, columns: slice) -> Float[Tensor, "prompt position d_model"]:
     """How far the output of a whole MLP differs."""
-    block = own.weights.blocks[layer]
+    return written_by_mlp(other, layer)[:, columns] - written_by_mlp(own, layer)[:, columns]
+
+
+def written_by_mlp(run: Run, layer: int) -> Float[Tensor, "prompt position d_model"]:
+    """What the MLP of a layer wrote: as the run kept it, or from its neurons."""
+    if run.mlps:
+        return run.mlps[layer]
+    if layer in run.edited_mlps:
+        return run.edited_mlps[layer]
+    block = run.weights.blocks[layer]
     assert block.mlp is not None
-    if layer not in own.edited_mlps and layer not in other.edited_mlps and block.mlp_post_norm is None:
-        return (other.neurons[layer][:, columns] - own.neurons[layer][:, columns]) @ block.mlp.W_out
-    ends = []
-    for run in (own, other):
-        written = run.edited_mlps.get(layer)
-        whole = written if written is not None else mlp_output(run.neurons[layer], block.mlp, block.mlp_post_norm)
-        ends.append(whole[:, columns])
-    return ends[1] - ends[0]
+    return mlp_output(run.neurons[layer], block.mlp, block.mlp_post_norm)
+
+
+def writes_alone(run: Run) -> Run:
+    """A run without what `deltas` does not read, so that it need not be held: residual streams, heads and MLPs are left."""
+    if run.weights.blocks and not run.mlps and run.neurons:
+        run = dataclasses.replace(run, mlps=tuple(written_by_mlp(run, layer) for layer in range(len(run.neurons))))
+    return dataclasses.replace(run, middles=(), q=(), k=(), v=(), neurons=(), patterns=(), reads=(), edited_mlps={})

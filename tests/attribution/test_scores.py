@@ -10,9 +10,11 @@ import torch
 import circuits
 from circuits import metrics
 from circuits.attribution import EdgeScores, attribute_edges
+from circuits.attribution.pulls import AT_ONCE
 from circuits.errors import CircuitsError, FileFormatError, GraphError, MemoryBudgetError
-from circuits.patching import patch_edges
+from circuits.patching import patch_edges, patch_nodes
 from circuits.tasks import PromptPairs, fact_pairs, induction, mini_facts
+from tests.attribution.reference import slow_scores
 from tests.patching.test_sweeps import difference_of, random_case
 
 
@@ -77,19 +79,45 @@ def test_attribution_ranks_as_exact_patching_does(mini, task: str) -> None:
     assert float(torch.corrcoef(ranks)[0, 1]) >= 0.9
 
 
-def test_interpolated_activations_give_what_single_layers_bring() -> None:
-    """A model of one layer's attention: the scores of its heads' edges into logits add up to what they bring."""
-    for seed in range(200):
-        _, _, _, model, pairs = random_case(seed)
-        if model.n_layers == 1 and not model.d_mlp:
-            break
-    found = attribute_edges(model, pairs, difference_of, method="eap-ig-activations", steps=64)
-    own, other = model.run(pairs.clean), model.run(pairs.corrupt)
-    edits = [circuits.Edit(f"a0.h{head}", other.z[0][:, :, head]) for head in range(model.n_heads)]
-    moved = metrics.logit_difference(metrics.answer_logits(model.run(pairs.clean, edits=edits), pairs), pairs)
-    clean = metrics.logit_difference(metrics.answer_logits(own, pairs), pairs)
-    total = sum(found.of(f"a0.h{head}->logits") for head in range(model.n_heads))
-    assert abs(total - float((moved - clean).mean())) <= 1e-3 * max(1.0, float((moved - clean).abs().mean()))
+@pytest.mark.parametrize("seed", (8, 12))
+def test_interpolated_activations_give_what_each_layer_brings(seed: int) -> None:
+    """The edges out of a layer's heads add up to what patching its attention brings; those out of an MLP likewise."""
+    _, _, _, model, pairs = random_case(seed, plain=True)
+    graph, found = model.graph(), attribute_edges(model, pairs, difference_of, method="eap-ig-activations", steps=40)
+    sums = torch.zeros(graph.writer_count, dtype=torch.float64).index_add_(0, found.writers, found.values)
+    sites = ["input", *(f"{kind}{layer}" for layer in range(model.n_layers) for kind in ("attn", "m"))]
+    sites = [site for site in sites if model.d_mlp or not site.startswith("m")]
+    effects = patch_nodes(model, pairs, difference_of, sites, direction="noising")
+    brought = (effects.scores - effects.clean).mean(dim=1)
+    layers = sums[1:].split(graph.n_heads + graph.mlp_writers)
+    ends = (graph.n_heads, graph.n_heads + graph.mlp_writers)[: 2 if model.d_mlp else 1]
+    parts = [layer[first:last] for layer in layers for first, last in zip((0, *ends), ends, strict=False)]
+    totals = torch.stack([part.sum() for part in (sums[:1], *parts)])
+    assert torch.allclose(totals, brought, atol=2e-3 * max(1.0, float(brought.abs().max())))
+
+
+@pytest.mark.parametrize("method", ["eap", "eap-ig", "relp"])
+def test_scores_say_how_far_they_are_from_adding_up(mini, method: str) -> None:
+    pairs = induction(mini, 4)
+    found = attribute_edges(mini, pairs, difference_of, method=method, steps=2)
+    told, total = found.metadata["completeness"], float(found.values[found.writers == 0].sum())
+    gap = gap_of(mini, pairs)
+    assert told["input_edges"] == pytest.approx(total) and told["gap"] == pytest.approx(gap, rel=1e-5)
+    assert told["error"] == pytest.approx(abs(total - gap) / abs(gap), rel=1e-4)
+    assert f"completeness error {told['error']:.0%}" in found.summary
+    each = attribute_edges(mini, pairs, difference_of, method=method, steps=2, positions="each")
+    assert each.metadata["completeness"]["input_edges"] == pytest.approx(total, rel=1e-4)
+    assert "completeness" not in attribute_edges(mini, pairs, difference_of, method="eap", positions=[-1]).metadata
+
+
+def test_many_steps_are_the_mean_of_few() -> None:
+    """More gradient runs than are held at a time give what they give one by one."""
+    _, _, _, model, pairs = random_case(5)
+    steps = 2 * AT_ONCE + 1
+    found = attribute_edges(model, pairs, difference_of, method="eap-ig", steps=steps)
+    slow = slow_scores(model, pairs, difference_of, shares=tuple((step + 0.5) / steps for step in range(steps)))
+    expected = torch.tensor([slow[str(edge)] for edge in found.edges()], dtype=torch.float64)
+    assert float((found.values - expected).abs().max()) <= 1e-10 * max(1.0, float(expected.abs().max()))
 
 
 def test_exact_scores_are_patches(mini) -> None:

@@ -60,7 +60,7 @@ def test_the_report_says_what_the_files_say(found: tuple[Answer, Path]) -> None:
     answer, folder = found
     words, edges = " ".join(answer.out.split()), rows_of(folder / "edges.csv")
     verdict, curve = Verdict.load(folder / "verdict.json"), Curve.load(folder / "curve.json")
-    assert "by eap-ig (5 steps); 4 prompts searched on, 4 held out; metric: logit difference" in words
+    assert "by eap-ig (10 steps); 4 prompts searched on, 4 held out; metric: logit difference" in words
     assert " ".join(verdict.summary.split()) in words and f"p = {verdict.p_value:.2g}" in words
     assert f"CPR {curve.cpr:.3f}" in words and f"CMD {curve.cmd:.3f}" in words
     sizes = [abs(float(row["score"])) for row in edges]

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 import circuits
+from circuits.attribution.completeness import far, said_of
 from circuits.cli.output import save_figure
 from circuits.cli.prompts import Behaviour
 from circuits.cli.questions.discover import Search
@@ -115,12 +116,16 @@ def _about(found: Discovery, search: Search, asked: Behaviour) -> dict[str, Any]
     about["known"] = _known(circuit, asked.prompts.task)
     about["nodes"] = [str(node) for node in circuit.nodes]
     about["edges"] = records(edge_table(found))
+    about["completeness"] = None if found.scores is None else thaw(found.scores.metadata.get("completeness"))
     return about
 
 
 def _beside(found: Discovery, about: Mapping[str, Any], search: Search) -> list[str]:
     """Lines about all sizes, and about the circuit that a paper published."""
     lines = []
+    if complete := said_of(about["completeness"]):
+        more = "; more --steps bring them nearer" if search.method.options.get("steps") and far(about["completeness"]) else ""
+        lines.append(f"{complete[0].upper()}{complete[1:]}{more}")
     if found.curve is not None:
         of = "of the estimates, before verification" if search.verify else "of the strongest edges"
         lines.append(

@@ -18,9 +18,8 @@ from circuits.errors import GraphError
 from circuits.files.plain import thaw
 from circuits.graph import Node
 from circuits.patching import Effects
+from circuits.patching.effects import WORDS
 from circuits.plots.patching.effects import largest
-
-_WORDS = {"denoising": "clean values into corrupt runs", "noising": "corrupt values into clean runs"}
 
 
 def write(effects: Effects, folder: Path) -> None:
@@ -41,7 +40,7 @@ def patch_report(effects: Effects, files: Mapping[str, str], top: int, next_step
     ends = {"clean": float(effects.clean.mean()), "corrupt": float(effects.corrupt.mean())}
     heading = (
         f"{one_line(about.get('model', 'model'))}: {count:,} {patched if count > 1 else patched.rstrip('s')} patched one at a "
-        f"time, {_WORDS[effects.direction]} ({effects.direction})\n"
+        f"time, {WORDS[effects.direction]} ({effects.direction})\n"
         f"{prompts_of(effects)}: mean {metric} {ends['clean']:.4g} clean, {ends['corrupt']:.4g} corrupt"
     )
     first = largest(effects, top)

@@ -26,7 +26,7 @@ def _run(
     seed: int,
     budget: int,
     progress: Progress | None,
-    steps: int = 1,
+    steps: int | None = None,
     neurons: bool = False,
 ) -> "EdgeScores":
     from circuits.attribution.edges import attribute_edges
@@ -44,7 +44,7 @@ def _by_gradient(name: str, rule: Rule) -> Method:
         run=functools.partial(_run, name),
         score=_SCORE,
         sign=-1,
-        options={"steps": 5} if rule.points else {},
+        options={"steps": rule.steps} if rule.points else {},
         levels=LEVELS if rule.neurons else ("heads",),
         estimates=True,
         gradient=True,
