@@ -18,6 +18,8 @@ from circuits.tasks import PromptPairs
 from circuits.tasks.prompts import refuse_zero_gap
 
 Direction = Literal["denoising", "noising"]
+WORDS: Mapping[str, str] = {"denoising": "clean values into corrupt runs", "noising": "corrupt values into clean runs"}
+"""What each direction does."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,9 +55,11 @@ class Effects(Result, format="circuits-effects"):
 
     @property
     def summary(self) -> str:
-        """How many patches, and the largest effect."""
+        """Which values went where, how many patches, and the largest effect; of estimates, by which method."""
         largest = "".join(f"; largest {name} {effect:+.3g}" for name, effect in self.top(1))
-        return f"{self.direction}, {counted(len(self), 'patch')} on {counted(len(self.clean), 'prompt')}{largest}."
+        estimated = f", estimated by {self.metadata.get('method', 'gradients')}" if self.metadata.get("estimated") else ""
+        counts = f"{counted(len(self), 'patch')} on {counted(len(self.clean), 'prompt')}"
+        return f"{self.direction} ({WORDS[self.direction]}){estimated}, {counts}{largest}."
 
     @property
     def counts(self) -> list[int]:

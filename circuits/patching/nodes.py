@@ -65,7 +65,8 @@ def patch_nodes(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Effects:
-    """Patch each node by itself and measure how far the metric moves (activation patching).
+    """Patch each node by itself and measure how far the metric moves (activation patching), by denoising unless told otherwise:
+    clean values go into the corrupt run. `attribute_nodes` estimates the other direction, which may rank nodes otherwise.
 
     Raises GraphError and PromptError for names and pairs that do not fit, MemoryBudgetError.
 

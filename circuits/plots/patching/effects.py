@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from circuits.errors import CircuitsError, NonFiniteError
 from circuits.files.pictures import draws
 from circuits.patching import Effects
+from circuits.patching.effects import WORDS
 from circuits.plots.style import CAPTION, EMPTY, INK, NEGATIVE, POSITIVE, SIGNED, annotate, colour_bar, frame
 from circuits.plots.text import shortened, shown_token, wrapped
 from circuits.statistics import Effect
@@ -97,7 +98,7 @@ def heading_of(effects: Effects) -> str:
     """What was patched, in which model, and how it was measured."""
     about = effects.metadata
     metric = str(about.get("metric", "the metric")).replace("_", " ")
-    how = {"denoising": "clean values into corrupt runs", "noising": "corrupt values into clean runs"}[effects.direction]
+    how = WORDS[effects.direction]
     model, count = about.get("model"), len(effects.clean)
     of = f" of {shortened(str(model), 40)}" if model else ""
     return f"Patching {about.get('patched', 'nodes')}{of}: {metric}, {how}, {count} prompt{'s' if count > 1 else ''}"
