@@ -15,7 +15,17 @@ from circuits.models import Model, load_model
 from circuits.search.judging.evaluate import evaluate
 from circuits.search.judging.verdict import Verdict
 from circuits.tasks.metrics import logit_difference
-from experiments import attention_as_a_hint, attribution_agreement, discovery, greater_than, ground_truth, ioi, real_model
+from experiments import (
+    attention_as_a_hint,
+    attribution_agreement,
+    attribution_convergence,
+    discovery,
+    greater_than,
+    ground_truth,
+    half_precision,
+    ioi,
+    real_model,
+)
 from experiments.benchmarks import attribution, attribution_work, neuron_edges
 from experiments.benchmarks.patching_work import random_pairs
 from tests.models.checkpoints import build
@@ -28,6 +38,8 @@ MAINS = {
     "greater_than": greater_than,
     "attribution": attribution,
     "attribution_agreement": attribution_agreement,
+    "attribution_convergence": attribution_convergence,
+    "half_precision": half_precision,
     "attention_as_a_hint": attention_as_a_hint,
 }
 
@@ -93,6 +105,23 @@ def test_attribution_agreement_of_a_small_model(
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["count"] for row in rows] == [load_model(directory).graph().edge_count, 5, 5]
     assert call(monkeypatch, "attribution_agreement", "--tasks", "xor") == 2
+
+
+def test_points_and_types_of_a_small_model_are_held_side_by_side(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    directory = checkpoint(tmp_path / "model", 1, 2)
+    options = ("--model", str(directory), "--count", "3", "--edges", "5", "--json")
+    asked = ("--points", "1,4", "--activation-points", "", "--methods", "eap,relp")
+    assert call(monkeypatch, "attribution_convergence", *options, *asked) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [(row["method"], row["points"]) for row in said["convergence"]] == [("eap", 1), ("eap-ig", 1), ("eap-ig", 4)]
+    most = said["convergence"][-1]
+    assert most["rank, all"] == pytest.approx(1) and most["shared"] == 1 and most["error"] < 0.1
+    assert [(row["method"], row["edges"]) for row in said["patching"]] == [("eap", 5), ("relp", 5)]
+    assert call(monkeypatch, "half_precision", *options, "--pairs", "4") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["prompts"] == 3 and 0 < said["largest change of the right answer's log-probability"] < 0.1
 
 
 def test_attention_is_compared_over_facts(
