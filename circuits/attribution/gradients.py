@@ -11,7 +11,7 @@ from circuits.models import Edit, Model, Run, TokenBatch
 from circuits.models.edits import compile_edits
 from circuits.models.forward import forward
 from circuits.models.layers import SLOTS, Geometry, Slot, activate, headed, norm_scale, placed
-from circuits.models.weights import MLP, Attention, Norm
+from circuits.models.weights import MLP, Attention, Norm, all_finite
 from circuits.patching.engine.base import refuse_non_finite
 from circuits.patching.engine.reading import Reading
 
@@ -77,10 +77,7 @@ def _slopes(total: Tensor, wanted: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 def _refuse_non_finite(scores: Tensor, found: tuple[Tensor, ...], run: Run) -> None:
     """Raise NonFiniteError where a metric or a gradient holds NaN or infinity, with the first site of the run that does."""
     right = bool(scores.detach().isfinite().all())
-    # A sum is finite only if all its terms are (not the other way round: a sum can overflow).
-    if right and bool(torch.stack([part.sum() for part in found]).isfinite().all()):
-        return
-    if right and all(bool(part.isfinite().all()) for part in found):
+    if right and all(all_finite(part) for part in found):
         return
     with torch.no_grad():
         refuse_non_finite(run)
