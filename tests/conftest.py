@@ -1,10 +1,13 @@
 """The package runs under shape and type checks in the tests."""
 
 import collections
+import gc
 from pathlib import Path
 
 import jaxtyping
 import pytest
+
+from tests.shape_checks import ShapeChecks
 
 PACKAGE = Path(__file__).parent.parent / "circuits"
 NAMES = ("graph/nodes.py", "graph/graph.py")
@@ -14,12 +17,14 @@ MODULES = [
     for file in sorted(PACKAGE.rglob("*.py"))
     if file.relative_to(PACKAGE).as_posix() not in NAMES
 ]
+CHECKS = ShapeChecks(first=4, many=300, every=31)
+"""Off while tests are collected."""
+jaxtyping.jaxtyped = CHECKS.jaxtyped  # pyright: ignore[reportAttributeAccessIssue] # what the hook puts before every function
 jaxtyping.install_import_hook(MODULES, "beartype.beartype")
-jaxtyping.config.update("jaxtyping_disable", True)  # while tests are collected
 
 CHECKED, CHECKED_SLOW = 8, 2
-"""Cases of a test that run under the checks, which take most of the time. Only numbered ones (seeds) are counted: what has a
-name of its own is always checked."""
+"""Cases of a test that run under the checks. Only numbered ones (seeds) are counted: what has a name of its own is always
+checked."""
 _UNCHECKED = pytest.StashKey[bool]()
 
 
@@ -34,6 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
+def pytest_collection_finish() -> None:
+    """What libraries and collected tests hold stays to the end: the garbage collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Switch the checks for this test."""
-    jaxtyping.config.update("jaxtyping_disable", item.stash[_UNCHECKED])
+    CHECKS.restart(off=item.stash[_UNCHECKED])

@@ -1,9 +1,11 @@
 """The public names, and that importing them is cheap."""
 
+import dataclasses
 import importlib
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 import circuits
 from circuits.moved import BESIDE_FUNCTIONS, MOVED
 from tests import HANGS
+from tests.shape_checks import ShapeChecks
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,6 +84,45 @@ def test_shapes_are_checked_while_tests_run_but_for_further_cases_of_one(case: i
         return
     with pytest.raises(TypeCheckError):
         spearman(torch.ones(3), torch.arange(3))
+
+
+def test_calls_like_many_before_are_checked_once_in_a_while() -> None:
+    import torch
+    from beartype import beartype
+    from jaxtyping import Float, TypeCheckError
+
+    checks = ShapeChecks(first=2, many=20, every=5)
+
+    @checks.jaxtyped(typechecker=beartype)
+    def double(x: Float[torch.Tensor, " row"]) -> Float[torch.Tensor, " row"]:
+        return x.repeat(2)
+
+    @checks.jaxtyped(typechecker=beartype)
+    @dataclasses.dataclass
+    class Pair:
+        first: Float[torch.Tensor, " row"]
+        second: Float[torch.Tensor, " row"]
+
+    def refused(call: Callable[[], object]) -> bool:
+        try:
+            call()
+        except TypeCheckError:
+            return True
+        return False
+
+    short, long = torch.ones(3), torch.ones(4)
+    assert not refused(lambda: double(short)), "off before a test begins"
+    checks.restart(off=False)
+    told = [refused(lambda: double(short)) for _ in range(11)]
+    assert [call for call, one in enumerate(told, 1) if one] == [1, 2, 5, 10]
+    assert [refused(lambda: double(x=long)) for _ in range(3)] == [True, True, False], "other shapes are another call"
+    told = [refused(lambda size=size: double(torch.ones(size))) for size in range(5, 21)]  # calls 15 to 30 of this function
+    assert [call for call, one in enumerate(told, 15) if one] == [*range(15, 21), 25, 30]
+    assert [refused(lambda: Pair(short, second=long)) for _ in range(3)] == [True, True, False]
+    checks.restart(off=False)
+    assert refused(lambda: double(short)), "each test begins anew"
+    checks.restart(off=True)
+    assert not refused(lambda: double(short))
 
 
 def test_what_no_one_asked_to_hear_of_is_told_to_a_silent_progress(capsys: pytest.CaptureFixture[str]) -> None:
