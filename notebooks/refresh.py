@@ -8,19 +8,21 @@ import tempfile
 from pathlib import Path
 
 import nbformat
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
 
 
-def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
-    """The notebook at `path`, run from top to bottom with `folder` as its working directory.
+def executed(path: Path, folder: Path, *, manager: type[AsyncKernelManager] = AsyncKernelManager) -> nbformat.NotebookNode:
+    """The notebook at `path`, run from top to bottom with `folder` as its working directory, by a kernel that `manager` starts.
 
     What says how long a cell took, or on which machine, is left out; raises nbclient's CellExecutionError where a cell fails.
     """
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(folder)}}
-    NotebookClient(notebook, timeout=3600, kernel_name="python3", record_timing=False, resources=resources).execute()
+    options = {"timeout": 3600, "kernel_name": "python3", "record_timing": False, "kernel_manager_class": manager}
+    NotebookClient(notebook, resources=resources, **options).execute()
     notebook.metadata.pop("language_info", None)
     for cell in notebook.cells:
         if cell.cell_type == "code":

@@ -8,6 +8,7 @@ import nbformat
 import pytest
 
 from notebooks.refresh import executed
+from tests.nursery import ForkedKernelManager
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -67,7 +68,8 @@ def differences(shown: str, stored: str, *, varies: bool) -> list[str]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_shows_what_it_is_stored_with(path: Path, tmp_path: Path) -> None:
-    stored, run = (code_cells(notebook) for notebook in (nbformat.read(path, as_version=4), executed(path, tmp_path)))
+    found = executed(path, tmp_path, manager=ForkedKernelManager)
+    stored, run = (code_cells(notebook) for notebook in (nbformat.read(path, as_version=4), found))
     for place, (old, new) in enumerate(zip(stored, run, strict=True)):
         varies = VARIES in old.metadata.get("tags", [])
         assert not differences(said(new), said(old), varies=varies), f"cell {place}: refresh with notebooks/refresh.py"

@@ -1,13 +1,11 @@
 """The Python in README and docs runs, and prints what stands there; commands, paths and links exist."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests import HANGS
+from tests.nursery import run_code
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,9 +26,7 @@ def block(page: str, language: str) -> str:
     [("README.md", "python", "text", "induction.json"), ("docs/howto.md", "py", "console", "found.mib.json")],
 )
 def test_the_python_prints_what_the_page_says(page: str, code: str, text: str, file: str, tmp_path: Path) -> None:
-    line = [sys.executable, "-c", block(page, code)]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=HANGS, check=True)
-    said, got = block(page, text), done.stdout
+    said, got = block(page, text), run_code(block(page, code), tmp_path)
     assert _NUMBER.sub("#", got) == _NUMBER.sub("#", said)
     numbers = [[float(number) for number in _NUMBER.findall(text)] for text in (got, said)]
     assert numbers[0] == pytest.approx(numbers[1], abs=0.02), "measured numbers, up to rounding on other machines"
