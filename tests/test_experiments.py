@@ -28,6 +28,7 @@ from experiments import (
 )
 from experiments.benchmarks import attribution, attribution_work, neuron_edges
 from experiments.benchmarks.patching_work import random_pairs
+from tests.models import bundled
 from tests.models.checkpoints import build
 from tests.tasks.vocabularies import byte_pairs
 
@@ -154,7 +155,7 @@ def test_greater_than_asks_a_tokenizer_that_splits_years_for_a_digit(
     options = ("--model", "mini", "--count", "4", "--edges", "12", "--random-circuits", "3", "--out", str(tmp_path / "out"))
     assert call(monkeypatch, "greater_than", *options) == 0
     assert capsys.readouterr().out.startswith("greater-than in mini\n")
-    model = load_model("mini")
+    model = bundled.mini()
     asked = model.to_token_strings(tasks.greater_than(model, 4).answers)
     assert all(len(one) == 1 and one.isdigit() for one in asked)
 

@@ -11,6 +11,7 @@ from circuits.attribution.relevance import relevance
 from circuits.patching import patch_nodes
 from circuits.patching.engine.reading import Reading
 from circuits.tasks import fact_pairs, mini_facts
+from tests.models import bundled
 from tests.patching.test_sweeps import difference_of, random_case
 
 
@@ -63,7 +64,7 @@ def test_where_nothing_bends_the_rules_change_nothing() -> None:
 
 
 def test_estimates_follow_exact_patches_on_mini() -> None:
-    model = circuits.load_model("mini")
+    model = bundled.mini()
     pairs = fact_pairs(model, mini_facts(), count=8)
     exact = patch_nodes(model, pairs, difference_of, direction="noising")
     for method, kind in (("eap-ig", "a"), ("eap-ig", "m"), ("relp", "m")):

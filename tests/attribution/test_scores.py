@@ -7,7 +7,6 @@ import random
 import pytest
 import torch
 
-import circuits
 from circuits import metrics
 from circuits.attribution import EdgeScores, attribute_edges
 from circuits.attribution.pulls import AT_ONCE
@@ -15,12 +14,13 @@ from circuits.errors import CircuitsError, FileFormatError, GraphError, MemoryBu
 from circuits.patching import patch_edges, patch_nodes
 from circuits.tasks import PromptPairs, fact_pairs, induction, mini_facts
 from tests.attribution.reference import slow_scores
+from tests.models import bundled
 from tests.patching.test_sweeps import difference_of, random_case
 
 
 @pytest.fixture(scope="module")
 def mini():
-    return circuits.load_model("mini")
+    return bundled.mini()
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def gap_of(model, pairs: PromptPairs) -> float:
 
 def test_integrated_gradients_are_complete(mini) -> None:
     """Edges out of the input carry all that differs, so at many steps their scores add up to the whole gap."""
-    wide = circuits.load_model("mini", dtype=torch.float64)
+    wide = bundled.mini(torch.float64)
     for pairs in (induction(wide, 4), fact_pairs(wide, mini_facts(relation="country_capital"), count=4)):
         found = attribute_edges(wide, pairs, difference_of, method="eap-ig", steps=64)
         total = float(found.values[found.writers == 0].sum())

@@ -1,5 +1,6 @@
 """Running the command line, in this process and in one of its own, without a network."""
 
+import functools
 import socket
 import subprocess
 import sys
@@ -7,10 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+import circuits
 from circuits.cli import app
 from circuits.graph import Circuit, Graph
+from circuits.models import Model, load_model
 from tests import HANGS
 from tests.models import checkpoints
 
@@ -34,6 +38,24 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@functools.lru_cache(maxsize=8)
+def loaded(name: str, device: str, dtype: torch.dtype, files: tuple[tuple[str, int, int], ...]) -> Model:
+    """A model, which commands do not change; loaded anew where one of its files is another one."""
+    return load_model(name, device=device, dtype=dtype)
+
+
+@pytest.fixture(autouse=True)
+def models_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in this process get the same model for the same words."""
+
+    def load(name: str, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Model:
+        there = [Path(name), *Path(name).rglob("*")] if Path(name).exists() else []
+        files = ((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in there)
+        return loaded(str(name), device, dtype, tuple(files))
+
+    monkeypatch.setattr(circuits, "load_model", load)
 
 
 @pytest.fixture

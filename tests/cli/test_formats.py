@@ -9,10 +9,9 @@ import circuits
 from circuits.graph import Circuit, Graph
 from circuits.graph.per_head import separate
 from circuits.graph.storage import export
-from circuits.models import load_model
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
-from tests.models import checkpoints
+from tests.models import bundled, checkpoints
 from tests.tasks.layouts import LAYOUTS, listed
 
 
@@ -79,7 +78,7 @@ def test_a_file_by_query_head_is_judged_and_compared_by_group(
 
 
 def test_a_file_of_prompts_is_named_and_its_bad_rows_counted(command: Command, tmp_path: Path) -> None:
-    mini = load_model("mini")
+    mini = bundled.mini()
     path, quick = tmp_path / "prompts.json", ("--nodes", "a0.h0", "--out", tmp_path / "out", "--json")
     document = json.loads(LAYOUTS["autocircuit"][2](mini))
     path.write_bytes(listed(document))

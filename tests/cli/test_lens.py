@@ -8,9 +8,9 @@ import pytest
 
 from circuits.cli.reports.lens import _grid
 from circuits.lenses import Lens, LensComparison, TunedLens, logit_lens
-from circuits.models import load_model
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
+from tests.models import bundled
 
 FILES = {"lens.json", "lens.csv", "lens.png", "curves.png"}
 LANDS = ("France", "Italy", "Austria", "Japan", "Spain", "Egypt")
@@ -47,7 +47,7 @@ def test_it_runs_at_once(command: Command, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    lens = logit_lens(load_model("mini"), ", and ".join(f"the capital of {land} is" for land in LANDS), sites="residual")
+    lens = logit_lens(bundled.mini(), ", and ".join(f"the capital of {land} is" for land in LANDS), sites="residual")
     for columns in (40, 80, 160):
         monkeypatch.setenv("COLUMNS", str(columns))
         lines = _grid(lens, lens.columns()).text().splitlines()
@@ -129,7 +129,7 @@ def test_a_tuned_lens_is_trained_compared_and_used(command: Command, tmp_path: P
         assert words in first.out
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | {"comparison.json", "comparison.png"}
     comparison = LensComparison.load(tmp_path / "out" / "comparison.json")
-    lens = TunedLens.load(file, load_model("mini"))
+    lens = TunedLens.load(file, bundled.mini())
     assert len(lens.losses) == 2 and comparison.logit.shape == (4, 2)
     content = file.read_bytes()
     again = command(*asked, "--json")
@@ -143,7 +143,7 @@ def test_a_model_with_random_weights(command: Command, tmp_path: Path, tiny: Pat
     answer = command("lens", "Hi there", "--model", tiny, "--out", tmp_path, "--dtype", "float64")
     assert answer.status == 0 and "resid2" in answer.out and f"--model {tiny}" in answer.out.replace("\n", "")
     other = tmp_path / "tuned.safetensors"
-    TunedLens.identity(load_model("mini")).save(other)
+    TunedLens.identity(bundled.mini()).save(other)
     check_one_line(command("lens", "Hi", "--model", tiny, "--tuned", other, "--out", tmp_path), "was trained for mini")
 
 

@@ -17,7 +17,7 @@ from circuits.heads.attention.words import align_sentences, stream_attention
 from circuits.models import Model, load_model
 from circuits.models.planted import Planted, planted_induction
 from circuits.tasks import Sentence, Word
-from tests.models import checkpoints
+from tests.models import bundled, checkpoints
 
 
 def sentence(text: str, heads: list[tuple[int | None, str]]) -> Sentence:
@@ -206,7 +206,7 @@ def test_the_fitted_probe_is_at_its_minimum_and_the_same_seed_gives_it_again(tin
 
 
 def test_tokens_of_two_words_and_sentences_that_do_not_fit(tiny: Model):
-    model = load_model("mini")
+    model = bundled.mini()
     words = (Word(",", 1, 2, "X", 2, "punct"), Word('"', 2, 3, "X", 0, "punct"), Word("he", 4, 6, "X", None, "root"))
     quoted = Sentence('A," he', (Word("A", 0, 1, "X", 3, "dep"), *(dataclasses.replace(word, head=0) for word in words)))
     (aligned,), _ = align_sentences(model, [quoted])

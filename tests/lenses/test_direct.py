@@ -15,7 +15,7 @@ from circuits.lenses import DirectLogits, logits
 from circuits.models import Model, TokenBatch, load_model
 from circuits.tasks import induction
 from tests.lenses.slow_direct import slow_rows
-from tests.models import checkpoints
+from tests.models import bundled, checkpoints
 from tests.models.random_edits import random_batch
 from tests.models.random_models import D_VOCAB, LENGTH, random_shape, random_weights, record_of
 
@@ -32,7 +32,7 @@ def random_case(seed: int, dtype: torch.dtype = torch.float64):
 
 @pytest.fixture(scope="module")
 def mini() -> Model:
-    return load_model("mini", dtype=torch.float64)
+    return bundled.mini(torch.float64)
 
 
 @pytest.mark.parametrize("seed", range(80))
@@ -254,6 +254,6 @@ def test_damaged_files_are_refused(mini: Model, tmp_path: Path) -> None:
 
 
 def test_bfloat16_models_with_a_layer_norm_are_read() -> None:
-    model = load_model("mini", dtype=torch.bfloat16)
-    coarse, fine = (logits(one, "The capital of France is", answers=" Paris") for one in (model, load_model("mini")))
+    model = bundled.mini(torch.bfloat16)
+    coarse, fine = (logits(one, "The capital of France is", answers=" Paris") for one in (model, bundled.mini()))
     assert abs(float(coarse.total) - float(fine.total)) < 0.1 * abs(float(fine.total))

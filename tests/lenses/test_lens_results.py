@@ -12,13 +12,14 @@ import circuits
 from circuits.errors import FileFormatError, PromptError
 from circuits.lenses import Lens, logit_lens
 from circuits.lenses.logit_lens import _groups
-from circuits.models import Model, TokenBatch, load_model
+from circuits.models import Model, TokenBatch
 from tests.lenses.test_logit_lens import random_model
+from tests.models import bundled
 
 
 @pytest.fixture(scope="module")
 def mini() -> Model:
-    return load_model("mini")
+    return bundled.mini()
 
 
 def test_a_fact_appears_on_the_way(mini: Model, tmp_path: Path) -> None:

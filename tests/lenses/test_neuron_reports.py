@@ -12,12 +12,13 @@ from circuits.lenses import KeyValueAgreement, NeuronReport, find_triggers, key_
 from circuits.lenses.neurons.alignment import key_tokens, strongest_readers, strongest_writers
 from circuits.lenses.neurons.contexts import contexts
 from circuits.lenses.neurons.report import default_corpus
-from circuits.models import TokenBatch, load_model
+from circuits.models import TokenBatch
 from circuits.models.layers import normalise
 from circuits.models.planted import planted_recall
 from circuits.tasks.sources.corpus import written_text
 from tests.lenses.test_memories import linear_part
 from tests.lenses.test_triggers import random_model
+from tests.models import bundled
 from tests.models.random_edits import random_batch
 from tests.models.random_models import D_VOCAB, LENGTH
 
@@ -115,7 +116,7 @@ def test_planted_writers_and_readers_are_those_of_the_circuit() -> None:
 
 
 def test_a_report_says_what_its_parts_say_and_is_kept_whole(tmp_path: Path) -> None:
-    model = load_model("mini")
+    model = bundled.mini()
     text = "The river runs to the sea. The sea is deep, and the river is long. " * 12
     report = neuron(model, "m2.n5", text, top=4, before=3, after=2)
     corpus = TokenBatch.unpadded(model.to_tokens(text, prepend_bos=False).ids[:, :100])

@@ -8,11 +8,11 @@ import torch
 from circuits.errors import NonFiniteError
 from circuits.heads import tables, virtual_heads
 from circuits.lenses import find_triggers, logit_lens, logits, read_values, sub_updates
-from circuits.models import load_model
+from tests.models import bundled
 
 
 def test_a_nan_that_attention_loses_is_named_all_the_same() -> None:
-    mini = load_model("mini")
+    mini = bundled.mini()
     block = mini.weights.blocks[1]
     W_Q = block.attention.W_Q.clone()
     W_Q[0, 0] = torch.nan

@@ -14,9 +14,10 @@ from circuits.errors import FileFormatError, GraphError, MemoryBudgetError, Prom
 from circuits.lenses import LensComparison, TunedLens, compare_lenses, logit_lens, train_tuned_lens
 from circuits.lenses.training import _drawn, _gradients, _State
 from circuits.lenses.tuned_lens import unembedding_sha256
-from circuits.models import Model, TokenBatch, load_model
+from circuits.models import Model, TokenBatch
 from circuits.models.layers import unembed
 from circuits.tasks.sources.corpus import written_text
+from tests.models import bundled
 from tests.models.native import native_bridge
 from tests.models.random_models import D_VOCAB, random_shape, random_weights, record_of
 
@@ -38,7 +39,7 @@ def random_lens(model: Model) -> TunedLens:
 
 @pytest.fixture(scope="module")
 def mini() -> Model:
-    return load_model("mini")
+    return bundled.mini()
 
 
 @pytest.mark.parametrize("seed", range(6))

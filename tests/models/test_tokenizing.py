@@ -21,6 +21,7 @@ from circuits.tasks.metrics import logit_difference
 from circuits.tasks.repeats import repeated_tokens
 from circuits.tasks.sources.corpus import text_rows, text_tokens
 from tests import tokenizers
+from tests.models import bundled
 from tests.models.native import native_bridge
 
 TEXTS = ("The capital of France is", " The year 1987", "été à Paris (", "a", "  two spaces", "line\nbreak")
@@ -142,7 +143,7 @@ def test_no_answer_is_asked_for_behind_an_end_that_the_tokenizer_puts(directory)
 
 
 def test_mini_opens_with_bos_as_it_was_trained() -> None:
-    mini = load_model("mini")
+    mini = bundled.mini()
     assert mini.opening() == [0] == mini.tokenizer("").input_ids
     assert mini.with_bos(True) is not mini and mini.with_bos(None) is mini
 
@@ -171,7 +172,7 @@ def test_what_differs_from_the_tokenizer_is_said(directory) -> None:
 
 
 def test_results_of_a_search_say_that_prompts_opened_otherwise(directory) -> None:
-    model = load_model("mini")
+    model = bundled.mini()
     for asked in (None, False):
         one = model.with_bos(asked)
         found = circuits.discover(one, induction(one, 4), logit_difference, method="eap", edges=60, random_circuits=0)

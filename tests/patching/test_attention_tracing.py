@@ -10,11 +10,12 @@ import torch
 import circuits
 from circuits.errors import FileFormatError, MemoryBudgetError, NonFiniteError, PromptError
 from circuits.heads.attention.tracing import TRACINGS, trace_attention
-from circuits.models import Edit, Model, TokenBatch, load_model
+from circuits.models import Edit, Model, TokenBatch
 from circuits.models.layers import embed
 from circuits.patching import AttentionTrace, attention
 from circuits.patching.tracing.attention import own_positions
 from circuits.statistics import bootstrap, spearman
+from tests.models import bundled
 from tests.models.random_models import random_shape, random_weights, record_of
 
 RIGHT = TokenBatch(
@@ -127,7 +128,7 @@ def test_laws():
 
 
 def test_on_mini_ablation_finds_the_subject_and_lat_does_not():
-    model = load_model("mini")
+    model = bundled.mini()
     trace = circuits.attention(model, ["The capital of Austria is", "The capital of Japan is"], answers=[" Vienna", " Tokyo"])
     assert trace.opening == (True, True) and trace.tokens[0][0] == "<|bos|>"
     subject = [row.index(name) for row, name in zip(trace.tokens, (" Austria", " Japan"), strict=True)]
@@ -175,7 +176,7 @@ def test_agreement_is_over_prompts_with_three_sources_or_more():
 
 
 def test_only_the_first_token_opens_a_prompt():
-    mini = load_model("mini")
+    mini = bundled.mini()
     bos = mini.tokenizer.bos_token_id
     assert attention(mini, torch.tensor([[bos, 50, 60], [50, bos, 60]])).opening == (True, False)
 
@@ -197,7 +198,7 @@ def test_what_a_user_can_get_wrong():
     with pytest.raises(NonFiniteError, match="the weight W_E of"):
         attention(dataclasses.replace(model, weights=weights), RIGHT)
     with pytest.raises(PromptError, match=r"is 4 tokens .* expected one"):
-        attention(load_model("mini"), "The capital of France is", answers=" nothing of the kind")
+        attention(bundled.mini(), "The capital of France is", answers=" nothing of the kind")
 
 
 def test_a_saved_trace_comes_back_and_damage_is_refused(tmp_path: Path):

@@ -8,18 +8,19 @@ from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_f
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from circuits.errors import FileFormatError, PromptError
-from circuits.models import Model, load_model
+from circuits.models import Model
 from circuits.patching import Knockout, Trace, Traces, attention_knockout, causal_trace, noise_level
 from circuits.patching.engine.base import Base
 from circuits.patching.tracing.causal import KINDS, SEVERED, Cells
 from circuits.tasks import mini_facts
 from experiments.benchmarks.patching_work import RomeLoop, Tracing
 from tests import HANGS
+from tests.models import bundled
 
 
 @pytest.fixture(scope="module")
 def mini() -> Model:
-    return load_model("mini")
+    return bundled.mini()
 
 
 @pytest.fixture(scope="module")

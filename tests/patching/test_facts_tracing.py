@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from circuits.errors import PromptError
-from circuits.models import Model, load_model
+from circuits.models import Model
 from circuits.patching import causal_trace, noise_level
 from circuits.patching.tracing.causal import SEVERED
 from circuits.patching.tracing.facts import trace_facts
 from circuits.tasks import Fact, mini_facts
+from tests.models import bundled
 
 CAPITALS = mini_facts(relation="country_capital")
 KNOWN = CAPITALS[0]
@@ -16,7 +17,7 @@ KNOWN = CAPITALS[0]
 
 @pytest.fixture(scope="module")
 def mini() -> Model:
-    return load_model("mini")
+    return bundled.mini()
 
 
 def test_a_fact_among_many_is_traced_as_alone(mini: Model) -> None:

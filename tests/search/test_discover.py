@@ -9,6 +9,7 @@ from circuits.errors import CircuitsError, PromptError
 from circuits.search.discover import split
 from circuits.tasks import induction
 from circuits.tasks.library.planted import planted_task
+from tests.models import bundled
 
 difference_of = metrics.logit_difference
 
@@ -28,7 +29,7 @@ def test_verification_and_neurons(chain) -> None:
 
 
 def test_halves_share_no_pair_and_cover_all() -> None:
-    model = circuits.load_model("mini")
+    model = bundled.mini()
     pairs = induction(model, 9)
     first, second = split(pairs, 3)
     assert len(first) == 5 and len(second) == 4
@@ -68,7 +69,7 @@ def test_shrinking_beats_one_look_where_edges_depend_on_each_other() -> None:
 
 
 def test_pairs_with_one_clean_prompt_stay_in_one_half() -> None:
-    model = circuits.load_model("mini")
+    model = bundled.mini()
     pairs = circuits.tasks.gendered_pronouns(model, 64, 0)
     first, second = ({tuple(row) for row in part.clean.ids.tolist()} for part in split(pairs, 0))
     assert first and second and not first & second

@@ -20,6 +20,7 @@ from circuits.search.mechanisms.induction_worth import other_sets, set_evidence
 from circuits.statistics import Effect
 from circuits.tasks import induction, repeated_tokens
 from circuits.tasks.metrics import logit_difference
+from tests.models import bundled
 from tests.models.native import native_bridge
 from tests.models.one_head import one_head_model
 
@@ -75,9 +76,7 @@ def test_without_enough_random_sets_nothing_counts_as_proven():
 
 @pytest.mark.slow
 def test_mini_is_what_its_card_promises():
-    from circuits.models import load_model
-
-    found = find_induction_circuit(load_model("mini"), sequences=8)
+    found = find_induction_circuit(bundled.mini(), sequences=8)
     loss = found.metadata["loss"]
     assert loss["first_copy"] - loss["second_copy"] >= 2
     about = [found.evidence[node] for node in found.roles]

@@ -18,7 +18,7 @@ from circuits.patching import attention
 from circuits.tasks import Fact, PromptPairs, fact_pairs, mini_facts, score_facts
 from circuits.tasks.answers import answer_ids, first_of, following, one_token, spelled, text_of
 from circuits.tasks.behavioural.likelihood import token_log_probabilities
-from tests.models import checkpoints
+from tests.models import bundled, checkpoints
 from tests.tokenizers import KINDS, MARKED, saved, tokenizer
 
 FACTS = random.Random(0).sample(mini_facts(), 200)
@@ -34,7 +34,7 @@ def both(kind: str) -> tuple[Model, Any]:
 
 
 def model_of(kind: str) -> Model:
-    return load_model("mini") if kind == "mini" else both(kind)[0]
+    return bundled.mini() if kind == "mini" else both(kind)[0]
 
 
 def answer_in_sentence(kind: str, prompt: str, attribute: str) -> tuple[list[int], int]:
@@ -45,21 +45,31 @@ def answer_in_sentence(kind: str, prompt: str, attribute: str) -> tuple[list[int
     return encoded["input_ids"], next(at for at, (_, end) in enumerate(spans) if end > len(prompt) + 1)
 
 
+def chances_in(original: Any, rows: list[list[int]]) -> list[torch.Tensor]:
+    """The log-probability of each row's tokens but the first, in rows of one length at a time, so that nothing is padded."""
+    found = dict[int, torch.Tensor]()
+    for length in {len(row) for row in rows}:
+        places = [place for place, row in enumerate(rows) if len(row) == length]
+        ids = torch.tensor([rows[place] for place in places])
+        with torch.no_grad(), checkpoints.without_downcasts():
+            likely = original(ids).logits.log_softmax(dim=-1)
+        found |= zip(places, likely[:, :-1].gather(2, ids[:, 1:, None])[:, :, 0], strict=True)
+    return [found[place] for place in range(len(rows))]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_facts_are_as_likely_as_in_the_original_on_the_whole_sentence(kind: str) -> None:
     model, original = both(kind)
     scores = score_facts(model, FACTS).values["log_probability"]
+    sentences = [answer_in_sentence(kind, fact.prompt, fact.attribute) for fact in FACTS]
+    chances = chances_in(original, [ids for ids, _ in sentences])
     wholes = []
-    for fact, score in zip(FACTS, scores.tolist(), strict=True):
-        ids, at = answer_in_sentence(kind, fact.prompt, fact.attribute)
+    for fact, score, (ids, at), chance in zip(FACTS, scores.tolist(), sentences, chances, strict=True):
         # A mark for the space, where that is a token of its own, is what the model is asked for.
         at -= tokenizer(kind).decode(ids[at - 1 : at]).strip() == ""
-        with torch.no_grad(), checkpoints.without_downcasts():
-            likely = original(torch.tensor([ids])).logits[0].log_softmax(dim=-1)
-        chances = likely[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
-        assert score == pytest.approx(float(chances[at - 1]), abs=1e-9)
+        assert score == pytest.approx(float(chance[at - 1]), abs=1e-9)
         assert following(model, fact.prompt, spelled(fact.prompt, fact.attribute)) == ids[at:]
-        wholes.append((ids, at, float(chances[at - 1 :].sum())))
+        wholes.append((ids, at, float(chance[at - 1 :].sum())))
     own = token_log_probabilities(model, [ids for ids, _, _ in wholes])
     for found, (_, at, whole) in zip(own, wholes, strict=True):
         assert float(found[at - 1 :].sum()) == pytest.approx(whole, abs=1e-9)
@@ -169,7 +179,7 @@ def test_facts_pair_with_every_tokenizer(kind: str) -> None:
 
 
 def test_facts_that_begin_with_the_same_token_are_counted_and_no_pair_is_refused() -> None:
-    model = load_model("mini")
+    model = bundled.mini()
     facts = [
         Fact(f"The capital of {name} is", name, answer, "x") for name, answer in (("France", "Paris"), ("Japan", "Paris A"))
     ]

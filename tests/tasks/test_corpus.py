@@ -7,16 +7,17 @@ import pytest
 import torch
 
 from circuits.errors import PromptError
-from circuits.models import Model, load_model
+from circuits.models import Model
 from circuits.tasks.sources import corpus
 from circuits.tasks.sources.corpus import read_text, text_rows, text_tokens, written_text
+from tests.models import bundled
 
 TEXT = "The river runs to the sea.\n\nThe sea is deep,     and the river\nis long. " * 5
 
 
 @pytest.fixture(scope="module")
 def mini() -> Model:
-    return load_model("mini")
+    return bundled.mini()
 
 
 def tokens_of(model: Model, text: str) -> list[int]:

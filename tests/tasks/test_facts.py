@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from circuits.models import load_model
 from circuits.tasks import mini_facts
+from tests.models import bundled
 
 
 def test_every_fact_can_be_asked_in_a_seen_and_in_an_unseen_template():
@@ -32,7 +32,7 @@ def test_one_relation_can_be_asked_for():
 @pytest.mark.slow
 @pytest.mark.parametrize(("seen", "least"), [(True, 0.9), (False, 0.7)])
 def test_mini_knows_them(seen: bool, least: float):
-    model = load_model("mini")
+    model = bundled.mini()
     facts = mini_facts(seen=seen)[::3]
     right = 0
     with torch.no_grad():

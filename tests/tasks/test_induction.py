@@ -7,15 +7,16 @@ import torch
 
 import circuits.tasks
 from circuits.errors import PromptError
-from circuits.models import Model, load_model
+from circuits.models import Model
 from circuits.tasks import PromptPairs, induction, metrics, repeated_tokens
 from circuits.tasks.repeats import sampling_pool
+from tests.models import bundled
 from tests.models.native import native_bridge
 
 
 @pytest.fixture(scope="module")
 def mini() -> Model:
-    return load_model("mini")
+    return bundled.mini()
 
 
 def bare(**options) -> Model:

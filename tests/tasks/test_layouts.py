@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from circuits.errors import CircuitsError, FileFormatError, PromptError
-from circuits.models import Model, load_model
+from circuits.models import Model
 from circuits.patching import patch_nodes
 from circuits.tasks import (
     PromptPairs,
@@ -24,13 +24,14 @@ from circuits.tasks import (
 )
 from circuits.tasks.metrics import Metric
 from tests.damage import mutate
+from tests.models import bundled
 from tests.tasks.layouts import CAPITALS, LAYOUTS, OPPOSITES, Rows, listed, swapped, table
 from tests.tasks.vocabularies import model as model_with
 
 
 @pytest.fixture(scope="module")
 def mini() -> Model:
-    return load_model("mini")
+    return bundled.mini()
 
 
 def words(model: Model, tokens: torch.Tensor) -> list[str]:

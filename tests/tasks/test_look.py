@@ -26,12 +26,13 @@ from circuits.tasks import (
 )
 from circuits.tasks.metrics import Metric, answer_logits, logit_difference
 from circuits.tasks.readings import draw_right, read_answers
+from tests.models import bundled
 from tests.models.native import native_bridge
 
 
 @pytest.fixture(scope="module")
 def mini() -> Model:
-    return circuits.load_model("mini")
+    return bundled.mini()
 
 
 def wordless(seed: int = 0) -> Model:

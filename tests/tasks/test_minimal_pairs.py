@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from circuits.errors import FileFormatError, ModelError, PromptError
-from circuits.models import Model, load_model
+from circuits.models import Model
 from circuits.models.planted import planted_induction
 from circuits.tasks import MinimalPair, minimal_pair_prompts, read_blimp_jsonl
+from tests.models import bundled
 
 SENTENCES = [
     ("The boy near the trees is old.", "The boy near the trees are old."),
@@ -24,7 +25,7 @@ SENTENCES = [
 
 @pytest.fixture(scope="module")
 def mini() -> Model:
-    return load_model("mini")
+    return bundled.mini()
 
 
 def rows() -> list[dict]:

@@ -19,7 +19,7 @@ from circuits.tasks import BehaviourScores, Fact, MinimalPair, mini_facts, score
 from circuits.tasks.behavioural import likelihood
 from circuits.tasks.behavioural.likelihood import BACKOFF, BigramModel, WordCounts, token_log_probabilities
 from circuits.tasks.behavioural.scoring import _margin
-from tests.models import checkpoints
+from tests.models import bundled, checkpoints
 
 PAIRS = [
     MinimalPair("The dog near the cats is old.", "The dog near the cats are old.", "number"),
@@ -31,7 +31,7 @@ PAIRS = [
 
 @pytest.fixture(scope="module")
 def mini() -> Model:
-    return load_model("mini", dtype=torch.float64)
+    return bundled.mini(torch.float64)
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from circuits.errors import NonFiniteError, PromptError
-from circuits.models import Model, load_model
+from circuits.models import Model
 from circuits.tasks import PromptPairs, mini_facts
 from circuits.tasks.prompts import refuse_non_finite, refuse_zero_gap
+from tests.models import bundled
 
 Pair = dict[str, str]
 KEYS = ("clean", "corrupt", "answers", "distractors", "subjects")
@@ -17,7 +18,7 @@ KEYS = ("clean", "corrupt", "answers", "distractors", "subjects")
 
 @pytest.fixture(scope="module")
 def mini() -> Model:
-    return load_model("mini")
+    return bundled.mini()
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from circuits.errors import CircuitsError, FileFormatError
-from circuits.models import Model, load_model
+from circuits.models import Model
 from circuits.tasks import Fact, PromptPairs, read_autocircuit_json, read_eap_ig_csv, read_lre_json, read_rome_json
 from tests.damage import mutate
+from tests.models import bundled
 
 PAIRS = [
     ("The capital of France is", "The capital of Japan is", " Paris", " Tokyo"),
@@ -24,7 +25,7 @@ PAIRS = [
 
 @pytest.fixture(scope="module")
 def mini() -> Model:
-    return load_model("mini")
+    return bundled.mini()
 
 
 def same(one: PromptPairs, other: PromptPairs) -> bool:

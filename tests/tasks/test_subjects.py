@@ -12,11 +12,12 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
 from circuits.errors import PromptError
-from circuits.models import Model, load_model
+from circuits.models import Model
 from circuits.patching import attention_knockout, causal_trace, trace_facts
 from circuits.tasks import Fact, PromptPairs, fact_pairs, mini_facts
 from circuits.tasks.sources.facts import read_rome_json
 from circuits.tasks.subjects import columns_of_subject, subject_columns, subject_span, with_subject
+from tests.models import bundled
 from tests.tasks.test_answers import both
 from tests.tokenizers import KINDS
 
@@ -83,7 +84,7 @@ def test_its_columns_hold_the_subject_whatever_the_tokenizer_puts_in_front(kind:
 
 @pytest.fixture(scope="module")
 def mini() -> Model:
-    return load_model("mini")
+    return bundled.mini()
 
 
 TWICE = "A Japanophile, unlike a Francophile, says that the capital of Japan is"

@@ -11,11 +11,12 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from circuits.models import Model, load_model
+from circuits.models import Model
 from circuits.tasks import PromptPairs
 from circuits.tasks.library.docstring import _TEMPLATE as DOCSTRING
 from circuits.tasks.library.greater_than import _TEMPLATE as GREATER_THAN
 from circuits.tasks.library.wording import word_list
+from tests.models import bundled
 from tests.models.checkpoints import byte_tokenizer
 from tests.models.native import native_bridge
 
@@ -118,7 +119,7 @@ def model_of(kind: str, **options: str) -> Model:
 @functools.cache
 def model(kind: str) -> Model:
     """The bundled model, or a random one with that tokenizer; made once."""
-    return load_model("mini") if kind == "mini" else model_of(kind)
+    return bundled.mini() if kind == "mini" else model_of(kind)
 
 
 def made(make: Make, kind: str, count: int = 24, seed: int = 0, **options: str) -> PromptPairs:
