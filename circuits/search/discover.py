@@ -98,7 +98,7 @@ def discover(
         seed: that of halves, null and bootstrap, and of what a method draws.
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         progress: hears what is being done, how much of it is done, and how much there is.
-        found: hears each part as soon as it is there: EdgeScores, Circuit, Verdict (without completeness and minimality, then
+        found: hears each part as soon as it is there: EdgeScores, Screening, Circuit, Verdict (without completeness and minimality, then
             with them), Curve, where there is such a part.
     """
     chosen = find_method(method)
@@ -123,6 +123,7 @@ def discover(
     if verify and scores is not None:
         screening = screen_then_verify(model, pairs, metric, scores, edges=edges, seed=seed, budget=budget, progress=progress)
         circuit = screening.circuit
+        hear(screening)
     if not len(circuit):
         raise CircuitsError(f"{method} kept no edge that lies on a path: ask for more edges, or a lower threshold")
     hear(circuit)

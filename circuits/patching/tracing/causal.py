@@ -5,6 +5,7 @@ the clean run's top token; windows reach from 5 layers before their centre to 4 
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -21,7 +22,7 @@ from circuits.patching.engine.change import Change, Variant
 from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.sweep import Sweep
 from circuits.patching.tracing.results import Trace
-from circuits.progress import Progress
+from circuits.progress import Found, Progress, unheard
 from circuits.tasks.library.facts import mini_facts
 from circuits.tasks.subjects import subject_columns, with_subject
 
@@ -51,6 +52,7 @@ def causal_trace(
     prepend_bos: bool | None = None,
     budget: int = BUDGET,
     progress: Progress | None = None,
+    found: Found | None = None,
 ) -> Trace:
     """Trace one prompt: for every token and layer, the probability of the answer when the corrupted run gets the clean
     value there. All effects are in probability; positive: the site brings the answer back. Negative ones are kept.
@@ -72,6 +74,7 @@ def causal_trace(
         prepend_bos: put BOS in front (default: as the model's tokenizer does; GPT-2's: no).
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         progress: hears what is being done, how much of it is done, and how much there is.
+        found: gets the trace without any kind of site, then after each kind with those that are done.
     """
     unknown = set(kinds) - {*KINDS, *SEVERED}
     if unknown or window < 1 or draws < 1:
@@ -86,7 +89,7 @@ def causal_trace(
             corrupted = _noisy(model, tokens, (first, last), level, draws, seed)
         else:
             level, corrupted = 0.0, _replaced(model, prompt, subject, replacement, tokens, prepend_bos)
-        return _traced(model, prompt, clean, corrupted, (first, last), level, window, kinds, seed, budget, progress)
+        return _traced(model, prompt, clean, corrupted, (first, last), level, window, kinds, seed, budget, progress, found)
 
 
 def noise_level(model: Model, subjects: Sequence[str] | None = None) -> float:
@@ -129,6 +132,7 @@ def _traced(
     seed: int,
     budget: int,
     progress: Progress | None,
+    found: Found | None,
 ) -> Trace:
     width, rows = clean.tokens.ids.shape[1], len(corrupted.tokens)
     answer = int(clean.logits[0, -1].argmax())
@@ -140,12 +144,8 @@ def _traced(
 
     sweep = Sweep(model, corrupted, Reading(columns, probability), budget=budget)
     cells = Cells(Base(model, clean), sweep.base, subject[0] if model.weights.causal else 0, window)
-    found = {}
-    for kind in kinds:
-        variants = [cells.variant(kind, token, layer) for token in range(width) for layer in range(model.n_layers)]
-        scores = sweep.evaluate(variants, progress=progress, what=WHAT[kind])
-        found[kind] = scores.unflatten(0, (width, model.n_layers)).double().cpu()
-    return Trace(
+    trace = functools.partial(
+        Trace,
         model=model.name,
         weights_sha256=model.fingerprint,
         prompt=prompt,
@@ -154,11 +154,19 @@ def _traced(
         answer=model.to_string([answer]),
         clean=float(probability(clean.logits[:, -1:])[0]),
         corrupted=sweep.base_scores().double().cpu(),
-        restored=found,
         noise=level,
         window=window,
         seed=seed,
     )
+    restored: dict[str, Tensor] = {}
+    give = found or unheard
+    give(trace(restored={}))
+    for kind in kinds:
+        variants = [cells.variant(kind, token, layer) for token in range(width) for layer in range(model.n_layers)]
+        scores = sweep.evaluate(variants, progress=progress, what=WHAT[kind])
+        restored[kind] = scores.unflatten(0, (width, model.n_layers)).double().cpu()
+        give(trace(restored=dict(restored)))
+    return trace(restored=restored)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

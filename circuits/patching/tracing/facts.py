@@ -11,7 +11,7 @@ from circuits.models import Model, TokenBatch
 from circuits.models.memory import BUDGET
 from circuits.patching.tracing.causal import KINDS, WHAT, TraceKind, causal_trace, noise_level
 from circuits.patching.tracing.results import Trace, Traces
-from circuits.progress import Progress, silent
+from circuits.progress import Found, Progress, silent, unheard
 from circuits.tasks.answers import following, spelled
 from circuits.tasks.sources.facts import Fact
 from circuits.tasks.subjects import subject_columns
@@ -31,6 +31,7 @@ def trace_facts(
     budget: int = BUDGET,
     limit: int | None = None,
     progress: Progress | None = None,
+    found: Found | None = None,
 ) -> Traces:
     """Trace the facts that the model knows: those whose attribute is what it says after the prompt, taking the most probable
     token each time (ROME's known facts, whose attributes are one token of its models). What is traced is the first of these
@@ -49,11 +50,12 @@ def trace_facts(
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         limit: stop after so many traced facts.
         progress: hears of facts first, then of cells.
+        found: gets the traces so far after each fact.
     """
     if not facts or (limit is not None and limit < 1):
         raise PromptError(f"nothing to trace: {len(facts)} facts with a limit of {limit}; expected at least one")
     report = progress or silent
-    known, skipped = _known(model, facts, prepend_bos, limit, report)
+    known, skipped = known_facts(model, facts, prepend_bos, limit, report)
     level = noise_level(model, [fact.subject for fact in facts]) if noise is None and replacement is None else noise
     trace = functools.partial(
         causal_trace,
@@ -73,6 +75,7 @@ def trace_facts(
         within = functools.partial(_within, report, sizes, place, kinds)
         try:
             traces.append(trace(fact.prompt, subject=fact.subject, progress=within))
+            (found or unheard)(Traces(tuple(traces), tuple(skipped)))
         except PromptError as error:
             if replacement is None:
                 raise
@@ -88,7 +91,7 @@ def _within(
     report(f"tracing {len(sizes)} fact{'s' * (len(sizes) > 1)}", before + done, sum(sizes))
 
 
-def _known(
+def known_facts(
     model: Model, facts: Sequence[Fact], bos: bool | None, limit: int | None, report: Progress
 ) -> tuple[list[tuple[Fact, int]], list[tuple[str, str]]]:
     """The first `limit` facts that the model knows, each with its number of tokens, and the others with the reason."""

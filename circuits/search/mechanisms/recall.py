@@ -14,14 +14,17 @@ from circuits.graph import Circuit, Edge, Node, Reader
 from circuits.models import Model
 from circuits.models.memory import BUDGET
 from circuits.patching.ablation.ablation import ablate
+from circuits.patching.effects import Effects
 from circuits.patching.nodes import patch_nodes
-from circuits.progress import Progress
+from circuits.progress import Found, Progress, unheard
 from circuits.search.mechanisms.recall_evidence import Claim, Evidence
 from circuits.statistics import p_value
 from circuits.tasks import Fact, PromptPairs, fact_pairs, mini_facts
 from circuits.tasks.metrics import logit_difference
 
 ROLES = ("previous token", "subject gather", "entity neuron", "answer neuron", "attribute fetch", "relation")
+_PLACES = ("subject_first", "subject_last", "last")
+"""Where the clean residual stream is put back."""
 
 
 def find_factual_recall_circuit(
@@ -36,6 +39,7 @@ def find_factual_recall_circuit(
     seed: int = 0,
     budget: int = BUDGET,
     progress: Progress | None = None,
+    found: Found | None = None,
 ) -> Circuit:
     """Find the heads, single neurons and edges that carry facts from their subject to the answer, and prove that they matter.
 
@@ -61,20 +65,28 @@ def find_factual_recall_circuit(
         seed: that of the sets and of the bootstrap.
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         progress: hears what is being done, how much of it is done, and how much there is.
+        found: gets what restoring the residual stream brings back (`Effects`), then the circuit with its verdict "unjudged"
+            (where there is a circuit), then the judged one, each as soon as it is there.
     """
-    pairs = _pairs(model, prompts, count, seed)
+    pairs, give = _pairs(model, prompts, count, seed), found or unheard
     evidence = Evidence(model, pairs, min_effect=min_effect, seed=seed, budget=budget, progress=progress)
     with torch.no_grad():
+        restored = _restored(model, pairs, seed, budget, progress)
+        give(restored)
         search = _Search(evidence, min_effect, most_nodes)
         search.measure(most_neurons)
         search.grow()
         about: dict[str, Any] = {"followed_all": search.complete}
-        about |= _about(model, pairs, seed, min_effect, _sites(model, pairs, seed, budget, progress))
+        about |= _about(model, pairs, seed, min_effect, sites_of(restored))
         if not search.edges:
-            return Circuit(evidence.graph, metadata={**about, "verdict": "none", "summary": _why_none(min_effect)})
-        nodes = search.nodes()
-        proof = _proof(model, pairs, nodes, control_sets, seed, budget, progress)
-        return _circuit(evidence, search, {**about, **proof})
+            circuit = Circuit(evidence.graph, metadata={**about, "verdict": "none", "summary": _why_none(min_effect)})
+        else:
+            unjudged = _circuit(evidence, search, {**about, "verdict": "unjudged"})
+            give(unjudged)
+            proof = _proof(model, pairs, search.nodes(), control_sets, seed, budget, progress)
+            circuit = _saying(unjudged, {**about, **proof})
+    give(circuit)
+    return circuit
 
 
 def _pairs(model: Model, prompts: PromptPairs | Sequence[Fact] | None, count: int, seed: int) -> PromptPairs:
@@ -151,12 +163,15 @@ class _Search:
         return sorted(node for node in ends | heads if node.kind in ("head", "neuron"))
 
 
-def _sites(model: Model, pairs: PromptPairs, seed: int, budget: int, progress: Progress | None) -> dict[str, list]:
+def _restored(model: Model, pairs: PromptPairs, seed: int, budget: int, progress: Progress | None) -> Effects:
+    """What putting the clean residual stream back brings, at each position and layer."""
+    options: dict[str, Any] = {"positions": _PLACES, "seed": seed, "budget": budget, "progress": progress}
+    return patch_nodes(model, pairs, logit_difference, "residual", **options)
+
+
+def sites_of(effects: Effects) -> dict[str, list]:
     """By position and layer, the share of the gap that the clean residual stream brings back there."""
-    roles = ("subject_first", "subject_last", "last")
-    options: dict[str, Any] = {"positions": roles, "seed": seed, "budget": budget, "progress": progress}
-    effects = patch_nodes(model, pairs, logit_difference, "residual", **options)
-    sites: dict[str, list] = {role: [] for role in roles}
+    sites: dict[str, list] = {role: [] for role in _PLACES}
     for name, effect in zip(effects.names, effects.intervals(), strict=True):
         sites[name.split("@")[1]].append(effect.as_json())
     return sites
@@ -226,6 +241,13 @@ def _circuit(evidence: Evidence, search: _Search, metadata: dict[str, Any]) -> C
     return Circuit(graph, edges, numbers, positions=known, evidence=about, roles=roles, metadata=metadata)
 
 
+def _saying(circuit: Circuit, metadata: dict[str, Any]) -> Circuit:
+    """The same circuit with other metadata, and the summary that follows from them."""
+    about = {**metadata, "summary": _summary({str(node): role for node, role in circuit.roles.items()}, metadata)}
+    known = {"positions": circuit.positions, "evidence": circuit.evidence, "roles": circuit.roles}
+    return Circuit(circuit.graph, circuit.edges, circuit.nodes, metadata=about, **known)
+
+
 def _role(evidence: Evidence, search: _Search, node: Node) -> str:
     """What a node does, by what it writes to and where it looks."""
     to_logits = any(edge.writer == node and edge.reader.kind == "logits" for edge in search.edges)
@@ -252,6 +274,8 @@ def _why_none(min_effect: float) -> str:
 
 def _summary(roles: dict[str, str], metadata: dict[str, Any]) -> str:
     counts = [f"{sum(role == kind for role in roles.values())} {kind}" for kind in ROLES if kind in roles.values()]
+    if "set" not in metadata:
+        return f"{len(roles)} nodes ({', '.join(counts)}); not ablated together yet."
     lost, control = metadata["set"], metadata["control"]
     doubts = [] if metadata["followed_all"] else [" The search stopped at its largest number of nodes."]
     if metadata["verdict"] == "unproven":
