@@ -7,7 +7,7 @@ from typing import Any
 
 import circuits
 from circuits.cli.progress import ProgressBars
-from circuits.cli.report import Report, written
+from circuits.cli.report import Report
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting
 from circuits.cli.text import one_line
@@ -65,15 +65,15 @@ class OnText:
     ) -> None:
         """Measure, write the files, print the report; `check` refuses what does not fit the model before the text is made."""
         text, name = corpus.read(), next(iter(self.files))
-        with setting.work(options="--limit, --memory") as (staging, progress):
-            model = setting.load(progress)
+        with setting.parts(self.files, below=self.subcommand, options="--limit, --memory") as work:
+            model = setting.load(work.progress)
             if check is not None:
                 check(model)
-            found = measure(model, corpus.tokens(model, text), progress)
-            found.save(staging / name)
-            self.write(found, staging)
-            files = written(staging, self.files)
-        setting.answer(self.report(found, files, corpus.describe(), [setting.opening(name, self.subcommand)]))
+            found = measure(model, corpus.tokens(model, text), work.progress)
+            found.save(work.staging / name)
+            work.publish()
+            self.write(found, work.staging)
+        setting.answer(self.report(found, work.written, corpus.describe(), [setting.opening(name, self.subcommand)]))
 
     def reopen(self, file: Path, setting: Setting) -> None:
         """Print a saved result again, and write its tables and picture beside it, or into the folder asked for."""

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from circuits.cli.errors import plain_errors
+from circuits.cli.errors import plain_errors, stoppable
 from circuits.cli.text import one_line
 
 ORDER = (
@@ -72,11 +72,13 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; what a user can get wrong is one line."""
-        with plain_errors():
+        with stoppable(), plain_errors():
             return super().invoke(ctx)
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
-        """Parse and run; as a program, end with the exit status."""
+        """Parse and run; as a program, end with the exit status. The words of the command line are the contexts' `obj`."""
+        given = args[0] if args else extra.get("args")
+        extra.setdefault("obj", tuple(sys.argv[1:] if given is None else given))
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **extra)
         try:

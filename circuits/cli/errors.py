@@ -1,7 +1,10 @@
 """What a user can get wrong ends in one line and an exit status, not in a traceback."""
 
 import contextlib
+import signal
+import threading
 from collections.abc import Collection, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
@@ -15,34 +18,71 @@ else:
     Context = typer.Context.__base__
     """What typer hands to a command that asks for a `typer.Context`."""
 WRONG, INTERRUPTED = 2, 130
+_TOO_LITTLE = "not enough memory: try fewer prompts or sequences, or a smaller model"
 _MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn what a user can get wrong into one line on stderr and exit status 2 (130 where it was interrupted)."""
+    """Turn what a user can get wrong into one line on stderr and exit status 2 (where it was stopped by a signal, 128 and the
+    signal's number: 130 for Ctrl-C, 143 for `kill` and `timeout`). The line ends with the notes that the error carries."""
     try:
         yield
     except KeyboardInterrupt as stop:
-        _stop(str(stop) or "interrupted; nothing was written", INTERRUPTED)
+        words = [str(stop) or "interrupted", *_notes(stop)]
+        _stop("; ".join(words if len(words) > 1 else [*words, "nothing was written"]), getattr(stop, "status", INTERRUPTED))
     except BrokenPipeError:
         raise
     except CircuitsError as error:
-        _stop(str(error), WRONG)
+        _stop("; ".join([str(error), *_notes(error)]), WRONG)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _stop(f"{where}{error.strerror or error}", WRONG)
-    except MemoryError:
-        _stop("not enough memory: try fewer prompts or sequences, or a smaller model", WRONG)
+        _stop("; ".join([f"{where}{error.strerror or error}", *_notes(error)]), WRONG)
+    except MemoryError as error:
+        _stop("; ".join([_TOO_LITTLE, *_notes(error)]), WRONG)
     except RuntimeError as error:
         if not any(words in str(error).lower() for words in _MEMORY):
             raise
-        _stop("not enough memory: try fewer prompts or sequences, or a smaller model", WRONG)
+        _stop("; ".join([_TOO_LITTLE, *_notes(error)]), WRONG)
+
+
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", []))
 
 
 def _stop(message: str, status: int) -> None:
     typer.echo(f"Error: {one_line(message)}", err=True)
     raise typer.Exit(status) from None
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that ends the program: `kill` and `timeout` send SIGTERM, a terminal that closes SIGHUP."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.status = 128 + number
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """While the block lasts, a signal that would end the process at once raises `Stopped` instead, as Ctrl-C raises
+    KeyboardInterrupt: what was found is then left in order. Those that are ignored or handled by somebody else stay so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    chosen = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    chosen = [number for number in chosen if signal.getsignal(number) == signal.SIG_DFL]
+    for number in chosen:
+        signal.signal(number, _raise_stopped)
+    try:
+        yield
+    finally:
+        for number in chosen:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _raise_stopped(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)
 
 
 def refuse_with_open(context: Context, *used: str) -> None:

@@ -3,6 +3,7 @@
 import sys
 from types import TracebackType
 
+import typer
 from tqdm import tqdm
 
 
@@ -30,6 +31,14 @@ class ProgressBars:
         self._bar.update(done - self._bar.n)
         if done >= total:
             self._close()
+
+    def say(self, text: str, *, err: bool = False) -> None:
+        """Print a text on stdout (or stderr) now, on lines of its own, whatever bar there is."""
+        if self._bar is not None and not sys.stderr.isatty():  # a bar cannot be taken back there: end its line
+            self._close()
+        with tqdm.external_write_mode(file=sys.stderr if err else sys.stdout):
+            typer.echo(text, err=err)
+            sys.stdout.flush()
 
     def _close(self) -> None:
         if self._bar is not None:

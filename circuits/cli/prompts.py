@@ -2,14 +2,13 @@
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 import circuits
 from circuits.cli.progress import ProgressBars
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, Work
 from circuits.errors import CircuitsError, FileFormatError, PromptError
 
 if TYPE_CHECKING:
@@ -89,6 +88,13 @@ class PromptOptions:
             raise PromptError(f"--several is {self.several!r}: expected {' or '.join(SEVERAL)}")
         if self.prompts is not None and not self.prompts.is_file():
             raise FileFormatError(f"{self.prompts}: {'not a file' if self.prompts.exists() else 'No such file or directory'}")
+
+    def check_file(self) -> None:
+        """Raise FileFormatError for a file of prompts that is broken, as far as that shows before a model reads it."""
+        from circuits.tasks.sources.readers import check_prompts
+
+        if self.prompts is not None:
+            check_prompts(self.prompts, skip_bad=self.skip_bad)
 
     @property
     def name(self) -> str:
@@ -183,24 +189,41 @@ class Behaviour:
         return model, drawn.pairs, metric
 
     def look(
-        self, setting: Setting, progress: ProgressBars, *, positions: bool = False
+        self,
+        work: Work,
+        *,
+        positions: bool = False,
+        check: "Callable[[circuits.Model], object] | None" = None,
+        show: bool = True,
     ) -> "tuple[circuits.Model, circuits.PromptPairs, Metric | Relative, circuits.PromptReport]":
-        """The same, and how the model does on these prompts; what calls for something is said on a terminal before the long
-        run. Raises PromptError where no pair makes a difference. `positions`: whether columns are asked about."""
-        from circuits.cli.reports.look import warned
+        """The same, and how the model does on these prompts, which is written, and with `show` published and printed before
+        the long run. Raises PromptError where no pair makes a difference. `positions`: whether columns are asked about; `check`
+        refuses what does not fit the model before the prompts are made."""
+        from circuits.cli.reports.look import figures, looked, warned
 
-        model, drawn, metric = self._drawn(setting, progress)
+        setting, progress = work.setting, work.progress
+        model, drawn, metric = self._drawn(setting, progress, check)
         report = circuits.look_at_prompts(model, drawn, metric, progress=progress)
         report.require_difference()
-        for line in warned(report, positions=positions) if sys.stderr.isatty() else ():  # the report says it to all others
-            typer.echo(line, err=True)
+        report.save(work.staging / "prompts.json")
+        if show:
+            work.publish()
+            work.say(looked(figures(report, positions=positions)))
+        if (setting.as_json or not show) and sys.stderr.isatty():  # the report says it to all others
+            for line in warned(report, positions=positions):
+                progress.say(line, err=True)
         return model, drawn.pairs, metric, report
 
-    def _drawn(self, setting: Setting, progress: ProgressBars) -> "tuple[circuits.Model, Drawn, Metric | Relative]":
+    def _drawn(
+        self, setting: Setting, progress: ProgressBars, check: "Callable[[circuits.Model], object] | None" = None
+    ) -> "tuple[circuits.Model, Drawn, Metric | Relative]":
         from circuits.tasks.registry import task
 
         self.check()
+        self.prompts.check_file()
         model = setting.load(progress)
+        if check is not None:
+            check(model)
         drawn = self.prompts.draw(model, progress)
         if self.metric is None and self.prompts.task is not None:
             return model, drawn, task(self.prompts.task).metric(model, drawn.pairs)
@@ -248,7 +271,7 @@ def facts_of(path: Path, setting: Setting, *, skip_bad: bool) -> "tuple[Fact, ..
     found = fitting_facts(path, skip_bad=skip_bad)
     if found.skipped:
         left = sum(found.skipped.values())
-        setting.said.append(f"{path}: {left:,} of {found.total:,} rows left out: {counted(found.skipped)}")
+        setting.said.append(f"{path}: {left:,} of {found.total:,} rows left out: {counted(found.left_out)}")
     return found.values
 
 

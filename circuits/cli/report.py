@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,11 @@ class Pairs:
 Part = Table | Pairs | str
 
 
+def text_of(part: Part) -> str:
+    """A part of a report as text."""
+    return part if isinstance(part, str) else part.text()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
     """A heading; tables and notes in the order in which they are read; the same figures for programs; files by name, with
@@ -71,9 +76,10 @@ class Report:
         """The names of those files that are pictures."""
         return [name for name in self.files if name.lower().endswith(PICTURES)]
 
-    def text(self, folder: Path) -> str:
-        """For people: the parts with an empty line between them, then where the files are and what to try next."""
-        parts = [self.heading, *(part if isinstance(part, str) else part.text() for part in self.parts)]
+    def text(self, folder: Path, *, said: Collection[str] = ()) -> str:
+        """For people: the parts with an empty line between them, then where the files are and what to try next. Those that
+        were `said` before are not said again."""
+        parts = [part for part in [self.heading, *map(text_of, self.parts)] if part not in said]
         if self.files:
             parts.append(paired(f"Files in {one_line(folder)}", _listed(self.files)))
         if self.next:

@@ -5,17 +5,18 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import circuits
+from circuits.cli.errors import Context
 from circuits.cli.options import AsJson, Bos, Device, Dtype, Memory, ModelName, folder
-from circuits.cli.output import staged
+from circuits.cli.output import Parts, parts, staged
 from circuits.cli.progress import ProgressBars
-from circuits.cli.report import Report
+from circuits.cli.report import Part, Report, text_of
 from circuits.cli.text import one_line, print_json, quoted
 from circuits.errors import MemoryBudgetError, ModelError
 
@@ -38,6 +39,10 @@ class Setting:
     as_json: bool = False
     said: list[str] = dataclasses.field(default_factory=list, compare=False, repr=False)
     """What is to be said of the loaded model besides the answer."""
+    told: list[str] = dataclasses.field(default_factory=list, compare=False, repr=False)
+    """Parts of the report that were printed as they came."""
+    words: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
+    """The command line, as it was typed."""
 
     @property
     def budget(self) -> int:
@@ -53,7 +58,11 @@ class Setting:
         return Path("out") / f"{self.job}-{re.sub(r'[^A-Za-z0-9._-]+', '-', last).strip('.-') or 'model'}"
 
     def beside(self, file: Path) -> "Setting":
-        """The same for a saved result: its files go beside it, or into the folder asked for."""
+        """The same for a saved result: its files go beside it, or into the folder asked for; it says where the run that wrote
+        it did not finish."""
+        from circuits.files.unfinished import unfinished_run
+
+        self.said.extend(filter(None, [unfinished_run(file)]))
         return dataclasses.replace(self, out=file.parent if self.out is None else self.out)
 
     @contextlib.contextmanager
@@ -65,6 +74,23 @@ class Setting:
         """
         with staged(self.folder, replacing=replacing) as staging, ProgressBars() as progress, naming_options(options):
             yield staging, progress
+
+    @contextlib.contextmanager
+    def parts(
+        self,
+        files: Mapping[str, str],
+        *,
+        expected: Collection[str] | None = None,
+        below: str = "",
+        options: str = "--count, --memory",
+    ) -> Iterator["Work"]:
+        """The work of a command, whose files and tables appear as they come. `files`, `expected`: as `output.parts` has them;
+        `below`: the subcommand; `options`: those that decide how much memory is needed."""
+        line = " ".join(map(quoted, ["circuits", *(self.words or (self.job,))]))
+        job = " ".join(filter(None, [self.job, below]))
+        about: dict[str, Any] = {"job": job, "command": line, "files": files, "expected": expected}
+        with parts(self.folder, **about) as found, ProgressBars() as progress, naming_options(options):
+            yield Work(self, found, progress)
 
     def load(self, progress: ProgressBars) -> "circuits.Model":
         """Load the model, and show that; say where its prompts open otherwise than its tokenizer opens them. Raises ModelError
@@ -100,11 +126,48 @@ class Setting:
         """Print a report in the form that was asked for, and before it on stderr what is to be said of the model."""
         for line in self.said:
             typer.echo(one_line(line), err=True)
+        self.said.clear()
         if self.as_json:
             said = {} if self.bos is None else {"bos": self.bos}
             print_json({**report.as_json(self.folder), **said})
         else:
-            typer.echo(report.text(self.folder))
+            typer.echo(report.text(self.folder, said=self.told))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Work:
+    """The work of a command under way: its files, which appear part by part, and what is printed as it comes."""
+
+    setting: Setting
+    files: Parts
+    progress: ProgressBars
+
+    @property
+    def staging(self) -> Path:
+        """The folder to write files into."""
+        return self.files.staging
+
+    def publish(self, *, lacking: str = "") -> None:
+        """What was written appears where the files go; `lacking`: what it still lacks, in words."""
+        self.files.publish(lacking=lacking)
+
+    @property
+    def written(self) -> dict[str, str]:
+        """The files that are there, with what is in each, in the command's order."""
+        return self.files.done
+
+    def say(self, *found: Part) -> None:
+        """Print parts of the report now; `answer` does not print them again. With JSON nothing is said before the end."""
+        if self.setting.as_json:
+            return
+        for line in self.setting.said:
+            self.progress.say(one_line(line), err=True)
+        self.setting.said.clear()
+        for text in map(text_of, found):
+            if text and text not in self.setting.told:
+                with contextlib.suppress(BrokenPipeError):  # who read the first lines may be gone: the work goes on
+                    self.progress.say(f"{text}\n")
+                self.setting.told.append(text)
 
 
 def with_setting(
@@ -129,14 +192,18 @@ def with_setting(
         kind = inspect.Parameter.KEYWORD_ONLY
         more = [inspect.Parameter(name, kind, default=usual, annotation=of) for name, (of, usual) in shared.items()]
 
+        heard = next((one.name for one in own if one.annotation is Context), None)
+        also = [] if heard else [inspect.Parameter("_context", kind, annotation=Context)]
+
         @functools.wraps(command)
         def run(**options: Any) -> None:
             """Call the command with a `Setting` in place of the shared options."""
-            setting = Setting(job=job, **{name: options.pop(name, usual) for name, (_, usual) in shared.items()})
+            words = tuple((options[heard] if heard else options.pop("_context")).obj or ())
+            setting = Setting(job=job, words=words, **{name: options.pop(name, usual) for name, (_, usual) in shared.items()})
             command(**options, setting=setting)
 
-        run.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
-        run.__annotations__ = {one.name: one.annotation for one in (*own, *more)}
+        run.__signature__ = inspect.Signature([*own, *more, *also])  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in (*own, *more, *also)}
         return run
 
     return around

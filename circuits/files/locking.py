@@ -25,7 +25,7 @@ def sole_writer(path: Path) -> Iterator[None]:
     """
     lock = path.with_name(f".{path.name}.lock")
     try:
-        descriptor = _locked(lock)
+        descriptor = locked(lock)
     except BlockingIOError:
         raise FileFormatError(f"{path}: another process is writing it: wait for it, or name another file") from None
     except OSError as error:
@@ -43,9 +43,9 @@ def sole_writer(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _locked(lock: Path) -> int | None:
-    """Open and lock a file; None where there are no locks. Whoever had it before may have removed it in between: then it is
-    another file, and tried again."""
+def locked(lock: Path) -> int | None:
+    """Open and lock a file, which is made where it is missing; None where there are no locks. Raises BlockingIOError where
+    another process has it. Whoever had it before may have removed it in between: then it is another file, and tried again."""
     while fcntl is not None:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:

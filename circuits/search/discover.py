@@ -98,8 +98,8 @@ def discover(
         seed: that of halves, null and bootstrap, and of what a method draws.
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         progress: hears what is being done, how much of it is done, and how much there is.
-        found: hears each part as soon as it is there: EdgeScores, Screening, Circuit, Verdict (without completeness and minimality, then
-            with them), Curve, where there is such a part.
+        found: hears each part as soon as it is there: EdgeScores, Screening, Circuit, Verdict (without completeness and
+            minimality, then with them), Curve, where there is such a part.
     """
     chosen = find_method(method)
     given: dict[str, int | float | None] = {"steps": steps, "threshold": threshold}

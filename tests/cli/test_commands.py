@@ -113,7 +113,7 @@ def test_a_model_without_induction_heads_is_told_so(command: Command, tiny: Path
     (out / "circuit.json").write_text("old")
     answer = command("induction", "--model", tiny, "--out", out, "--sequences", 2)
     assert answer.status == 0
-    assert answer.out.startswith(f"Induction circuit of {tiny.name}: none\n\nNo induction circuit")
+    assert f"\n\nInduction circuit of {tiny.name}: none\n\nNo induction circuit" in answer.out
     assert {path.name for path in out.iterdir()} == {*INDUCTION_FILES, "notes.txt"}
     assert (out / "notes.txt").read_text() == "mine"
     circuit = Circuit.load(out / "circuit.json")

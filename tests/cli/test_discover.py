@@ -16,7 +16,7 @@ from circuits.graph import Circuit, Graph
 from circuits.search.discover import discover
 from circuits.search.judging.curves import Curve
 from circuits.search.judging.verdict import Verdict
-from circuits.tasks import known_circuit
+from circuits.tasks import PromptReport, known_circuit
 from tests.cli.conftest import Answer, Command
 from tests.cli.test_errors import check_one_line
 
@@ -171,7 +171,6 @@ def test_known_heads() -> None:
         (["--verify", "--method", "prune"], ["--verify", "prune"]),
         (["--metric", "loudness"], ["loudness", "logit_difference"]),
         (["--metric", "rank"], ["rank", "no gradient", "eap-ig"]),
-        (["--threshold", "1e9", "--method", "acdc", "--count", "2"], ["acdc", "no edge"]),
         (["--device", "abacus"], ["abacus", "cpu"]),
     ],
 )
@@ -180,6 +179,15 @@ def test_what_cannot_be_searched_is_one_line_and_no_file(
 ) -> None:
     check_one_line(command("discover", "--model", tiny, "--out", tmp_path / "out", *options), *words)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_search_that_keeps_nothing_leaves_the_look_at_the_prompts(command: Command, tiny: Path, tmp_path: Path) -> None:
+    nothing = ("--threshold", "1e9", "--method", "acdc", "--count", "2")
+    answer = command("discover", "--model", tiny, "--out", tmp_path, *nothing)
+    assert answer.status == 2 and answer.out.startswith("Prompts: ") and answer.err.count("Error: acdc kept no edge") == 1
+    assert "; saved in " in answer.err and "prompts.json; missing: circuit.json" in answer.err
+    assert {path.name for path in tmp_path.iterdir()} == {"prompts.json", "unfinished-discover.json"}
+    PromptReport.load(tmp_path / "prompts.json")
 
 
 @pytest.mark.parametrize("job", ["discover", "evaluate", "compare"])

@@ -76,7 +76,7 @@ def test_what_a_format_cannot_say(command: Command, saved: Path) -> None:
 def test_a_place_that_cannot_be_written(command: Command, saved: Path, tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("in the way")
     place = tmp_path / below
-    check_one_line(command("induction", "--out", place), str(place), "is a file; name a folder with --out")
+    check_one_line(command("induction", "--out", place), str(place), "is a file; name another folder with --out")
     check_one_line(command("export", saved, "--to", "dot", "--out", place / "circuit.dot"), "cannot be written")
     assert (tmp_path / "file").read_text() == "in the way"
     check_one_line(command("heads", "--out", tmp_path / "scores.txt"), ".csv", ".png")

@@ -130,6 +130,13 @@ def test_a_saved_result_is_shown_again(command: Command, tmp_path: Path, rome: P
     assert (tmp_path / "copy" / picture).read_bytes() == drawn[picture]
 
 
+def test_too_little_memory_is_said_behind_what_is_known_and_leaves_no_file(command: Command, tmp_path: Path) -> None:
+    answer = command("trace", *AUSTRIA, "--memory", 1, "--draws", 60, "--out", tmp_path / "out")
+    assert answer.status == 2 and answer.out.startswith("Causal trace of mini: ")
+    last = answer.err.splitlines()[-1]
+    assert last.startswith("Error: ") and "MiB" in last and "budget" in last and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -146,7 +153,6 @@ def test_a_saved_result_is_shown_again(command: Command, tmp_path: Path, rome: P
         (["--kinds", ""], ["expected some of states"]),
         (["--facts", "nowhere.json"], ["nowhere.json", "No such file"]),
         (["--open", "nowhere.json"], ["nowhere.json", "No such file"]),
-        ([*AUSTRIA, "--memory", "1", "--draws", "60"], ["MiB", "budget"]),
         (["--model", "./nowhere"], ["./nowhere"]),
         (["--device", "abacus"], ["abacus"]),
     ],

@@ -23,10 +23,15 @@ def mini() -> Model:
 def test_a_fact_among_many_is_traced_as_alone(mini: Model) -> None:
     facts = [KNOWN, Fact("The capital of Austria is", "Austria", "Vienna", "")]
     level = noise_level(mini, [fact.subject for fact in facts])
-    found = trace_facts(mini, facts, draws=2, window=2, seed=3)
+    parts = []
+    found = trace_facts(mini, facts, draws=2, window=2, seed=3, found=parts.append)
+    assert [part.traces for part in parts] == [found.traces[:1], found.traces]
     assert not found.skipped and [trace.prompt for trace in found.traces] == [fact.prompt for fact in facts]
     for trace, fact in zip(found.traces, facts, strict=True):
-        alone = causal_trace(mini, fact.prompt, subject=fact.subject, draws=2, window=2, seed=3, noise=level)
+        kinds = []
+        options = {"draws": 2, "window": 2, "seed": 3, "noise": level, "found": lambda part: kinds.append(list(part.restored))}  # noqa: B023
+        alone = causal_trace(mini, fact.prompt, subject=fact.subject, **options)
+        assert kinds == [[], ["states"], ["states", "mlp"], ["states", "mlp", "attention"]]
         assert trace.noise == level and torch.equal(trace.corrupted, alone.corrupted)
         for kind, values in alone.restored.items():
             assert torch.equal(trace.restored[kind], values)

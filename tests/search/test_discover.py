@@ -21,7 +21,10 @@ def chain():
 
 def test_verification_and_neurons(chain) -> None:
     planted, pairs = chain
-    found = circuits.discover(planted.model, pairs, difference_of, edges=30, verify=True, held_out=pairs, random_circuits=0)
+    parts, options = [], {"edges": 30, "verify": True, "held_out": pairs, "random_circuits": 0}
+    found = circuits.discover(planted.model, pairs, difference_of, **options, found=parts.append)
+    handed = [found.scores, found.screening, found.circuit, found.verdict, found.curve]
+    assert [*map(id, parts[:3]), *map(id, parts[-2:])] == list(map(id, handed)), "each part as soon as it is there"
     assert {str(edge) for edge in found.circuit.edges} == {str(edge) for edge in planted.whole.edges}
     gate, gate_pairs = planted_task("gate", 1)
     single = circuits.discover(gate.model, gate_pairs, difference_of, edges=40, neurons=True, random_circuits=19)

@@ -1,12 +1,16 @@
 """The recall search: exact on models whose facts were planted, honest elsewhere."""
 
+from typing import Any
+
 import pytest
 
 from circuits.errors import PromptError
+from circuits.files.plain import thaw
 from circuits.graph import Circuit
 from circuits.models import Model
 from circuits.models.planted import planted_recall
 from circuits.search import find_factual_recall_circuit
+from circuits.search.mechanisms.recall import sites_of
 from circuits.tasks import fact_pairs, induction, mini_facts, planted_pairs
 from tests.models import bundled
 from tests.models.native import native_bridge
@@ -19,7 +23,12 @@ def test_planted_heads_neurons_and_edges_are_found_exactly(seed: int) -> None:
     planted = planted_recall(seed=seed, entities=entities, relations=4)
     pairs = planted_pairs(planted)
     assert len(pairs) == 4 * entities
-    found = find_factual_recall_circuit(planted.model, pairs, control_sets=20, seed=seed)
+    parts: list[Any] = []
+    found = find_factual_recall_circuit(planted.model, pairs, control_sets=20, seed=seed, found=parts.append)
+    restored, unjudged, judged = parts
+    assert judged is found and unjudged.metadata["verdict"] == "unjudged" and "not ablated" in unjudged.metadata["summary"]
+    assert dict(unjudged.edges) == dict(found.edges) and unjudged.evidence == found.evidence
+    assert sites_of(restored) == thaw(found.metadata["sites"])
     assert sorted(map(str, found.edges)) == sorted(map(str, planted.circuit.edges))
     assert found.roles == planted.circuit.roles
     assert found.metadata["verdict"] == "found"

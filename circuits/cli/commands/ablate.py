@@ -24,7 +24,6 @@ from circuits.cli.options import (
 )
 from circuits.cli.prompts import Behaviour, PromptOptions, names_of, positions_of
 from circuits.cli.questions.ablate import AblateQuestion
-from circuits.cli.report import written
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
 from circuits.errors import FileFormatError
@@ -115,20 +114,21 @@ def run(loss: AblateQuestion, asked: Behaviour, setting: Setting, *, positions: 
 
     loss.check(positions)
     places = positions_of(positions)
-    with setting.work() as (staging, progress):
-        model, pairs, metric = asked.prepare(setting, progress)
+    wanted = {"ablation": bool(loss.nodes), "self_repair": loss.self_repair}
+    with setting.parts(FILES, expected=[name for name in FILES if wanted[name.partition(".")[0]]]) as work:
+        model, pairs, metric = asked.prepare(setting, work.progress)
         options = {"positions": places, "seed": asked.prompts.seed, "budget": setting.budget}
-        found = loss.measure(model, pairs, metric, progress, **options) if loss.nodes else None
-        repair = loss.repair(model, pairs, progress)
+        found = loss.measure(model, pairs, metric, work.progress, **options) if loss.nodes else None
         if found is not None:
             found = noted(found, asked.prompts, model, pairs)
-            found.save(staging / "ablation.json")
-        write(found, repair, staging, f"Self-repair by layer of {model.name}")
-        files = written(staging, FILES)
+            found.save(work.staging / "ablation.json")
+            work.publish()
+        repair = loss.repair(model, pairs, work.progress)
+        write(found, repair, work.staging, f"Self-repair by layer of {model.name}")
     where = f"{len(pairs)} prompts ({asked.prompts.describe()})"
     repaired = f"{model.name}: layers replaced ({loss.kind}) in clean runs, effect on the logit difference; {where}"
     steps = next_steps(loss, asked, setting, positions)
-    setting.answer(ablate_report(found, repair, repaired, files, steps))
+    setting.answer(ablate_report(found, repair, repaired, work.written, steps))
 
 
 def reopen(file: Path, setting: Setting) -> None:

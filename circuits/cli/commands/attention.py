@@ -15,7 +15,6 @@ from circuits.cli.options import (
     prompt_of,
 )
 from circuits.cli.questions.attention import AttentionQuestion
-from circuits.cli.report import written
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
 from circuits.errors import PromptError
@@ -87,8 +86,9 @@ def run(question: AttentionQuestion, setting: Setting) -> None:
     """Trace, write the files, print the report."""
     from circuits.cli.reports.attention import attention_report, draw_patterns, next_steps, write
 
-    with setting.work(replacing=["attention.png", "patterns.png"], options="--memory") as (staging, progress):
-        model = setting.load(progress)
+    expected = [name for name in FILES if question.head_names or name != "patterns.png"]
+    with setting.parts(FILES, expected=expected, options="--memory") as work:
+        model = setting.load(work.progress)
         for name in question.head_names:
             model.graph().node(circuits.Node.parse(name))
         tokens = model.to_tokens(question.prompt)
@@ -97,13 +97,14 @@ def run(question: AttentionQuestion, setting: Setting) -> None:
                 f"the prompt is {tokens.ids.shape[1]} token: attention has nothing to choose from; give a longer one"
             )
         options: dict[str, Any] = {"position": question.position, "kind": question.replace, "seed": question.seed}
-        options |= {"budget": setting.budget, "progress": progress}
+        options |= {"budget": setting.budget, "progress": work.progress}
         found = circuits.attention(model, tokens, answers=question.answer, **options)
-        found.save(staging / "attention.json")
-        write(found, staging)
+        found.save(work.staging / "attention.json")
+        work.publish()
+        write(found, work.staging)
         if question.head_names:
-            draw_patterns(model, question.head_names, found, tokens.ids, staging / "patterns.png")
-        files = written(staging, FILES)
+            draw_patterns(model, question.head_names, found, tokens.ids, work.staging / "patterns.png")
+    files = work.written
     if question.head_names:
         files["patterns.png"] = f"where {', '.join(question.head_names)} look"
     own = "the model's own" if question.answer is None else "as asked"

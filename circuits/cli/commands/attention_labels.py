@@ -10,7 +10,6 @@ from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import Open, Seed
 from circuits.cli.prompts import names_of
-from circuits.cli.report import written
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
 from circuits.errors import PromptError
@@ -68,19 +67,19 @@ def run(file: Path, setting: Setting, *, limit: int | None, relations: str | Non
     from circuits.tasks import read_conllu
 
     sentences = read_conllu(file)[:limit]
-    with setting.work(options="--limit, --memory") as (staging, progress):
-        model = setting.load(progress)
+    with setting.parts(FILES, below="labels", options="--limit, --memory") as work:
+        model = setting.load(work.progress)
         wanted = None if relations is None else names_of(relations)
-        options: dict[str, Any] = {"seed": seed, "budget": setting.budget, "progress": progress}
+        options: dict[str, Any] = {"seed": seed, "budget": setting.budget, "progress": work.progress}
         labels = circuits.heads.label_heads(model, sentences, relations=wanted, min_count=min_count, **options)
+        labels.save(work.staging / "labels.json")
+        work.publish()
         probe = circuits.heads.probe_attention(model, sentences, **options)
-        progress("drawing", 0, 1)
-        labels.save(staging / "labels.json")
-        probe.save(staging / "probe.json")
-        write(labels, probe, staging)
-        progress("drawing", 1, 1)
-        files = written(staging, FILES)
-    setting.answer(labels_report(labels, probe, file, files, next_steps(labels, setting)))
+        work.progress("drawing", 0, 1)
+        probe.save(work.staging / "probe.json")
+        write(labels, probe, work.staging)
+        work.progress("drawing", 1, 1)
+    setting.answer(labels_report(labels, probe, file, work.written, next_steps(labels, setting)))
 
 
 def reopen(file: Path, setting: Setting) -> None:

@@ -39,10 +39,12 @@ def run(first: Path, second: Path, setting: Setting) -> None:
     from circuits.cli.circuit_files import fitted
     from circuits.cli.output import staged
     from circuits.cli.reports.compare import comparison_report, rows_of, turned
+    from circuits.files.unfinished import unfinished_run
     from circuits.graph.storage import load_counted
     from circuits.search.judging.compare import supporting_sign
 
     one, other = load_counted(first), load_counted(second)
+    setting.said.extend(filter(None, map(unfinished_run, (first, second))))
     a, counts_a = fitted(first, one, other[0].graph)
     b, counts_b = fitted(second, other, one[0].graph)
     if a.graph != b.graph:

@@ -16,9 +16,7 @@ from circuits.cli.options import (
 )
 from circuits.cli.prompts import Behaviour, task_or_file
 from circuits.cli.questions.discover import SPELLED, Search, level_named, method_named
-from circuits.cli.report import written
 from circuits.cli.settings import Setting, with_setting
-from circuits.errors import CircuitsError
 
 FILES = {
     "circuit.json": "the circuit; circuits.Circuit.load reads it",
@@ -129,24 +127,28 @@ def discover(
 
 def run(search: Search, asked: Behaviour, setting: Setting) -> None:
     """Search, judge, write the files, print the report."""
-    from circuits.cli.reports.discover import discovery_report, noted, write
+    from circuits.cli.reports.discover import DiscoveryParts, discovery_report, noted, write
     from circuits.cli.reports.look import figures
     from circuits.cli.reports.verdict import named
     from circuits.search.discover import split
 
     asked.check(least=2)
-    with setting.work(replacing=list(FILES)) as (staging, progress):
-        model, pairs, metric, look = asked.look(setting, progress)
-        look.save(staging / "prompts.json")
-        most = model.graph(neurons=search.neurons).edge_count
-        if search.edges > most:
-            raise CircuitsError(f"--edges is {search.edges:,}; the graph has {most:,}")
+    with setting.parts(FILES, expected=expected(search)) as work:
+        model, pairs, metric, look = asked.look(work, check=search.check_model)
         pairs, held_out = split(pairs, asked.prompts.seed)
-        options = {"seed": asked.prompts.seed, "budget": setting.budget, "progress": progress}
+        measured = {"model": model.name, "metric": named(metric)}
+        measured |= {"prompts_searched": len(pairs), "prompts_held_out": len(held_out), "look": figures(look)}
+        options = {"seed": asked.prompts.seed, "budget": setting.budget, "progress": work.progress}
+        options["found"] = DiscoveryParts(work, search, asked, measured).add
         found = search.run(model, pairs, metric, held_out, **options)
-        found = dataclasses.replace(found, circuit=noted(found, search, asked))
-        write(found, staging, f"{asked.prompts.name} in {model.name}: circuit by {search.describe()}")
-        files = written(staging, FILES)
-    measured = {"model": model.name, "metric": named(metric)}
-    measured |= {"prompts_searched": len(pairs), "prompts_held_out": len(held_out), "look": figures(look)}
-    setting.answer(discovery_report(found, search, asked, setting, measured, files))
+        found = dataclasses.replace(found, circuit=noted(found.circuit, found.verdict, search, asked))
+        write(found, work.staging, f"{asked.prompts.name} in {model.name}: circuit by {search.describe()}")
+    setting.answer(discovery_report(found, search, asked, setting, measured, work.written))
+
+
+def expected(search: Search) -> list[str]:
+    """The files that a search writes, as far as its options say."""
+    from circuits.cli.reports.discover import CURVE
+
+    without = ["circuit.mib.json", "scores.json", *CURVE] if search.neurons else []
+    return [name for name in FILES if name not in (*without, *([] if search.verify else ["tested.csv"]))]

@@ -18,7 +18,6 @@ from circuits.cli.options import (
     TaskOrFile,
 )
 from circuits.cli.prompts import Behaviour, task_or_file
-from circuits.cli.report import written
 from circuits.cli.settings import Setting, with_setting
 from circuits.errors import CircuitsError, GraphError
 
@@ -79,28 +78,33 @@ def run(file: Path, asked: Behaviour, setting: Setting, *, outside: str, minimal
     from circuits.cli.circuit_files import fitted
     from circuits.cli.output import save_figure
     from circuits.cli.reports.evaluate import evaluation_report
+    from circuits.files.unfinished import unfinished_run
     from circuits.graph.storage import load_counted
 
     asked.check()
     found = load_counted(file)
-    with setting.work() as (staging, progress):
-        model, pairs, metric, look = asked.look(setting, progress)
+    setting.said.extend(filter(None, [unfinished_run(file)]))
+    with setting.parts(FILES) as work:
+        model, pairs, metric, look = asked.look(
+            work, check=lambda model: check_graph(fitted(file, found, model.graph())[0], model, file)
+        )
         circuit, counts = fitted(file, found, model.graph())
-        check_graph(circuit, model, file)
-        look.save(staging / "prompts.json")
-        options: dict[str, Any] = {"seed": asked.prompts.seed, "budget": setting.budget, "progress": progress}
+        options: dict[str, Any] = {"seed": asked.prompts.seed, "budget": setting.budget, "progress": work.progress}
         options |= {"outside": outside, "minimality": minimality, "random_circuits": random_circuits}
         verdict = circuits.evaluate(model, circuit, pairs, metric, **options)
-        verdict.save(staging / "verdict.json")
-        verdict.to_dataframe().to_csv(staging / "verdict.csv", index=False)
-        save_figure(verdict.plot(), staging / "verdict.png")
-        files = written(staging, FILES)
-    setting.answer(evaluation_report(verdict, file, asked, setting, (model.name, outside, metric, look), files, counts))
+        verdict.save(work.staging / "verdict.json")
+        verdict.to_dataframe().to_csv(work.staging / "verdict.csv", index=False)
+        work.publish()
+        save_figure(verdict.plot(), work.staging / "verdict.png")
+    how = (model.name, outside, metric, look)
+    setting.answer(evaluation_report(verdict, file, asked, setting, how, work.written, counts))
 
 
 def check_graph(circuit: "circuits.Circuit", model: "circuits.Model", file: Path) -> None:
-    """Raise GraphError, in words about the file, for a circuit of another graph than the model's."""
+    """Raise GraphError, in words about the file, for a circuit of another graph than the model's, or without edges."""
     graph = model.graph(neurons=circuit.graph.neurons)
     if circuit.graph != graph:
         shapes = [one.describe().splitlines()[0] for one in (circuit.graph, graph)]
         raise GraphError(f"{file}: the circuit is one of another graph ({shapes[0]}) than that of {model.name} ({shapes[1]})")
+    if not len(circuit):
+        raise GraphError(f"{file}: the circuit has no edges: there is nothing to judge")

@@ -1,15 +1,13 @@
 """`circuits induction`: the search for induction heads and the heads that feed them."""
 
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import circuits
 from circuits.cli.app import app
 from circuits.cli.options import Seed
-from circuits.cli.report import written
-from circuits.cli.settings import Setting, bos_hint, with_setting
+from circuits.cli.settings import Setting, Work, bos_hint, with_setting
 
 FILES = {
     "circuit.json": "the circuit with all its evidence; circuits.Circuit.load reads it",
@@ -49,28 +47,49 @@ def induction(
 
 def run(setting: Setting, sequences: int, seed: int) -> None:
     """Find the circuit, write the files, print the report."""
-    from circuits.cli.reports.induction import induction_report
-
-    with setting.work(replacing=list(FILES)) as (staging, progress):
-        model = setting.load(progress)
-        circuit = circuits.find_induction_circuit(model, sequences=sequences, seed=seed, progress=progress)
-        progress("writing files", 0, 1)
-        _write(model, circuit, staging, seed)
-        progress("writing files", 1, 1)
-        files = written(staging, FILES)
-    setting.answer(induction_report(circuit, files, setting, hint=bos_hint(model)))
-
-
-def _write(model: "circuits.Model", circuit: "circuits.Circuit", staging: Path, seed: int) -> None:
-    """Write every file of `FILES`."""
-    from circuits.cli.output import save_figure
     from circuits.cli.reports.circuit import draw
-    from circuits.cli.reports.induction import draw_patterns
+    from circuits.cli.reports.induction import draw_patterns, induction_report
 
-    for name in ("circuit.json", "circuit.mib.json", "circuit.graphml", "circuit.dot"):
-        circuit.save(staging / name)
-    scores = circuits.score_heads(model, seed=seed)
-    scores.to_dataframe().to_csv(staging / "head_scores.csv", index=False)
-    save_figure(scores.plot(), staging / "heads.png")
-    draw_patterns(model, circuit, scores, seed, staging / "patterns.png")
-    draw(circuit, staging / "circuit.png")
+    with setting.parts(FILES) as work:
+        model = setting.load(work.progress)
+        parts = _Parts(work)
+        circuit = circuits.find_induction_circuit(
+            model, sequences=sequences, seed=seed, progress=work.progress, found=parts.add
+        )
+        work.progress("writing files", 0, 1)
+        for name in ("circuit.mib.json", "circuit.graphml", "circuit.dot"):
+            circuit.save(work.staging / name)
+        draw_patterns(model, circuit, parts.scores, seed, work.staging / "patterns.png")
+        draw(circuit, work.staging / "circuit.png")
+        work.progress("writing files", 1, 1)
+    setting.answer(induction_report(circuit, work.written, setting, hint=bos_hint(model)))
+
+
+class _Parts:
+    """Writes and prints each part of the search as it comes; `scores`: those of the heads, which come first."""
+
+    scores: "circuits.heads.HeadScores"
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def add(self, part: Any) -> None:
+        """The scores of the heads, the circuit before it is judged, the judged one."""
+        from circuits.cli.output import save_figure
+        from circuits.cli.reports.induction import edge_table, head_table
+        from circuits.cli.text import filled
+
+        work = self.work
+        if isinstance(part, circuits.heads.HeadScores):
+            self.scores = part
+            part.to_dataframe().to_csv(work.staging / "head_scores.csv", index=False)
+            work.publish()
+            work.say(head_table(part))
+            save_figure(part.plot(), work.staging / "heads.png")
+            work.publish()
+        else:
+            part.save(work.staging / "circuit.json")
+            unjudged = part.metadata["verdict"] == "unjudged"
+            work.publish(lacking="the verdict" if unjudged else "")
+            if unjudged:
+                work.say(filled(part.metadata["summary"]), edge_table(part))

@@ -18,7 +18,10 @@ def info(file: CircuitFile, key_value_heads: KeyValueHeads = None, as_json: AsJs
       circuits info eap_ig_graph.json --key-value-heads 3
     """
     from circuits.cli.reports.circuit import circuit_report
+    from circuits.files.unfinished import unfinished_run
     from circuits.graph.storage import load_counted
 
     circuit, counts = load_counted(file, n_key_value_heads=key_value_heads)
-    Setting(job="info", as_json=as_json).answer(circuit_report(circuit, file, counts))
+    setting = Setting(job="info", as_json=as_json)
+    setting.said.extend(filter(None, [unfinished_run(file)]))
+    setting.answer(circuit_report(circuit, file, counts))

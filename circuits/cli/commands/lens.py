@@ -20,12 +20,12 @@ from circuits.cli.options import (
 )
 from circuits.cli.prompts import require_text
 from circuits.cli.questions.lens import PROMPT, LensQuestion, parse_nodes
-from circuits.cli.report import written
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
 from circuits.errors import PromptError
 
-COMPARISON = ("comparison.json", "comparison.png")
+COMPARISON = {"comparison.json": "both lenses on held-out text", "comparison.png": "the same as a figure"}
+"""What `circuits lens train` writes besides."""
 FILES = {
     "lens.json": "everything read; circuits lens --open and circuits.Lens.load read it",
     "lens.csv": "all of it as a table",
@@ -91,14 +91,14 @@ def run(reading: LensQuestion, setting: Setting, tuned: Path | None, *, said: Se
     require_text(reading.prompt)
     if reading.sublayers and tuned is not None:
         raise PromptError("--sublayers has no tuned lens: translators are for whole layers; leave out one of the two")
-    with setting.work(replacing=COMPARISON) as (staging, progress):
-        model = setting.load(progress)
+    with setting.parts({**FILES, **COMPARISON}, expected=FILES) as work:
+        model = setting.load(work.progress)
         through = None if tuned is None else circuits.TunedLens.load(tuned, model)
-        found = reading.read(model, setting, progress, through)
-        found.save(staging / "lens.json")
-        write(found, staging)
-        files = written(staging, FILES)
-    setting.answer(lens_report(found, files, steps=next_steps(found, setting, said, tuned=tuned)))
+        found = reading.read(model, setting, work.progress, through)
+        found.save(work.staging / "lens.json")
+        work.publish()
+        write(found, work.staging)
+    setting.answer(lens_report(found, work.written, steps=next_steps(found, setting, said, tuned=tuned)))
 
 
 def reopen(file: Path, setting: Setting) -> None:

@@ -9,7 +9,7 @@ import typer
 
 import circuits
 from circuits.cli.app import app
-from circuits.cli.commands.lens import FILES as READ
+from circuits.cli.commands.lens import COMPARISON, FILES as READ
 from circuits.cli.errors import Context
 from circuits.cli.options import (
     LensAnswer,
@@ -23,15 +23,10 @@ from circuits.cli.options import (
 from circuits.cli.progress import ProgressBars
 from circuits.cli.prompts import require_text
 from circuits.cli.questions.lens import PROMPT, LensQuestion, parse_nodes
-from circuits.cli.report import written
 from circuits.cli.settings import Setting, with_setting
 from circuits.errors import FileFormatError, PromptError
 
-FILES = {
-    **READ,
-    "comparison.json": "both lenses on held-out text",
-    "comparison.png": "the same as a figure",
-}
+FILES = {**READ, **COMPARISON}
 """What `circuits lens train` writes beside the tuned lens, and what for."""
 _HELD_OUT, _LEAST, _MOST = 10, 2, 64
 """The share of a text that is held out (one in so many rows), and the least and the most rows that lenses are compared on."""
@@ -123,10 +118,9 @@ class Training:
                 save_every=_SAVE_EVERY,
                 **options,
             )
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             if self.file.exists():
-                said = f"interrupted; {self.file} holds the training so far, the same command goes on"
-                raise KeyboardInterrupt(said) from None
+                stop.add_note(f"{self.file} holds the training so far, the same command goes on")
             raise
         return tuned, circuits.compare_lenses(model, rows[len(rows) - held :][:_MOST], tuned, **options)
 
@@ -139,15 +133,15 @@ def run(training: Training, reading: LensQuestion, setting: Setting, said: Seque
 
     require_text(reading.prompt)
     text = read_text(training.text)
-    with setting.work() as (staging, progress):
-        model = setting.load(progress)
-        reading.read(model, setting, progress)  # what is wrong about the prompt is said before the training
-        tuned, comparison = training.train(model, text, setting, progress)
-        found = reading.read(model, setting, progress, tuned)
-        found.save(staging / "lens.json")
-        write(found, staging)
-        comparison.save(staging / "comparison.json")
-        save_figure(comparison.plot(), staging / "comparison.png")
-        files = written(staging, FILES)
+    with setting.parts(FILES, below="train") as work:
+        model = setting.load(work.progress)
+        reading.read(model, setting, work.progress)  # what is wrong about the prompt is said before the training
+        tuned, comparison = training.train(model, text, setting, work.progress)
+        found = reading.read(model, setting, work.progress, tuned)
+        comparison.save(work.staging / "comparison.json")
+        found.save(work.staging / "lens.json")
+        work.publish()
+        write(found, work.staging)
+        save_figure(comparison.plot(), work.staging / "comparison.png")
     steps = next_steps(found, setting, said, trained=training.file)
-    setting.answer(lens_report(found, files, comparison, steps=steps))
+    setting.answer(lens_report(found, work.written, comparison, steps=steps))

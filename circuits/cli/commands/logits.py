@@ -22,7 +22,6 @@ from circuits.cli.options import (
 )
 from circuits.cli.prompts import PromptOptions
 from circuits.cli.questions.logits import LogitsQuestion
-from circuits.cli.report import written
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
 
@@ -108,15 +107,15 @@ def run(question: LogitsQuestion, setting: Setting, top: int) -> None:
     """Take the logits apart, write the files, print the report."""
     from circuits.cli.reports.logits import logits_report, next_steps, write
 
-    with setting.work(replacing=["sources.csv"]) as (staging, progress):
-        model = setting.load(progress)
-        progress("taking logits apart", 0, 1)
+    with setting.parts(FILES, expected=[name for name in FILES if name != "sources.csv"]) as work:
+        model = setting.load(work.progress)
+        work.progress("taking logits apart", 0, 1)
         found = question.ask(model, setting.budget)
-        progress("taking logits apart", 1, 1)
-        found.save(staging / "logits.json")
-        write(found, staging)
-        files = written(staging, FILES)
-    setting.answer(logits_report(found, files, top, source=question.source(), steps=next_steps(question, setting)))
+        work.progress("taking logits apart", 1, 1)
+        found.save(work.staging / "logits.json")
+        work.publish()
+        write(found, work.staging)
+    setting.answer(logits_report(found, work.written, top, source=question.source(), steps=next_steps(question, setting)))
 
 
 def reopen(file: Path, setting: Setting, top: int) -> None:

@@ -29,6 +29,7 @@ FILES = {
 }
 """What `circuits neuron` writes, and what for: the first ones about one neuron, the others about a list."""
 CLAMPED = ("clamp.json", "clamp.png")
+OF_A_LIST = ("neurons.csv", "triggers.safetensors", "agreement.json", "agreement.png", "activity.png")
 
 
 @app.command()
@@ -99,14 +100,17 @@ def run(question: NeuronQuestion, setting: Setting) -> None:
 
     words = None if question.text is None else read_text(question.text)
     single = question.node is not None and question.node.kind == "neuron"
-    with setting.work(replacing=CLAMPED if single else (), options="--limit") as (staging, progress):
-        model = setting.load(progress)
+    files = {name: what for name, what in FILES.items() if (name in OF_A_LIST) != single}
+    clamped = question.clamp is not None
+    expected = [name for name in files if clamped or name not in CLAMPED]
+    with setting.parts(files, expected=expected, below="" if single else "list", options="--limit") as work:
+        model = setting.load(work.progress)
         question.check_with(model)
-        progress("preparing the text", 0, 1)
+        work.progress("preparing the text", 0, 1)
         corpus = question.corpus(model, words)
-        progress("preparing the text", 1, 1)
+        work.progress("preparing the text", 1, 1)
         look = _one if single else _many
-        report = look(question, model, corpus, setting, staging, progress)
+        report = look(question, model, corpus, setting, work.staging, work.progress)
     setting.answer(report)
 
 

@@ -24,7 +24,6 @@ from circuits.cli.options import (
 )
 from circuits.cli.prompts import Behaviour, PromptOptions, positions_of
 from circuits.cli.questions.patch import Patches
-from circuits.cli.report import written
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
 from circuits.errors import FileFormatError
@@ -131,16 +130,15 @@ def run(patches: Patches, asked: Behaviour, setting: Setting, *, positions: str 
 
     patches.check()
     places = positions_of(positions)
-    with setting.work(replacing=["paths.png"]) as (staging, progress):
-        model, pairs, metric, look = asked.look(setting, progress, positions=positions is not None)
-        look.save(staging / "prompts.json")
-        options = {"positions": places, "budget": setting.budget, "seed": asked.prompts.seed, "progress": progress}
+    with setting.parts(FILES, expected=[name for name in FILES if name != "paths.png"]) as work:
+        model, pairs, metric, look = asked.look(work, positions=positions is not None, show=False)  # names may be wrong
+        options = {"positions": places, "budget": setting.budget, "seed": asked.prompts.seed, "progress": work.progress}
         about = figures(look, positions=positions is not None)
         effects = noted(patches.measure(model, pairs, metric, **options), asked.prompts, model, pairs, look=about)
-        effects.save(staging / "effects.json")
-        write(effects, staging)
-        files = written(staging, FILES)
-    setting.answer(patch_report(effects, files, top, next_steps(effects, asked, setting, positions)))
+        effects.save(work.staging / "effects.json")
+        work.publish()
+        write(effects, work.staging)
+    setting.answer(patch_report(effects, work.written, top, next_steps(effects, asked, setting, positions)))
 
 
 def reopen(file: Path, setting: Setting, top: int) -> None:

@@ -11,7 +11,6 @@ from circuits.cli.app import app
 from circuits.cli.errors import Context
 from circuits.cli.options import Seed, SkipBad, repeated
 from circuits.cli.prompts import facts_of
-from circuits.cli.report import written
 from circuits.cli.settings import Setting, with_setting
 from circuits.errors import CircuitsError
 
@@ -75,15 +74,15 @@ def run(
     setting: Setting, facts: "Sequence[Fact] | None", *, count: int, min_effect: float, seed: int, said: Sequence[str]
 ) -> None:
     """Find the circuit, write the files, print the report; `said`: how to ask for the same again."""
-    from circuits.cli.reports.recall import recall_report, write
+    from circuits.cli.reports.recall import recall_parts, recall_report, write
     from circuits.tasks import fact_pairs, mini_facts
 
     asked = mini_facts() if facts is None else facts
-    with setting.work(replacing=list(FILES)) as (staging, progress):
-        model = setting.load(progress)
+    with setting.parts(FILES) as work:
+        model = setting.load(work.progress)
         pairs = fact_pairs(model, asked, count=count, seed=seed)
         options: dict[str, Any] = {"min_effect": min_effect, "seed": seed, "budget": setting.budget}
-        circuit = circuits.find_factual_recall_circuit(model, pairs, progress=progress, **options)
-        write(circuit, staging)
-        files = written(staging, FILES)
-    setting.answer(recall_report(circuit, files, setting, said))
+        options |= {"progress": work.progress, "found": recall_parts(work)}
+        circuit = circuits.find_factual_recall_circuit(model, pairs, **options)
+        write(circuit, work.staging)
+    setting.answer(recall_report(circuit, work.written, setting, said))

@@ -11,7 +11,6 @@ from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import Open
 from circuits.cli.questions.tables import TablesQuestion
-from circuits.cli.report import written
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
 
@@ -81,8 +80,8 @@ def run(setting: Setting, options: TablesQuestion) -> None:
     """Read the tables, write and print them."""
     from circuits.cli.reports.tables import next_steps, tables_report, write
 
-    with setting.work(replacing=list(FILES), options="--top") as (staging, progress):
-        model = setting.load(progress)
+    with setting.parts(FILES, options="--top") as work:
+        model = setting.load(work.progress)
         found = circuits.tables(
             model,
             top=options.top,
@@ -91,13 +90,13 @@ def run(setting: Setting, options: TablesQuestion) -> None:
             context=options.context,
             offset=options.offset,
             through_mlp0=options.through_mlp0,
-            progress=progress,
+            progress=work.progress,
         )
-        found.save(staging / "tables.json")
-        write(found, staging)
-        files = written(staging, FILES)
+        found.save(work.staging / "tables.json")
+        work.publish()
+        write(found, work.staging)
     steps = [] if options.alone else next_steps(setting)
-    setting.answer(tables_report(found, options, files, steps))
+    setting.answer(tables_report(found, options, work.written, steps))
 
 
 def reopen(file: Path, setting: Setting, options: TablesQuestion) -> None:
@@ -114,8 +113,8 @@ def about_token(token: str, setting: Setting, options: TablesQuestion) -> None:
     raises when it is attended to."""
     from circuits.cli.reports.token import of_token, token_report
 
-    with setting.work(options="--top") as (staging, progress):
-        model = setting.load(progress)
-        found = of_token(model, token, options, progress)
-        (staging / "token.json").write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
+    with setting.parts(TOKEN_FILES, below="token", options="--top") as work:
+        model = setting.load(work.progress)
+        found = of_token(model, token, options, work.progress)
+        (work.staging / "token.json").write_text(json.dumps(found, allow_nan=False), encoding="utf-8")
     setting.answer(token_report(found, options.top, TOKEN_FILES))

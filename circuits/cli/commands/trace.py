@@ -17,7 +17,6 @@ from circuits.cli.options import (
     prompt_of,
     repeated,
 )
-from circuits.cli.output import staged
 from circuits.cli.prompts import facts_of
 from circuits.cli.questions.trace import Corruption, TraceQuestion, parse_kinds
 from circuits.cli.saved import opened
@@ -94,12 +93,14 @@ def trace(
 
 def run(question: TraceQuestion, corruption: Corruption, setting: Setting, what: Sequence[str], how: Sequence[str]) -> None:
     """Trace, write the files, print the report; `what` and `how`: the words of it."""
-    from circuits.cli.reports.trace import trace_report, write
+    from circuits.cli.reports.trace import MANY, ONE, TraceParts, trace_report, write
 
     facts = None if question.facts is None else facts_of(question.facts, setting, skip_bad=question.skip_bad)
-    with setting.work(options="--memory") as (staging, progress), staged(setting.folder / "heatmaps") as heatmaps:
-        model = setting.load(progress)
-        options = {**corruption.options(model), "progress": progress}
+    expected = [name for name in (ONE if facts is None else MANY) if "*" not in name]
+    with setting.parts({**ONE, **MANY}, expected=expected, options="--memory") as work:
+        model = setting.load(work.progress)
+        parts = TraceParts(work)
+        options = {**corruption.options(model), "progress": work.progress, "found": parts.add}
         if facts is not None:
             found = circuits.trace_facts(model, facts, limit=question.limit, **options)
             if not found.traces:
@@ -110,8 +111,8 @@ def run(question: TraceQuestion, corruption: Corruption, setting: Setting, what:
             found = circuits.causal_trace(model, question.prompt, subject=question.subject, **options)
         else:
             found = _built_in(model, options)
-        found.save(staging / ("traces.json" if facts is not None else "trace.json"))
-        files = write(found, staging, heatmaps, progress)
+        parts.save(found)
+        files = write(found, work.staging, work.progress)
     setting.answer(trace_report(found, files, setting, what, how))
 
 
@@ -128,8 +129,8 @@ def reopen(file: Path, setting: Setting) -> None:
         raise FileFormatError(f"{file}: no fact was traced")
     model = found.traces[0].model if isinstance(found, Traces) else found.model
     setting = setting.beside(file).of_saved(model)
-    with setting.work() as (staging, progress), staged(setting.folder / "heatmaps") as heatmaps:
-        files = write(found, staging, heatmaps, progress)
+    with setting.work() as (staging, progress):
+        files = write(found, staging, progress)
     there = {name: what for name, what in files.items() if (setting.folder / name).is_file()}
     one = found.traces[0] if isinstance(found, Traces) else found
     subject = "".join(one.tokens[one.subject[0] : one.subject[1] + 1]).strip()
@@ -142,11 +143,10 @@ def reopen(file: Path, setting: Setting) -> None:
 def _built_in(model: "circuits.Model", options: Mapping[str, Any]) -> "circuits.patching.Trace":
     """The first capital of the bundled model's facts that a model knows, traced."""
     from circuits import tasks
+    from circuits.patching.tracing.facts import known_facts
 
-    noise = options["noise"]
-    if noise is None and options["replacement"] is None:
-        noise = circuits.patching.noise_level(model)
-    found = circuits.trace_facts(model, tasks.mini_facts(relation="country_capital"), **{**options, "noise": noise}, limit=1)
-    if not found.traces:
-        raise PromptError(f"no prompt that comes with the package can be traced: {found.skipped[-1][1]}; give a PROMPT")
-    return found.traces[0]
+    facts = tasks.mini_facts(relation="country_capital")
+    known, skipped = known_facts(model, facts, None, 1, options["progress"])
+    if not known:
+        raise PromptError(f"no prompt that comes with the package can be traced: {skipped[-1][1]}; give a PROMPT")
+    return circuits.causal_trace(model, known[0][0].prompt, subject=known[0][0].subject, **options)

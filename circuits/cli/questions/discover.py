@@ -67,6 +67,12 @@ class Search:
                 name = self.method.name
                 raise CircuitsError(f"--metric {metric} has no gradient, which --method {name} takes: choose another")
 
+    def check_model(self, model: "circuits.Model") -> None:
+        """Raise CircuitsError where more edges are asked for than the model's graph has."""
+        most = model.graph(neurons=self.neurons).edge_count
+        if self.edges > most:
+            raise CircuitsError(f"--edges is {self.edges:,}; the graph has {most:,}")
+
     @property
     def given(self) -> dict[str, int | float | None]:
         """What methods take, where the command line says it."""

@@ -37,6 +37,7 @@ class LogitsQuestion:
                 f"{named} goes with a prompt: circuits logits PROMPT {named} TEXT (tasks and files bring their own)"
             )
         self.pairs.check()
+        self.pairs.check_file()
 
     def ask(self, model: "circuits.Model", budget: int) -> "circuits.DirectLogits":
         """Take the logits apart."""

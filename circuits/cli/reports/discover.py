@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 import circuits
+from circuits.attribution import EdgeScores
 from circuits.attribution.completeness import far, said_of
 from circuits.cli.output import save_figure
 from circuits.cli.prompts import Behaviour
@@ -16,25 +17,30 @@ from circuits.cli.report import Part, Report, Table, records
 from circuits.cli.reports.circuit import draw
 from circuits.cli.reports.look import looked
 from circuits.cli.reports.verdict import again, judged
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, Work
 from circuits.cli.text import one_line
 from circuits.files.plain import thaw
+from circuits.files.words import counted
 from circuits.graph import Circuit
 from circuits.search.discover import Discovery
+from circuits.search.judging.curves import Curve
+from circuits.search.judging.verdict import Verdict
 from circuits.search.methods.attribution import EXACT
 from circuits.search.methods.table import DEFAULT
+from circuits.search.screening import Screening
 from circuits.tasks import known_circuit, known_for, precision_recall
 
 _MOST_ROWS = 15
+CURVE = ("curve.json", "curve.csv", "curve.png")
+"""Files about all sizes."""
 _VERIFIED = (
     "effect: share of the clean-corrupt gap that is lost when the edge carries its corrupt value, patched exactly, alone\n"
     "or without the nodes named; positive = the edge supports the metric"
 )
 
 
-def noted(found: Discovery, search: Search, asked: Behaviour) -> Circuit:
-    """The circuit, which also says what it is one of and what was made of it."""
-    one = found.circuit
+def noted(one: Circuit, verdict: Verdict | None, search: Search, asked: Behaviour) -> Circuit:
+    """The circuit, which also says what it is one of and what was made of it, if it was judged yet."""
     details: Any = thaw(one.metadata)
     details |= {
         "task": asked.prompts.name,
@@ -42,41 +48,86 @@ def noted(found: Discovery, search: Search, asked: Behaviour) -> Circuit:
         "search": search.describe(),
         "seed": asked.prompts.seed,
     }
-    details |= {"verdict": found.verdict.standing, "summary": found.verdict.summary}
+    unjudged = f"{counted(len(one), 'edge')} between {counted(len(one.nodes), 'node')}; not judged yet."
+    details["verdict"] = "unjudged" if verdict is None else verdict.standing
+    details["summary"] = unjudged if verdict is None else verdict.summary
     known = {"positions": dict(one.positions), "evidence": {name: thaw(value) for name, value in one.evidence.items()}}
     return Circuit(one.graph, dict(one.edges), dict(one.nodes), roles=dict(one.roles), metadata=details, **known)
 
 
-def edge_table(found: Discovery) -> pd.DataFrame:
+def edge_table(circuit: Circuit, scores: EdgeScores | None, screening: Screening | None) -> pd.DataFrame:
     """The circuit's edges, strongest first, with what is known of each."""
     rows = [
         {"edge": str(edge), "writer": str(edge.writer), "reader": str(edge.target), "score": score}
-        for edge, score in found.circuit.edges.items()
+        for edge, score in circuit.edges.items()
     ]
     edges = pd.DataFrame(rows).sort_values("score", key=lambda scores: -scores.abs(), kind="stable")
-    if found.screening is not None:
-        return edges.merge(found.screening.to_dataframe().drop(columns="confirmed"), on="edge", how="left")
-    if found.scores is not None and not found.scores.errors.isnan().all():
-        return edges.merge(found.scores.to_dataframe()[["edge", "error"]], on="edge", how="left")
+    if screening is not None:
+        return edges.merge(screening.to_dataframe().drop(columns="confirmed"), on="edge", how="left")
+    if scores is not None and not scores.errors.isnan().all():
+        return edges.merge(scores.to_dataframe()[["edge", "error"]], on="edge", how="left")
     return edges
 
 
+@dataclasses.dataclass(eq=False)
+class DiscoveryParts:
+    """Writes and prints each part of a discovery as it comes: scores, exact tests, circuit, verdict, curve."""
+
+    work: Work
+    search: Search
+    asked: Behaviour
+    measured: Mapping[str, Any]
+    """The model's name, the metric's, and the numbers of prompts."""
+    scores: EdgeScores | None = None
+    screening: Screening | None = None
+    verdict: Verdict | None = None
+
+    def add(self, part: Any) -> None:
+        """One part."""
+        folder, work = self.work.staging, self.work
+        if isinstance(part, EdgeScores):
+            self.scores = part
+            if not part.graph.neurons:
+                part.save(folder / "scores.json")
+        elif isinstance(part, Screening):
+            self.screening = part
+            part.to_dataframe().to_csv(folder / "tested.csv", index=False)
+        elif isinstance(part, Circuit):
+            self._add_circuit(part)
+        elif isinstance(part, Verdict):
+            self._add_verdict(part)
+        elif isinstance(part, Curve):
+            part.save(folder / "curve.json")
+            part.to_dataframe().to_csv(folder / "curve.csv", index=False)
+        work.publish()
+
+    def _add_verdict(self, verdict: Verdict) -> None:
+        """The verdict comes before completeness and minimality are known, and again with them."""
+        first, self.verdict = self.verdict is None, verdict
+        verdict.save(self.work.staging / "verdict.json")
+        self.work.publish(lacking="completeness, minimality" if first else "")
+        self.work.say(judged(verdict).split("\n")[0] if first else judged(verdict))
+
+    def _add_circuit(self, circuit: Circuit) -> None:
+        edges = edge_table(circuit, self.scores, self.screening)
+        noted(circuit, None, self.search, self.asked).save(self.work.staging / "circuit.json")
+        edges.to_csv(self.work.staging / "edges.csv", index=False)
+        if self.scores is None:
+            self.work.files.drop("scores.json")
+        if self.scores is None or not self.scores.complete:
+            self.work.files.drop(*CURVE)
+        self.work.publish()
+        self.work.say(_heading(circuit, self.search, self.asked, self.measured), _strongest(records(edges), self.search))
+
+
 def write(found: Discovery, folder: Path, title: str) -> None:
-    """Write all files."""
-    circuit, verdict, curve = found.circuit, found.verdict, found.curve
+    """Write what is known of the judged circuit, for this package and others, and the pictures."""
+    circuit, curve = found.circuit, found.curve
     mib = [] if circuit.graph.neurons else ["circuit.mib.json"]
     for name in ("circuit.json", "circuit.graphml", "circuit.dot", *mib):
         circuit.save(folder / name)
-    edge_table(found).to_csv(folder / "edges.csv", index=False)
-    verdict.save(folder / "verdict.json")
-    save_figure(verdict.plot(), folder / "verdict.png")
-    if found.scores is not None and not circuit.graph.neurons:
-        found.scores.save(folder / "scores.json")
-    if found.screening is not None:
-        found.screening.to_dataframe().to_csv(folder / "tested.csv", index=False)
+    save_figure(found.verdict.plot(), folder / "verdict.png")
     if curve is not None:
-        curve.save(folder / "curve.json")
-        curve.to_dataframe().to_csv(folder / "curve.csv", index=False)
         save_figure(circuits.plots.curve_figure({"strongest edges": curve}), folder / "curve.png")
     draw(circuit, folder / "circuit.png", title=title)
 
@@ -92,18 +143,22 @@ def discovery_report(
     """What was found by which search and how it was judged; `measured`: the model's name, the metric's, and the numbers of
     prompts."""
     about = {**measured, **_about(found, search, asked)}
-    what = "heads and neurons" if search.neurons else "heads and MLPs"
-    heading = (
-        f"{one_line(about['model'])}: {len(found.circuit):,} edges between {what} for {one_line(about['source'])}\n"
-        f"by {search.describe()}; {about['prompts_searched']} prompts searched on, {about['prompts_held_out']} held out; "
-        f"metric: {about['metric']}"
-    )
-    sign = _VERIFIED if search.verify else search.method.score
-    parts: list[Part] = [judged(found.verdict), _strongest(about["edges"], sign, verified=search.verify)]
+    heading = _heading(found.circuit, search, asked, measured)
+    parts: list[Part] = [judged(found.verdict), _strongest(about["edges"], search)]
     lines = _beside(found, about, search)
     parts += ["\n".join(lines)] if lines else []
     parts += [looked(about["look"])] if "look" in about else []
     return Report(heading=heading, parts=parts, data=about, files=files, next=_next(search, asked, setting))
+
+
+def _heading(circuit: Circuit, search: Search, asked: Behaviour, measured: Mapping[str, Any]) -> str:
+    """What was found, and by which search."""
+    what = "heads and neurons" if search.neurons else "heads and MLPs"
+    return (
+        f"{one_line(measured['model'])}: {len(circuit):,} edges between {what} for {one_line(asked.prompts.describe())}\n"
+        f"by {search.describe()}; {measured['prompts_searched']} prompts searched on, {measured['prompts_held_out']} held out; "
+        f"metric: {measured['metric']}"
+    )
 
 
 def _about(found: Discovery, search: Search, asked: Behaviour) -> dict[str, Any]:
@@ -115,7 +170,7 @@ def _about(found: Discovery, search: Search, asked: Behaviour) -> dict[str, Any]
     about["cpr"], about["cmd"] = (None, None) if curve is None else (curve.cpr, curve.cmd)
     about["known"] = _known(circuit, asked.prompts.task)
     about["nodes"] = [str(node) for node in circuit.nodes]
-    about["edges"] = records(edge_table(found))
+    about["edges"] = records(edge_table(circuit, found.scores, found.screening))
     about["completeness"] = None if found.scores is None else thaw(found.scores.metadata.get("completeness"))
     return about
 
@@ -152,9 +207,10 @@ def _known(circuit: Circuit, task: str | None) -> dict[str, Any] | None:
     return {"reference": known.reference, "model": known.model, "heads": heads, "precision": precision, "recall": recall}
 
 
-def _strongest(edges: Sequence[dict[str, Any]], sign: str, *, verified: bool) -> Table:
+def _strongest(edges: Sequence[dict[str, Any]], search: Search) -> Table:
     """The strongest edges as a table."""
-    if verified:
+    sign = _VERIFIED if search.verify else search.method.score
+    if search.verify:
         header = ("strongest edges", "estimate", "exact alone", "exact effect [95 % interval]", "without")
         rows = [
             (row["edge"], _signed(row["estimate"]), _signed(row["alone"]), _with_interval(row), row["without"] or "-")

@@ -6,7 +6,7 @@ from typing import Any
 
 import circuits
 from circuits.cli.output import save_figure
-from circuits.cli.report import Pairs, Part, Report, Table
+from circuits.cli.report import Pairs, Part, Report, Table, records
 from circuits.cli.reports.circuit import contents
 from circuits.cli.settings import Setting
 from circuits.cli.text import filled, nats, one_line
@@ -14,7 +14,7 @@ from circuits.files.plain import thaw
 from circuits.heads import HeadScores
 from circuits.tasks import repeated_tokens
 
-_MOST_ROWS, _MOST_PATTERNS = 12, 24
+_MOST_ROWS, _MOST_PATTERNS, _FIRST_ROWS = 12, 24, 8
 _SHOWN_SEGMENT = 10
 """Tokens in the segment whose patterns are drawn: few enough to read."""
 _KINDS = {
@@ -32,7 +32,7 @@ def induction_report(circuit: "circuits.Circuit", files: Mapping[str, str], sett
     parts: list[Part] = [filled(found["summary"])]
     if found["verdict"] != "none":
         parts += [_heads(found, "induction", "prefix_matching"), _heads(found, "previous token", "previous_token")]
-        parts.append(_edges(found))
+        parts.append(edge_table(circuit))
     parts += [_left_out(found["rejected"])] if found["rejected"] else []
     parts += [_certainty(found), hint]
     heading = f"Induction circuit of {one_line(found['model'])}: {found['verdict']}"
@@ -49,7 +49,17 @@ def _heads(found: Mapping[str, Any], role: str, score: str) -> Table:
     return _first(header, rows)
 
 
-def _edges(found: Mapping[str, Any]) -> Table:
+def head_table(scores: HeadScores) -> Table:
+    """The heads with most prefix matching, as a first answer."""
+    names = ("prefix_matching", "previous_token", "copying")
+    ranked = records(scores.to_dataframe().sort_values(names[0], ascending=False, kind="stable").head(_FIRST_ROWS))
+    rows = [(row["name"], *(f"{row[name]:.2f}" for name in names)) for row in ranked]
+    return Table(("heads with most prefix matching", *(name.replace("_", " ") for name in names)), rows)
+
+
+def edge_table(circuit: "circuits.Circuit") -> Table:
+    """The edges from previous-token heads to keys, with what is known of each."""
+    found = contents(circuit)
     known = {edge["name"]: edge["evidence"] for edge in found["edges"] if "k_composition" in edge.get("evidence", {})}
     rows = [
         (name, f"{about['k_composition']:+.3f}", nats(about["prefix_matching_drop"]), _share(about["path_patching"]))

@@ -1,6 +1,6 @@
 """The circuit of recalled facts as it is written and printed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,21 +8,41 @@ import pandas as pd
 
 from circuits.cli.report import Part, Report, Table
 from circuits.cli.reports.circuit import contents, draw
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, Work
 from circuits.cli.text import filled, one_line
 from circuits.files.plain import thaw
 from circuits.graph import Circuit
+from circuits.patching import Effects
+from circuits.search.mechanisms.recall import sites_of
 
 _MOST_ROWS = 20
 
 
+def recall_parts(work: Work) -> Callable[[Any], None]:
+    """What writes and prints each part of the search as it comes: sites, the circuit before it is judged, the judged one."""
+
+    def add(part: Any) -> None:
+        """One part."""
+        if isinstance(part, Effects):
+            sites = sites_of(part)
+            rows = [{"position": name, "layer": i, **e} for name, effects in sites.items() for i, e in enumerate(effects)]
+            pd.DataFrame(rows).to_csv(work.staging / "sites.csv", index=False)
+            work.publish()
+            work.say(_sites(sites))
+        else:
+            part.save(work.staging / "circuit.json")
+            unjudged = part.metadata["verdict"] == "unjudged"
+            work.publish(lacking="the verdict" if unjudged else "")
+            if unjudged:
+                work.say(filled(part.metadata["summary"]), _nodes(part))
+
+    return add
+
+
 def write(circuit: Circuit, folder: Path) -> None:
-    """Write the circuit in its formats, the table of sites and the picture."""
-    for name in ("circuit.json", "circuit.graphml", "circuit.dot"):
+    """Write the circuit for other programs, and the picture."""
+    for name in ("circuit.graphml", "circuit.dot"):
         circuit.save(folder / name)
-    sites: Any = circuit.metadata["sites"]
-    rows = [{"position": name, "layer": i, **e} for name, effects in sites.items() for i, e in enumerate(effects)]
-    pd.DataFrame(rows).to_csv(folder / "sites.csv", index=False)
     draw(circuit, folder / "circuit.png")
 
 

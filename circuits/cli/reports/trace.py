@@ -1,5 +1,6 @@
 """Causal traces as they are written and printed."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,30 @@ from typing import Any
 from circuits.cli.output import save_figure
 from circuits.cli.progress import ProgressBars
 from circuits.cli.report import Part, Report, Table
-from circuits.cli.settings import Setting
+from circuits.cli.settings import Setting, Work
 from circuits.cli.text import filled, one_line, printable
 from circuits.patching import Trace, Traces
 
 _MOST_HEATMAPS = 20
 _STRONGEST = 4
 """Cells printed a kind."""
+_MOST_LINES = 20
+"""Facts of which a line is printed as they are traced."""
+_PAUSE, _SHARE = 5.0, 20.0
+"""Seconds between two times that the facts so far are written, and at least so many times as long as the writing took."""
+ONE = {
+    "trace.json": "everything measured; circuits trace --open and circuits.patching.Trace.load read it",
+    "trace.csv": "every cell",
+    "trace.png": "the heatmaps",
+}
+"""What is written of one prompt, and what for."""
+MANY = {
+    "traces.json": "everything measured; circuits trace --open and circuits.patching.Traces.load read it",
+    "roles.csv": "averages by role and layer, with their intervals",
+    "roles.png": "the same as curves",
+    "heatmaps/fact-*.png": "the heatmap of a fact",
+}
+"""What is written of many facts."""
 _HEADINGS = {
     "states": "states restored",
     "mlp": "MLP outputs restored",
@@ -23,27 +41,57 @@ _HEADINGS = {
 }
 
 
-def write(found: Trace | Traces, folder: Path, heatmaps: Path, progress: ProgressBars) -> dict[str, str]:
+class TraceParts:
+    """Writes and prints each part of the tracing as it comes: of one prompt kind by kind of site, of many facts one by one."""
+
+    def __init__(self, work: Work) -> None:
+        self.work, self.saved, self.took, self.facts = work, 0.0, 0.0, 0
+
+    def add(self, part: Trace | Traces) -> None:
+        """What has been traced so far."""
+        if isinstance(part, Traces):
+            self._add_fact(part)
+            return
+        self.work.say(_heading_of(part))
+        if part.restored:
+            self.save(part)
+        self.work.say(*_about_trace(part)[: 1 + len(part.restored)])
+
+    def _add_fact(self, part: Traces) -> None:
+        """A line for each of the first facts; the file again, where writing it is a small share of the time."""
+        if self.facts < _MOST_LINES and not self.work.setting.as_json:
+            one = part.traces[-1]
+            self.work.progress.say(one_line(f"{len(part.traces)}. {one.prompt}: {one.summary}"), err=True)
+        self.facts += 1
+        if time.monotonic() - self.saved > max(_PAUSE, _SHARE * self.took):
+            self.save(part)
+
+    def save(self, part: Trace | Traces) -> None:
+        """Write what there is."""
+        before = time.monotonic()
+        part.save(self.work.staging / ("trace.json" if isinstance(part, Trace) else "traces.json"))
+        self.work.publish()
+        self.saved = time.monotonic()
+        self.took = self.saved - before
+
+
+def write(found: Trace | Traces, folder: Path, progress: ProgressBars) -> dict[str, str]:
     """Write the table and the pictures; returns names and what is in them, the saved result first."""
     one = isinstance(found, Trace)
     shown = [] if one else found.traces[:_MOST_HEATMAPS]
     progress("drawing", 0, 1 + len(shown))
     save_figure(found.plot(), folder / ("trace.png" if one else "roles.png"))
+    if shown:
+        (folder / "heatmaps").mkdir()
     found.to_dataframe().to_csv(folder / ("trace.csv" if one else "roles.csv"), index=False)
     for place, trace in enumerate(shown, 1):
         progress("drawing", place, 1 + len(shown))
-        save_figure(trace.plot(), heatmaps / f"fact-{place:02}.png")
+        save_figure(trace.plot(), folder / "heatmaps" / f"fact-{place:02}.png")
     progress("drawing", 1 + len(shown), 1 + len(shown))
     if one:
-        return {
-            "trace.json": "everything measured; circuits trace --open and circuits.patching.Trace.load read it",
-            "trace.csv": "every cell",
-            "trace.png": "the heatmaps",
-        }
+        return dict(ONE)
     return {
-        "traces.json": "everything measured; circuits trace --open and circuits.patching.Traces.load read it",
-        "roles.csv": "averages by role and layer, with their intervals",
-        "roles.png": "the same as curves",
+        **{name: what for name, what in MANY.items() if "*" not in name},
         **{f"heatmaps/fact-{place:02}.png": one_line(trace.prompt) for place, trace in enumerate(shown, 1)},
     }
 
@@ -54,13 +102,17 @@ def trace_report(
     """Where the answer comes back, in one prompt or on average over facts; `what` was traced and `how`: the words of it."""
     one = isinstance(found, Trace)
     if one:
-        heading = f"Causal trace of {one_line(found.model)}: {one_line(found.prompt)}"
+        heading = _heading_of(found)
         parts, data = _about_trace(found), _trace_json(found)
     else:
         model, count = one_line(found.traces[0].model), len(found.traces)
         heading = f"Causal traces of {model}: {count} facts that it knows, {len(found.skipped)} skipped"
         parts, data = _about_traces(found), _traces_json(found)
     return Report(heading=heading, parts=parts, data=data, files=files, next=_next(setting, files, what, how, one=one))
+
+
+def _heading_of(trace: Trace) -> str:
+    return f"Causal trace of {one_line(trace.model)}: {one_line(trace.prompt)}"
 
 
 def _next(
@@ -92,18 +144,17 @@ def _about_trace(trace: Trace) -> list[Part]:
         f"its probability: {trace.clean:.1%} clean, {corrupted:.1%} corrupted ({_corrupted_by(trace)})\n"
         f"total effect: {trace.total_effect:+.3f}",
     ]
-    rows: list[tuple[str, ...]] = []
     for kind in trace.restored:
+        rows: list[tuple[str, ...]] = []
         effects = trace.effects(kind)
         order = effects.flatten().argsort(descending=True, stable=True).tolist()
-        rows += [("",) * 5, (_heading(kind, trace), *("",) * 4)]
         for cell in order[:_STRONGEST] + [order[-1]] * (float(effects.min()) < -0.005):
             position, layer = divmod(cell, effects.shape[1])
             token = printable(trace.tokens[position].replace(" ", "·").replace("\n", "↵"))
             effect = float(effects[position, layer])
             row = (f"  {position} {token}", roles[position], str(layer), f"{effect:+.3f}", f"{effect + corrupted:.1%}")
             rows.append(row)
-    parts.append(Table(("strongest cells", "role", "layer", "indirect effect", "p"), rows))
+        parts.append(Table((f"{_heading(kind, trace)}: strongest cells", "role", "layer", "indirect effect", "p"), rows))
     parts.append(
         "p: probability of the answer with the clean value put back there; a negative effect comes last.\n"
         "The last token's last state brings back everything in any model."

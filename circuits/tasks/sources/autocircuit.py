@@ -9,7 +9,7 @@ from circuits.models import Model
 from circuits.tasks.prompts import PromptPairs, Several
 from circuits.tasks.sources.contents import Contents, Row, read_contents
 from circuits.tasks.sources.pairs import PairRow, Target, pairs_of_rows
-from circuits.tasks.sources.rows import fields_of, is_target, parse_rows, text
+from circuits.tasks.sources.rows import Kept, fields_of, is_target, parse_rows, text
 
 
 def read_autocircuit_json(path: str | Path, model: Model, *, several: Several = "mean", skip_bad: bool = False) -> PromptPairs:
@@ -24,12 +24,17 @@ def read_autocircuit_json(path: str | Path, model: Model, *, several: Several = 
 
 def pairs_of_prompts(contents: Contents, model: Model, *, several: Several = "mean", skip_bad: bool = False) -> PromptPairs:
     """Pairs of what a file holds. Raises FileFormatError."""
+    words, rows = rows_of_prompts(contents, skip_bad=skip_bad)
+    return pairs_of_rows(contents.path, model, rows, several=several, skip_bad=skip_bad, words=words)
+
+
+def rows_of_prompts(contents: Contents, *, skip_bad: bool = False) -> tuple[dict[str, int], Kept[PairRow]]:
+    """The columns by name and the rows that a file holds, before a model reads them. Raises FileFormatError."""
     path = contents.path
     if contents.document is None or "prompts" not in contents.document:
         raise FileFormatError(f'{path}: expected a JSON object with "prompts", a list that is not empty')
     words = _word_idxs(path, contents.document)
-    rows = parse_rows(path, contents.entries("prompts"), _pair, skip_bad=skip_bad)
-    return pairs_of_rows(path, model, rows, several=several, skip_bad=skip_bad, words=words)
+    return words, parse_rows(path, contents.entries("prompts"), _pair, skip_bad=skip_bad)
 
 
 def _pair(row: Row) -> PairRow:

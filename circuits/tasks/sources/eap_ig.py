@@ -74,6 +74,20 @@ def pairs_of_table(contents: Contents, model: Model, *, several: Several = "mean
     return pairs_of_rows(path, model, rows, several=several, skip_bad=skip_bad)
 
 
+def rows_of_table(contents: Contents, *, skip_bad: bool = False) -> Kept[tuple[str, str]]:
+    """The prompts that a file holds, before a model reads what their answers are. Raises FileFormatError."""
+    table_of(contents)
+    if not contents.rows:
+        raise FileFormatError(f"{contents.path}: no rows below the header")
+
+    def parse(row: Row) -> tuple[str, str]:
+        """A row's prompts."""
+        fields = fields_of(row)
+        return text(fields, "clean"), text(fields, "corrupted")
+
+    return parse_rows(contents.path, contents.rows, parse, skip_bad=skip_bad)
+
+
 def table_of(contents: Contents) -> PairTable:
     """The layout of a CSV file, by its header. Raises FileFormatError for other columns."""
     path, header = contents.path, contents.header

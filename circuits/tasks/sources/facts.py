@@ -109,7 +109,7 @@ def relation_facts(contents: Contents, *, zero_shot: bool = False, skip_bad: boo
 
     samples = parse_rows(path, contents.entries("samples"), parse, skip_bad=skip_bad)
     facts = [(fact, row) for some, row in zip(samples.values, samples.rows, strict=True) for fact in some]
-    return Kept(tuple(fact for fact, _ in facts), tuple(row for _, row in facts), samples.skipped)
+    return Kept(tuple(fact for fact, _ in facts), tuple(row for _, row in facts), samples.skipped, samples.first)
 
 
 def word_pair_facts(contents: Contents, *, shots: int = SHOTS, seed: int = 0, skip_bad: bool | None = None) -> Kept[Fact]:
@@ -133,7 +133,7 @@ def word_pair_facts(contents: Contents, *, shots: int = SHOTS, seed: int = 0, sk
     ]
     if not asked:
         raise FileFormatError(f"{path}: every input stands in the {shots} examples already")
-    return Kept(tuple(fact for fact, _ in asked), tuple(row for _, row in asked), pairs.skipped)
+    return Kept(tuple(fact for fact, _ in asked), tuple(row for _, row in asked), pairs.skipped, pairs.first)
 
 
 def _output(fields: Mapping[str, Any]) -> str:

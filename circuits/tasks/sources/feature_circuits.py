@@ -8,7 +8,7 @@ from circuits.models import Model
 from circuits.tasks.prompts import PromptPairs, Several
 from circuits.tasks.sources.contents import Contents, Row, read_contents
 from circuits.tasks.sources.pairs import PairRow, pairs_of_rows
-from circuits.tasks.sources.rows import fields_of, parse_rows, text
+from circuits.tasks.sources.rows import Kept, fields_of, parse_rows, text
 
 KEYS = ("clean_prefix", "patch_prefix", "clean_answer", "patch_answer")
 
@@ -22,10 +22,15 @@ def read_feature_circuits_jsonl(path: str | Path, model: Model, *, skip_bad: boo
 
 def pairs_of_prefixes(contents: Contents, model: Model, *, several: Several = "mean", skip_bad: bool = False) -> PromptPairs:
     """Pairs of what a file holds. Raises FileFormatError."""
+    rows = rows_of_prefixes(contents, skip_bad=skip_bad)
+    return pairs_of_rows(contents.path, model, rows, several=several, skip_bad=skip_bad)
+
+
+def rows_of_prefixes(contents: Contents, *, skip_bad: bool = False) -> Kept[PairRow]:
+    """The rows that a file holds, before a model reads them. Raises FileFormatError."""
     if contents.kind == "CSV" or not contents.rows:
         raise FileFormatError(f"{contents.path}: expected one JSON object a line with {', '.join(KEYS)}")
-    rows = parse_rows(contents.path, contents.rows, _pair, skip_bad=skip_bad)
-    return pairs_of_rows(contents.path, model, rows, several=several, skip_bad=skip_bad)
+    return parse_rows(contents.path, contents.rows, _pair, skip_bad=skip_bad)
 
 
 def _pair(row: Row) -> PairRow:

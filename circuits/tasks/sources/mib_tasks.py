@@ -11,7 +11,7 @@ from circuits.tasks.answers import spelled
 from circuits.tasks.prompts import PromptPairs, Several
 from circuits.tasks.sources.contents import Contents, Row, read_contents
 from circuits.tasks.sources.pairs import PairRow, pairs_of_rows
-from circuits.tasks.sources.rows import fields_of, inner, listed, parse_rows, sound, text
+from circuits.tasks.sources.rows import Kept, fields_of, inner, listed, parse_rows, sound, text
 
 ENDING = "_counterfactual"
 _USUAL = ("s2_io_flip_counterfactual", "symbol_counterfactual", "random_counterfactual")
@@ -39,6 +39,12 @@ def pairs_of_tasks(
     skip_bad: bool = False,
 ) -> PromptPairs:
     """Pairs of what a file holds. Raises FileFormatError."""
+    rows = rows_of_tasks(contents, counterfactual=counterfactual, skip_bad=skip_bad)
+    return pairs_of_rows(contents.path, model, rows, several=several, skip_bad=skip_bad)
+
+
+def rows_of_tasks(contents: Contents, *, counterfactual: str | None = None, skip_bad: bool = False) -> Kept[PairRow]:
+    """The rows that a file holds, before a model reads them. Raises FileFormatError."""
     path = contents.path
     if contents.kind == "CSV":
         raise FileFormatError(f"{path}: is CSV; expected JSON rows with a prompt and counterfactuals")
@@ -52,8 +58,7 @@ def pairs_of_tasks(
         right, wrong = _answers(fields, other)
         return PairRow(*prompts, (spelled(prompts[0], right),), (spelled(prompts[0], wrong),))
 
-    rows = parse_rows(path, contents.rows, parse, skip_bad=skip_bad)
-    return pairs_of_rows(path, model, rows, several=several, skip_bad=skip_bad)
+    return parse_rows(path, contents.rows, parse, skip_bad=skip_bad)
 
 
 def is_task(keys: frozenset[str]) -> bool:

@@ -68,7 +68,7 @@ def pairs_of_rows(
             pairs = _pairs(model, found.values, several)
         except PromptError as error:
             raise FileFormatError(f"{path}: {error}") from None
-    pairs = dataclasses.replace(pairs, answer_words=_first_words(found.values), left_out=found.skipped)
+    pairs = dataclasses.replace(pairs, answer_words=_first_words(found.values), left_out=found.left_out)
     if not words:
         return pairs
     opening = _opening(model, pairs)
@@ -78,7 +78,7 @@ def pairs_of_rows(
         kept = {row.index for row in fitting.rows}
         pairs = pairs[[place for place, row in enumerate(found.rows) if row.index in kept]]
     columns = {name: torch.full_like(pairs.answer_columns, column + opening) for name, column in words.items()}
-    return dataclasses.replace(pairs, positions=columns, left_out=fitting.skipped)
+    return dataclasses.replace(pairs, positions=columns, left_out=fitting.left_out)
 
 
 def _aligned(model: Model, row: PairRow, kind: type) -> _Aligned:

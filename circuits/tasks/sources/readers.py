@@ -8,13 +8,13 @@ from circuits.errors import FileFormatError, PromptError
 from circuits.models import Model
 from circuits.tasks.behavioural.minimal_pairs import MinimalPair, minimal_pair_prompts
 from circuits.tasks.prompts import PromptPairs, Several
-from circuits.tasks.sources.autocircuit import pairs_of_prompts, read_autocircuit_json
+from circuits.tasks.sources.autocircuit import pairs_of_prompts, read_autocircuit_json, rows_of_prompts
 from circuits.tasks.sources.contents import LARGEST_FILE, Contents, Row, read_contents
-from circuits.tasks.sources.eap_ig import pairs_of_table, read_eap_ig_csv, table_of
+from circuits.tasks.sources.eap_ig import pairs_of_table, read_eap_ig_csv, rows_of_table, table_of
 from circuits.tasks.sources.facts import FACTS, Fact, read_facts, read_lre_json, read_rome_json
-from circuits.tasks.sources.feature_circuits import KEYS, pairs_of_prefixes
-from circuits.tasks.sources.mib_tasks import is_task, pairs_of_tasks
-from circuits.tasks.sources.rows import counted, fields_of, listed, parse_rows, text
+from circuits.tasks.sources.feature_circuits import KEYS, pairs_of_prefixes, rows_of_prefixes
+from circuits.tasks.sources.mib_tasks import is_task, pairs_of_tasks, rows_of_tasks
+from circuits.tasks.sources.rows import Kept, counted, fields_of, listed, parse_rows, text
 
 __all__ = [
     "LARGEST_FILE",
@@ -59,6 +59,22 @@ class Layout:
     looks: str
     fits: Callable[[Contents], bool]
     read: Read
+    rows: Callable[..., object]
+    """`rows(contents, skip_bad=...)`: what of it can be read without a model; raises FileFormatError for what cannot."""
+
+
+def check_prompts(path: str | Path, *, skip_bad: bool = False) -> None:
+    """Raise what `read_prompts` raises, as far as it needs no model: for a file that cannot be read, for a layout that is not
+    read, for the first row that is not whole (with `skip_bad`, only where no row is)."""
+    contents = read_contents(path)
+    _layout_of(contents).rows(contents, skip_bad=skip_bad)
+
+
+def _layout_of(contents: Contents) -> Layout:
+    layout = next((layout for layout in LAYOUTS if layout.fits(contents)), None)
+    if layout is None:
+        raise FileFormatError(f"{contents.path}: {_unknown(contents)}")
+    return layout
 
 
 def read_prompts(path: str | Path, model: Model, *, several: Several = "mean", skip_bad: bool = False) -> PromptFile:
@@ -76,9 +92,7 @@ def read_prompts(path: str | Path, model: Model, *, several: Several = "mean", s
         skip_bad: leave rows out that do not fit, and count them by reason.
     """
     contents = read_contents(path)
-    layout = next((layout for layout in LAYOUTS if layout.fits(contents)), None)
-    if layout is None:
-        raise FileFormatError(f"{path}: {_unknown(contents)}")
+    layout = _layout_of(contents)
     try:
         pairs = layout.read(contents, model, several=several, skip_bad=skip_bad)
     except PromptError as error:
@@ -96,12 +110,20 @@ def _of_facts(name: str) -> Read:
 
         facts = FACTS[name][1](contents, skip_bad=skip_bad)
         pairs = fact_pairs(model, facts.values)
-        return dataclasses.replace(pairs, left_out={**facts.skipped, **pairs.left_out})
+        return dataclasses.replace(pairs, left_out={**facts.left_out, **pairs.left_out})
 
     return read
 
 
 def _of_minimal_pairs(contents: Contents, model: Model, *, several: Several = "mean", skip_bad: bool = False) -> PromptPairs:
+    found = _minimal_pairs(contents, skip_bad=skip_bad)
+    pairs = minimal_pair_prompts(model, found.values)
+    alone = len(found.values) - len(pairs)
+    more = {"no minimal pair calls for the opposite": alone} if alone and not pairs.left_out else pairs.left_out
+    return dataclasses.replace(pairs, left_out={**found.left_out, **more})
+
+
+def _minimal_pairs(contents: Contents, *, skip_bad: bool = False) -> Kept[MinimalPair]:
     def parse(row: Row) -> MinimalPair:
         """A row as a minimal pair."""
         fields = fields_of(row)
@@ -109,16 +131,18 @@ def _of_minimal_pairs(contents: Contents, model: Model, *, several: Several = "m
         about = [text(fields, name) if name in fields else "" for name in ("UID", "linguistics_term")]
         return MinimalPair(good, bad, about[0] or contents.path.stem, about[1])
 
-    found = parse_rows(contents.path, contents.rows, parse, skip_bad=skip_bad)
-    pairs = minimal_pair_prompts(model, found.values)
-    alone = len(found.values) - len(pairs)
-    more = {"no minimal pair calls for the opposite": alone} if alone and not pairs.left_out else pairs.left_out
-    return dataclasses.replace(pairs, left_out={**found.skipped, **more})
+    return parse_rows(contents.path, contents.rows, parse, skip_bad=skip_bad)
 
 
 def _rows_with(*keys: str) -> Callable[[Contents], bool]:
     """Whether a file's rows have these keys (and it is no CSV)."""
     return lambda contents: contents.kind != "CSV" and set(keys) <= contents.keys
+
+
+def _layout_of_facts(name: str, looks: str, fits: Callable[[Contents], bool] | None = None) -> Layout:
+    """A layout of `FACTS`."""
+    known, read = FACTS[name]
+    return Layout(name, looks, fits or known, _of_facts(name), read)
 
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -127,29 +151,34 @@ LAYOUTS: tuple[Layout, ...] = (
         "columns clean, corrupted and others",
         lambda contents: contents.kind == "CSV" and ("clean" in contents.keys or _recognised(contents) is None),
         pairs_of_table,
+        rows_of_table,
     ),
     Layout(
         "AutoCircuit JSON",
         '{"prompts": [{clean, corrupt, answers, wrong_answers}]}',
         lambda contents: "prompts" in contents.top,
         pairs_of_prompts,
+        rows_of_prompts,
     ),
-    Layout("LRE relation", '{"name", "prompt_templates", "samples"}', FACTS["LRE relation"][0], _of_facts("LRE relation")),
-    Layout("sparse feature circuits", ", ".join(KEYS), _rows_with(*KEYS), pairs_of_prefixes),
+    _layout_of_facts("LRE relation", '{"name", "prompt_templates", "samples"}'),
+    Layout("sparse feature circuits", ", ".join(KEYS), _rows_with(*KEYS), pairs_of_prefixes, rows_of_prefixes),
     Layout(
         "MIB task",
         "prompt, ..._counterfactual",
         lambda contents: contents.kind != "CSV" and is_task(contents.keys),
         pairs_of_tasks,
+        rows_of_tasks,
     ),
-    Layout("CounterFact", "requested_rewrite", _rows_with("requested_rewrite"), _of_facts("CounterFact")),
+    _layout_of_facts("CounterFact", "requested_rewrite", _rows_with("requested_rewrite")),
+    _layout_of_facts("function-vector word pairs", "input, output", _rows_with("input", "output")),
     Layout(
-        "function-vector word pairs", "input, output", _rows_with("input", "output"), _of_facts("function-vector word pairs")
+        "BLiMP minimal pairs",
+        "sentence_good, sentence_bad",
+        _rows_with("sentence_good", "sentence_bad"),
+        _of_minimal_pairs,
+        _minimal_pairs,
     ),
-    Layout(
-        "BLiMP minimal pairs", "sentence_good, sentence_bad", _rows_with("sentence_good", "sentence_bad"), _of_minimal_pairs
-    ),
-    Layout("ROME facts", "prompt, subject, attribute", _rows_with("prompt", "subject", "attribute"), _of_facts("ROME facts")),
+    _layout_of_facts("ROME facts", "prompt, subject, attribute", _rows_with("prompt", "subject", "attribute")),
 )
 """Every layout that `read_prompts` reads; the first that a file fits is taken."""
 

@@ -18,16 +18,22 @@ _LONGEST_TEXT = 1_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Kept(Generic[Value]):
-    """What rows stand for, where each stood, and how many others were left out, by reason."""
+    """What rows stand for, where each stood, and how many others were left out, by reason, and the first of each reason."""
 
     values: tuple[Value, ...]
     rows: tuple[Row, ...]
     skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    first: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def total(self) -> int:
         """All rows, with those that were left out."""
         return len(self.rows) + sum(self.skipped.values())
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many rows were left out, by reason, which ends by naming the first of them."""
+        return {f"{reason}, first in {self.first[reason]}": count for reason, count in self.skipped.items()}
 
 
 def parse_rows(path: Path, rows: Sequence[Row], parse: Callable[[Row], Value], *, skip_bad: bool | None = None) -> Kept[Value]:
@@ -44,7 +50,7 @@ def parse_rows(path: Path, rows: Sequence[Row], parse: Callable[[Row], Value], *
 def sift(path: Path, kept: Kept[Any], parse: Callable[[Any], Value], *, skip_bad: bool | None) -> Kept[Value]:
     """A further step on what was kept, with the same rules as `parse_rows`."""
     values, rows = [], []
-    skipped = Counter(kept.skipped)
+    skipped, first = Counter(kept.skipped), dict(kept.first)
     for value, row in zip(kept.values, kept.rows, strict=True):
         try:
             if row.damage:
@@ -55,10 +61,13 @@ def sift(path: Path, kept: Kept[Any], parse: Callable[[Any], Value], *, skip_bad
             if not skip_bad:
                 hint = "" if skip_bad is None else _HINT
                 raise FileFormatError(f"{path}: {row.where}: {error}{hint}") from None
-            skipped[kind_of(str(error))] += 1
+            kind = kind_of(str(error))
+            skipped[kind] += 1
+            first.setdefault(kind, row.where)
+    found = Kept(tuple(values), tuple(rows), dict(skipped), first)
     if not rows:
-        raise FileFormatError(f"{path}: none of {sum(skipped.values())} rows fits: {counted(skipped)}")
-    return Kept(tuple(values), tuple(rows), dict(skipped))
+        raise FileFormatError(f"{path}: none of {found.total} rows fits: {counted(found.left_out)}")
+    return found
 
 
 def kind_of(reason: str) -> str:
