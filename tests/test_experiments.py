@@ -19,6 +19,7 @@ from experiments import (
     attention_as_a_hint,
     attribution_agreement,
     attribution_convergence,
+    average_tracing,
     discovery,
     greater_than,
     ground_truth,
@@ -42,6 +43,7 @@ MAINS = {
     "attribution_convergence": attribution_convergence,
     "half_precision": half_precision,
     "attention_as_a_hint": attention_as_a_hint,
+    "average_tracing": average_tracing,
 }
 
 
@@ -51,7 +53,7 @@ def call(monkeypatch: pytest.MonkeyPatch, name: str, *options: str) -> int:
     try:
         MAINS[name].main()
     except SystemExit as stop:
-        return int(stop.code or 0)
+        return stop.code if isinstance(stop.code, int) else int(bool(stop.code))
     return 0
 
 
@@ -68,6 +70,19 @@ def checkpoint(directory: Path, layers: int, heads: int) -> Path:
 def test_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert call(monkeypatch, name, "--help") == 0
     assert "--json" in capsys.readouterr().out
+
+
+def test_averages_of_traces_go_on_where_they_were(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path) -> None:
+    options = ("--out", str(tmp_path), "--draws", "1", "--json")
+    assert call(monkeypatch, "average_tracing", *options, "--count", "2") == 0
+    first = sorted(path.stat().st_mtime_ns for path in (tmp_path / "facts").iterdir())
+    assert json.loads(capsys.readouterr().out)["facts"] == 2
+    assert call(monkeypatch, "average_tracing", *options, "--count", "3") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["facts"] == 3 and found["early_site"]["layer"] < 3
+    assert set(first) <= {path.stat().st_mtime_ns for path in (tmp_path / "facts").iterdir()}
+    assert (tmp_path / "roles.png").stat().st_size > 0
+    assert call(monkeypatch, "average_tracing", *options, "--seed", "1") != 0
 
 
 def test_ground_truth_writes_what_it_prints(

@@ -49,11 +49,8 @@ class Tracing:
     def sweep(self) -> Sweep:
         """The corrupted runs, read at the last token."""
         columns = torch.full((len(self.corrupted.tokens), 1), self.ids.shape[1] - 1, device=self.model.device)
-        return Sweep(self.model, self.corrupted, Reading(columns, self.probability))
-
-    def probability(self, logits: Tensor) -> Tensor:
-        """The answer's probability at the read position."""
-        return logits[:, 0].float().softmax(dim=-1)[:, self.answer]
+        answers = torch.full_like(columns, self.answer)
+        return Sweep(self.model, self.corrupted, Reading(columns, lambda told: told[:, 0, 0].exp(), answers, normalised=True))
 
     def ours(self, kind: TraceKind) -> Tensor:
         """Probability of every cell and draw, `[token·layer draw]`."""
@@ -63,39 +60,73 @@ class Tracing:
         return sweep.evaluate([made.variant(kind, token, layer) for token, layer in every])
 
     def floor(self, kind: TraceKind) -> float:
-        """Operations of the matrix products that every exact method has to do, given both runs: positions from the patched
-        one on, layers after the patch, windows that begin alike computed once, one position in the last layer."""
-        n, width, draws = self.model.n_layers, self.ids.shape[1], len(self.corrupted.tokens)
-        whole, keys, rest = layer_operations(self.model)
-        total = 0.0
-        for token in range(SUBJECT[0], width):
-            after = width - token
-            for layer in _layers_run(kind, n):
-                total += draws * (after * whole if layer < n - 1 else after * keys + rest)
-        reads = len(range(SUBJECT[0], width)) * n * draws
-        return total + 2 * self.model.weights.W_U.numel() * reads
+        """Operations of the matrix products that every exact method has to do, given both runs: from the patched position on
+        and after the patched layer; windows that begin alike computed once; in the first layer after a patch no query, key or
+        value but the patched token's, and nothing that is replaced afterwards; in the last one what the last token reads."""
+        width, n = self.ids.shape[1], self.model.n_layers
+        return tracing_operations(self.model, kind, width, SUBJECT[0], len(self.corrupted.tokens), min(WINDOW, n))
 
 
-def _layers_run(kind: TraceKind, n: int) -> list[int]:
-    """The layers that the cells of one token have to run, one entry a run."""
-    if kind == "states":
-        return [later for layer in range(n) for later in range(layer + 1, n)]
-    windows = [(max(0, layer - WINDOW // 2), min(n, layer + WINDOW // 2)) for layer in range(n)]
-    run: list[int] = []
-    for start in sorted({start for start, _ in windows}):
-        stops = [stop for first, stop in windows if first == start]
-        for layer in range(start + 1, n):
-            run += [layer] * (1 + sum(stop < layer for stop in stops) - (max(stops) < layer))
-    return run
+@dataclasses.dataclass(frozen=True)
+class LayerWork:
+    """Operations a token: one projection of queries (or the output's), keys and values together, the MLP."""
+
+    query: float
+    keys: float
+    mlp: float
+
+    @classmethod
+    def of(cls, model: Model) -> "LayerWork":
+        """Those of one layer; all layers are alike."""
+        attention, mlp = model.weights.blocks[0].attention, model.weights.blocks[0].mlp
+        matrices = () if mlp is None else (mlp.W_in, mlp.W_out, mlp.W_gate)
+        neurons = 2.0 * sum(matrix.numel() for matrix in matrices if matrix is not None)
+        return cls(2.0 * attention.W_Q.numel(), 2.0 * (attention.W_K.numel() + attention.W_V.numel()), neurons)
+
+    @property
+    def whole(self) -> float:
+        """All of a layer."""
+        return 2 * self.query + self.keys + self.mlp
+
+
+def tracing_operations(model: Model, kind: TraceKind, width: int, first: int, draws: int, window: int) -> float:
+    """The operations of one kind's cells, from the subject's first token on, each read at the last token."""
+    work, n = LayerWork.of(model), model.n_layers
+    total = 0.0
+    for token in range(first, width):
+        runs: dict[tuple, float] = {}
+        for layer in range(n):
+            start, stop = (layer, layer + 1) if kind == "states" else (max(0, layer - window // 2), layer + (window + 1) // 2)
+            stop = min(n, stop)
+            for at in range(start, n):
+                # Windows that begin together are one run up to where the shorter one ends.
+                runs[token, start, min(at, stop), at] = _layer_operations(work, kind, width - token, start, stop, at, n)
+        total += sum(runs.values())
+    return draws * (total + 2 * model.weights.W_U.numel() * n * (width - first))
+
+
+def _layer_operations(work: LayerWork, kind: TraceKind, after: int, start: int, stop: int, at: int, n: int) -> float:
+    """One draw's layer `at` of a restoration in the layers from `start` up to `stop`, with so many tokens from it on."""
+    last, inside = at == n - 1, at < stop
+    if at == start:  # only the restored token differs so far
+        return work.mlp if kind == "attention" and (not last or after == 1) else 0.0
+    reading = 1 if last else after
+    spared = int(inside and (not last or after == 1))
+    moved = 1 if at == start + 1 else after
+    keys = (0 if kind == "states" and at == start + 1 else moved) * work.keys
+    asked = (0 if kind == "states" else 1) if at == start + 1 else reading
+    asked, written, mlps = asked if not last or after == 1 or at > start + 1 else 0, reading, reading
+    if kind == "attention":
+        asked, written = max(0, asked - spared), written - spared
+    if kind == "mlp":
+        mlps -= spared
+    return keys + (asked + written) * work.query + mlps * work.mlp
 
 
 def layer_operations(model: Model) -> tuple[float, float, float]:
     """Operations a token of one layer; of its keys and values alone; and of all else."""
-    block = model.weights.blocks[0]
-    attention, mlp = block.attention, block.mlp
-    keys = 2.0 * (attention.W_K.numel() + attention.W_V.numel())
-    rest = 2.0 * (attention.W_Q.numel() + attention.W_O.numel() + (0 if mlp is None else 2 * mlp.W_in.numel()))
-    return keys + rest, keys, rest
+    work = LayerWork.of(model)
+    return work.whole, work.keys, 2 * work.query + work.mlp
 
 
 class RomeLoop:
@@ -127,7 +158,7 @@ class RomeLoop:
         finally:
             for handle in handles:
                 handle.remove()
-        return logits[1:, -1].float().softmax(dim=-1)[:, self.tracing.answer]
+        return logits[1:, -1].double().softmax(dim=-1)[:, self.tracing.answer]
 
     def _corrupt(self, module: Any, inputs: Any, output: Tensor) -> Tensor:
         output = output.clone()

@@ -86,7 +86,7 @@ def severed(original, tracing: Tracing, module: str, token: int, layer: int) -> 
     logits = original(ids, use_cache=False).logits
     for handle in handles:
         handle.remove()
-    return logits[1:, -1].float().softmax(dim=-1)[:, tracing.answer]
+    return logits[1:, -1].double().softmax(dim=-1)[:, tracing.answer]
 
 
 def test_a_trace_says_what_was_done(mini: Model, trace: Trace) -> None:

@@ -95,7 +95,7 @@ def test_frozen_patterns_equal_the_reference_with_the_base_run_s_patterns(seed: 
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_reading_some_tokens_equals_reading_all(seed: int) -> None:
+def test_reading_some_tokens_equals_reading_all(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(7000 + seed)
     shape = random_shape(rng)
     model, batch = planted(shape, random_weights(shape, rng)), random_batch(rng, D_VOCAB, LENGTH)
@@ -107,6 +107,11 @@ def test_reading_some_tokens_equals_reading_all(seed: int) -> None:
     few = Reading(columns, lambda logits: logits[:, 0, 0] - logits[:, 0, 1], tokens)
     base = model.run(batch)
     difference = Sweep(model, base, whole).evaluate(variants) - Sweep(model, base, few).evaluate(variants)
+    assert float(difference.abs().max()) <= 1e-10 * max(1.0, float(base.logits.abs().max()))
+    monkeypatch.setattr("circuits.patching.engine.reading.VOCABULARY", 3)
+    among = Reading(columns, lambda logits: logits.log_softmax(dim=-1)[rows, 0, tokens[:, 0]])
+    alone = Reading(columns, lambda told: told[:, 0, 0], tokens, normalised=True)
+    difference = Sweep(model, base, among).evaluate(variants) - Sweep(model, base, alone).evaluate(variants)
     assert float(difference.abs().max()) <= 1e-10 * max(1.0, float(base.logits.abs().max()))
 
 

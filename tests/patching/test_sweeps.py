@@ -226,7 +226,7 @@ def test_broken_sweeps_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> 
     stopped = 0
     rng = random.Random(0)
     for _ in range(200):
-        countdown[0] = rng.randint(1, 12)
+        countdown[0] = rng.randint(1, 8)
         try:
             patch_nodes(model, pairs, difference_of, ["heads", "q"], budget=2**16)
         except Broken:

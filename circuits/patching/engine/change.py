@@ -1,6 +1,7 @@
 """What a patch changes: a value at one site of the running model, at some positions."""
 
 import dataclasses
+import functools
 from typing import Literal
 
 import torch
@@ -70,6 +71,15 @@ class Change:
     def stage(self) -> int:
         """Where in its layer it acts."""
         return STAGE[self.kind]
+
+    @functools.cached_property
+    def span(self) -> slice | None:
+        """The columns where it acts, if they follow each other and are the same in every prompt; None otherwise."""
+        columns = self.mask.any(dim=0).nonzero()[:, 0].tolist()
+        if not columns or columns[-1] - columns[0] + 1 != len(columns):
+            return None
+        span = slice(columns[0], columns[-1] + 1)
+        return span if bool(self.mask[:, span].all()) else None
 
     def require_finite(self) -> None:
         """Raise NonFiniteError, with the site's name, for a value that holds NaN or infinity where it is used."""

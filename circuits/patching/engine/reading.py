@@ -7,20 +7,25 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.models.layers import normalise, unembed
+from circuits.models.layers import linear, normalise, unembed
 from circuits.models.weights import Weights
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, answer_tokens, answers_alone
+
+VOCABULARY = 4096
+"""Tokens that are unembedded at a time where only the sum over all is wanted."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading:
     """What is read off a run: `score` turns the logits `[prompt read d_vocab]` at `columns` `[prompt read]` into one
-    number a prompt. With `tokens` `[prompt token]` only these tokens' logits are computed, `[prompt read token]`."""
+    number a prompt. With `tokens` `[prompt token]` only these tokens' logits are computed, `[prompt read token]`, and
+    with `normalised` their log-probabilities among all tokens in place of logits."""
 
     columns: Int[Tensor, "prompt read"]
     score: Callable[[Tensor], Tensor]
     tokens: Int[Tensor, "prompt token"] | None = None
+    normalised: bool = False
 
     @classmethod
     def of(cls, metric: Metric, pairs: PromptPairs) -> "Reading":
@@ -37,11 +42,14 @@ class Reading:
         """The logits that `score` takes, of some runs from their final residual streams at the columns that are read."""
         if self.tokens is None:
             return unembed(weights, x)
-        logits = torch.einsum("sprd,ptd->sprt", normalise(x, weights.final_norm), weights.W_U.T[self.tokens])
+        normed = normalise(x, weights.final_norm)
+        logits = torch.einsum("sprd,ptd->sprt", normed, weights.W_U.T[self.tokens])
         logits = logits if weights.b_U is None else logits + weights.b_U[self.tokens][None, :, None]
-        if weights.logit_soft_cap is None:
+        logits = capped(weights, logits)
+        if not self.normalised:
             return logits
-        return weights.logit_soft_cap * torch.tanh(logits / weights.logit_soft_cap)
+        total = log_sum(weights, normed)
+        return logits.to(total.dtype) - total[..., None]
 
     def scores(self, weights: Weights, x: Float[Tensor, "stream prompt read d_model"]) -> Float[Tensor, "stream scored"]:
         """The numbers of some runs, one a prompt (of all prompts where these stand `among` others)."""
@@ -55,11 +63,30 @@ class Reading:
             still = self.logits(weights, final[None])[0]
         before, after = still[: rows.start], still[rows.stop :]
         tokens = None if self.tokens is None else self.tokens[rows]
-        return Reading(self.columns[rows], lambda logits: self.score(torch.cat([before, logits, after])), tokens)
+        return Reading(
+            self.columns[rows], lambda logits: self.score(torch.cat([before, logits, after])), tokens, self.normalised
+        )
 
     def at_columns(self, x: Float[Tensor, "prompt position d_model"]) -> Float[Tensor, "prompt read d_model"]:
         """What stands at the columns that are read."""
         return x[torch.arange(x.shape[0], device=x.device)[:, None], self.columns]
+
+
+def capped(weights: Weights, logits: Tensor) -> Tensor:
+    """Logits as the model gives them out."""
+    return logits if weights.logit_soft_cap is None else weights.logit_soft_cap * torch.tanh(logits / weights.logit_soft_cap)
+
+
+def log_sum(weights: Weights, normed: Float[Tensor, "... d_model"]) -> Float[Tensor, "..."]:
+    """log of the sum of exp over all logits, in float32 at least, from what the unembedding reads: a part of the vocabulary
+    at a time, so that not all logits are held (they are d_vocab / d_model times as large)."""
+    rows, W, b = normed.reshape(-1, normed.shape[-1]), weights.W_U, weights.b_U
+    sums = []
+    for start in range(0, W.shape[1], VOCABULARY):
+        part = slice(start, start + VOCABULARY)
+        logits = capped(weights, linear(rows, W[:, part], None if b is None else b[part]))
+        sums.append(logits.to(torch.promote_types(logits.dtype, torch.float32)).logsumexp(dim=-1))
+    return torch.stack(sums).logsumexp(dim=0).reshape(normed.shape[:-1])
 
 
 def read_within(

@@ -1,6 +1,8 @@
 """Patched runs under way: rows that left the base run, grouped by the first column that differs from it."""
 
 import dataclasses
+import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -22,6 +24,8 @@ class Stream:
     """The stage of the present layer at which it leaves the base run."""
     changes: Variant = ()
     """Those of the present layer."""
+    fresh: bool = False
+    """It leaves the base run in the present layer: where it is not changed, it is still the base run."""
 
     def of(self, *kinds: Kind) -> list[Change]:
         """The present layer's changes of these kinds."""
@@ -53,6 +57,30 @@ class StreamBlock:
     def count(self, stage: int) -> int:
         """How many streams have left the base run at a stage or before it; they come first."""
         return sum(stream.entry <= stage for stream in self.streams)
+
+    def moved(self, stream: Stream, kinds: tuple[Kind, ...]) -> tuple[int, int]:
+        """From and to which of `columns` what a stream's changes of these kinds act on can differ from the base run."""
+        spans = [change.span for change in stream.of(*kinds)]
+        if not stream.fresh or not spans or None in spans:
+            return 0, self.columns.shape[1]
+        starts, stops = zip(*((span.start, span.stop) for span in spans if span), strict=True)
+        return max(0, min(starts) - self.start), max(stops) - self.start
+
+    def replaced(self, stream: Stream, kind: Kind) -> int:
+        """How many of the first `columns` get another value at a whole site, so that nothing need be computed for them."""
+        spans = [change.span for change in stream.of(kind) if not change.add]
+        return max((span.stop - self.start for span in spans if span and span.start <= self.start), default=0)
+
+    def parts(self, count: int, needed: Callable[[Stream], tuple[int, int]]) -> list[tuple[slice, slice]]:
+        """Which streams, of the first `count`, at which of `columns`: runs of those that need the same, leaving out those
+        that need none."""
+        found, row = [], 0
+        for (start, stop), some in itertools.groupby(self.streams[:count], needed):
+            end = row + len(list(some))
+            if start < stop:
+                found.append((slice(row, end), slice(start, stop)))
+            row = end
+        return found
 
     def regroup(self, layer: int, newcomers: list[Stream]) -> None:
         """Split streams whose variants part in this layer, and take in those that leave the base run here."""
@@ -115,6 +143,11 @@ class StreamBlock:
 
     def put(self, target: Tensor, change: Change, columns: Tensor) -> None:
         """Make a change in place: `target` is `[prompt column …]`, one stream's."""
+        if columns is self.columns and change.span is not None:
+            span = slice(max(change.span.start, self.start), change.span.stop)
+            place, value = target[:, span.start - self.start : span.stop - self.start], change.value[:, span]
+            place.copy_(place + value if change.add else value)
+            return
         mask, value = self.pick(change.mask, columns), self.pick(change.value, columns)
         mask = mask.reshape(*mask.shape, *[1] * (target.ndim - 2))
         new = target + value if change.add else value

@@ -16,7 +16,7 @@ from circuits.models.memory import BUDGET
 from circuits.patching.engine.base import Base
 from circuits.patching.engine.change import Variant
 from circuits.patching.engine.plan import passes, plan
-from circuits.patching.engine.reading import Reading
+from circuits.patching.engine.reading import VOCABULARY, Reading
 from circuits.patching.engine.stream import StreamBlock
 from circuits.patching.engine.variant_pass import Pass
 from circuits.progress import Progress, silent
@@ -87,7 +87,9 @@ class Sweep:
 
     def _logit_bytes(self) -> int:
         """Bytes of one variant's logits, in the format in which metrics read them."""
-        wanted = self.base.run.weights.W_U.shape[1] if self.reading.tokens is None else self.reading.tokens.shape[1]
+        vocabulary, tokens = self.base.run.weights.W_U.shape[1], self.reading.tokens
+        wanted = vocabulary if tokens is None else tokens.shape[1]
+        wanted = max(wanted, min(vocabulary, VOCABULARY)) if self.reading.normalised else wanted
         return max(4, self.base.run.logits.element_size()) * self.reading.columns.numel() * wanted
 
     def _refuse_non_finite(self, variants: Sequence[Variant], scores: Tensor) -> None:

@@ -1,17 +1,17 @@
 """One pass through the layers that carries many patched runs at once."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from circuits.errors import NonFiniteError
 from circuits.models.layers import (
+    SLOTS,
     Rotation,
     Slot,
     activate,
-    attend,
     attention_output,
     linear,
     mlp_output,
@@ -20,13 +20,15 @@ from circuits.models.layers import (
     placed,
     project,
 )
-from circuits.models.weights import MLP
+from circuits.models.weights import MLP, Attention
 from circuits.patching.engine.base import Base
 from circuits.patching.engine.change import STAGE, Kind, Variant
+from circuits.patching.engine.mixing import mixed
 from circuits.patching.engine.plan import Planned
+from circuits.patching.engine.rows import in_chunks, joined
 from circuits.patching.engine.stream import ACTIVE, Stream, StreamBlock
 
-SLOTS: tuple[tuple[Slot, Kind, Kind], ...] = (("q", "q", "q_in"), ("k", "k", "k_in"), ("v", "v", "v_in"))
+SLOT_KINDS: tuple[tuple[Slot, Kind, Kind], ...] = (("q", "q", "q_in"), ("k", "k", "k_in"), ("v", "v", "v_in"))
 WHOLE: dict[int, Kind] = {0: "residual", 2: "head", 3: "attention", 4: "middle", 7: "mlp"}
 """What is set at a stage as it stands there."""
 
@@ -74,7 +76,7 @@ class Pass:
             # row until they part.
             streams = newcomers.setdefault(variant.start, {})
             if changes not in streams:
-                streams[changes] = Stream([], self._entry(layer, changes), changes)
+                streams[changes] = Stream([], self._entry(layer, changes), changes, fresh=True)
             streams[changes].variants.append(variant)
         for start in newcomers.keys() - self.blocks.keys():
             block = StreamBlock.empty(self.base, start)
@@ -113,7 +115,7 @@ class Pass:
             # Rows that enter within the MLP need both: a parallel block's MLP reads the stream before attention, a sequential
             # one's the base's middle, which saves running attention for them.
             before[i] = block.extended(before[i], residuals, STAGE["mlp"], block.queries)
-            middle = before[i][: attention[i].shape[0]] + attention[i]
+            middle = attention[i].add_(before[i][: attention[i].shape[0]])
             middle = block.extended(middle, middles, STAGE["mlp"], block.queries)
             self._apply(block, middle, STAGE["middle"], block.queries)
             block.x = middle
@@ -121,7 +123,7 @@ class Pass:
         if mlp is None:
             return
         for block, written in zip(blocks, self._mlp(layer, blocks, before), strict=True):
-            block.x = block.x + written
+            block.x = written.add_(block.x)
 
     def _attention(self, layer: int, blocks: list[StreamBlock], before: list[Tensor]) -> list[Tensor]:
         """What attention wrote, of the streams that enter by then."""
@@ -130,7 +132,7 @@ class Pass:
         for block, q, k, v in zip(blocks, *self._slots(layer, blocks, before), strict=True):
             # Block by block: blocks differ in their columns, and what a query may look at goes by columns. All else treats a
             # token by itself, so that there all rows of all blocks are one matrix product.
-            z.append(self._mixed(layer, block, q, k, v))
+            z.append(mixed(self.base, block, layer, q, k, v, freeze_patterns=self.freeze_patterns))
         for i, block in enumerate(blocks):
             z[i] = block.extended(z[i], run.z[layer], STAGE["head"], block.queries)
             self._apply(block, z[i], STAGE["head"], block.queries)
@@ -142,101 +144,73 @@ class Pass:
             self._apply(block, outputs[i], STAGE["attention"], block.queries)
         return outputs
 
-    def _slots(self, layer: int, blocks: list[StreamBlock], before: list[Tensor]) -> tuple[list[Tensor], ...]:
+    def _slots(self, layer: int, blocks: list[StreamBlock], before: list[Tensor]) -> list[list[Tensor]]:
         """Queries, keys and values, with their changes, of the streams that enter by then."""
-        weights, run = self.weights.blocks[layer], self.base.run
-        attention, norm = weights.attention, weights.attention_norm
+        run = self.base.run
         # `block.x` and `before` hold only rows that were under way before this layer; those that enter at a query, key or value
         # are appended from the base run below, after the product.
-        normed = joined(lambda x: normalise(x, norm), [block.x for block in blocks])
-        asking = normed if layer < self.n_layers - 1 else joined(lambda x: normalise(x, norm), before)
-        parts = []
-        for (slot, own_kind, read_kind), source, kept in zip(
-            SLOTS, (asking, normed, normed), (run.q, run.k, run.v), strict=True
-        ):
-            out = joined(functools.partial(project, attention=attention, slot=slot), source)
+        every = self._projected(layer, blocks, [block.x for block in blocks], SLOTS if layer < self.n_layers - 1 else SLOTS[1:])
+        if layer == self.n_layers - 1:
+            every = [*self._projected(layer, blocks, before, SLOTS[:1]), *every]
+        for (slot, own_kind, read_kind), out, kept in zip(SLOT_KINDS, every, (run.q, run.k, run.v), strict=True):
             for i, block in enumerate(blocks):
                 columns = block.queries if slot == "q" else block.columns
-                # Rotary positions before the base's rows come in and before changes: a Run keeps q and k with positions
-                # applied, and a value patched in at q, k is one read off a Run.
-                out[i] = placed(out[i], slot, self._rotation(layer, block, columns))
                 out[i] = block.extended(out[i], kept[layer], STAGE["q"], columns)
                 for row, stream in enumerate(block.streams[: out[i].shape[0]]):
                     reads = before[i] if slot == "q" else block.x
-                    reads = reads[row] if stream.entry == ACTIVE else block.pick(run.residuals[layer], columns)
                     # What is added before what is set: where both fall on one query (masks may differ), the value that was set
                     # is what the run shows.
                     for index, value in block.added(stream.of(read_kind), columns).items():
-                        # All heads are projected to take one: a norm over heads (OLMo 2) mixes them, and the other heads must
-                        # not move.
-                        out[i][row][:, :, index] = self._slot(layer, block, slot, reads + value, columns)[:, :, index]
+                        read = reads[row] if stream.entry == ACTIVE else block.pick(run.residuals[layer], columns)
+                        out[i][row][:, :, index] = self._slot(layer, block, slot, read + value, columns, index or 0)
                     for change in stream.of(own_kind):
                         block.put(out[i][row][:, :, change.index], change, columns)
-            parts.append(out)
-        return tuple(parts)
+        return every
 
-    def _slot(self, layer: int, block: StreamBlock, slot: Slot, reads: Tensor, columns: Tensor) -> Tensor:
-        """Queries, keys or values of one stream from what they read, `[prompt column head d_head]`."""
+    def _projected(
+        self, layer: int, blocks: list[StreamBlock], sources: list[Tensor], slots: Sequence[Slot]
+    ) -> list[list[Tensor]]:
+        """Some of queries, keys and values of rows that were under way before this layer, rotary positions applied: a Run keeps
+        q and k with them, and a value patched in there is one read off a Run."""
+        weights, run = self.weights.blocks[layer], self.base.run
+        places, reads = [], []
+        found: list[list[Tensor]] = [[] for _ in slots]
+        for i, (block, source) in enumerate(zip(blocks, sources, strict=True)):
+            columns = block.columns if source is block.x else block.queries
+            whole = [(slice(0, len(source)), slice(0, columns.shape[1]))]
+            # A row whose residual stream was changed just now is the base run at all other columns, and there its queries, keys
+            # and values are at hand.
+            changed = functools.partial(block.moved, kinds=("residual",))
+            some = block.parts(len(source), changed) if source is block.x else whole
+            for slot, outs in zip(slots, found, strict=True):
+                kept = block.pick(getattr(run, slot)[layer], columns)
+                outs.append(kept.new_empty(len(source), source.shape[1], *kept.shape[1:]))
+                if some != whole:
+                    outs[-1].copy_(kept)
+            for rows, at in some:
+                places.append((i, rows, at, self._rotation(layer, block, columns, at)))
+                reads.append(source[rows, :, at])
+
+        def read(x: Tensor) -> tuple[Tensor, ...]:
+            """What some rows ask, offer and pass on."""
+            normed = normalise(x, weights.attention_norm)
+            return tuple(project(normed, weights.attention, slot) for slot in slots)
+
+        for place, some, values in in_chunks(read, reads):
+            i, rows, at, rotation = places[place]
+            for slot, outs, value in zip(slots, found, values, strict=True):
+                outs[i][rows, :, at][some] = placed(value, slot, rotation)
+        return found
+
+    def _slot(self, layer: int, block: StreamBlock, slot: Slot, reads: Tensor, columns: Tensor, index: int) -> Tensor:
+        """One head's query, or a group's key or value, of one stream from what it reads, `[prompt column d_head]`."""
         weights = self.weights.blocks[layer]
-        projected = project(normalise(reads, weights.attention_norm), weights.attention, slot)
-        return placed(projected, slot, self._rotation(layer, block, columns))
+        normed = normalise(reads, weights.attention_norm)
+        return placed(project_one(normed, weights.attention, slot, index), slot, self._rotation(layer, block, columns))[:, :, 0]
 
-    def _rotation(self, layer: int, block: StreamBlock, columns: Tensor) -> Rotation | None:
+    def _rotation(self, layer: int, block: StreamBlock, columns: Tensor, at: slice = slice(None)) -> Rotation | None:
         rotation = self.base.geometry.rotation(layer)
-        return None if rotation is None else rotation.picked(lambda table: block.pick(table, columns))
-
-    def _mixed(self, layer: int, block: StreamBlock, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """z of the streams that enter at attention or before it."""
-        count, attention = q.shape[0], self.weights.blocks[layer].attention
-        if not count:
-            return q
-        # Queries stand from `start` on, but look at every column before it.
-        k, v = (self._with_prefix(block, kept[layer], new) for kept, new in ((self.base.run.k, k), (self.base.run.v, v)))
-        groups = attention.n_heads // attention.n_key_value_heads
-        if self.freeze_patterns:
-            # Queries first, as in every tensor that `pick` takes columns of.
-            pattern = self.base.run.pattern(layer).transpose(1, 2)
-            rows = block.pick(pattern, block.queries)
-            z = torch.einsum("pchk,spkhd->spchd", rows, v.repeat_interleave(groups, dim=3))
-        else:
-            bias = self._bias(block, layer, count)
-            z = attend(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), attention, bias).unflatten(0, q.shape[:2])
-        for row, stream in enumerate(block.streams[:count]):
-            for change in stream.of("pattern"):
-                # A pattern from elsewhere may have weight on pads, whose values belong to no token: unmasked, a padded prompt
-                # would give another number than alone.
-                rows = block.pick(change.value, block.queries)
-                new = (rows * self.base.run.tokens.mask[:, None]) @ v[row, :, :, (change.index or 0) // groups]
-                mask = block.pick(change.mask, block.queries)[..., None]
-                z[row, :, :, change.index] = torch.where(mask, new, z[row, :, :, change.index])
-        return z
-
-    def _with_prefix(self, block: StreamBlock, kept: Tensor, new: Tensor) -> Tensor:
-        """Keys or values of all columns: the base run's before `start`."""
-        if not block.start:
-            return new
-        prefix = kept[:, : block.start]
-        return torch.cat([prefix.expand(new.shape[0], *prefix.shape), new], dim=2)
-
-    def _bias(self, block: StreamBlock, layer: int, count: int) -> Tensor:
-        """What is added to scores, `[stream·prompt|1 head|1 column key]`."""
-        attention, prompts = self.weights.blocks[layer].attention, len(self.base.run.tokens)
-        # Written out always: masking by `is_causal` would line up the first query with the first key, and here the first query
-        # stands at `start`.
-        bias = self.base.geometry.bias_at(attention.window, block.queries)
-        out = {row: stream.of("knockout") for row, stream in enumerate(block.streams[:count])}
-        if not any(out.values()):
-            return bias if bias.shape[0] == 1 else bias.expand(count, *bias.shape).flatten(0, 1)
-        # With a head axis only where somebody knocks out edges: it multiplies the bias by heads and rows, which a pass without
-        # knockouts would pay in memory.
-        bias = bias.expand(prompts, attention.n_heads, *bias.shape[2:])
-        whole = bias.expand(count, *bias.shape).clone()
-        for row, changes in out.items():
-            for change in changes:
-                blocked = block.pick(change.value & change.mask[..., None], block.queries)[:, None]
-                heads = slice(None) if change.index is None else slice(change.index, change.index + 1)
-                whole[row, :, heads].masked_fill_(blocked, -torch.inf)
-        return whole.flatten(0, 1)
+        return None if rotation is None else rotation.picked(lambda table: block.pick(table, columns)[:, at])
 
     def _heads_alone(self, layer: int, block: StreamBlock, outputs: Tensor) -> None:
         """Heads of streams that enter as a change of what attention wrote."""
@@ -254,8 +228,7 @@ class Pass:
 
     def _mlp(self, layer: int, blocks: list[StreamBlock], before: list[Tensor]) -> list[Tensor]:
         """What the MLP wrote, of all streams; `block.x` holds the residual stream in the middle of the layer."""
-        weights, run = self.weights.blocks[layer], self.base.run
-        mlp = weights.mlp
+        mlp = self.weights.blocks[layer].mlp
         assert mlp is not None
         reads = [before[i] if self.weights.parallel else block.x for i, block in enumerate(blocks)]
         for i, block in enumerate(blocks):
@@ -266,6 +239,61 @@ class Pass:
                     if reads[i] is before[i] or reads[i] is block.x:
                         reads[i] = reads[i].clone()
                     reads[i][row] += value
+        apart = any(stream.of("neuron", "neuron_in") for block in blocks for stream in block.streams)
+        written = (self._by_neurons if apart else self._whole_mlps)(layer, blocks, reads)
+        for i, block in enumerate(blocks):
+            if block.count(STAGE["mlp"]) > written[i].shape[0]:
+                written[i] = block.extended(written[i], self.base.mlp(layer), STAGE["mlp"], block.queries)
+            self._neurons_alone(layer, block, written[i], reads[i])
+            self._apply(block, written[i], STAGE["mlp"], block.queries)
+        return written
+
+    def _whole_mlps(self, layer: int, blocks: list[StreamBlock], reads: list[Tensor]) -> list[Tensor]:
+        """What the MLP wrote, of the streams that enter before it, where nobody changes single neurons; what will be replaced
+        is left open."""
+        weights = self.weights.blocks[layer]
+        mlp = weights.mlp
+        assert mlp is not None
+        written, places, sources = [], [], []
+        for i, (block, read) in enumerate(zip(blocks, reads, strict=True)):
+            count = block.count(STAGE["mlp_in"])
+            written.append(torch.empty_like(read[:count]))
+            some = self._parts_of_mlp(block, count)
+            if any(stream.fresh and stream.entry > STAGE["q"] for stream in block.streams[:count]):
+                written[i].copy_(block.pick(self.base.mlp(layer), block.queries))
+            places += [(i, rows, at) for rows, at in some]
+            sources += [read[rows, :, at] for rows, at in some]
+
+        def write(x: Tensor) -> tuple[Tensor]:
+            """What the MLP makes of some rows: all at one go, so that their neurons are never held at once."""
+            return (mlp_output(neuron_activations(normalise(x, weights.mlp_norm), mlp), mlp, weights.mlp_post_norm),)
+
+        for place, some, (value,) in in_chunks(write, sources):
+            i, rows, at = places[place]
+            written[i][rows, :, at][some] = value
+        return written
+
+    def _parts_of_mlp(self, block: StreamBlock, count: int) -> list[tuple[slice, slice]]:
+        """The streams and columns that the MLP has to be computed for."""
+        if block.queries is not block.columns:
+            return [(slice(0, count), slice(0, block.queries.shape[1]))]
+
+        def needed(stream: Stream) -> tuple[int, int]:
+            """Where the MLP reads something else than in the base run, and is not replaced."""
+            # Up to what attention wrote, a row that enters later is the base run where it is not changed.
+            late = stream.entry > STAGE["q"]
+            start, stop = (
+                block.moved(stream, ("head", "attention", "middle", "mlp_in")) if late else (0, block.columns.shape[1])
+            )
+            return max(start, block.replaced(stream, "mlp")), stop
+
+        return block.parts(count, needed)
+
+    def _by_neurons(self, layer: int, blocks: list[StreamBlock], reads: list[Tensor]) -> list[Tensor]:
+        """What the MLP wrote, of the streams that enter by its neurons, with their changes."""
+        weights, run = self.weights.blocks[layer], self.base.run
+        mlp = weights.mlp
+        assert mlp is not None
         # Rows whose neurons are all recomputed come first; those that only change some neurons take the base's others.
         wide = [source[: block.count(STAGE["mlp_in"])] for source, block in zip(reads, blocks, strict=True)]
         neurons = joined(lambda x: neuron_activations(normalise(x, weights.mlp_norm), mlp), wide)
@@ -273,13 +301,7 @@ class Pass:
             neurons[i] = block.extended(neurons[i], run.neurons[layer], STAGE["neuron"], block.queries)
             for row, stream in enumerate(block.streams[: neurons[i].shape[0]]):
                 self._change_neurons(layer, block, stream, neurons[i][row], reads[i][row])
-        written = joined(lambda x: mlp_output(x, mlp, weights.mlp_post_norm), neurons)
-        for i, block in enumerate(blocks):
-            if block.count(STAGE["mlp"]) > written[i].shape[0]:
-                written[i] = block.extended(written[i], self.base.mlp(layer), STAGE["mlp"], block.queries)
-            self._neurons_alone(layer, block, written[i], reads[i])
-            self._apply(block, written[i], STAGE["mlp"], block.queries)
-        return written
+        return joined(lambda x: mlp_output(x, mlp, weights.mlp_post_norm), neurons)
 
     def _change_neurons(self, layer: int, block: StreamBlock, stream: Stream, target: Tensor, reads: Tensor) -> set[int]:
         """Neurons of one stream, `[prompt column d_mlp]`, in place; returns which."""
@@ -314,6 +336,18 @@ class Pass:
                 block.put(tensor[row] if change.index is None else tensor[row][:, :, change.index], change, columns)
 
 
+def project_one(x: Tensor, attention: Attention, slot: Slot, index: int) -> Tensor:
+    """`project` of one head of queries, or one group of keys or values, `[... 1 d_head]`."""
+    norm = {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot]
+    if attention.norm_over_heads and norm is not None:
+        # A norm over heads (OLMo 2) mixes them, so all are projected to take one.
+        return project(x, attention, slot)[..., index : index + 1, :]
+    own = slice(index * attention.d_head, (index + 1) * attention.d_head)
+    bias = getattr(attention, f"b_{slot.upper()}")
+    W = getattr(attention, f"W_{slot.upper()}")[:, own]
+    return normalise(linear(x, W, None if bias is None else bias[own]).unsqueeze(-2), norm)
+
+
 def single_neuron(moved: Tensor, reads: Tensor, mlp: MLP, index: int) -> Tensor:
     """The activation of one neuron that reads `moved` (normed) while the others read `reads`."""
     one = MLP(
@@ -337,13 +371,3 @@ def single_neuron(moved: Tensor, reads: Tensor, mlp: MLP, index: int) -> Tensor:
     before[..., index] = linear(moved, alone, bias)[..., 0]
     activated = activate(before, mlp.activation)[..., index]
     return activated if mlp.W_gate is None else activated * linear(moved, one.W_in, one.b_in)[..., 0]
-
-
-def joined(function: Callable[[Tensor], Tensor], parts: list[Tensor], axes: int = 1) -> list[Tensor]:
-    """A function of rows, on the rows of all parts at once; the last `axes` axes of each part are one row."""
-    # One part needs no copy.
-    if len(parts) == 1:
-        return [function(parts[0])]
-    out = function(torch.cat([part.flatten(0, -axes - 1) for part in parts]))
-    counts = [part.shape[: part.ndim - axes].numel() for part in parts]
-    return [rows.unflatten(0, part.shape[: part.ndim - axes]) for rows, part in zip(out.split(counts), parts, strict=True)]

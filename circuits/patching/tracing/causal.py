@@ -17,7 +17,7 @@ from circuits.errors import PromptError
 from circuits.models import Edit, Model, Run, TokenBatch
 from circuits.models.layers import embed
 from circuits.models.memory import BUDGET
-from circuits.patching.engine.base import Base
+from circuits.patching.engine.base import Base, plain_run
 from circuits.patching.engine.change import Change, Variant
 from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.sweep import Sweep
@@ -107,7 +107,7 @@ def _noisy(model: Model, tokens: TokenBatch, subject: tuple[int, int], level: fl
     drawn = torch.randn(draws, last - first + 1, model.d_model, generator=generator, dtype=torch.float64) * level
     noise = torch.zeros(draws, tokens.ids.shape[1], model.d_model, dtype=model.dtype, device=model.device)
     noise[:, first : last + 1] = drawn.to(noise)
-    return model.run(rows, edits=[Edit("input", embed(model.weights, rows, noise))])
+    return plain_run(model, rows, [Edit("input", embed(model.weights, rows, noise))])
 
 
 def _replaced(model: Model, prompt: str, subject: str, replacement: str, tokens: TokenBatch, bos: bool | None) -> Run:
@@ -137,12 +137,9 @@ def _traced(
     width, rows = clean.tokens.ids.shape[1], len(corrupted.tokens)
     answer = int(clean.logits[0, -1].argmax())
     columns = torch.full((rows, 1), width - 1, device=model.device)
-
-    def probability(logits: Tensor) -> Tensor:
-        """The answer's probability, one a prompt."""
-        return logits[:, 0].to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=-1)[:, answer]
-
-    sweep = Sweep(model, corrupted, Reading(columns, probability), budget=budget)
+    # The answer's probability, one a prompt.
+    reading = Reading(columns, lambda told: told[:, 0, 0].exp(), torch.full_like(columns, answer), normalised=True)
+    sweep = Sweep(model, corrupted, reading, budget=budget)
     cells = Cells(Base(model, clean), sweep.base, subject[0] if model.weights.causal else 0, window)
     trace = functools.partial(
         Trace,
@@ -152,7 +149,7 @@ def _traced(
         tokens=tuple(model.to_token_strings(clean.tokens.ids[0])),
         subject=subject,
         answer=model.to_string([answer]),
-        clean=float(probability(clean.logits[:, -1:])[0]),
+        clean=float(clean.logits[0, -1].to(torch.promote_types(model.dtype, torch.float32)).softmax(dim=-1)[answer]),
         corrupted=sweep.base_scores().double().cpu(),
         noise=level,
         window=window,
