@@ -152,7 +152,7 @@ def _faithfulness_panel(axes: Axes, verdict: Verdict) -> None:
         null, place = np.array(verdict.null), len(labels)
         spread = 0.5 * ((np.arange(len(null)) * 0.618) % 1 - 0.5)
         axes.scatter(place + spread, null, s=9, color=_GREY, alpha=0.7, linewidth=0, zorder=3)
-        labels.append(f"{len(null)} random\ncircuits")
+        labels.append(f"{len(null)} random\ncircuit{'s' if len(null) > 1 else ''}")
     axes.set_xticks(range(len(labels)), labels, fontsize=8)
     axes.set_xlim(-0.6, len(labels) - 0.4)
     chance = f" (p = {verdict.p_value:.2g})" if verdict.p_value is not None else ""

@@ -215,3 +215,14 @@ def test_members_without_nodes() -> None:
     assert len(whole) == graph.edge_count
     left = whole.without([graph.writer_index("a0.h1")])
     assert len(whole) - len(left) == len(graph.readers("a0.h1"))
+
+
+def test_random_circuits_end_where_the_answer_is_known(gate) -> None:
+    """A circuit that keeps nothing is reached by the first few: p is a share of those that were drawn."""
+    planted, pairs = gate
+    cut = Circuit(planted.whole.graph, [str(edge) for edge in planted.whole.edges if edge.reader.kind != "logits"])
+    found = evaluate(planted.model, cut, pairs, difference_of, random_circuits=40, random_sets=0, minimality=False)
+    reached = [value for value in found.null if value >= 0.0]
+    assert len(found.null) < 40 and len(reached) == 3 == found.metadata["random_reached"]
+    assert found.p_value == pytest.approx(3 / len(found.null)) and "so no more were drawn" in found.summary
+    assert found.standing == "unproven" and found.metadata["random_prompts"] == 8 < found.prompts

@@ -125,8 +125,8 @@ def _chance(judge: Judge, members: Members, most: int, draw: random.Random) -> C
     def values() -> Iterator[list[float]]:
         """The faithfulness of random circuits, some at a time; each time those of a batch are run when they are asked for."""
         for start in range(0, most, _BATCH):
-            count = min(_BATCH, most - start)
-            yield judge.faithfulness([random_paths(graph, len(members), draw) for _ in range(count)], what).tolist()
+            drawn = [random_paths(graph, len(members), draw) for _ in range(min(_BATCH, most - start))]
+            yield judge.faithfulness(drawn, what, place=(start, most)).tolist()
 
     own = float(judge.faithfulness([members], "running the circuit")[0])
     return sequential_p_value(own, values(), most=most, level=SIGNIFICANT)

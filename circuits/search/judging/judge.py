@@ -1,6 +1,7 @@
 """What judging runs: circuits on their own, circuits and the whole model without some nodes, on shared base runs."""
 
 import copy
+import functools
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -61,9 +62,16 @@ class Judge:
         """How many groups of prompts there are that share none."""
         return int(self.groups.max()) + 1
 
-    def changes(self, circuits: Sequence[Members], what: str) -> Float[Tensor, "circuit prompt"]:
-        """How far each circuit brings the metric from that of the empty one."""
-        return (self._runs.scores(circuits, progress=self.progress, what=what) - self._start).double().cpu()
+    def changes(
+        self, circuits: Sequence[Members], what: str, *, place: tuple[int, int] | None = None
+    ) -> Float[Tensor, "circuit prompt"]:
+        """How far each circuit brings the metric from that of the empty one. `place`: how many such circuits have been run
+        before, and how many there will be in all, where progress tells of more than these."""
+        report = self.progress
+        if report is not None and place is not None:
+            before, total = place
+            report = functools.partial(_later, report, before, total)
+        return (self._runs.scores(circuits, progress=report, what=what) - self._start).double().cpu()
 
     def effects(self, changes: Float[Tensor, "circuit prompt"], *, seed: int) -> list[Effect]:
         """Each circuit's faithfulness with its 95 % interval; pairs that share a prompt are drawn together."""
@@ -71,9 +79,13 @@ class Judge:
         sums = torch.zeros(len(both), self.independent, dtype=torch.float64).index_add_(1, self.groups, both)
         return ratio_intervals(sums[:-1], sums[-1], seed=seed)
 
-    def faithfulness(self, circuits: Sequence[Members], what: str) -> Float[Tensor, " circuit"]:
-        """Every circuit's faithfulness."""
-        return self._shares(self.changes(circuits, what)) if circuits else torch.zeros(0, dtype=torch.float64)
+    def faithfulness(
+        self, circuits: Sequence[Members], what: str, *, place: tuple[int, int] | None = None
+    ) -> Float[Tensor, " circuit"]:
+        """Every circuit's faithfulness; `place` as in `changes`."""
+        if not circuits:
+            return torch.zeros(0, dtype=torch.float64)
+        return self._shares(self.changes(circuits, what, place=place))
 
     def without(self, members: Members, sets: Sequence[Iterable[Node]], what: str) -> list[float]:
         """Faithfulness of a circuit without the edges that leave some nodes, set by set."""
@@ -109,3 +121,7 @@ class Judge:
 
     def _shares(self, changes: Float[Tensor, "circuit prompt"]) -> Float[Tensor, " circuit"]:
         return changes.mean(dim=1) / self.gap.mean()
+
+
+def _later(report: Progress, before: int, total: int, what: str, done: int, _: int) -> None:
+    report(what, before + done, total)

@@ -138,7 +138,7 @@ class Verdict(Result, format="circuits-verdict", indent=1):
         drawn = f"{counted(len(self.null), 'random circuit')} of this size{where}"
         if isinstance(most, int) and len(self.null) < most:
             reached = self.metadata.get("random_reached")
-            return f"{drawn}: {reached} keep as much, and no more were drawn (p = {self.p_value:.3g})."
+            return f"{drawn}: as much is kept by {reached}, so no more were drawn (p = {self.p_value:.3g})."
         return f"{drawn}: at most {max(self.null):.2f} (p = {self.p_value:.3g})."
 
     def to_dataframe(self) -> pd.DataFrame:
