@@ -38,7 +38,7 @@ class NeuronWork:
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
+class LayerWork:
     """What one layer computes, in the order of the circuits that need it first. Heads that a norm joins stand together."""
 
     heads: list[HeadWork]
@@ -136,9 +136,9 @@ class Sharing:
             kinds[self._is_neuron(value)].append(value)
         return kinds
 
-    def work(self, values: Sequence[int]) -> list[Work]:
+    def work(self, values: Sequence[int]) -> list[LayerWork]:
         """What each layer computes so that there are these values."""
-        found = [Work([], [], []) for _ in range(self.graph.n_layers)]
+        found = [LayerWork([], [], []) for _ in range(self.graph.n_layers)]
         joined: dict[tuple, dict[int, int]] = {}
         for value in values:
             writer, *key = self._keys[value]

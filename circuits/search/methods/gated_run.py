@@ -135,7 +135,7 @@ class Final(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gates: Tensor, run: GatedRun) -> Tensor:
         """Run layer by layer, keeping how far each writer moved."""
-        ctx.table = Table(run, gates.detach())
+        ctx.table = GateTable(run, gates.detach())
         return ctx.table.final()
 
     @staticmethod
@@ -149,7 +149,7 @@ TOGETHER = 4
 the products."""
 
 
-class Table:
+class GateTable:
     """How far every writer that moves has moved, `[writer prompt position d_model]`, from column `start` on; and, for what only
     the answer columns are read of, at these, `[writer prompt 1 d_model]`."""
 
@@ -262,7 +262,7 @@ class Table:
 class Backward:
     """Gradients under way: by gates, and by what writers moved, in the whole table and at the answer columns."""
 
-    table: Table
+    table: GateTable
     found: Float[Tensor, "given writer reader"]
     slopes: Float[Tensor, "moving prompt position d_model"]
     picked: Float[Tensor, "moves prompt one d_model"]
