@@ -91,11 +91,11 @@ def by_role(found: Traces) -> list[tuple[str, ...]]:
 def sites(found: Traces) -> dict[str, Any]:
     """The two things that the paper says: an early site at the subject's last token, and MLPs there rather than attention.
 
-    "Early" are the layers before the last quarter. `early_site`: the peak of states there with its layer and interval, and the
+    "Early" is the first half of the layers. `early_site`: the peak of states there with its layer and interval, and the
     largest effect of another role in these layers. `mlp_minus_attention`: at each one's strongest early layer, the mean over
     facts of the difference with half its interval."""
     layers = found.traces[0].effects("states").shape[1]
-    early = slice(0, layers - layers // 4)
+    early = slice(0, max(1, layers // 2))
     states = found.average_by_role("states")
     mean, half, _ = states[LAST]
     layer = int(mean[early].argmax())
@@ -123,8 +123,9 @@ def said(found: Traces) -> list[str]:
     more = "more than" if gap["effect"] - gap["half"] > 0 else "less than" if gap["effect"] + gap["half"] < 0 else "as much as"
     centres = " and ".join(str(gap["layers"][kind]) for kind in ("mlp", "attention"))
     return [
-        f"{'An' if is_there else 'No'} early site at the last subject token: its state brings back {site['effect']:.3f} ± "
-        f"{site['half']:.3f} at layer {site['layer']}; of the others the {rival['role']} most, {rival['effect']:.3f}.",
+        f"{'An' if is_there else 'No certain'} early site at the last subject token: its state brings back "
+        f"{site['effect']:.3f} ± {site['half']:.3f} at layer {site['layer']}; "
+        f"of the others the {rival['role']} most, {rival['effect']:.3f}.",
         f"At the last subject token MLP windows bring back {more} attention windows, by {gap['effect']:+.3f} ± "
         f"{gap['half']:.3f} (centres {centres}).",
     ]
