@@ -5,8 +5,8 @@
 Each command runs once undisturbed, which says how long it takes, then once for each random moment within that time, at which it
 gets a signal (SIGKILL, SIGTERM and SIGINT in turn), then once more to its end. After each, every file in its folder is read:
 results by what loads them, tables and pictures to their last byte. The table says at how many moments some file was there, how
-many of all files could be read, how many folders were marked as unfinished (of those that hold files), and how many hidden
-files and folders were left when the next run had ended.
+many of all files could be read, how many folders were marked as unfinished or held all files of a whole run (of those that hold
+files), and how many hidden files and folders were left when the next run had ended.
 """
 
 import argparse
@@ -127,8 +127,8 @@ def moments(words: list[str], folder: Path, count: int, within: float, draw: ran
     return found
 
 
-def row_of(name: str, whole: float, found: list[Moment]) -> tuple[str, ...]:
-    """One command's row of the table."""
+def row_of(name: str, whole: float, found: list[Moment], names: set[str]) -> tuple[str, ...]:
+    """One command's row of the table; `names`: the files of a whole run."""
     stopped = [one for one in found if one.status != 0]
     with_files = [one for one in stopped if one.files]
     total, wrong = sum(len(one.files) for one in found), sum(len(one.unreadable) for one in found)
@@ -139,13 +139,22 @@ def row_of(name: str, whole: float, found: list[Moment]) -> tuple[str, ...]:
         f"{len(stopped)} of {len(found)}",
         f"{len(with_files)}",
         f"{total - wrong} of {total}",
-        f"{sum(one.marked for one in with_files)} of {len(with_files)}",
+        f"{sum(one.marked or set(one.files) == names for one in with_files)} of {len(with_files)}",
         str(sum(len(one.hidden) for one in found)),
         "as they should be" if statuses else ", ".join(f"{one.signal} {one.status}" for one in stopped),
     )
 
 
-HEADER = ("command", "takes", "stopped", "with files", "files read", "marked", "hidden after the next run", "exit statuses")
+HEADER = (
+    "command",
+    "takes",
+    "stopped",
+    "with files",
+    "files read",
+    "marked or whole",
+    "hidden after the next run",
+    "exit statuses",
+)
 
 
 def main() -> None:
@@ -164,9 +173,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as beside:
         for name in options.commands.split(","):
             words = [*COMMANDS[name].split(), "--model", options.model, *shlex.split(options.options)]
-            whole = options.within or 0.0
+            whole, names = options.within or 0.0, set[str]()
             if not options.unfinished:
                 whole = run(words, Path(beside) / f"{name}-whole")[0]
+                names = {path.name for path in (Path(beside) / f"{name}-whole").rglob("*") if path.is_file()}
             folder = Path(beside) / name
             folder.mkdir()
             found = moments(words, folder, options.moments, options.within or whole, draw)
@@ -180,7 +190,7 @@ def main() -> None:
             else:
                 run(["induction", "--model", "./nowhere"], folder)
             found[-1].hidden = sorted(set(before) & set(hidden(folder)))
-            rows.append(row_of(name, whole, found))
+            rows.append(row_of(name, whole, found, names))
             data[name] = {"seconds": whole, "moments": [dataclasses.asdict(one) for one in found]}
     if options.json:
         print(json.dumps({"model": options.model, "commands": data}, indent=1))
