@@ -90,6 +90,9 @@ def test_every_column_and_row_of_panels_is_named(run: Run, count: int) -> None:
     assert len(found) == count
     assert sum(bool(axes.get_ylabel()) for axes in found) == -(-count // 4)
     assert sum(bool(axes.get_xlabel()) for axes in found) == min(count, 4)
+    for axes in found:  # tokens are named where the axis is
+        shown = [any(tick.label1.get_visible() for tick in axis.get_major_ticks()) for axis in (axes.yaxis, axes.xaxis)]
+        assert shown == [bool(axes.get_ylabel()), bool(axes.get_xlabel())]
 
 
 def test_labels_of_long_prompts_do_not_touch(tiny: Model) -> None:

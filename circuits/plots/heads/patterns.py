@@ -47,11 +47,12 @@ def patterns_figure(
         image = axes.imshow(pattern, vmin=0, vmax=1, cmap="Blues", interpolation="nearest")
         role = (roles or {}).get(str(node))
         axes.set_title(shortened(f"{node} · {role}" if role else str(node), 34), fontsize=9, parse_math=False)
+        left, below = place % columns == 0, place + columns >= len(patterns)
         _label(axes, labels, copies, side)
-        if place % columns == 0:
-            axes.set_ylabel("query token (looks)", fontsize=8)
-        if place + columns >= len(patterns):
-            axes.set_xlabel("key token (looked at)", fontsize=8)
+        # The panels show the same tokens: named once a row and a column, or most of the time goes into placing names.
+        axes.tick_params(labelleft=left, labelbottom=below)
+        axes.set_ylabel("query token (looks)" if left else "", fontsize=8)
+        axes.set_xlabel("key token (looked at)" if below else "", fontsize=8)
     assert image is not None
     figure.colorbar(image, ax=grid, shrink=min(1.0, 3.0 / (len(grid) * side) + 0.2), label="attention", aspect=25)
     figure.suptitle(wrapped(title, 34 * columns), fontsize=11, parse_math=False)

@@ -50,11 +50,11 @@ def find_induction_circuit(
     by zero and by mean, patterns frozen and not, with bootstrap intervals; the same for random sets of as many other heads.
 
     Work stops where it is decided. What all found heads cost when set to zero is measured on all sequences; everything else on
-    four, and on as many again time after time while an interval holds zero and is wider than 2 % of that cost (`sequences`,
-    beside each interval; of fewer than 16 it is Student's, as a bootstrap of few is too narrow). A random set is measured on
-    four, and on more while it may cost as much as the found heads on the same sequences (one-sided t-test, p of 0.01); once so
-    many do that nothing can be proven, no more sets are tried (Besag & Clifford 1991; `control` says how many were `tried`, and
-    why it `stopped`).
+    four, and on as many again time after time until the interval is narrower than 2 % of that cost, or leaves out zero and is
+    no wider than the effect (`sequences`, beside each interval; of fewer than 16 it is Student's, as a bootstrap of few is too
+    narrow). A random set is measured on four, and on more while it may cost as much as the found heads on the same sequences
+    (one-sided t-test, p of 0.01); once so many do that nothing can be proven, no more sets are tried (Besag & Clifford 1991;
+    `control` says how many were `tried`, and why it `stopped`).
 
     The result's metadata says `verdict`: "found", where the interval of ablating the set by zero lies above zero and
     at most one in twenty random sets reaches it (so 19 sets are the fewest; of a model that has fewer other sets, all are

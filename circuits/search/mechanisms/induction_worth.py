@@ -18,7 +18,7 @@ from circuits.statistics import Effect, bootstrap, p_value, sequential_p_value, 
 _SIGNIFICANT, _FEWEST = 0.05, 19
 """The largest p that proves, and how many random sets it takes to get there."""
 _WIDE = 0.02
-"""The width of an interval, as a share of what all found heads cost, from which on more sequences are used if it holds zero."""
+"""The width of an interval that is narrow whatever it holds, as a share of what all found heads cost."""
 _FEW_VALUES = 16
 """Below so many sequences a bootstrap is too narrow: its intervals hold the truth less often than they say."""
 _SURE = 0.01
@@ -44,9 +44,10 @@ def interval(rises: Tensor, seed: int) -> Effect:
 
 
 def _settled(rises: Tensor, whole: float, seed: int) -> bool:
-    """Whether these sequences are enough: their interval leaves out zero, or is narrow."""
+    """Whether these sequences are enough: their interval is narrow, or it leaves out zero and is no wider than the effect."""
     found = interval(rises, seed)
-    return found.low > 0 or found.high < 0 or found.high - found.low < _WIDE * abs(whole)
+    width, sure = found.high - found.low, found.low > 0 or found.high < 0
+    return width < _WIDE * abs(whole) or (sure and width <= abs(found.effect))
 
 
 def _measured(effect: Effect, rises: Tensor) -> dict[str, Any]:
