@@ -2,14 +2,14 @@
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 
 from circuits.graph import Circuit, Node
 from circuits.heads import HeadScores, score_heads
 from circuits.models import Model
-from circuits.progress import Progress, silent
+from circuits.progress import Found, Progress, silent, unheard
 from circuits.search.mechanisms.induction_edges import (
     EdgePatching,
     Feed,
@@ -38,7 +38,7 @@ def find_induction_circuit(
     min_drop: float = 0.1,
     control_sets: int = 20,
     progress: Progress | None = None,
-    found: Callable[[HeadScores | Circuit], None] | None = None,
+    found: Found | None = None,
 ) -> Circuit:
     """Find the induction heads of a model, the previous-token heads that their keys read, and prove that they matter.
 
@@ -74,7 +74,7 @@ def find_induction_circuit(
         found: called with what there is as soon as it is there: the head scores, then the circuit with the verdict
             "unjudged", then the circuit that is returned.
     """
-    report, give = progress or silent, found or (lambda part: None)
+    report, give = progress or silent, found or unheard
     report("scoring heads", 0, 1)
     scores = score_heads(model, seed=seed)
     report("scoring heads", 1, 1)
