@@ -85,6 +85,7 @@ from .search import (
     find_factual_recall_circuit as find_factual_recall_circuit,
     find_induction_circuit as find_induction_circuit,
     prune_edges as prune_edges,
+    refine as refine,
     roc as roc,
     screen_then_verify as screen_then_verify,
     shrink as shrink,

@@ -110,6 +110,10 @@ def shrunk(model: Model, pairs: PromptPairs, metric: metrics.AnyMetric, budget: 
     return circuits.shrink(model, pairs, metric, edges=10, outside="mean", budget=budget).values
 
 
+def refined(model: Model, pairs: PromptPairs, metric: metrics.AnyMetric, budget: int) -> Tensor:
+    return circuits.refine(model, pairs, metric, edges=10, rounds=3, outside="mean", budget=budget).values
+
+
 def cut_at_two(model: Model, pairs: PromptPairs, metric: metrics.AnyMetric, budget: int) -> Tensor:
     found = circuits.acdc_thresholds(model, pairs, [0.1, 0.001], metric, budget=budget)
     return torch.tensor([one.edges.get(edge) or 0.0 for one in found for edge in model.graph().edges()])
@@ -166,6 +170,7 @@ FUNCTIONS: dict[str, tuple[str, Measure]] = {
     "acdc_thresholds": ("acdc_thresholds", cut_at_two),
     "prune_edges": ("prune_edges", pruned),
     "shrink": ("shrink", shrunk),
+    "refine": ("refine", refined),
     "evaluate": ("evaluate", judged),
     "faithfulness": ("faithfulness", faithful),
     "faithfulness_curve": ("faithfulness_curve", curved),
@@ -249,6 +254,7 @@ NEED_GRADIENTS = (
     "attribute_edges of neurons",
     "attribute_nodes eap",
     "shrink",
+    "refine",
     "prune_edges",
     "discover",
 )

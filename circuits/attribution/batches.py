@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
-from circuits.attribution.pulls import AT_ONCE
+from circuits.attribution.factors.pulls import AT_ONCE
 from circuits.models import Edit, Model
 from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.reading import Reading

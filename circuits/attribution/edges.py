@@ -10,13 +10,13 @@ from torch import Tensor
 
 from circuits.attribution.batches import Batch, batches, prompts_at_once
 from circuits.attribution.completeness import Ends, completeness, ends_of
+from circuits.attribution.factors.pulls import AT_ONCE, Pulls
+from circuits.attribution.factors.writers import deltas, writes_alone
 from circuits.attribution.gradients import gradients
 from circuits.attribution.points import Point
-from circuits.attribution.pulls import AT_ONCE, Pulls
 from circuits.attribution.rules import EXACT, RULES, Rule
 from circuits.attribution.scores import EdgeScores
 from circuits.attribution.topk import KEPT
-from circuits.attribution.writers import deltas, writes_alone
 from circuits.errors import CircuitsError, MemoryBudgetError, NonFiniteError
 from circuits.graph import Node
 from circuits.models import Edit, Model, Run

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from circuits.attribution.batches import batches
 from circuits.attribution.blocks import Readers, Scorer, Writers
+from circuits.attribution.factors.writers import head_writing, neuron_writing
 from circuits.attribution.gradients import Gradients, gradients, neuron_slopes, slot_slopes, slots_apart, unit_and_scale
 from circuits.attribution.points import Point
 from circuits.attribution.rules import RULES, Rule
 from circuits.attribution.scores import EdgeScores
 from circuits.attribution.topk import KEPT, Largest
-from circuits.attribution.writers import head_writing, neuron_writing
 from circuits.errors import CircuitsError, MemoryBudgetError
 from circuits.models import Edit, Model, Run
 from circuits.models.folding import behind_norm, through_norm

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from circuits.attribution.writers import written_by_mlp
+from circuits.attribution.factors.writers import written_by_mlp
 from circuits.models import Edit, Model, Run
 
 

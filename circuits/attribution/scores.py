@@ -28,8 +28,8 @@ By = Literal["size", "support"]
 @dataclasses.dataclass(frozen=True, eq=False)
 class EdgeScores(Result, format="circuits-edge-scores"):
     """A score an edge: how far the metric moves, mean over prompts, if the edge alone carries its corrupt value (in the
-    metric's unit; negative: the edge supports the metric); of `prune_edges` and `shrink`, how surely or long the edge was kept
-    (never negative). Edges stand in the order of computation."""
+    metric's unit; negative: the edge supports the metric); of `prune_edges`, `shrink` and `refine`, how surely or long the
+    edge was kept (never negative). Edges stand in the order of computation."""
 
     graph: Graph
     writers: Int[Tensor, " edge"]

@@ -11,6 +11,7 @@ from .mechanisms.induction import find_induction_circuit as find_induction_circu
 from .mechanisms.recall import find_factual_recall_circuit as find_factual_recall_circuit
 from .methods.method import Method as Method
 from .methods.pruning import prune_edges as prune_edges
+from .methods.refining import refine as refine
 from .methods.shrinking import shrink as shrink
 from .methods.table import METHODS as METHODS, register_method as register_method
 from .screening import Screening as Screening, screen_then_verify as screen_then_verify

@@ -9,7 +9,7 @@ import torch
 
 from circuits import metrics
 from circuits.attribution import EdgeScores, attribute_edges
-from circuits.attribution.pulls import AT_ONCE
+from circuits.attribution.factors.pulls import AT_ONCE
 from circuits.errors import CircuitsError, FileFormatError, GraphError, MemoryBudgetError
 from circuits.patching import patch_edges, patch_nodes
 from circuits.tasks import PromptPairs, fact_pairs, induction, mini_facts

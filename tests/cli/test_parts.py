@@ -157,6 +157,8 @@ def test_what_dead_processes_left_is_swept_and_nothing_else(tmp_path: Path) -> N
 @pytest.fixture
 def stopped_after_scores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], None]], None]]:
     """Makes the search for induction heads end behind its first part, by what is given."""
+    # Whoever is started in the background of a shell hears no SIGINT, and neither do its children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def ends_by(stop: Callable[[], None]) -> None:
         def search(model: circuits.Model, *, found: Callable[[Any], None], **options: object) -> None:
@@ -167,6 +169,7 @@ def stopped_after_scores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
         monkeypatch.setattr(circuits, "find_induction_circuit", search)
 
     yield ends_by
+    signal.signal(signal.SIGINT, before)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 

@@ -71,6 +71,27 @@ def test_shrinking_beats_one_look_where_edges_depend_on_each_other() -> None:
         circuits.shrink(planted.model, pairs, difference_of, edges=0)
 
 
+def test_refining_comes_nearer_to_the_model_than_the_edges_it_begins_with() -> None:
+    """The strongest by themselves may do too much or too little: nobody asked what they do together."""
+    model = bundled.mini()
+    pairs = induction(model, 16, 0)
+    edges = 50
+    scores = circuits.refine(model, pairs, difference_of, edges=edges)
+    again = circuits.refine(model, pairs, difference_of, edges=edges)
+    assert torch.equal(again.values, scores.values)
+    assert int((scores.values >= 1).sum()) == edges and float(scores.values.min()) >= 0
+    proposed = circuits.attribute_edges(model, pairs, difference_of)
+    kept = [
+        circuits.search.faithfulness(model, circuit, pairs, difference_of).effect
+        for circuit in (scores.top(edges), proposed.top(edges, by="support"))
+    ]
+    assert abs(1 - kept[0]) < 0.9 * abs(1 - kept[1]), kept
+    assert scores.metadata["faithfulness"] == pytest.approx(kept[0], abs=1e-4) and scores.metadata["apart"] >= 0
+    for options in ({"edges": 0}, {"edges": 10**6}, {"edges": 3, "rounds": 0}, {"edges": 3, "rate": 0.0}):
+        with pytest.raises(CircuitsError, match="refining takes"):
+            circuits.refine(model, pairs, difference_of, **options)  # type: ignore[arg-type]
+
+
 def test_pairs_with_one_clean_prompt_stay_in_one_half() -> None:
     model = bundled.mini()
     pairs = circuits.tasks.gendered_pronouns(model, 64, 0)

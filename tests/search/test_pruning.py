@@ -11,6 +11,7 @@ from circuits.errors import CircuitsError, NonFiniteError
 from circuits.graph import Circuit
 from circuits.models.layers import unembed
 from circuits.patching import run_circuits
+from circuits.search.methods.gate_table import final_stream
 from circuits.search.methods.gated_run import GatedRun
 from circuits.search.methods.gates import open_probability, sampled
 from circuits.search.methods.pruning import prune_edges
@@ -25,7 +26,7 @@ def auroc(values: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def score(run: GatedRun, pairs, values: torch.Tensor) -> torch.Tensor:
-    return metrics.log_probability(unembed(run.model.weights, run.final(run.gates(values)))[:, 0], pairs)
+    return metrics.log_probability(unembed(run.model.weights, final_stream(run, run.gates(values)))[:, 0], pairs)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -86,7 +87,7 @@ def test_autograd_keeps_nothing_of_the_layers_for_a_gradient_by_gates() -> None:
     values = torch.full((1, model.graph().edge_count), 0.5, dtype=model.dtype, requires_grad=True)
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
-        run.final(run.gates(values))
+        final_stream(run, run.gates(values))
     assert sum(x.numel() for x in kept) <= 2 * values.numel() + model.graph().writer_count * model.graph().reader_count
 
 

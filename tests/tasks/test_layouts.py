@@ -387,7 +387,7 @@ def test_rows_that_are_no_objects_share_a_reason(mini: Model, tmp_path: Path) ->
     path = tmp_path / "mixed.json"
     good = {"clean": [904, 777], "corrupt": [904, 778], "answers": [5], "wrong_answers": [6]}
     path.write_text(json.dumps({"prompts": [good, 5, None, "x", [1]]}))
-    assert read_prompts(path, mini, skip_bad=True).pairs.left_out == {"the row is no object, first in row 1 (line 2)": 4}
+    assert read_prompts(path, mini, skip_bad=True).pairs.left_out == {"the row is no object, first in row 1 (line 1)": 4}
 
 
 @pytest.mark.parametrize("content", ["null", "5", '"text"', "true\n"])

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from circuits.errors import MemoryBudgetError
 from circuits.models import Model
-from circuits.models.memory import beside_budget
+from circuits.models.memory import BUDGET, beside_budget
 from circuits.patching.engine.base import plain_run
-from circuits.patching.engine.reading import Reading
+from circuits.patching.engine.reading import Reading, read_within
 from circuits.patching.subgraphs.outside import Outside, OutsideKind, outside_of, prompts_outside
 from circuits.patching.subgraphs.subgraph import first_column
-from circuits.search.methods.gated_run import TOGETHER, GatedRun
+from circuits.search.methods.gate_table import TOGETHER, final_stream
+from circuits.search.methods.gated_run import GatedRun
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric
 
@@ -73,6 +74,16 @@ class Gated:
     metric: Metric
     pairs: PromptPairs
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the runs."""
+        return self.runs[0].model.dtype
+
+    def whole(self, values: Float[Tensor, "given edge"]) -> Float[Tensor, " prompt"]:
+        """The metric of all prompts at once."""
+        finals = [final_stream(run, run.gates(_of(values, rows))) for rows, run in zip(self.rows, self.runs, strict=True)]
+        return read_within(BUDGET, self.metric, self.pairs, self.runs[0].model.weights, torch.cat(finals)[None])[0]
+
     def scores(self, values: Float[Tensor, "given edge"]) -> Iterator[tuple[slice, Tensor]]:
         """The metric with gates of its own for every prompt, or with one row for all, part by part with the rows of the prompts
         it is of.
@@ -82,15 +93,20 @@ class Gated:
         """
         if len(self.rows) == 1 or self.metric.by_prompt:
             for rows, run in zip(self.rows, self.runs, strict=True):
-                yield rows, run.read(Reading.of(self.metric.on(rows), self.pairs[rows]), _of(values, rows))
+                yield rows, _read(run, Reading.of(self.metric.on(rows), self.pairs[rows]), _of(values, rows))
             return
         whole, weights = Reading.of(self.metric, self.pairs), self.runs[0].model.weights
         with torch.no_grad():
-            finals = [run.final(run.gates(_of(values, rows))) for rows, run in zip(self.rows, self.runs, strict=True)]
+            finals = [final_stream(run, run.gates(_of(values, rows))) for rows, run in zip(self.rows, self.runs, strict=True)]
         for rows, run in zip(self.rows, self.runs, strict=True):
-            yield slice(0, len(self.pairs)), run.read(whole.among(rows, weights, torch.cat(finals)), _of(values, rows))
+            yield slice(0, len(self.pairs)), _read(run, whole.among(rows, weights, torch.cat(finals)), _of(values, rows))
 
 
 def _of(values: Float[Tensor, "given edge"], rows: slice) -> Tensor:
     """The gates of some prompts."""
     return values if len(values) == 1 else values[rows]
+
+
+def _read(run: GatedRun, reading: Reading, values: Float[Tensor, "given edge"]) -> Float[Tensor, " scored"]:
+    """What is read off a run by gates."""
+    return reading.scores(run.model.weights, final_stream(run, run.gates(values))[None])[0]

@@ -13,9 +13,10 @@ from circuits.search.methods.acdc import ACDC
 from circuits.search.methods.attribution import EXACT, GRADIENTS
 from circuits.search.methods.method import LEVELS, OPTIONS, Level, Method
 from circuits.search.methods.prune import PRUNE
+from circuits.search.methods.refine import REFINE
 from circuits.search.methods.shrink import SHRINK
 
-METHODS = {method.name: method for method in (*GRADIENTS, EXACT, ACDC, PRUNE, SHRINK)}
+METHODS = {method.name: method for method in (*GRADIENTS, EXACT, ACDC, PRUNE, SHRINK, REFINE)}
 """By name, in the order in which they are listed."""
 REGISTERED: dict[str, Method] = {}
 """What `register_method` has added in this process."""

@@ -1,0 +1,1 @@
+"""What attribution multiplies, as factors: how far writers changed, and how readers pull on the metric."""
