@@ -129,7 +129,7 @@ def sequential_p_value(
 
     Ended by the l-th draw: p = reach / l; else (1 + how many reach it) / (1 + `most`). Valid either way: under the null,
     P(p <= a) is at most a. What a batch holds beyond the end is not looked at. Raises CircuitsError for `most` or `reach`
-    below 1 and where draws run out.
+    below 1, for an effect that is NaN, and where draws run out.
 
     Args:
         effect: what is tested; large values count against the null.
@@ -139,6 +139,8 @@ def sequential_p_value(
         reach: how many null effects end it (default: the fewest that leave p above `level` wherever they are reached).
     """
     reach = math.floor(level * most + 1e-9) + 1 if reach is None else reach
+    if math.isnan(effect):
+        raise CircuitsError("a sequential test of an effect that is NaN: expected a number")
     if most < 1 or reach < 1:
         raise CircuitsError(f"a sequential test of at most {most} draws that {reach} end: expected at least 1 of each")
     null: list[float] = []

@@ -111,7 +111,8 @@ def shrunk(model: Model, pairs: PromptPairs, metric: metrics.AnyMetric, budget: 
 
 
 def refined(model: Model, pairs: PromptPairs, metric: metrics.AnyMetric, budget: int) -> Tensor:
-    return circuits.refine(model, pairs, metric, edges=10, rounds=3, outside="mean", budget=budget).values
+    found = circuits.refine(model, pairs, metric, edges=10, rounds=3, outside="mean", budget=budget)
+    return torch.tensor([found.edges.get(edge) or 0.0 for edge in model.graph().edges()])
 
 
 def cut_at_two(model: Model, pairs: PromptPairs, metric: metrics.AnyMetric, budget: int) -> Tensor:

@@ -28,8 +28,8 @@ By = Literal["size", "support"]
 @dataclasses.dataclass(frozen=True, eq=False)
 class EdgeScores(Result, format="circuits-edge-scores"):
     """A score an edge: how far the metric moves, mean over prompts, if the edge alone carries its corrupt value (in the
-    metric's unit; negative: the edge supports the metric); of `prune_edges`, `shrink` and `refine`, how surely or long the
-    edge was kept (never negative). Edges stand in the order of computation."""
+    metric's unit; negative: the edge supports the metric); of `prune_edges` and `shrink`, how surely or long the edge was kept
+    (never negative). Edges stand in the order of computation."""
 
     graph: Graph
     writers: Int[Tensor, " edge"]
@@ -143,9 +143,13 @@ class EdgeScores(Result, format="circuits-edge-scores"):
         negative k."""
         if not isinstance(k, int) or isinstance(k, bool) or k < 0:
             raise GraphError(f"top takes a whole number of edges from 0 on, got {k!r}")
+        return self.circuit(self.rows(k, by=by, connected=connected))
+
+    def rows(self, k: int, *, by: By = "size", connected: bool = False) -> Int[Tensor, " chosen"]:
+        """The rows of the edges that `top` takes."""
         order = self.order(by)
         if not connected:
-            return self.circuit(order[:k])
+            return order[:k]
         best, low, high = order[:0], min(k, len(order)), len(order)
         while low <= high:
             middle = (low + high) // 2
@@ -154,7 +158,7 @@ class EdgeScores(Result, format="circuits-edge-scores"):
                 best, low = trial, middle + 1
             else:
                 high = middle - 1
-        return self.circuit(best)
+        return best
 
     def _on_paths(self, rows: Tensor) -> Tensor:
         """Those of some edges that lie on paths made of them."""

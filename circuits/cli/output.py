@@ -100,6 +100,7 @@ class Parts:
     def _begin(self) -> None:
         """Make room: the mark comes before anything goes, and all that is of an earlier run goes before anything comes."""
         self._note()
+        self.begun = True  # from here on there is something to say where the run is stopped
         for pattern in self.files:
             for old in sorted(self.folder.glob(pattern)):
                 if old.is_file() or old.is_symlink():
@@ -110,7 +111,6 @@ class Parts:
             left = other.without(set(self.files))
             if path.name != self.name and left != other:
                 self._write(path.name, left) if left.done else path.unlink(missing_ok=True)
-        self.begun = True
 
     def _note_done(self, names: Sequence[str], **changes: Any) -> None:
         """These files are there."""

@@ -72,7 +72,10 @@ def _random_bands(axes: Axes, curves: list[Curve]) -> None:
     for place, (shares, nulls) in enumerate(pools.items()):
         null = torch.cat(nulls).numpy()
         first = place == 0
-        words = f"{len(null)} random circuits of each size: " if len(pools) == 1 else "random circuits: "
+        few = {curve.metadata.get("random_prompts") for curve in curves}
+        (number,) = few if len(few) == 1 else (None,)
+        where = f" on {number} prompts" if isinstance(number, int) else ""
+        words = f"{len(null)} random circuits of each size{where}: " if len(pools) == 1 else "random circuits: "
         band = axes.fill_between(shares, null.min(axis=0), null.max(axis=0), color=BAND, linewidth=0.8, zorder=1)
         band.set_edgecolor("#b0b0b0")
         (line,) = axes.plot(shares, null.mean(axis=0), color=_GREY, linewidth=1.2, zorder=2)
@@ -152,7 +155,9 @@ def _faithfulness_panel(axes: Axes, verdict: Verdict) -> None:
         null, place = np.array(verdict.null), len(labels)
         spread = 0.5 * ((np.arange(len(null)) * 0.618) % 1 - 0.5)
         axes.scatter(place + spread, null, s=9, color=_GREY, alpha=0.7, linewidth=0, zorder=3)
-        labels.append(f"{len(null)} random\ncircuit{'s' if len(null) > 1 else ''}")
+        few = verdict.metadata.get("random_prompts")
+        where = f",\n{few} prompts" if isinstance(few, int) else ""
+        labels.append(f"{len(null)} random\ncircuit{'s' if len(null) > 1 else ''}{where}")
     axes.set_xticks(range(len(labels)), labels, fontsize=8)
     axes.set_xlim(-0.6, len(labels) - 0.4)
     chance = f" (p = {verdict.p_value:.2g})" if verdict.p_value is not None else ""

@@ -45,7 +45,8 @@ def halves(pairs: PromptPairs, seed: int = 0) -> tuple[list[int], list[int]]:
     half, first = (len(pairs) + 1) // 2, list[int]()
     for group in groups:
         first += group if len(first) + len(group) <= half else []
-    return sorted(first), [row for row in range(len(pairs)) if row not in set(first)]
+    chosen = set(first)
+    return sorted(first), [row for row in range(len(pairs)) if row not in chosen]
 
 
 def _members(groups: Int[Tensor, " prompt"]) -> list[list[int]]:

@@ -73,23 +73,30 @@ def test_shrinking_beats_one_look_where_edges_depend_on_each_other() -> None:
 
 def test_refining_comes_nearer_to_the_model_than_the_edges_it_begins_with() -> None:
     """The strongest by themselves may do too much or too little: nobody asked what they do together."""
-    model = bundled.mini()
+    model, edges = bundled.mini(), 50
     pairs = induction(model, 16, 0)
-    edges = 50
-    scores = circuits.refine(model, pairs, difference_of, edges=edges)
-    again = circuits.refine(model, pairs, difference_of, edges=edges)
-    assert torch.equal(again.values, scores.values)
-    assert int((scores.values >= 1).sum()) == edges and float(scores.values.min()) >= 0
-    proposed = circuits.attribute_edges(model, pairs, difference_of)
-    kept = [
-        circuits.search.faithfulness(model, circuit, pairs, difference_of).effect
-        for circuit in (scores.top(edges), proposed.top(edges, by="support"))
-    ]
+    found, again = (circuits.refine(model, pairs, difference_of, edges=edges) for _ in range(2))
+    assert found.edges == again.edges and 0 < len(found) <= edges and len(found.connected()) == len(found)
+    proposed = circuits.attribute_edges(model, pairs, difference_of).top(edges, by="support")
+    kept = [circuits.search.faithfulness(model, one, pairs, difference_of).effect for one in (found, proposed)]
     assert abs(1 - kept[0]) < 0.9 * abs(1 - kept[1]), kept
-    assert scores.metadata["faithfulness"] == pytest.approx(kept[0], abs=1e-4) and scores.metadata["apart"] >= 0
+    assert found.metadata["faithfulness"] == pytest.approx(kept[0], abs=1e-4) and found.metadata["apart"] >= 0
+    judged = circuits.discover(model, pairs, difference_of, method="refine", edges=edges, held_out=pairs, random_circuits=0)
+    assert judged.circuit.edges == found.edges and judged.verdict.faithfulness.effect == pytest.approx(kept[0], abs=1e-6)
+
+
+def test_what_refining_refuses_and_takes() -> None:
+    model = bundled.mini()
+    pairs = induction(model, 4, 0)
     for options in ({"edges": 0}, {"edges": 10**6}, {"edges": 3, "rounds": 0}, {"edges": 3, "rate": 0.0}):
         with pytest.raises(CircuitsError, match="refining takes"):
             circuits.refine(model, pairs, difference_of, **options)  # type: ignore[arg-type]
+    turned = metrics.Metric.of(lambda logits, pairs: difference_of(logits, pairs) * torch.tensor([1.0, -1.0, 1.0, -1.0]))
+    with pytest.raises(PromptError, match="moves both ways"):
+        circuits.refine(model, pairs[[0, 0, 0, 0]], turned, edges=10)
+    assert circuits.refine(model, pairs, difference_of, edges=20, rounds=1).metadata["rounds"] == 1
+    half = circuits.load_model("mini", dtype=torch.bfloat16)
+    assert len(circuits.refine(half, pairs, difference_of, edges=20, rounds=2)) > 0
 
 
 def test_pairs_with_one_clean_prompt_stay_in_one_half() -> None:

@@ -81,6 +81,21 @@ def test_gates_that_all_prompts_share_are_the_same_gates_for_each(seed: int) -> 
         torch.testing.assert_close(*ways, rtol=1e-8, atol=1e-8)
 
 
+def test_a_closed_gate_into_a_node_that_is_read_has_its_gradient() -> None:
+    _, _, _, model, pairs = random_case(5, plain=True)
+    run, edges = GatedRun.of(model, pairs, "corrupt"), prune_order(model)
+    head = next(edge.writer for edge in edges if edge.writer.kind == "head" and edge.reader.kind == "logits")
+    values = torch.zeros(1, len(edges), dtype=model.dtype)
+    values[0, [str(edge) for edge in edges].index(f"{head}->logits")] = 1.0
+    into = next(row for row, edge in enumerate(edges) if str(edge) == f"input->{head}<v>")
+    slope = torch.autograd.grad(score(run, pairs, values.requires_grad_()).sum(), values)[0][0, into]
+    with torch.no_grad():
+        ahead, behind = values.clone(), values.clone()
+        ahead[0, into], behind[0, into] = 1e-6, -1e-6
+        difference = (score(run, pairs, ahead) - score(run, pairs, behind)).sum() / 2e-6
+    assert abs(float(slope)) > 1e-9 and float(slope) == pytest.approx(float(difference), rel=1e-5)
+
+
 def test_autograd_keeps_nothing_of_the_layers_for_a_gradient_by_gates() -> None:
     _, _, _, model, pairs = random_case(5, plain=True)
     run = GatedRun.of(model, pairs, "corrupt")

@@ -16,7 +16,9 @@ from circuits.search.judging.judge import Judge
 from circuits.search.judging.nulls import random_paths
 from circuits.search.judging.removals import completeness, minimality
 from circuits.search.judging.verdict import UNNEEDED
+from circuits.tasks import PromptPairs, induction
 from circuits.tasks.library.planted import planted_task
+from tests.models import bundled
 from tests.patching.test_subgraph import BEHIND, without_output_biases
 from tests.patching.test_sweeps import random_case
 
@@ -128,3 +130,18 @@ def test_pairs_that_share_a_prompt_are_resampled_together() -> None:
     assert doubled.independent == once.independent <= 6
     assert (single.effect, single.low, single.high) == pytest.approx((double.effect, double.low, double.high), abs=1e-9)
     assert torch.equal(doubled.groups[:6], doubled.groups[6:])
+
+
+def test_few_prompts_stand_for_all_only_where_their_gap_is_like_that_of_all() -> None:
+    model = bundled.mini()
+    pairs = induction(model, 6, 0)
+    signs = torch.tensor([-1.0, -1.0, 1.0, 1.0, 1.0, 1.0])
+    by_row = {tuple(ids): float(sign) for ids, sign in zip(pairs.clean.ids.tolist(), signs, strict=True)}
+
+    def turned(logits: torch.Tensor, some: PromptPairs) -> torch.Tensor:
+        rows = torch.tensor([by_row[tuple(ids)] for ids in some.clean.ids.tolist()])
+        return rows * metrics.logit_difference(logits, some)
+
+    judge = Judge(model, pairs, metrics.Metric("turned", turned, by_prompt=True))
+    assert judge.few(2) is judge and judge.few(3) is judge, "their gap has the other sign"
+    assert len(judge.few(5).gap) == 5

@@ -70,7 +70,8 @@ class TraceParts:
         """Write what there is."""
         before = time.monotonic()
         part.save(self.work.staging / ("trace.json" if isinstance(part, Trace) else "traces.json"))
-        self.work.publish()
+        after = f"facts after the first {len(part.traces)}" if isinstance(part, Traces) else "kinds of sites after these"
+        self.work.publish(lacking=after)
         self.saved = time.monotonic()
         self.took = self.saved - before
 

@@ -134,7 +134,7 @@ def curve_of(
     sizes = [max(1, round(share * len(scores))) for share in shares]
     order, graph = scores.order(by), scores.graph
     circuits = [_chosen(scores, order[:size]) for size in sizes]
-    draw, few = random.Random(seed), judge.first(LOOK)
+    draw, few = random.Random(seed), judge.few(LOOK)
     points = judge.effects(judge.changes(circuits, "running circuits of all sizes"), seed=seed)
     others = [random_edges(graph, size, draw) for _ in range(random_orders) for size in sizes]
     null = few.faithfulness(others, "running random circuits of all sizes")

@@ -95,7 +95,7 @@ def verdict_of(
     details: dict[str, Any] = {"outside": judge.outside, "seed": seed}
     chance = None
     if random_circuits:
-        few = judge.first(LOOK)
+        few = judge.few(LOOK)
         chance = _chance(few, members, random_circuits, draw)
         details |= {"random_circuits": random_circuits, "random_reached": chance.reached}
         details |= {"random_prompts": len(few.gap)} if few is not judge else {}

@@ -24,6 +24,9 @@ from circuits.tasks.metrics import AnyMetric
 from circuits.tasks.prompts import refuse_zero_gap
 from circuits.tasks.sharing import groups_of
 
+_ALIKE = 0.5
+"""The least part of the mean gap that the gap of a few prompts has if they stand for all."""
+
 
 class Judge:
     """Base runs that serve every circuit, and the gap `[prompt]` that faithfulness is a share of. Raises PromptError where a
@@ -56,6 +59,12 @@ class Judge:
         one._runs, one.metric, one.groups = self._runs.on(rows), self.metric.on(rows), groups_of(self._runs.pairs[rows])
         one._start, one.gap, one._changes = self._start[rows], self.gap[rows], {}
         return one
+
+    def few(self, prompts: int) -> "Judge":
+        """The same on the first so many prompts, where they can stand for all: where their gap is like that of all."""
+        # Shares of a gap that is next to nothing, or of the other sign, would be large and turned round.
+        alike = float(self.gap[:prompts].mean() / self.gap.mean()) >= _ALIKE
+        return self.first(prompts) if alike else self
 
     @property
     def independent(self) -> int:

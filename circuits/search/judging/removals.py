@@ -21,7 +21,7 @@ def completeness(judge: Judge, members: Members, nodes: list[Node], random_sets:
     if not random_sets or not nodes or judge.neurons:  # the whole graph of neurons is not run edge by edge
         return []
     halves = [[node for node in nodes if draw.random() < 0.5] or [draw.choice(nodes)] for _ in range(random_sets)]
-    grown = _grown(judge.first(LOOK), members, nodes, draw)
+    grown = _grown(judge.few(LOOK), members, nodes, draw)
     sets, what = [*halves, *grown], "testing completeness"
     found = zip(sets, judge.without(members, sets, what), judge.model_without(sets, what), strict=True)
     how = ["random"] * len(halves) + ["greedy"] * len(grown)
@@ -57,7 +57,7 @@ def minimality(judge: Judge, members: Members, nodes: list[Node], removals: Sequ
     if not tried:
         return list(needs.values())
     # Side by side: a circuit and the same without one more node have nearly all in common.
-    few = judge.first(LOOK)
+    few = judge.few(LOOK)
     before = few.without(members, sets, what)
     after = few.without(members, [[*gone, node] for node, gone in tried], what)
     start = {tuple(gone): value for gone, value in zip(sets, before, strict=True)}

@@ -62,7 +62,7 @@ def set_evidence(
     # What the verdict rests on is measured on all sequences.
     what = "ablating all found heads"
     (zero,) = ablations.rises([(heads, "zero")], first=len(ablations.tokens), report=report, what=what)
-    effects = {"zero": _measured(bootstrap(zero, seed=seed), zero)}
+    effects = {"zero": _measured(interval(zero, seed), zero)}
     enough = functools.partial(_settled, whole=float(zero.mean()), seed=seed)
     others: list[Asked] = [(heads, kind) for kind in ABLATIONS if kind != "zero"]
     rises = ablations.rises(others, enough=lambda _, rises: enough(rises), report=report, what=what)
@@ -131,6 +131,8 @@ def why_unproven(about: dict) -> str | None:
     control, zero = about["control"], about["set"]["ablation"]["zero"]
     if zero["low"] <= 0:
         return "the interval holds zero"
+    if zero.get("sequences", 2) < 2:
+        return "of one sequence there is no interval"
     if control["sets"] < _FEWEST and not control["all"]:
         return f"{control['sets']} random sets of other heads are too few to compare with"
     share = control.get("zero", {}).get("p_value", 0.0)

@@ -13,7 +13,7 @@ from circuits.search.methods.gated_run import GatedRun
 
 def final_stream(run: GatedRun, gates: Float[Tensor, "given writer reader"]) -> Float[Tensor, "prompt 1 d_model"]:
     """The final residual stream at the answer columns; gates of its own for every prompt, or (a first axis of 1) one for
-    all. Differentiable by the gates that are not 0, and by those of 0 between nodes that move."""
+    all. Differentiable by all gates."""
     return Final.apply(gates, run)  # type: ignore[no-any-return]
 
 
@@ -158,7 +158,8 @@ class GateTable:
         return torch.tensor([self.every.shape[2] - 1])
 
     def gradient(self, slope: Float[Tensor, "prompt 1 d_model"]) -> Float[Tensor, "given writer reader"]:
-        """The gradient by the gates, from that by the final residual stream; 0 at gates of writers and readers at rest."""
+        """The gradient by the gates, from that by the final residual stream; 0 at gates of nodes that nothing reads, or
+        that read nothing."""
         back = Backward(self, torch.zeros_like(self.every), torch.zeros_like(self.moves), torch.zeros_like(self.picked))
         back.take(slice(0, len(self.writers)), self._logits, slope[None], thin=True)
         if self.layers:
@@ -216,20 +217,22 @@ class Backward:
 
 
 def moving(run: GatedRun, gates: Float[Tensor, "given writer reader"]) -> tuple[list[Layer], Int[Tensor, " moving"]]:
-    """Who moves, layer by layer, and the places of all writers that do: the input, and nodes that read something by a gate that
-    is not closed. Where outside holds means or zeros all do: what a node gives that reads these alone is another thing."""
+    """Who has a row, layer by layer, and the places of all writers that do: the input, and nodes that read something, or are
+    read, by a gate that is not closed (one that is read alone rests, but gates into it have a gradient). Where outside holds
+    means or zeros all do: what a node gives that reads these alone is another thing."""
     graph, layers, writers = run.graph, [], [torch.zeros(1, dtype=torch.long)]
-    open_readers = (gates != 0).any(dim=0).any(dim=0).cpu() | (not run.rest.resting)
+    is_open = (gates != 0).any(dim=0).cpu()
+    open_readers, read = is_open.any(dim=0) | (not run.rest.resting), is_open.any(dim=1)
     size, place, writer, rows = graph.n_heads // graph.n_key_value_heads, 0, 1, 1
     for block in run.model.weights.blocks:
         q, k, v = open_readers[place : place + graph.head_readers].split([graph.n_heads, *[graph.n_key_value_heads] * 2])
-        there = q | (k | v).repeat_interleave(size)
+        there = q | (k | v).repeat_interleave(size) | read[writer : writer + graph.n_heads]
         # A norm behind attention divides all its heads by one number, which any of them moves.
         heads = (there | (there.any() & (block.attention_post_norm is not None))).nonzero()[:, 0]
         groups = (heads // size).unique()
         kv = torch.cat([graph.n_heads + groups, graph.n_heads + graph.n_key_value_heads + groups])
         mlps = torch.arange(graph.mlp_writers)
-        mlp = mlps[open_readers[place + graph.head_readers + mlps]]
+        mlp = mlps[open_readers[place + graph.head_readers + mlps] | read[writer + graph.n_heads + mlps]]
         own = slice(place + graph.head_readers, place + graph.head_readers + graph.mlp_writers)
         before = rows
         rows += len(heads) + len(mlp)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from circuits.errors import MemoryBudgetError
 from circuits.models import Model
-from circuits.models.memory import BUDGET, beside_budget
+from circuits.models.memory import beside_budget
 from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.reading import Reading, read_within
 from circuits.patching.subgraphs.outside import Outside, OutsideKind, outside_of, prompts_outside
@@ -54,7 +54,7 @@ def gated(model: Model, pairs: PromptPairs, metric: Metric, outside: OutsideKind
         every = outside_of(outside, plain_run(model, pairs.corrupt))
         rest = [prompts_outside(every, row) for row in rows]
     runs = [GatedRun.of(model, pairs[row], outside, part) for row, part in zip(rows, rest, strict=True)]
-    return Gated(tuple(rows), tuple(runs), metric, pairs)
+    return Gated(tuple(rows), tuple(runs), metric, pairs, budget)
 
 
 def bytes_a_token(model: Model) -> int:
@@ -73,16 +73,21 @@ class Gated:
     runs: tuple[GatedRun, ...]
     metric: Metric
     pairs: PromptPairs
+    budget: int
 
     @property
     def dtype(self) -> torch.dtype:
         """The number format of the runs."""
         return self.runs[0].model.dtype
 
+    def gates(self, values: Tensor) -> Float[Tensor, "one edge"]:
+        """One number an edge, `[edge]`, as the gates that all prompts share."""
+        return values[None].to(self.dtype).to(self.runs[0].model.device)
+
     def whole(self, values: Float[Tensor, "given edge"]) -> Float[Tensor, " prompt"]:
         """The metric of all prompts at once."""
         finals = [final_stream(run, run.gates(_of(values, rows))) for rows, run in zip(self.rows, self.runs, strict=True)]
-        return read_within(BUDGET, self.metric, self.pairs, self.runs[0].model.weights, torch.cat(finals)[None])[0]
+        return read_within(self.budget, self.metric, self.pairs, self.runs[0].model.weights, torch.cat(finals)[None])[0]
 
     def scores(self, values: Float[Tensor, "given edge"]) -> Iterator[tuple[slice, Tensor]]:
         """The metric with gates of its own for every prompt, or with one row for all, part by part with the rows of the prompts

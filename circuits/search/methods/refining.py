@@ -4,25 +4,28 @@ import dataclasses
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.attribution import EdgeScores, attribute_edges
-from circuits.errors import CircuitsError, NonFiniteError
+from circuits.errors import CircuitsError, NonFiniteError, PromptError
+from circuits.graph import Circuit
 from circuits.models import Model
 from circuits.models.memory import BUDGET
 from circuits.patching.nodes import about
-from circuits.patching.subgraphs.members import is_edge
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress, silent
 from circuits.search.methods.gates import Gated, gated
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, fitted
+from circuits.tasks.prompts import refuse_zero_gap
 
 START = 0.04
 """Share of all edges that the first circuit has, where fewer are asked for."""
 RATE = 0.5
 """How far a round moves scores: the part of the gradient by an edge's gate, times what the circuit lacks."""
+CANCELLED = 0.01
+"""The mean gap, as a share of the mean size of gaps, below which they cancel."""
 NEAR = 0.01
 """What a circuit may lack of the gap, or do too much, to be the result at once."""
 
@@ -38,16 +41,16 @@ def refine(
     outside: OutsideKind = "corrupt",
     budget: int = BUDGET,
     progress: Progress | None = None,
-) -> EdgeScores:
+) -> Circuit:
     """Begin with the edges that support the metric most by EAP-IG, run them as a circuit, and score all edges again inside it.
 
     Every round moves each edge's score by the gradient by its gate, mean over prompts, times what the circuit lacks of the
     model's metric, as a share of the gap to the empty circuit's: where it does too much, edges that oppose the metric come in.
     So the circuit does on average what the model does, not on each prompt (`metadata["apart"]`: the mean distance on single
     prompts, as a share of the gap). Circuits shrink to `edges` in the first half of the rounds; of those of that size the
-    nearest is the result, and one within 1 % ends the search. An edge's score is above 1 where it is in the circuit, below
-    where not, larger = more support, so `.top(edges)` is the circuit; never negative. Raises CircuitsError, NonFiniteError,
-    MemoryBudgetError.
+    nearest is the result, and one within 1 % ends the search; all lie on paths from input to logits. An edge's score is its
+    support at the end, in the metric's unit: positive where it brings the metric towards the model's. Raises CircuitsError,
+    PromptError where a pair has no gap or the pairs' gaps cancel, NonFiniteError, MemoryBudgetError.
 
     Args:
         model: the model whose edges are searched.
@@ -68,25 +71,23 @@ def refine(
     metric, report = fitted(metric, model, pairs, gradient=True), progress or silent
     proposed = attribute_edges(model, pairs, metric, method="eap-ig", budget=budget, progress=progress)
     runs = gated(model, pairs, metric, outside, budget)
-    search = _Refining.begin(runs, proposed, outside)
-    sizes = _sizes(edges, graph.edge_count, rounds)
-    for done, size in enumerate(sizes):
-        report("refining the circuit", done, rounds)
+    search, taken = _Refining.begin(runs, proposed, pairs), 0
+    for size in _sizes(edges, graph.edge_count, rounds):
+        report("refining the circuit", taken, rounds)
+        taken += 1
         if search.round(size, edges, rate):
             break
     report("refining the circuit", rounds, rounds)
-    writers, readers = is_edge(graph).nonzero(as_tuple=True)
-    details = about(model, metric, method="refine", outside=outside, rounds=rounds, rate=rate, target=edges)
+    details = about(model, metric, method="refine", outside=outside, rounds=taken, rate=rate, target=edges)
     details |= {"prompts": len(pairs), "faithfulness": 1 - search.lacking, "apart": search.apart}
-    values = search.scores()
-    unknown = torch.full_like(values, float("nan"))[None]
-    return EdgeScores(graph, writers, readers, values[None], unknown, metadata=details)
+    return dataclasses.replace(search.ranked, metadata=details).circuit(search.inside)
 
 
 def _sizes(edges: int, all_edges: int, rounds: int) -> list[int]:
     """How many edges the circuit of each round has: down to those asked for in the first half of the rounds."""
-    start, down = max(edges, round(START * all_edges)), max(1, rounds // 2)
-    return [max(edges, round(start * (edges / start) ** min(1.0, done / down))) for done in range(rounds)]
+    start, down = max(edges, round(START * all_edges)), rounds // 2
+    sizes = [max(edges, round(start * (edges / start) ** (done / down))) for done in range(down)]
+    return sizes + [edges] * (rounds - down)
 
 
 @dataclasses.dataclass(eq=False)
@@ -94,7 +95,7 @@ class _Refining:
     """Scores under way, and the circuit of the size asked for that came nearest to the model."""
 
     runs: Gated
-    support: Float[Tensor, " edge"]
+    support: EdgeScores
     """How much each edge brings the metric towards the model's."""
     clean: Float[Tensor, " prompt"]
     start: Float[Tensor, " prompt"]
@@ -103,28 +104,40 @@ class _Refining:
     """What the nearest circuit lacks of the model's metric, as a share of the gap; negative: it does too much."""
     apart: float = math.inf
     """How far it is from the model on single prompts, mean over them, as a share of the gap."""
-    inside: Bool[Tensor, " edge"] | None = None
-    ranked: Float[Tensor, " edge"] | None = None
+    inside: Int[Tensor, " inside"] = dataclasses.field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    """The rows of its edges."""
+
+    def __post_init__(self) -> None:
+        self.ranked = self.support
+        """The scores that they were chosen by."""
 
     @classmethod
-    def begin(cls, runs: Gated, proposed: EdgeScores, outside: OutsideKind) -> "_Refining":
+    def begin(cls, runs: Gated, proposed: EdgeScores, pairs: PromptPairs) -> "_Refining":
         """From attribution's scores, turned so that support is positive."""
-        none = torch.zeros(1, len(proposed), dtype=runs.dtype)
+        none = runs.gates(torch.zeros(len(proposed)))
         with torch.no_grad():
             clean, start = (runs.whole(gates) for gates in (none + 1, none))
-        way = 1.0 if float((clean - start).mean()) >= 0 else -1.0
-        return cls(runs, -way * proposed.values, clean, start)
+        refuse_zero_gap(clean, start, pairs)
+        gaps = clean - start
+        if float(gaps.mean().abs()) < CANCELLED * float(gaps.abs().mean()):
+            raise PromptError(
+                f"the metric moves both ways between corrupt and clean prompts, {float(gaps.mean()):+.3g} on average: "
+                "refining needs pairs that move it one way"
+            )
+        values = -math.copysign(1.0, float(gaps.mean())) * proposed.values[None]
+        support = dataclasses.replace(proposed, by_label=values, errors=torch.full_like(values, torch.nan))
+        return cls(runs, support, clean, start)
 
     def round(self, size: int, edges: int, rate: float) -> bool:
         """Run the circuit of the best edges, keep it where it is the nearest so far, and move all scores; whether it is of the
         size asked for and near enough."""
         # What is worth nothing but rounding is made equal, or its order would depend on the batches.
-        rounding = 64 * torch.finfo(self.clean.dtype).eps * self.support.abs().max()
-        self.support = self.support.masked_fill(self.support.abs() <= rounding, 0.0)
-        inside = torch.zeros(len(self.support), dtype=torch.bool)
-        inside[self.support.argsort(descending=True, stable=True)[:size]] = True
-        gates = inside[None].to(self.clean.dtype).requires_grad_(True)
-        found, slopes = torch.zeros_like(self.clean), torch.zeros_like(self.support)
+        values = self.support.values
+        values = values.masked_fill(values.abs() <= 64 * torch.finfo(self.runs.dtype).eps * values.abs().max(), 0.0)
+        # Negated: by support, scores that are most negative come first.
+        inside = dataclasses.replace(self.support, by_label=-values[None]).rows(size, by="support", connected=True)
+        gates = self.runs.gates(torch.zeros_like(values).index_fill(0, inside, 1.0)).requires_grad_(True)
+        found, slopes = torch.zeros_like(self.clean), torch.zeros_like(values)
         for rows, scores in self.runs.scores(gates):
             found[rows] = scores.detach()
             slopes += torch.autograd.grad(scores.sum(), gates)[0][0].double().cpu() / len(self.clean)
@@ -135,14 +148,8 @@ class _Refining:
         # SmolLM2-135M such circuits kept .98 where they were searched and .70 elsewhere).
         lacking = float((self.clean - found).mean()) / gap
         if size == edges and abs(lacking) < abs(self.lacking):
-            self.lacking, self.inside, self.ranked = lacking, inside, self.support.clone()
+            self.lacking, self.inside, self.ranked = lacking, inside, self.support
             self.apart = float((found - self.clean).abs().mean()) / abs(gap)
-        self.support = self.support + rate * lacking * math.copysign(1.0, gap) * slopes
+        values = values + rate * lacking * math.copysign(1.0, gap) * slopes
+        self.support = dataclasses.replace(self.support, by_label=values[None])
         return size == edges and abs(self.lacking) < NEAR
-
-    def scores(self) -> Float[Tensor, " edge"]:
-        """The nearest circuit's edges above 1, the others below, by their support."""
-        assert self.inside is not None and self.ranked is not None, "the last round has the size asked for"
-        least, most = self.ranked.aminmax()
-        place = (self.ranked - least) / (most - least).clamp(min=torch.finfo(torch.float64).tiny)
-        return place + self.inside.double()
