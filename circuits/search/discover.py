@@ -125,7 +125,8 @@ def discover(
         circuit = screening.circuit
         hear(screening)
     if not len(circuit):
-        raise CircuitsError(f"{method} kept no edge that lies on a path: ask for more edges, or a lower threshold")
+        lower = ", or a lower threshold" if "threshold" in chosen.options else ""
+        raise CircuitsError(f"{method} kept no edge that lies on a path: ask for more edges{lower}")
     hear(circuit)
     seen = faithfulness(model, circuit, pairs, metric, seed=seed, budget=budget)
     judge = Judge(model, held_out, judged_by, neurons=neurons, budget=budget, progress=progress)

@@ -250,8 +250,8 @@ def refuse_non_finite(values: Float[Tensor, " prompt"], pairs: PromptPairs, what
 
 def refuse_zero_gap(clean: Float[Tensor, " prompt"], corrupt: Float[Tensor, " prompt"], pairs: PromptPairs) -> None:
     """Raise PromptError, with the first such prompt's name, where the metric is the same on the clean and the corrupt
-    prompt (to rounding: 8 units in the last place), so that nothing can be divided by their gap. Raises NonFiniteError
-    where either is not finite."""
+    prompt (to rounding: 8 units in the last place), or where the prompts' gaps cancel, so that nothing can be divided by their
+    gap. Raises NonFiniteError where either is not finite."""
     refuse_non_finite(clean, pairs, "the metric on the clean prompt")
     refuse_non_finite(corrupt, pairs, "the metric on the corrupt prompt")
     rounding = 8 * torch.finfo(clean.dtype).eps * torch.maximum(clean.abs(), corrupt.abs())
@@ -261,6 +261,13 @@ def refuse_zero_gap(clean: Float[Tensor, " prompt"], corrupt: Float[Tensor, " pr
         raise PromptError(
             f"{pairs.name(index)}: the metric is {float(clean[index]):.6g} on the clean and on the corrupt prompt alike; "
             "there is no gap to explain: leave the pair out or choose another corruption"
+        )
+    gaps = (clean - corrupt).detach().double()
+    # To rounding of the mean: what is divided by it would be a number of any size.
+    if float(gaps.mean().abs()) <= 64 * torch.finfo(clean.dtype).eps * float(gaps.abs().mean()):
+        raise PromptError(
+            f"the gaps of {len(gaps)} pairs cancel: the metric moves one way in some and as far the other way in the others, so "
+            "that on average there is no gap to explain; a pair and the same pair turned round need answers turned round, too"
         )
 
 

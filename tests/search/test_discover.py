@@ -80,7 +80,7 @@ def test_refining_comes_nearer_to_the_model_than_the_edges_it_begins_with() -> N
     proposed = circuits.attribute_edges(model, pairs, difference_of).top(edges, by="support")
     kept = [circuits.search.faithfulness(model, one, pairs, difference_of).effect for one in (found, proposed)]
     assert abs(1 - kept[0]) < 0.9 * abs(1 - kept[1]), kept
-    assert found.metadata["faithfulness"] == pytest.approx(kept[0], abs=1e-4) and found.metadata["apart"] >= 0
+    assert found.metadata["searched_faithfulness"] == pytest.approx(kept[0], abs=1e-4) and found.metadata["apart"] >= 0
     judged = circuits.discover(model, pairs, difference_of, method="refine", edges=edges, held_out=pairs, random_circuits=0)
     assert judged.circuit.edges == found.edges and judged.verdict.faithfulness.effect == pytest.approx(kept[0], abs=1e-6)
 
@@ -92,7 +92,7 @@ def test_what_refining_refuses_and_takes() -> None:
         with pytest.raises(CircuitsError, match="refining takes"):
             circuits.refine(model, pairs, difference_of, **options)  # type: ignore[arg-type]
     turned = metrics.Metric.of(lambda logits, pairs: difference_of(logits, pairs) * torch.tensor([1.0, -1.0, 1.0, -1.0]))
-    with pytest.raises(PromptError, match="moves both ways"):
+    with pytest.raises(PromptError, match="gaps of 4 pairs cancel"):
         circuits.refine(model, pairs[[0, 0, 0, 0]], turned, edges=10)
     assert circuits.refine(model, pairs, difference_of, edges=20, rounds=1).metadata["rounds"] == 1
     half = circuits.load_model("mini", dtype=torch.bfloat16)

@@ -155,6 +155,9 @@ def test_a_gap_of_zero_and_numbers_that_are_none_are_refused_by_name(mini: Model
     pairs = made(mini, good[:5])
     clean, corrupt = torch.arange(5.0) + 1, torch.arange(5.0)
     refuse_zero_gap(clean, corrupt, pairs)
+    with pytest.raises(PromptError, match=r"the gaps of 4 pairs cancel"):
+        refuse_zero_gap(clean[:4], clean[:4] + torch.tensor([2.0, -2.0, 3.0, -3.0]), pairs[:4])
+    refuse_zero_gap(clean[:4], clean[:4] + torch.tensor([2.0, -2.0, 3.0, -2.9]), pairs[:4])
     corrupt[3] = clean[3]
     with pytest.raises(PromptError, match=r"prompt 3 .*there is no gap"):
         refuse_zero_gap(clean, corrupt, pairs)

@@ -236,7 +236,10 @@ def _next(search: Search, asked: Behaviour, setting: Setting) -> list[tuple[str,
     """What to try after this."""
     folder, circuit, seed = setting.folder, str(setting.folder / "circuit.json"), asked.prompts.seed
     evaluate = setting.command("evaluate", circuit, *again(asked, seed=seed + 1, usual=1))
-    steps = [(evaluate, "the same circuit on other prompts")]
+    told = (
+        "the same circuit on other prompts" if asked.prompts.prompts is None else "the same circuit on all the file's prompts"
+    )
+    steps = [(evaluate, told)]
     if not search.verify and not search.neurons and search.method.estimates:
         out = str(folder.with_name(f"{folder.name}-verified"))
         words = ["--method", search.method.name, "--edges", str(search.edges), "--verify", "--out", out]

@@ -47,7 +47,7 @@ def find_induction_circuit(
     without a prefix to match, interval above zero) or the K-composition of the two lies above that of random matrices; a low
     composition alone rejects nothing. Further evidence: patching of all edges together; the rise of the loss on the second
     copy of random segments, in nats (positive: the model needs the heads), when single heads and the whole set are ablated,
-    by zero and by mean, patterns frozen and not, with bootstrap intervals; the same for random sets of as many other heads.
+    by zero and by mean, patterns frozen and not, with 95 % intervals; the same for random sets of as many other heads.
 
     Work stops where it is decided. What all found heads cost when set to zero is measured on all sequences; everything else on
     four, and on as many again time after time until the interval is narrower than 2 % of that cost, or leaves out zero and is

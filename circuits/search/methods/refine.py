@@ -22,7 +22,7 @@ def _run(
 
 REFINE = Method(
     name="refine",
-    summary="by running what eap-ig proposes and scoring again inside it, until the circuit gives what the model gives",
+    summary="by running what eap-ig proposes and scoring again inside it, as near to the model as so many edges come",
     run=_run,
     score="score: support of the metric, in its unit; negative = the edge opposes it",
     sign=1,

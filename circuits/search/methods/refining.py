@@ -79,7 +79,7 @@ def refine(
             break
     report("refining the circuit", rounds, rounds)
     details = about(model, metric, method="refine", outside=outside, rounds=taken, rate=rate, target=edges)
-    details |= {"prompts": len(pairs), "faithfulness": 1 - search.lacking, "apart": search.apart}
+    details |= {"prompts": len(pairs), "searched_faithfulness": 1 - search.lacking, "apart": search.apart}
     return dataclasses.replace(search.ranked, metadata=details).circuit(search.inside)
 
 
