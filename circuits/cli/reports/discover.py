@@ -236,10 +236,8 @@ def _next(search: Search, asked: Behaviour, setting: Setting) -> list[tuple[str,
     """What to try after this."""
     folder, circuit, seed = setting.folder, str(setting.folder / "circuit.json"), asked.prompts.seed
     evaluate = setting.command("evaluate", circuit, *again(asked, seed=seed + 1, usual=1))
-    told = (
-        "the same circuit on other prompts" if asked.prompts.prompts is None else "the same circuit on all the file's prompts"
-    )
-    steps = [(evaluate, told)]
+    whose = "other prompts" if asked.prompts.prompts is None else "all prompts of the file"
+    steps = [(evaluate, f"the same circuit on {whose}")]
     if not search.verify and not search.neurons and search.method.estimates:
         out = str(folder.with_name(f"{folder.name}-verified"))
         words = ["--method", search.method.name, "--edges", str(search.edges), "--verify", "--out", out]
