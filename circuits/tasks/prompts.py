@@ -266,8 +266,9 @@ def refuse_zero_gap(clean: Float[Tensor, " prompt"], corrupt: Float[Tensor, " pr
     # To rounding of the mean: what is divided by it would be a number of any size.
     if float(gaps.mean().abs()) <= 64 * torch.finfo(clean.dtype).eps * float(gaps.abs().mean()):
         raise PromptError(
-            f"the gaps of {len(gaps)} pairs cancel: the metric moves one way in some and as far the other way in others, so "
-            "that on average there is no gap to explain; a pair and the same pair turned round need answers turned round, too"
+            f"the gaps of {len(gaps)} pairs cancel over prompts: the metric moves one way in some and as far the other way in "
+            "others, so that on average there is no gap to explain; a pair that stands there turned round as well needs its "
+            "answers turned round, too"
         )
 
 
