@@ -20,6 +20,7 @@ from experiments import (
     attribution_agreement,
     attribution_convergence,
     average_tracing,
+    choosing_edges,
     discovery,
     greater_than,
     ground_truth,
@@ -44,6 +45,7 @@ MAINS = {
     "half_precision": half_precision,
     "attention_as_a_hint": attention_as_a_hint,
     "average_tracing": average_tracing,
+    "choosing_edges": choosing_edges,
 }
 
 
@@ -121,6 +123,19 @@ def test_attribution_agreement_of_a_small_model(
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["count"] for row in rows] == [load_model(directory).graph().edge_count, 5, 5]
     assert call(monkeypatch, "attribution_agreement", "--tasks", "xor") == 2
+
+
+def test_ways_to_choose_edges_are_held_side_by_side(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    directory = checkpoint(tmp_path / "model", 1, 2)
+    options = ("--model", str(directory), "--count", "6", "--shares", "0.5,1", "--steps", "2", "--json")
+    assert call(monkeypatch, "choosing_edges", *options, "--methods", "eap-ig,shrink,refine") == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["chosen by"] for row in rows[::2]] == ["eap-ig, size", "eap-ig, support", "shrink", "refine"]
+    assert all(row["edges"] <= row["asked for"] for row in rows)
+    assert [row["keeps"] for row in rows[1::2]] == pytest.approx([1.0] * 4), "all edges are the model"
+    assert call(monkeypatch, "choosing_edges", *options, "--methods", "nothing") == 2
 
 
 def test_points_and_types_of_a_small_model_are_held_side_by_side(

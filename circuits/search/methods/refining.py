@@ -144,8 +144,8 @@ class _Refining:
         if not bool(slopes.isfinite().all()):
             raise NonFiniteError("a gradient by an edge's gate is NaN or infinite")
         gap = float((self.clean - self.start).mean())
-        # The mean over prompts, not each prompt's own: edges chosen to fit every prompt are chosen for these prompts (on
-        # SmolLM2-135M such circuits kept .98 where they were searched and .70 elsewhere).
+        # The mean over prompts, not each prompt's own: edges chosen to fit every prompt are chosen for these prompts, and keep
+        # less of others.
         lacking = float((self.clean - found).mean()) / gap
         if size == edges and abs(lacking) < abs(self.lacking):
             self.lacking, self.inside, self.ranked = lacking, inside, self.support
