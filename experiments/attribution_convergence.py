@@ -2,13 +2,15 @@
 
     python experiments/attribution_convergence.py [--model DIRECTORY] [--corruption swap] [--count 8] [--out FOLDER] [--json]
     python experiments/attribution_convergence.py --only patching --edges 300
+    python experiments/attribution_convergence.py --only nodes
 
 Indirect object identification, on any model (default: mini, far too small for the task). `convergence`: every edge's score by
 the methods and numbers of points asked for, beside the most points: rank correlation of all edges and of the strongest
 `--edges`, how many of these are the same, and the completeness error, how far the edges out of the input are from adding up to
 the gap between clean and corrupt prompts. `patching`: the strongest edges by each method patched exactly, one by one: rank
 correlation of estimate and effect, share of like sign, and what all of it takes, in plain forwards of the clean and the corrupt
-prompts with all logits, timed in the same run.
+prompts with all logits, timed in the same run. `nodes`: every head and MLP by attribution, beside exact patching of noising
+(corrupt values into the clean run, which attribution estimates) and of denoising (the reverse).
 """
 
 import argparse
@@ -24,17 +26,17 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from circuits.attribution import EdgeScores, attribute_edges
+from circuits.attribution import EdgeScores, attribute_edges, attribute_nodes
 from circuits.attribution.rules import RULES
 from circuits.errors import CircuitsError
 from circuits.models import Model, load_model
-from circuits.patching import patch_edges
+from circuits.patching import patch_edges, patch_nodes
 from circuits.statistics import spearman
 from circuits.tasks import PromptPairs
 from circuits.tasks.library.ioi import ioi
 from circuits.tasks.metrics import logit_difference
 
-PARTS = ("convergence", "patching")
+PARTS = ("convergence", "patching", "nodes")
 
 
 def forwards(model: Model, pairs: PromptPairs, *, rounds: int = 3) -> float:
@@ -96,6 +98,22 @@ def patching(model: Model, pairs: PromptPairs, methods: list[str], edges: int) -
     return rows
 
 
+def nodes(model: Model, pairs: PromptPairs, methods: list[str]) -> list[dict[str, Any]]:
+    """A row a method that scores nodes: rank correlation over heads and MLPs with exact patching in either direction."""
+    ways = ("noising", "denoising")
+    exact = {way: patch_nodes(model, pairs, logit_difference, direction=way) for way in ways}
+    away, back = exact["noising"], exact["denoising"]  # both as the part of the gap that the node carries
+    moved = {"noising": (away.clean - away.scores).mean(dim=1), "denoising": (back.scores - back.corrupt).mean(dim=1)}
+    rows = []
+    for method in [name for name in methods if RULES[name].nodes]:
+        found = attribute_nodes(model, pairs, logit_difference, method=method)
+        estimates = dict(zip(found.names, (found.clean - found.scores).mean(dim=1), strict=True))
+        column = torch.stack([estimates[name] for name in exact["noising"].names])
+        rows.append({"method": method, "nodes": len(column), **{way: spearman(column, moved[way]) for way in ways}})
+    itself = {"method": "noising itself", "nodes": len(away), "noising": 1.0, "denoising": spearman(*moved.values())}
+    return [*rows, itself]
+
+
 def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -111,7 +129,7 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, help="one part alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="folder for convergence.csv and patching.csv")
+    parser.add_argument("--out", type=Path, help="folder for a CSV file a table")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -140,6 +158,8 @@ def measure(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
         )
     if options.only in (None, "patching"):
         tables["patching"] = patching(model, pairs, options.methods.split(","), options.edges)
+    if options.only in (None, "nodes"):
+        tables["nodes"] = nodes(model, pairs, options.methods.split(","))
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         for name, rows in tables.items():
