@@ -36,7 +36,7 @@ FILES = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in
 MODULES = {file: ".".join(("circuits", *Path(file).with_suffix("").parts)).removesuffix(".__init__") for file in FILES}
 """Every file's name as a module."""
 CIRCLES = {
-    frozenset({"graph/circuit.py", "graph/storage.py", "graph/document.py", "graph/mib.py"}),
+    frozenset(f"graph/{name}.py" for name in ("circuit", "storage", "document", "mib", "neuronpedia")),
     frozenset({"models/model.py", "models/loading/load.py"}),
 }
 """Files that may import each other: a circuit saves and loads itself, and a model is made of one that is native to

@@ -1,7 +1,8 @@
 """Circuit files. A format is one line of FORMATS: a function that writes it, and where it is read, one that reads it.
 
 `.json` is this package's own (versioned node-link JSON, everything kept), `.mib.json` is shared with MIB and EAP-IG,
-`.graphml` and `.dot` are for other programs to draw and are never read. A file appears whole or not at all.
+`.graphml` and `.dot` are for other programs to draw and are never read. Neuronpedia's attribution graphs are read here too;
+`circuits.graph.neuronpedia` writes them, since they are drawn over a prompt. A file appears whole or not at all.
 """
 
 import json
@@ -16,6 +17,7 @@ from circuits.files.writing import write_whole
 from circuits.graph.circuit import Circuit
 from circuits.graph.document import from_document, to_document, to_networkx
 from circuits.graph.mib import from_mib, read_mib, to_mib
+from circuits.graph.neuronpedia import SUFFIX, from_neuronpedia, is_neuronpedia
 from circuits.graph.per_head import PerHead
 
 FORMAT = Circuit.FORMAT
@@ -162,6 +164,11 @@ def export(circuit: Circuit, path: str | Path, format: str | None = None) -> Non
     path = Path(path)
     if format is not None and format not in FORMATS:
         raise FileFormatError(f"{path}: unknown format {shown(format)}; expected one of {', '.join(FORMATS)}")
+    if format is None and path.name.lower().endswith(SUFFIX):
+        raise FileFormatError(
+            f"{path}: Neuronpedia draws a circuit over a prompt: circuits export --to neuronpedia --prompt TEXT writes it, and "
+            "circuits.graph.neuronpedia.save"
+        )
     try:
         text = (_by_suffix(path) if format is None else FORMATS[format]).write(circuit)
     except GraphError as error:
@@ -179,8 +186,9 @@ def load(
 def load_counted(
     path: str | Path, *, every_edge: bool = False, n_key_value_heads: int | None = None, max_bytes: int = LARGEST_FILE
 ) -> tuple[Circuit, PerHead | None]:
-    """Read a circuit from JSON of this package or of MIB / EAP-IG; the content tells which, whatever the name. With it, for a
-    MIB file whose heads share keys, or that does not say, how many edges it has in the file, which counts by query head.
+    """Read a circuit from JSON of this package, of MIB / EAP-IG, or in Neuronpedia's layout as written here; the content tells
+    which, whatever the name. With it, for a MIB file whose heads share keys, or that does not say, how many edges it has in the
+    file, which counts by query head.
 
     `every_edge` takes every edge that a MIB file lists, also those it does not flag (files of scores flag none);
     `n_key_value_heads` says how many key-value heads the model of a MIB file has, which EAP-IG does not record.
@@ -193,7 +201,7 @@ def load_counted(
     try:
         if isinstance(value, Mapping) and "cfg" in value and "format" not in value:
             return read_mib(value, every_edge=every_edge, n_key_value_heads=n_key_value_heads)
-        circuit = from_json(value)
+        circuit = from_neuronpedia(value) if is_neuronpedia(value) else from_json(value)
     except (GraphError, NonFiniteError) as error:
         raise FileFormatError(f"{path}: {error}") from None
     if n_key_value_heads not in (None, circuit.graph.n_key_value_heads):

@@ -1,5 +1,6 @@
 """What a model computes: loading, weights, and the forward pass."""
 
+from circuits.models.answering import shown_prompt
 from circuits.models.edits import Edit
 from circuits.models.loading.families import Family, register_family
 from circuits.models.loading.load import from_bridge, load_model
@@ -21,4 +22,5 @@ __all__ = [
     "load_model",
     "node_output",
     "register_family",
+    "shown_prompt",
 ]

@@ -19,6 +19,8 @@ from circuits.errors import FileFormatError
 from circuits.graph import Circuit
 from tests import HANGS
 from tests.cli.conftest import Command
+from tests.cli.test_errors import check_one_line
+from tests.models.bundled import mini
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -171,6 +173,27 @@ def test_export_writes_what_save_writes(command: Command, saved: Path, tmp_path:
     assert command("export", saved, "--to", to).out == expected
     answer = command("export", saved, "--to", to, "--out", tmp_path / "any name")
     assert answer.out == "" and (tmp_path / "any name").read_text() == expected
+
+
+def test_export_draws_a_circuit_over_a_prompt_for_neuronpedia(command: Command, saved: Path, tmp_path: Path) -> None:
+    circuit = Circuit(mini().graph(), {"a0.h1->a1.h0<k>": 0.5, "a1.h0->logits": 1.0}, positions={"a0.h1": ["subject"]})
+    circuit.save(tmp_path / "my circuit.json")
+    asked = ["export", tmp_path / "my circuit.json", "--to", "neuronpedia", "--prompt", "The capital of France is"]
+    answer = command(*asked, "--at", "subject=-2", "--out", tmp_path / "graph.json")
+    assert answer.status == 0 and "stand at the last token" in answer.err and "wrote" in answer.err
+    assert Circuit.load(tmp_path / "graph.json") == circuit
+    document = json.loads((tmp_path / "graph.json").read_text())
+    about, nodes = document["metadata"], {node["circuit"]["id"]: node for node in document["nodes"]}
+    assert (about["slug"], about["scan"], len(about["prompt_tokens"])) == ("my-circuit", "mini", 7)
+    assert nodes["logits"]["clerp"].startswith('Output " Paris" (p=0.') and nodes["a0.h1"]["ctx_idx"] == 5
+    assert "a0.h1->a1.h0<k>" in command("info", tmp_path / "graph.json").out
+    check_one_line(command(*asked, "--answer", "two words"), "expected exactly one")
+    check_one_line(command(*asked, "--at", "subject"), "--at", "subject_last=3")
+    check_one_line(command(*asked[:4]), "--prompt")
+    check_one_line(command("export", saved, "--to", "dot", "--slug", "a"), "--slug", "neuronpedia")
+    check_one_line(command(*asked, "--slug", "a b"), "slug")
+    check_one_line(command("export", saved, *asked[2:], "--model", "mini"), "another graph")
+    check_one_line(command("export", saved, *asked[2:]), "--model")
 
 
 def test_a_circuit_of_another_program_can_be_exported(command: Command, saved: Path, tmp_path: Path) -> None:
