@@ -107,6 +107,14 @@ class PromptOptions:
             return f"file {self.prompts.name}" + "".join(f", {said}" for said in self.read)
         return "given as text" if self.clean is not None else f"task {self.task or _FIRST}, seed {self.seed}"
 
+    @property
+    def question(self) -> str:
+        """What the corrupt prompts of a task ask of a circuit, in one line; of prompts of one's own nothing is known."""
+        from circuits.tasks import registry
+
+        own = self.prompts is not None or self.clean is not None
+        return "" if own else registry.task(self.task or _FIRST).question
+
     def arguments(self) -> list[str]:
         """The options again, as words of a command line."""
         words: list[str] = []

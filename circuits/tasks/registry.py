@@ -1,6 +1,7 @@
 """The tasks by the names that the command line gives them, each with its pairs and its own metric."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -43,6 +44,9 @@ class Task:
     metric: Callable[[Model, PromptPairs], Metric] = _logit_difference
     known: bool = False
     """Whether it asks for one certain answer that a model may not know: `draw` then keeps the prompts that it gets right."""
+    question: str = ""
+    """What its corrupt prompts ask of a circuit: what differs between the two prompts, and what is the same in both, so that
+    edges outside the circuit carry it too."""
 
     def draw(self, model: Model, count: int, seed: int = 0, *, progress: Progress | None = None) -> Drawn:
         """`count` pairs; of a task that asks for what a model knows, such as the model gets right, and how many were drawn for
@@ -52,34 +56,123 @@ class Task:
         return draw_right(model, self.pairs, count, seed, progress=progress)
 
 
+_IOI = "which of two people is given something (Wang et al. 2022)"
+_INDUCTION = "what followed this token the last time (Olsson et al. 2022)"
+_DOCSTRING = "the argument to document next (Heimersheim and Janiak 2023)"
+_FACTS = "whose attribute it is; what is asked of the subject is the same in both prompts"
+
 _ALL = (
-    Task("induction", "what followed this token the last time (Olsson et al. 2022)", induction),
-    Task("ioi", "which of two people is given something (Wang et al. 2022)", ioi, known=True),
-    Task("greater-than", "a span ends in a later year (Hanna et al. 2023)", greater_than, greater_than_metric),
-    Task("docstring", "the argument to document next (Heimersheim and Janiak 2023)", docstring, docstring_metric),
-    Task("facts", "the attribute of a subject, from the table that mini knows", _facts, known=True),
-    Task("gendered-pronoun", "the pronoun that goes with a name (Mathwin et al. 2023)", gendered_pronouns),
-    Task("agreement", "the verb that goes with a subject's number (Linzen et al. 2016)", agreement),
+    Task(
+        "induction",
+        _INDUCTION,
+        induction,
+        question="which token followed; where it stood is the same in both prompts, so what finds it is not asked for",
+    ),
+    Task(
+        "induction:prefix",
+        _INDUCTION,
+        functools.partial(induction, differ="prefix"),
+        question="where this token stood before; in the corrupt prompt it did not, and what followed is the same in both",
+    ),
+    Task(
+        "ioi",
+        _IOI,
+        ioi,
+        known=True,
+        question="who the people are and who gives, at all; the corrupt prompt has three other names, so names count too",
+    ),
+    Task(
+        "ioi:swap",
+        _IOI,
+        functools.partial(ioi, corruption="swap"),
+        known=True,
+        question="which of the two is the giver; in the corrupt prompt the other one gives, the people are the same in both",
+    ),
+    Task(
+        "ioi:third",
+        _IOI,
+        functools.partial(ioi, corruption="third"),
+        known=True,
+        question="whether the giver is one of the two; in the corrupt prompt somebody else gives, the two are the same in both",
+    ),
+    Task(
+        "greater-than",
+        "a span ends in a later year (Hanna et al. 2023)",
+        greater_than,
+        greater_than_metric,
+        question="which year the span began in; in the corrupt prompt it is 01, after which nearly every year is later",
+    ),
+    Task(
+        "docstring",
+        _DOCSTRING,
+        docstring,
+        docstring_metric,
+        question="which argument is due; the corrupt prompt has other names, both in the definition and in the docstring",
+    ),
+    Task(
+        "docstring:random_answer",
+        _DOCSTRING,
+        functools.partial(docstring, corruption="random_answer"),
+        docstring_metric,
+        question="what the argument that is due is called; which place it has is the same in both prompts",
+    ),
+    Task(
+        "docstring:random_doc",
+        _DOCSTRING,
+        functools.partial(docstring, corruption="random_doc"),
+        docstring_metric,
+        question="which arguments were documented so far; all names in the definition are the same in both prompts",
+    ),
+    Task(
+        "facts",
+        "the attribute of a subject, from the table that mini knows",
+        _facts,
+        known=True,
+        question=_FACTS,
+    ),
+    Task(
+        "gendered-pronoun",
+        "the pronoun that goes with a name (Mathwin et al. 2023)",
+        gendered_pronouns,
+        question="she or he; the corrupt prompt has a name that goes with the other",
+    ),
+    Task(
+        "agreement",
+        "the verb that goes with a subject's number (Linzen et al. 2016)",
+        agreement,
+        question="one or many; the corrupt prompt has the subject in the other number, the noun in between is the same in both",
+    ),
 )
 
-TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _ALL})
-"""Every task by its name."""
+TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _ALL if ":" not in task.name})
+"""Every task by its name, with the corruption that it has unless told."""
+CORRUPTIONS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _ALL if ":" in task.name})
+"""The same with other corrupt prompts, which ask something else: by names such as ioi:swap."""
+_USUAL = {"induction": "answer", "ioi": "abc", "docstring": "random"}
+"""What the corruption of a task that has several is called where none is named."""
 
 
 def is_task(name: str) -> bool:
-    """Whether a name is that of a task, or of facts of one relation (which may be unknown)."""
-    return name in TASKS or name.startswith("facts:")
+    """Whether a name is that of a task, or of one with a corruption or relation (which may be unknown)."""
+    return name.partition(":")[0] in TASKS
 
 
 def task(name: str) -> Task:
-    """The task of that name; `facts:RELATION` (such as facts:country_capital) asks for one relation's facts. Raises
-    PromptError, with all names, for another."""
-    kind, _, relation = name.partition(":")
-    if kind == "facts" and relation:
-        return _relation(relation)
-    if name not in TASKS:
+    """The task of that name. `facts:RELATION` (such as facts:country_capital) asks for one relation's facts, `ioi:swap` and
+    others in `CORRUPTIONS` are tasks with other corrupt prompts. Raises PromptError, with all names, for another."""
+    kind, _, which = name.partition(":")
+    if kind == "facts" and which:
+        return _relation(which)
+    if kind not in TASKS:
         raise PromptError(f"no task {shown(name)}; expected one of {', '.join(TASKS)}")
-    return TASKS[name]
+    if ":" not in name or which == _USUAL.get(kind):
+        return TASKS[kind]
+    if name not in CORRUPTIONS:
+        others = [other for other in CORRUPTIONS if other.partition(":")[0] == kind]
+        if not others:
+            raise PromptError(f"no task {shown(name)}: {kind} has one kind of corrupt prompts")
+        raise PromptError(f"no task {shown(name)}; expected {', '.join([f'{kind}:{_USUAL[kind]}', *others])}")
+    return CORRUPTIONS[name]
 
 
 def _relation(relation: str) -> Task:
@@ -93,4 +186,5 @@ def _relation(relation: str) -> Task:
         """Pairs of facts of the relation."""
         return _some_of(model, facts, count, seed)
 
-    return Task(f"facts:{relation}", f"the attribute of a subject: {relation.replace('_', ' ')}", pairs, known=True)
+    summary = f"the attribute of a subject: {relation.replace('_', ' ')}"
+    return Task(f"facts:{relation}", summary, pairs, known=True, question=_FACTS)

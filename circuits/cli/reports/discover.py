@@ -16,7 +16,7 @@ from circuits.cli.questions.discover import Search
 from circuits.cli.report import Part, Report, Table, records
 from circuits.cli.reports.circuit import draw
 from circuits.cli.reports.look import looked
-from circuits.cli.reports.verdict import again, judged
+from circuits.cli.reports.verdict import again, asks, judged
 from circuits.cli.settings import Setting, Work
 from circuits.cli.text import one_line
 from circuits.files.plain import thaw
@@ -45,6 +45,7 @@ def noted(one: Circuit, verdict: Verdict | None, search: Search, asked: Behaviou
     details |= {
         "task": asked.prompts.name,
         "source": asked.prompts.describe(),
+        **({"question": question} if (question := asked.prompts.question) else {}),
         "search": search.describe(),
         "seed": asked.prompts.seed,
     }
@@ -157,7 +158,7 @@ def _heading(circuit: Circuit, search: Search, asked: Behaviour, measured: Mappi
     return (
         f"{one_line(measured['model'])}: {len(circuit):,} edges between {what} for {one_line(asked.prompts.describe())}\n"
         f"by {search.describe()}; {measured['prompts_searched']} prompts searched on, {measured['prompts_held_out']} held out; "
-        f"metric: {measured['metric']}"
+        f"metric: {measured['metric']}{asks(asked)}"
     )
 
 
@@ -165,6 +166,7 @@ def _about(found: Discovery, search: Search, asked: Behaviour) -> dict[str, Any]
     """All that is said, as plain values."""
     circuit, verdict, curve = found.circuit, found.verdict, found.curve
     about: dict[str, Any] = {"task": asked.prompts.name, "source": asked.prompts.describe()}
+    about["question"] = asked.prompts.question or None
     about |= {"method": search.method.name, "level": search.level, "verified": search.verify}
     about |= {"standing": verdict.standing, "summary": verdict.summary, "verdict": verdict.as_json()}
     about["cpr"], about["cmd"] = (None, None) if curve is None else (curve.cpr, curve.cmd)

@@ -8,7 +8,7 @@ from circuits.cli.options import OUTSIDE
 from circuits.cli.prompts import Behaviour
 from circuits.cli.report import Part, Report, Table
 from circuits.cli.reports.look import figures, looked
-from circuits.cli.reports.verdict import again, judged, named
+from circuits.cli.reports.verdict import again, asks, judged, named
 from circuits.cli.settings import Setting
 from circuits.cli.text import one_line
 from circuits.graph.per_head import PerHead
@@ -34,12 +34,14 @@ def evaluation_report(
     heading = (
         f"{one_line(file)} in {one_line(model)}: {verdict.edges:,} edges between {verdict.nodes} nodes\n"
         f"{verdict.prompts:,} prompts ({one_line(source)}); metric: {named(metric)}; edges outside carry {OUTSIDE[outside]}"
+        f"{asks(asked)}"
     )
     heading += "" if counts is None else f"\nthe file: {counts.describe()}"
     parts: list[Part] = [judged(verdict)]
     parts += [_completeness(verdict)] if verdict.completeness else []
     parts += [_minimality(verdict)] if verdict.minimality else []
     data = {"circuit": str(file), "model": model, "task": asked.prompts.name, "source": source, "metric": named(metric)}
+    data["question"] = asked.prompts.question or None
     data |= {"outside": outside, "standing": verdict.standing, "summary": verdict.summary}
     data |= {"by_query_head": None if counts is None else dataclasses.asdict(counts)}
     found = figures(look)

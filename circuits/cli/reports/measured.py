@@ -22,6 +22,8 @@ def noted(
     graph = model.graph()
     shape = {name: getattr(graph, name) for name in ("n_layers", "n_heads", "n_key_value_heads", "d_mlp", "parallel")}
     more: dict[str, Any] = {"graph": shape, "source": prompts.describe(), **({} if look is None else {"look": dict(look)})}
+    if isinstance(result, Effects) and prompts.question:  # an ablation compares with no corrupt prompts
+        more["question"] = prompts.question
     if len(pairs) == 1:
         more["tokens"] = model.to_token_strings(pairs.clean.ids[0])
     return dataclasses.replace(result, metadata={**result.metadata, **more})

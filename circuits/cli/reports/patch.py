@@ -43,6 +43,7 @@ def patch_report(effects: Effects, files: Mapping[str, str], top: int, next_step
         f"time, {WORDS[effects.direction]} ({effects.direction})\n"
         f"{prompts_of(effects)}: mean {metric} {ends['clean']:.4g} clean, {ends['corrupt']:.4g} corrupt"
     )
+    heading += f"\nasks: {one_line(about['question'])}" if isinstance(about.get("question"), str) else ""
     first = largest(effects, top)
     shown = [_labelled(name, about.get("tokens")) for name in first.names]
     measured = zip(shown, first.intervals(), first.counts, strict=True)
@@ -52,7 +53,7 @@ def patch_report(effects: Effects, files: Mapping[str, str], top: int, next_step
     if first.having is not None:
         header = (*header, "prompts that have the position")
         rows = [(*row, f"{number:,} of {prompts:,}") for row, number in zip(rows, first.counts, strict=True)]
-    told = {key: about.get(key) for key in ("model", "patched", "metric", "source")}
+    told = {key: about.get(key) for key in ("model", "patched", "metric", "source", "question")}
     data = {**told, "direction": effects.direction, "prompts": prompts, **ends}
     table = effects.to_dataframe()
     data["effects"] = (table.drop(columns="prompts") if effects.having is None else table).to_dict("records")

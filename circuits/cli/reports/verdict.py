@@ -14,6 +14,11 @@ def named(metric: Metric | Relative) -> str:
     return metric.name.replace("_", " ")
 
 
+def asks(asked: Behaviour) -> str:
+    """A line below a heading: what the corrupt prompts ask, where that is known."""
+    return f"\nasks: {asked.prompts.question}" if asked.prompts.question else ""
+
+
 def judged(verdict: Verdict) -> str:
     """A verdict in lines: its standing and why, then its summary."""
     one, word = verdict.faithfulness, verdict.standing

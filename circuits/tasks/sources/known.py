@@ -40,16 +40,17 @@ class KnownCircuit:
 
 
 def known_circuit(task: str) -> KnownCircuit:
-    """The known circuit of a task. Raises PromptError, with the tasks that have one, for another."""
-    known = _known()
-    if task not in known:
+    """The known circuit of a task, with whatever corrupt prompts (ioi:swap). Raises PromptError, with the tasks that have one,
+    for another."""
+    known, kind = _known(), task.partition(":")[0]
+    if kind not in known:
         raise PromptError(f"no known circuit for {shown(task)}; there is one for {', '.join(known)}")
-    return known[task]
+    return known[kind]
 
 
 def known_for(task: str, graph: Graph) -> bool:
     """Whether a circuit is known for a task in models of a graph's shape."""
-    return task in _known() and known_circuit(task).fits(graph)
+    return task.partition(":")[0] in _known() and known_circuit(task).fits(graph)
 
 
 def precision_recall(found_nodes: Iterable[str | Node], known: KnownCircuit) -> tuple[float, float]:
