@@ -16,7 +16,7 @@ from circuits.graph import Circuit, Graph
 from circuits.search.discover import discover
 from circuits.search.judging.curves import Curve
 from circuits.search.judging.verdict import Verdict
-from circuits.tasks import PromptReport, known_circuit
+from circuits.tasks import PromptReport, known_circuit, task
 from tests.cli.conftest import Answer, Command
 from tests.cli.test_errors import check_one_line
 
@@ -45,6 +45,7 @@ def test_every_file_is_there_and_can_be_read(found: tuple[Answer, Path]) -> None
     circuit, mib = (Circuit.load(folder / name) for name in ("circuit.json", "circuit.mib.json"))
     assert len(circuit) == 40 and circuit.edges == mib.edges and circuit.connected().edges == circuit.edges
     assert circuit.metadata["task"] == "induction" and circuit.metadata["method"] == "eap-ig"
+    assert circuit.metadata["question"] == task("induction").question
     verdict = Verdict.load(folder / "verdict.json")
     assert (verdict.edges, verdict.prompts, len(verdict.null)) == (40, 4, 19) and verdict.minimality
     assert verdict.faithfulness.effect > 0.3 and verdict.p_value == pytest.approx(1 / 20)
@@ -61,6 +62,7 @@ def test_the_report_says_what_the_files_say(found: tuple[Answer, Path]) -> None:
     words, edges = " ".join(answer.out.split()), rows_of(folder / "edges.csv")
     verdict, curve = Verdict.load(folder / "verdict.json"), Curve.load(folder / "curve.json")
     assert "by eap-ig (10 steps); 4 prompts searched on, 4 held out; metric: logit difference" in words
+    assert f"\nasks: {task('induction').question}\n" in answer.out
     assert " ".join(verdict.summary.split()) in words and f"p = {verdict.p_value:.2g}" in words
     assert f"CPR {curve.cpr:.3f}" in words and f"CMD {curve.cmd:.3f}" in words
     sizes = [abs(float(row["score"])) for row in edges]
@@ -134,6 +136,7 @@ def test_prompts_of_a_file(command: Command, tiny: Path, tmp_path: Path) -> None
     options = ("--edges", 8, "--random-circuits", 0, "--out", tmp_path / "out", "--json")
     said = json.loads(command("discover", "--model", tiny, "--task", path, *options).out)
     assert (said["source"], said["task"]) == ("file pairs.csv, EAP-IG CSV, labels", "pairs.csv")
+    assert said["question"] is None and "question" not in Circuit.load(tmp_path / "out" / "circuit.json").metadata
     assert (said["prompts_searched"], said["prompts_held_out"]) == (2, 1)
 
 

@@ -54,7 +54,12 @@ def test_the_verdict_is_that_of_the_library(
     assert len(found.minimality) == len(expected.minimality) > 0 and found.p_value == expected.p_value
     words = " ".join(answer.out.split())
     assert " ".join(found.summary.split()) in words and f"faithfulness {found.faithfulness.effect:.3f} [" in words
-    assert "complete?" in words and "minimal?" in words and "3 prompts (task induction, seed 2)" in words
+    assert (
+        "complete?" in words
+        and "minimal?" in words
+        and "\nasks: which token followed" in answer.out
+        and "3 prompts (task induction, seed 2)" in words
+    )
     with (tmp_path / "verdict.csv").open(newline="") as file:
         assert next(row["measure"] for row in csv.DictReader(file)) == "faithfulness"
 

@@ -51,7 +51,14 @@ def test_nodes_are_patched_as_in_the_library(command: Command, tiny: Path, model
     assert found.names == expected.names and torch.allclose(found.scores, expected.scores, atol=1e-5)
     for name, value in expected.top(4):
         assert any(line.startswith(name) and f"{value:+.3f}" in line for line in answer.out.splitlines())
-    for words in ("5 prompts (task induction, seed 3)", "noising", "more in effects.csv", "Files in", "Try next"):
+    for words in (
+        "5 prompts (task induction, seed 3)",
+        "\nasks: which token followed",
+        "noising",
+        "more in effects.csv",
+        "Files in",
+        "Try next",
+    ):
         assert words in answer.out
     files = {"effects.json", "effects.csv", "effects.png", "prompts.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == files
@@ -86,6 +93,7 @@ def test_all_edges_are_patched(command: Command, tiny: Path, model: Model, tmp_p
 def test_one_pair_of_texts_shows_its_tokens(command: Command, tiny: Path, tmp_path: Path) -> None:
     answer = command("patch", "--model", tiny, *PAIR, "--nodes", "residual", "--positions", "each", "--out", tmp_path)
     assert effects_in(tmp_path).metadata["tokens"][-3:] == ["c", "a", "b"]
+    assert "asks:" not in answer.out, "nothing is known of what one's own prompts ask"
     assert "1 prompt (given as text)" in answer.out and "[95 % interval]" not in answer.out
     width = len(effects_in(tmp_path).metadata["tokens"])
     assert f"resid0@{width - 1} b" in command("patch", "--open", tmp_path / "effects.json", "--top", 100).out
@@ -108,6 +116,7 @@ def test_facts_are_prompts_too(command: Command, tmp_path: Path) -> None:
     options = ("--task", "facts", "--count", 2, "--positions", "subject_last", "--nodes", "mlps")
     answer = command("patch", *options, "--out", tmp_path, "--json")
     found = json.loads(answer.out)
+    assert found["question"] == circuits.tasks.task("facts").question
     assert found["prompts"] == 2 and found["source"] == "task facts, seed 0" and found["clean"] > 0 > found["corrupt"]
     assert [row["patch"] for row in found["effects"]] == [f"m{layer}@subject_last" for layer in range(4)]
 

@@ -50,7 +50,7 @@ def test_its_metric_tells_clean_from_corrupt(name: str) -> None:
     with torch.no_grad():
         runs = [chosen.run(side, keep="logits") for side in (pairs.clean, pairs.corrupt)]
     scores = [metric(metrics.answer_logits(run, pairs), pairs) for run in runs]
-    refuse_zero_gap(*scores, pairs)
+    refuse_zero_gap(scores[0], scores[1], pairs)
 
 
 @pytest.mark.parametrize("command", ["discover", "patch"])
@@ -64,7 +64,7 @@ def test_the_command_line_lists_every_task(command: str) -> None:
 def test_every_task_says_in_one_line_and_in_the_docs_which_question_it_asks() -> None:
     page = (Path(__file__).parents[2] / "docs" / "howto.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| `([\w:-]+)` \| (.*) \|$", page, flags=re.MULTILINE))
-    assert listed == {name: one.question for name, one in (TASKS | CORRUPTIONS).items()}
+    assert listed == {name: one.question for name, one in {**TASKS, **CORRUPTIONS}.items()}
     assert all(one.question and len(f"asks: {one.question}") <= 128 and one.question.isprintable() for one in TASKS.values())
     assert task("facts:country_capital").question == TASKS["facts"].question
 

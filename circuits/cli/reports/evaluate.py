@@ -41,7 +41,7 @@ def evaluation_report(
     parts += [_completeness(verdict)] if verdict.completeness else []
     parts += [_minimality(verdict)] if verdict.minimality else []
     data = {"circuit": str(file), "model": model, "task": asked.prompts.name, "source": source, "metric": named(metric)}
-    data["question"] = asked.prompts.question or None
+    data |= {"question": asked.prompts.question or None}
     data |= {"outside": outside, "standing": verdict.standing, "summary": verdict.summary}
     data |= {"by_query_head": None if counts is None else dataclasses.asdict(counts)}
     found = figures(look)
