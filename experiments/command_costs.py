@@ -61,11 +61,20 @@ class Cost:
     """Bytes of the model's weights."""
     said: str = ""
     """The last line on stderr where it failed."""
+    cpu_seconds: float | None = None
+    """Seconds of both processors, as `seconds`."""
+    cpu_forward: float | None = None
+    """The same of a plain forward."""
 
     @property
     def forwards(self) -> float | None:
         """The whole job in plain forwards."""
         return self.seconds / self.forward if self.forward else None
+
+    @property
+    def cpu_forwards(self) -> float | None:
+        """The same by the time of processors, which other work on the machine changes less."""
+        return self.cpu_seconds / self.cpu_forward if self.cpu_seconds and self.cpu_forward else None
 
 
 class Plain:
@@ -75,26 +84,28 @@ class Plain:
         self.directory, self.network = directory, None
 
     @torch.no_grad()
-    def seconds(self, shapes: Shapes) -> float:
-        """One forward over prompts of these shapes, with all logits: the median of three, or of one where that takes long."""
+    def seconds(self, shapes: Shapes) -> tuple[float, float]:
+        """One forward over prompts of these shapes, with all logits: the median of three, or of one where that takes long; by
+        the clock, and of processors."""
         if self.network is None:
             from transformers import AutoModelForCausalLM
 
             self.network = AutoModelForCausalLM.from_pretrained(resolve(self.directory), dtype=torch.float32).eval()
         network: Any = self.network
-        total = 0.0
+        total, cpu = 0.0, 0.0
         for rows, width in shapes:
             some = min(rows, max(1, _AT_ONCE // width))
             ids = torch.randint(network.config.vocab_size, (some, width), generator=torch.Generator().manual_seed(0))
             times = []
             for _ in range(4):
-                start = time.perf_counter()
+                start, busy = time.perf_counter(), time.process_time()
                 assert network(ids).logits.shape[:2] == ids.shape
-                times.append(time.perf_counter() - start)
-                if times[-1] > 3:
+                times.append((time.perf_counter() - start, time.process_time() - busy))
+                if times[-1][0] > 3:
                     break
-            total += statistics.median(times[1:] or times) * rows / some
-        return total
+            clock, own = zip(*(times[1:] or times), strict=True)
+            total, cpu = total + statistics.median(clock) * rows / some, cpu + statistics.median(own) * rows / some
+        return total, cpu
 
 
 def measure(name: str, model: str, folder: Path, threads: int, plain: Plain) -> Cost:
@@ -115,6 +126,7 @@ def measure(name: str, model: str, folder: Path, threads: int, plain: Plain) -> 
     words = [f"'{word}'" if " " in word else word for word in command_line(job, "MODEL", Path())]
     stamps = [stamp for stamp in (watch.line, watch.file) if stamp is not None]
     heard = [start, *sorted(stamp for stamp in watch.heard if start < stamp < record["ends"]), record["ends"]]
+    forward, cpu_forward = plain.seconds(shapes) if shapes else (None, None)
     return Cost(
         command=name,
         line=" ".join(["circuits", *words]),
@@ -124,12 +136,14 @@ def measure(name: str, model: str, folder: Path, threads: int, plain: Plain) -> 
         first=min(stamps) - start if stamps else None,
         silent=max(after - before for before, after in itertools.pairwise(heard)),
         seconds=record["ends"] - start,
-        forward=plain.seconds(shapes) if shapes else None,
+        forward=forward,
         peak=record["peak"],
         loaded=record.get("peak loaded", 0),
         before=record.get("peak before", 0),
         weights=record.get("weights", 0),
         said=watch.last if record["status"] else "",
+        cpu_seconds=record["cpu"],
+        cpu_forward=cpu_forward,
     )
 
 
@@ -178,7 +192,7 @@ def row(cost: Cost) -> tuple[str, ...]:
     megabytes = f"{cost.peak / 1e6:,.0f} MB"
     sized = f" ({cost.peak / cost.weights:.1f} × the weights)" if cost.weights else ""
     one = "" if cost.forward is None else f"{cost.forward:.2f} s"
-    forwards = "" if cost.forwards is None else f"{cost.forwards:.1f}"
+    forwards = ["" if many is None else f"{many:.1f}" for many in (cost.forwards, cost.cpu_forwards)]
     first = "" if cost.first is None else f"{cost.first:.1f} s"
     return (
         cost.line,
@@ -187,13 +201,13 @@ def row(cost: Cost) -> tuple[str, ...]:
         f"{cost.silent:.1f} s",
         f"{cost.seconds:.1f} s",
         one,
-        forwards,
+        *forwards,
         megabytes + sized,
         "" if not cost.status else f"exit status {cost.status}: {cost.said}",
     )
 
 
-HEADER = ("command", "its own tokens", "first", "silent", "whole job", "a forward", "forwards", "peak memory", "")
+HEADER = ("command", "its own tokens", "first", "silent", "whole job", "a forward", "forwards", "by CPU", "peak memory", "")
 
 
 def main() -> None:
@@ -233,7 +247,8 @@ def _prepare(model: str, folder: Path, share: float) -> None:
 def show(costs: Sequence[Cost], options: argparse.Namespace) -> None:
     """Print the table."""
     if options.json:
-        print(json.dumps([{**dataclasses.asdict(cost), "forwards": cost.forwards} for cost in costs], indent=1))
+        ratios = [{"forwards": cost.forwards, "cpu_forwards": cost.cpu_forwards} for cost in costs]
+        print(json.dumps([dataclasses.asdict(cost) | more for cost, more in zip(costs, ratios, strict=True)], indent=1))
         return
     rows = [row(cost) for cost in costs]
     if options.markdown:

@@ -109,7 +109,7 @@ JOBS = {
     "logits": Job(("logits", PROMPT), "one prompt", prompt()),
     "neuron": Job(("neuron", "m10.n100"), "64 prompts of 64 tokens, which the model writes", written(64)),
     "neurons": Job(("neuron",), "64 prompts of 64 tokens, which the model writes", written(64)),
-    "tables": Job(("tables",), "weights alone"),
+    "tables": Job(("tables",), "every token as a prompt by itself", lambda model: [(model.d_vocab, 1)]),
     "tables terms": Job(("tables", "terms"), "32 prompts of 64 tokens, which the model writes", written(32)),
     "tables layers": Job(("tables", "layers"), "32 prompts of 64 tokens, which the model writes", written(32)),
     "tables compress": Job(
@@ -161,7 +161,7 @@ def run(job: Job, words: Sequence[str]) -> dict[str, Any]:
         """Load a model, and note when that began and ended."""
         record["load begins"], record["peak before"] = time.monotonic(), peak()
         loaded.append(plain(*args, **options))
-        record["load ends"], record["peak loaded"] = time.monotonic(), peak()
+        record["load ends"], record["peak loaded"], record["cpu"] = time.monotonic(), peak(), time.process_time()
         return loaded[0]
 
     setattr(circuits, "load_model", noted)  # noqa: B010
@@ -173,7 +173,7 @@ def run(job: Job, words: Sequence[str]) -> dict[str, Any]:
     except SystemExit as stop:
         record["status"] = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
     sys.stdout.flush()
-    record |= {"ends": time.monotonic(), "peak": peak()}
+    record |= {"ends": time.monotonic(), "peak": peak(), "cpu": time.process_time() - record.get("cpu", 0.0)}
     if loaded:
         record["weights"] = loaded[0].weights.nbytes
         record["tokens"] = [] if job.tokens is None else job.tokens(loaded[0])

@@ -49,6 +49,22 @@ def load_tensors(path: Path, kind: str, cls: type[Record]) -> "tuple[Record, dic
         raise FileFormatError(f"{path}: not a file of format {kind}, version 1, or it does not fit together: {words}") from None
 
 
+def format_of_tensors(path: Path) -> str:
+    """The format that a safetensors file of this package names in its header; empty for another one. Raises FileFormatError
+    where it cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with path.open("rb") as file:  # for the plain message where it is missing
+            file.read(1)
+        with safe_open(path, framework="pt") as file:
+            header = dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        words = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise FileFormatError(f"{path}: cannot be read: {words}") from None
+    return next((key for key in header if key.startswith("circuits-")), "")
+
+
 def _apart(record: Any, prefix: str = "") -> "tuple[dict[str, Any], dict[str, Tensor]]":
     """The plain fields of a record, and its arrays; those of records inside by dotted names."""
     document: dict[str, Any] = {}

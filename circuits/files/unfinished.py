@@ -58,7 +58,7 @@ def marks(folder: Path) -> Iterator[tuple[Path, Unfinished]]:
     """The marks in a folder; a damaged one is none."""
     for path in sorted(folder.glob("unfinished-*.json")):
         try:
-            yield path, _loaded(path)
+            yield path, load_mark(path)
         except FileFormatError:
             continue
 
@@ -71,7 +71,8 @@ def unfinished_run(file: Path) -> str | None:
     return None
 
 
-def _loaded(path: Path) -> Unfinished:
+def load_mark(path: Path) -> Unfinished:
+    """A mark. Raises FileFormatError for any other file."""
     data: dict[str, Any] = read_document(path, FORMAT)
     texts = {name: data.get(name) for name in ("command", "began", "ended", "staging")}
     files = {name: data.get(name) for name in ("done", "missing")}

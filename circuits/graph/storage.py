@@ -52,8 +52,10 @@ def to_json(circuit: Circuit) -> str:
 
 def from_json(value: object) -> Circuit:
     """Read a circuit from parsed node-link JSON; raises GraphError (NonFiniteError for scores)."""
-    if not isinstance(value, Mapping) or value.get("format") != FORMAT:
-        raise GraphError(f"no circuit: the key 'format' must say {FORMAT!r}")
+    found = value.get("format") if isinstance(value, Mapping) else None
+    if not isinstance(value, Mapping) or found != FORMAT:
+        other = f"no circuit, but a file of format {shown(found)}" if isinstance(found, str) else "no circuit"
+        raise GraphError(f"{other}: the key 'format' must say {FORMAT!r}")
     version = value.get("version")
     if type(version) is not int or version < 1:
         raise GraphError(f"version is {shown(version)}; expected a whole number")

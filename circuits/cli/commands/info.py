@@ -1,27 +1,76 @@
-"""`circuits info`: what is in a circuit file."""
+"""`circuits info`: what is in a file or a folder that a command wrote."""
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from circuits.cli.app import app
-from circuits.cli.options import AsJson, CircuitFile, KeyValueHeads
+from circuits.cli.options import AsJson, KeyValueHeads
+from circuits.cli.report import Report
 from circuits.cli.settings import Setting
+from circuits.errors import CircuitsError, FileFormatError
 
 
 @app.command()
-def info(file: CircuitFile, key_value_heads: KeyValueHeads = None, as_json: AsJson = False) -> None:
-    """Say what is in a circuit file.
+def info(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A circuit (.json, .mib.json), any other saved result, or a folder.", show_default=False
+        ),
+    ],
+    key_value_heads: KeyValueHeads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what is in a circuit file, or in anything else that a command saved.
 
-    Where heads share keys, edges are counted by group, and also by query head, as MIB and EAP-IG do.
+    Where heads share keys, a circuit's edges are counted by group, and also by query head, as MIB and EAP-IG do. Of other
+    results it says what they are, in a line or two, and which command shows them; of a folder, what is in it.
 
     \b
     Examples:
       circuits info out/induction-mini/circuit.json
+      circuits info out/discover-mini
       circuits info circuit.mib.json --json
       circuits info eap_ig_graph.json --key-value-heads 3
     """
+    setting = Setting(job="info", as_json=as_json)
+    report = _of_result(file, setting)
+    if report is None:
+        report = _of_circuit(file, key_value_heads, setting)
+    elif key_value_heads is not None:
+        raise CircuitsError(f"--key-value-heads is about circuits: {file} is none")
+    setting.answer(report)
+
+
+def _of_result(file: Path, setting: Setting) -> Report | None:
+    """What is in a folder, a mark or a result; None for what may be a circuit."""
+    from circuits.cli.reports.saved import folder_report, mark_report, result_report
+    from circuits.cli.saved import KINDS, format_of, load_saved
+    from circuits.files.unfinished import FORMAT, unfinished_run
+    from circuits.graph.storage import FORMAT as CIRCUIT
+
+    if file.is_dir():
+        return folder_report(file)
+    name = ""
+    with contextlib.suppress(FileFormatError):  # which says the same of a circuit
+        name = format_of(file)
+    if name == FORMAT:
+        return mark_report(file)
+    if name == CIRCUIT or name not in KINDS:
+        return None
+    setting.said.extend(filter(None, [unfinished_run(file)]))
+    return result_report(file, *load_saved(file), setting)
+
+
+def _of_circuit(file: Path, key_value_heads: int | None, setting: Setting) -> Report:
+    """What is in a circuit file."""
     from circuits.cli.reports.circuit import circuit_report
     from circuits.files.unfinished import unfinished_run
     from circuits.graph.storage import load_counted
 
     circuit, counts = load_counted(file, n_key_value_heads=key_value_heads)
-    setting = Setting(job="info", as_json=as_json)
     setting.said.extend(filter(None, [unfinished_run(file)]))
-    setting.answer(circuit_report(circuit, file, counts))
+    return circuit_report(circuit, file, counts)
