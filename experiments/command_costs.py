@@ -116,9 +116,9 @@ def measure(name: str, model: str, folder: Path, threads: int, plain: Plain) -> 
     record_file.unlink(missing_ok=True)
     words = [sys.executable, str(_RUNNER), "--threads", str(threads), str(record_file), name, model, str(folder)]
     began = time.monotonic()
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    watch = _Watch(process, folder / "files")
-    watch.join()
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        watch = _Watch(process, folder / "files")
+        watch.join()
     if not record_file.is_file():
         raise SystemExit(f"command_costs: {name} left no record (exit status {process.returncode}): {watch.last}")
     record = json.loads(record_file.read_text())

@@ -25,7 +25,7 @@ PROMPT = "The capital of France is"
 PAIRS = 32
 SHARE = 0.02
 """Of all edges, what the circuits have that are judged."""
-Shapes = list[tuple[int, int]]
+Shapes = list[tuple[int, ...]]
 """Prompts and their width in tokens, padding included: how long a plain forward takes depends on nothing else."""
 
 
@@ -146,7 +146,12 @@ def prepare(model: str, folder: Path, share: float) -> None:
 
 
 def peak() -> int:
-    """Bytes that this process has taken at most."""
+    """Bytes that this process has taken at most. Linux counts in `ru_maxrss` what its parent held when it began."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

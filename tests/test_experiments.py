@@ -21,6 +21,7 @@ from experiments import (
     attribution_convergence,
     average_tracing,
     choosing_edges,
+    command_costs,
     discovery,
     greater_than,
     ground_truth,
@@ -46,6 +47,7 @@ MAINS = {
     "attention_as_a_hint": attention_as_a_hint,
     "average_tracing": average_tracing,
     "choosing_edges": choosing_edges,
+    "command_costs": command_costs,
 }
 
 
@@ -155,6 +157,23 @@ def test_points_and_types_of_a_small_model_are_held_side_by_side(
     assert call(monkeypatch, "half_precision", *options, "--pairs", "4") == 0
     said = json.loads(capsys.readouterr().out)
     assert said["prompts"] == 3 and 0 < said["largest change of the right answer's log-probability"] < 0.1
+
+
+@pytest.mark.slow
+def test_what_a_command_costs_is_measured_as_a_user_runs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    directory = checkpoint(tmp_path / "model", 1, 2)
+    folder = ("--model", str(directory), "--folder", str(tmp_path / "costs"))
+    assert call(monkeypatch, "command_costs", *folder, "--commands", "lens", "--threads", "1", "--json") == 0
+    (cost,) = json.loads(capsys.readouterr().out)
+    assert cost["status"] == 0 and cost["line"].startswith("circuits lens 'The capital of France is'")
+    assert cost["weights"] == load_model(directory).weights.nbytes < cost["before"] < cost["peak"]
+    assert 0 < cost["first"] <= cost["seconds"] and cost["forwards"] == cost["seconds"] / cost["forward"] > 0
+    assert call(monkeypatch, "command_costs", *folder, "--commands", "", "--markdown") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("| command | its own tokens |") and "| `circuits lens 'The capital" in said
+    assert call(monkeypatch, "command_costs", *folder, "--commands", "nothing") == 2
 
 
 def test_attention_is_compared_over_facts(

@@ -1,11 +1,11 @@
 """Results opened again: each by the command of its kind, tables and pictures beside it."""
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import circuits
 from circuits.cli.report import written
 from circuits.cli.settings import Setting
 from circuits.cli.text import one_line
@@ -106,7 +106,7 @@ def load_saved(file: Path) -> "tuple[Kind, Any]":
     if name not in KINDS:
         raise FileFormatError(f"{file}: {f'no format is called {name[:80]!r}' if name else 'names no format'}")
     room, _, cls = KINDS[name].cls.partition(".")
-    return KINDS[name], getattr(importlib.import_module(f"circuits.{room}"), cls).load(file)
+    return KINDS[name], getattr(getattr(circuits, room), cls).load(file)
 
 
 def written_again(
