@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo check notebooks real
+.PHONY: help setup test demo check notebooks browser real
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -26,13 +26,16 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 test: $(STAMP) ## run all tests, on every core
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not browser"
 
 demo: $(STAMP) ## find the induction circuit of the bundled model; files in out/
 	@$(BIN)/circuits induction
 
 notebooks: $(STAMP) ## run the notebooks and store what they show
 	@$(BIN)/python notebooks/refresh.py
+
+browser: $(STAMP) ## open pages in the chromium that is installed, and test them there
+	@$(BIN)/python -m pytest tests/browser
 
 real: $(STAMP) ## fetch a real pretrained model (92 MB), test and measure on it; files in out/real
 	@$(BIN)/python experiments/real_model.py --fetch

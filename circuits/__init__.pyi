@@ -9,6 +9,7 @@ from . import (
     models as models,
     patching as patching,
     plots as plots,
+    report as report,
     search as search,
     tasks as tasks,
 )

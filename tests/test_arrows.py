@@ -23,6 +23,7 @@ ROOMS = (
     "attribution",
     "search",
     "plots",
+    "report",
     "cli",
 )
 """From the top down: a room imports those before it, and its own files. The one list of rooms: the package's folders and the

@@ -23,6 +23,7 @@ ORDER = (
     "discover",
     "evaluate",
     "compare",
+    "report",
     "lens",
     "logits",
     "neuron",

@@ -46,11 +46,7 @@ class CircuitLayout:
 
 def lay_out(circuit: Circuit) -> CircuitLayout:
     """Place a circuit's nodes and route its edges between them, so that no edge runs behind a box."""
-    ends = {edge: _ends(circuit, edge) for edge in circuit.edges}
-    shared = {end for edge_ends in ends.values() for end in edge_ends if isinstance(end, Reader)}
-    items = [*circuit.nodes, *sorted(shared)]
-    levels = len({_place(item)[:3] for item in items}) or 1
-    rows = tuple(_rows(items, 0.45 + min(0.9, 0.03 * len(circuit.edges) / levels)))
+    rows, ends = placed(circuit)
     centres = {item: (x, row.y) for row in rows for item, x in zip(row.items, row.xs(), strict=True)}
     strongest = sorted(circuit.edges, key=lambda edge: -abs(circuit.edges[edge] or 0.0))
     pairs = [(edge, end) for edge in strongest for end in ends[edge]]
@@ -59,6 +55,15 @@ def lay_out(circuit: Circuit) -> CircuitLayout:
     widest = max((len(row.items) for row in rows), default=1) * _SPACING
     height = rows[-1].y + BOX_HEIGHT if rows else BOX_HEIGHT
     return CircuitLayout(rows, centres, paths, max(widest, 2 * reach + 0.2), height)
+
+
+def placed(circuit: Circuit) -> tuple[tuple[BoxRow, ...], dict[Edge, list[Node | Reader]]]:
+    """The rows of boxes, and the boxes that each edge runs to."""
+    ends = {edge: _ends(circuit, edge) for edge in circuit.edges}
+    shared = {end for edge_ends in ends.values() for end in edge_ends if isinstance(end, Reader)}
+    items = [*circuit.nodes, *sorted(shared)]
+    levels = len({_place(item)[:3] for item in items}) or 1
+    return tuple(_rows(items, 0.45 + min(0.9, 0.03 * len(circuit.edges) / levels))), ends
 
 
 def _ends(circuit: Circuit, edge: Edge) -> list[Node | Reader]:

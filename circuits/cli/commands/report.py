@@ -1,0 +1,80 @@
+"""`circuits report`: anything that was saved, as one page."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from circuits.cli.app import app
+from circuits.cli.options import AsJson, Device, Dtype
+from circuits.cli.settings import Setting
+
+if TYPE_CHECKING:
+    pass
+
+NAME = "report.html"
+
+
+@app.command()
+def report(
+    place: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_FOLDER|FILE", help="A folder of results, a circuit, or another saved result.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The page.", show_default="report.html in the folder")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="The model, for what only it can tell: attention, tokens, prompts.",
+            show_default="the circuit's, if bundled",
+        ),
+    ] = None,
+    no_model: Annotated[bool, typer.Option("--no-model", help="Show what was saved, and nothing else.")] = False,
+    title: Annotated[str | None, typer.Option(help="The page's title.", show_default="task and model")] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Show what was saved as one page.
+
+    One file of HTML that opens from a mail attachment: it loads nothing, and needs no server and no network. It shows the
+    circuit to walk through, its verdict, tracing, lenses and head scores, as far as the folder has them, and how all was
+    made. With the model of the circuit it also shows what heads attend to, what nodes write, and on which prompts an edge
+    matters.
+
+    \b
+    Examples:
+      circuits report out/induction-mini
+      circuits report out/discover-gpt2 --model gpt2 --out ioi.html
+      circuits report circuit.mib.json --no-model
+    """
+    setting = Setting(job="report", model=model or "", device=device, dtype=dtype, as_json=as_json)
+    run(place, setting, out=out, model=model, no_model=no_model, title=title)
+
+
+def run(place: Path, setting: Setting, *, out: Path | None, model: str | None, no_model: bool, title: str | None) -> None:
+    """Read, look closer, write the page, say what is in it."""
+    from circuits.cli.reports.report import closer_of, page_report
+    from circuits.report import read_saved, run_page
+
+    saved = read_saved(place)
+    closer, missing = (None, ["Made without the model."]) if no_model else closer_of(saved, model, setting)
+    page = run_page(saved, closer=closer, missing=missing, title=title, commands=[("this page", _line(place, setting))])
+    file = out or _beside(place)
+    page.save(file)
+    setting.answer(page_report(saved, page, file, missing))
+
+
+def _line(place: Path, setting: Setting) -> str:
+    return setting.command("report", str(place), model=bool(setting.model))
+
+
+def _beside(place: Path) -> Path:
+    """Where the page goes, if nothing is said: into the folder, or beside the file under its name."""
+    return place / NAME if place.is_dir() else place.with_name(f"{place.name.removesuffix('.json').removesuffix('.mib')}.html")

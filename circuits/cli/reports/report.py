@@ -1,0 +1,118 @@
+"""What only the model can tell of a saved circuit, and what is printed of a page."""
+
+from pathlib import Path
+from typing import Any
+
+import circuits
+from circuits.cli.progress import ProgressBars
+from circuits.cli.report import Pairs, Part, Report
+from circuits.cli.settings import Setting, load
+from circuits.cli.text import one_line
+from circuits.errors import CircuitsError
+from circuits.graph import Circuit
+from circuits.models import TokenBatch
+from circuits.report import Closer, Page, Saved, look_closer
+from circuits.tasks import PromptPairs, PromptReport
+
+_COUNT = 16
+"""Pairs that are drawn where it is not known how many a run had."""
+
+
+def closer_of(saved: Saved, model: str | None, setting: Setting) -> tuple[Closer | None, list[str]]:
+    """What the model says of the circuit; else, and beside it, what is missing. Raises ModelError where a model that was named
+    cannot be loaded."""
+    circuit = saved.first(Circuit)
+    if circuit is None:
+        return None, []
+    name = model or circuit.metadata.get("model")
+    if model is None and name not in circuits.bundled_models():
+        which = f" ({one_line(name)})" if isinstance(name, str) else ""
+        said = f"Attention, written tokens and effects by prompt need the model{which}: circuits report --model MODEL."
+        return None, [said]
+    with ProgressBars() as progress:
+        progress("loading the model", 0, 1)
+        loaded = load(str(name), device=setting.device, dtype=setting.dtype)
+        progress("loading the model", 1, 1)
+        refused = _other_model(circuit, loaded)
+        if refused:
+            return None, [refused]
+        prompts, metric, missing = _prompts(saved, circuit, loaded)
+        if prompts is None:
+            return None, missing
+        return look_closer(loaded, circuit, prompts, metric=metric, progress=progress), missing
+
+
+def _other_model(circuit: Circuit, model: circuits.Model) -> str:
+    """Why a model is not the circuit's; nothing where it is, as far as one can tell."""
+    if circuit.graph != model.graph(neurons=circuit.graph.neurons):
+        return f"{one_line(model.name)} has another shape than the circuit's model: nothing of it is shown."
+    own = circuit.metadata.get("weights_sha256")
+    if isinstance(own, str) and own != model.fingerprint:
+        return (
+            f"{one_line(model.name)} has other weights than the circuit's model (fingerprints differ): nothing of it is shown."
+        )
+    return ""
+
+
+def _prompts(saved: Saved, circuit: Circuit, model: circuits.Model) -> tuple[PromptPairs | TokenBatch | None, Any, list[str]]:
+    """The prompts of the run: its pairs where the task draws them again, else their texts; the metric where there are pairs;
+    and what is missing."""
+    from circuits.tasks.registry import is_task, task
+
+    report, name, seed = saved.first(PromptReport), circuit.metadata.get("task"), circuit.metadata.get("seed")
+    if isinstance(name, str) and is_task(name) and model.tokenizer is not None:
+        try:
+            drawn = task(name).draw(model, _COUNT if report is None else len(report), seed if isinstance(seed, int) else 0)
+        except CircuitsError as error:
+            return None, None, [f"The prompts of {name} cannot be made again: {one_line(error)}."]
+        pairs = drawn.pairs
+        if report is None or _same(pairs, report, model):
+            metric = task(name).metric(model, pairs)
+            if report is None:
+                return (
+                    pairs,
+                    None,
+                    [f"The prompts were drawn anew for this page (task {name}); effects by prompt were not measured."],
+                )
+            return (*_searched(pairs, metric, seed if isinstance(seed, int) else 0), [])
+    if report is None:
+        return None, None, ["Attention and written tokens need prompts: the folder has no prompts.json."]
+    said = "On which prompts an edge matters is not shown: the corrupt prompts were not saved."
+    return model.to_tokens(list(report.prompts[:_COUNT])), None, [said]
+
+
+def _same(pairs: PromptPairs, report: PromptReport, model: circuits.Model) -> bool:
+    """Whether pairs that were drawn again are those of the run."""
+    texts = tuple(model.to_string(ids[mask]) for ids, mask in zip(pairs.clean.ids, pairs.clean.mask, strict=True))
+    return (
+        tuple(text.strip() for text in texts) == tuple(text.strip() for text in report.prompts)
+        or pairs.labels == report.prompts
+    )
+
+
+def _searched(pairs: PromptPairs, metric: Any, seed: int) -> tuple[PromptPairs, Any]:
+    """Those that the search saw, whose effects the scores are means of."""
+    from circuits.tasks.metrics import Metric, Relative
+    from circuits.tasks.sharing import halves
+
+    if len(pairs) < 4:
+        return pairs, metric
+    rows, _ = halves(pairs, seed)
+    return pairs[rows], metric if isinstance(metric, Relative) else Metric.of(metric).on(rows)
+
+
+def page_report(saved: Saved, page: Page, file: Path, missing: list[str]) -> Report:
+    """What was written, and what is in it."""
+    size = file.stat().st_size
+    rows = [(section.title, section.word or f"{len(section.blocks)} parts") for section in page.sections]
+    parts: list[Part] = [Pairs("Sections", [(one_line(title), word) for title, word in rows])]
+    notes = [*saved.unfinished, *(f"{name}: {why}" for name, why in saved.unread.items()), *missing]
+    parts += ["\n".join(map(one_line, notes))] if notes else []
+    heading = f"{one_line(file)}: {size / 1e6:.2f} MB, one file, opens in any browser"
+    data = {
+        "page": str(file),
+        "bytes": size,
+        "title": page.title,
+        "sections": [dict(zip(("title", "word"), row, strict=True)) for row in rows],
+    }
+    return Report(heading=heading, parts=parts, data={**data, "missing": notes})

@@ -1,0 +1,150 @@
+"""What was saved in a folder, read file by file; what cannot be read is said, not hidden."""
+
+import csv
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from circuits.errors import CircuitsError, FileFormatError
+from circuits.files.reading import read_bytes, read_json
+from circuits.files.results import LARGEST_RESULT, Result
+from circuits.files.unfinished import FORMAT as UNFINISHED, unfinished_run
+from circuits.graph import Circuit, Node
+from circuits.report.kinds import KINDS
+
+_Kind = TypeVar("_Kind", bound=Result)
+_HEADS = "head_scores.csv"
+_MOST_FILES = 200
+_CIRCUIT = "circuit.json"
+"""The circuit of a run, where a folder holds several."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Saved:
+    """The results of a folder or a file, by file name."""
+
+    place: Path
+    results: Mapping[str, Result]
+    head_scores: Mapping[str, list[list[float]]] | None = None
+    """By name `[layer][head]`, from a table of every head's scores."""
+    unread: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Files that could not be read, each with the reason."""
+    unfinished: tuple[str, ...] = ()
+    """Runs that did not finish, a line each."""
+
+    def first(self, kind: type[_Kind]) -> _Kind | None:
+        """The first result of a kind; of circuits that of the run."""
+        found = self.all(kind)
+        name = _CIRCUIT if _CIRCUIT in found else next(iter(found), None)
+        return None if name is None else found[name]
+
+    def all(self, kind: type[_Kind]) -> dict[str, _Kind]:
+        """All results of a kind, by file name."""
+        return {name: result for name, result in self.results.items() if isinstance(result, kind)}
+
+
+def read_saved(place: Path) -> Saved:
+    """What a folder holds, or a file. Raises FileFormatError for a place that is not there, a file that cannot be read, and a
+    folder without anything that can be shown."""
+    if place.is_dir():
+        return _read_folder(place)
+    if not place.exists():
+        raise FileFormatError(f"{place}: No such file or directory")
+    line = unfinished_run(place)
+    found = _read_file(place)
+    if found is None:
+        raise FileFormatError(f"{place}: not a saved result: expected a circuit or another file that circuits wrote")
+    return Saved(place, {place.name: found}, unfinished=() if line is None else (line,))
+
+
+def _read_folder(folder: Path) -> Saved:
+    results, unread, lines = dict[str, Result](), dict[str, str](), dict[str, None]()
+    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    for file in [one for one in files if one.suffix == ".json"][:_MOST_FILES]:
+        try:
+            found = _read_file(file)
+        except CircuitsError as error:
+            unread[file.name] = _reason(error, file)
+            continue
+        if found is not None:
+            results[file.name] = found
+    for file in files:
+        line = unfinished_run(file)
+        if line is not None:
+            lines[line] = None
+    if any(name.endswith(".mib.json") for name in results) and any(isinstance(one, Circuit) for one in _own(results)):
+        results = {name: one for name, one in results.items() if not name.endswith(".mib.json")}
+    heads = None
+    if (folder / _HEADS).is_file():
+        try:
+            heads = _head_scores(folder / _HEADS)
+        except CircuitsError as error:
+            unread[_HEADS] = _reason(error, folder / _HEADS)
+    if not results and heads is None and not unread and not lines:
+        raise FileFormatError(
+            f"{folder}: nothing in it that a page can show: name a folder that circuits discover, induction, trace or another "
+            "command wrote its files into"
+        )
+    return Saved(folder, results, heads, unread, tuple(lines))
+
+
+def _own(results: Mapping[str, Result]) -> Iterator[Result]:
+    """Those that are not written for other programs."""
+    return (one for name, one in results.items() if not name.endswith(".mib.json"))
+
+
+def _reason(error: Exception, file: Path) -> str:
+    return " ".join(str(error).removeprefix(f"{file}: ").split())
+
+
+def _read_file(file: Path) -> Result | None:
+    """The result of a file; None for JSON of another origin."""
+    data = read_json(file, max_bytes=LARGEST_RESULT)
+    kind = data.get("format") if isinstance(data, dict) else None
+    if isinstance(data, dict) and "cfg" in data and kind is None:
+        return Circuit.load(file)
+    if not isinstance(kind, str) or kind == UNFINISHED:
+        return None
+    if kind not in KINDS:
+        if kind.startswith(("circuits-", "transformer-circuits")):
+            raise FileFormatError(f"{file}: of the format {kind[:60]}, which this version does not know")
+        return None
+    version = data.get("version") if isinstance(data, dict) else None
+    if version != 1:
+        raise FileFormatError(f"{file}: version {str(version)[:20]} of the format {kind}; this version reads 1")
+    return KINDS[kind].load(file)
+
+
+def _head_scores(file: Path) -> dict[str, list[list[float]]]:
+    """The scores of a table of heads. Raises FileFormatError for another table."""
+    try:
+        rows = list(csv.DictReader(read_bytes(file).decode("utf-8").splitlines()))
+        cells = {_place(row["name"]): row for row in rows}
+    except (UnicodeDecodeError, csv.Error, KeyError, TypeError, CircuitsError) as error:
+        raise FileFormatError(f"{file}: not a table of heads: {error}") from None
+    layers, heads = (1 + max((place[axis] for place in cells), default=-1) for axis in (0, 1))
+    names = [name for name in (rows[0] if rows else {}) if name not in ("name", "layer", "head", None)]
+    if len(cells) != layers * heads or not names or len(cells) != len(rows):
+        raise FileFormatError(f"{file}: not a table of heads: {len(rows)} rows for {layers} layers of {heads} heads")
+    return {
+        name: [[_number(cells[layer, head], name, file) for head in range(heads)] for layer in range(layers)] for name in names
+    }
+
+
+def _place(name: Any) -> tuple[int, int]:
+    node = Node.parse(str(name))
+    if node.layer is None or node.index is None or node.kind != "head":
+        raise FileFormatError(f"{node} is no head")
+    return node.layer, node.index
+
+
+def _number(row: Mapping[str, Any], name: str, file: Path) -> float:
+    try:
+        value = float(row[name])
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise FileFormatError(f"{file}: {name} of {row.get('name')} is {str(row.get(name))[:20]!r}: expected a finite number")
+    return value

@@ -1,0 +1,175 @@
+"""The page of a run: what its folder holds, in the order in which it is read."""
+
+from collections.abc import Mapping, Sequence
+
+from circuits.attribution import EdgeScores
+from circuits.files.results import Result
+from circuits.graph import Circuit
+from circuits.heads import HeadScores
+from circuits.lenses import Lens
+from circuits.patching import Trace, Traces
+from circuits.report.blocks import AnyBlock, Grid, Paragraphs, Section
+from circuits.report.closer import Closer
+from circuits.report.folder import Saved
+from circuits.report.kinds import TITLES
+from circuits.report.page import Page
+from circuits.report.sections.explorer import explorer_section
+from circuits.report.sections.general import result_section
+from circuits.report.sections.judged import verdict_section
+from circuits.report.sections.lenses import lens_section
+from circuits.report.sections.made import made_section
+from circuits.report.sections.scored import head_scores_section
+from circuits.report.sections.traced import trace_section, traces_section
+from circuits.search import Curve, Discovery, Verdict
+from circuits.tasks import PromptReport
+
+_MOST_PROMPTS = 64
+
+
+def run_page(
+    saved: Saved,
+    *,
+    closer: Closer | None = None,
+    missing: Sequence[str] = (),
+    commands: Sequence[tuple[str, str]] = (),
+    title: str | None = None,
+) -> Page:
+    """A page of all that was saved.
+
+    Args:
+        saved: what a folder or a file holds.
+        closer: what the model itself says of the circuit.
+        missing: what the page cannot show of the circuit, each with what would bring it.
+        commands: command lines that belong to it: what each did, and the line.
+        title: the page's title (default: the task and the model).
+    """
+    saved = _opened(saved)
+    circuit, verdict = saved.first(Circuit), saved.first(Verdict)
+    curve, scores = saved.first(Curve), saved.first(EdgeScores)
+    if circuit is None and scores is not None:
+        circuit = scores.top(100, connected=True)
+        missing = [*missing, "No circuit was saved: these are the strongest edges of the scores, 100 on paths at most."]
+    if verdict is not None and circuit is not None and not _fits(verdict, circuit):
+        missing = [
+            *missing,
+            "The verdict in this folder is of a circuit of another size; what each node is needed for is not shown.",
+        ]
+    own = verdict if verdict is not None and circuit is not None and _fits(verdict, circuit) else None
+    sections = [*_warnings(saved)]
+    if circuit is not None:
+        missing = [*missing, *_lacking(circuit)]
+        about = {"scores": scores, "verdict": own, "curve": curve, "closer": closer, "missing": missing}
+        sections.append(explorer_section(circuit, **about))
+    if verdict is not None or (circuit is not None and circuit.metadata.get("verdict") != "found"):
+        sections.append(verdict_section(verdict, curve))
+    sections += _others(saved)
+    metadata = _metadata(saved, circuit)
+    files = {name: f"{TITLES.get(result.FORMAT, result.FORMAT)}" for name, result in saved.results.items()}
+    sections.append(made_section(metadata, commands=commands, files=files))
+    lead = metadata.get("summary")
+    return Page(title or _title(metadata, saved), sections, lead=lead if isinstance(lead, str) else "")
+
+
+def _opened(saved: Saved) -> Saved:
+    """The same with the parts of a discovery as results of their own."""
+    found: dict[str, Result] = {}
+    for name, result in saved.results.items():
+        if not isinstance(result, Discovery):
+            found[name] = result
+            continue
+        parts = {"circuit": result.circuit, "verdict": result.verdict, "scores": result.scores}
+        parts |= {"curve": result.curve, "screening": result.screening}
+        found |= {f"{name} · {part}": value for part, value in parts.items() if value is not None}
+    return Saved(saved.place, found, saved.head_scores, saved.unread, saved.unfinished)
+
+
+def _fits(verdict: Verdict, circuit: Circuit) -> bool:
+    """Whether a verdict may be one on this circuit."""
+    return (verdict.edges, verdict.nodes) == (len(circuit.edges), len(circuit.nodes))
+
+
+def _lacking(circuit: Circuit) -> list[str]:
+    """What a circuit does not tell."""
+    lines = []
+    if circuit.edges and all(score is None for score in circuit.edges.values()):
+        lines.append("The edges have no scores: all are drawn alike, and the slider keeps them in the order of computation.")
+    if not circuit.edges:
+        lines.append("The circuit has nodes alone, no edges.")
+    if not circuit.evidence and not circuit.metadata:
+        lines.append("The file holds no evidence: who found this circuit, on what and how sure it is, is not recorded.")
+    return lines
+
+
+def _warnings(saved: Saved) -> list[Section]:
+    """What is wrong with the run itself."""
+    blocks: list[AnyBlock] = []
+    if saved.unfinished:
+        blocks.append(Paragraphs(saved.unfinished, tone="warning"))
+    if saved.unread:
+        blocks.append(Grid(("file", "why"), list(saved.unread.items()), "Files that could not be read"))
+    return [Section("What is missing", blocks, "incomplete", "bad")] if blocks else []
+
+
+def _others(saved: Saved) -> list[Section]:
+    """A section for each other result: those with a form of their own first."""
+    found: list[Section] = []
+    for name, trace in saved.all(Trace).items():
+        found.append(trace_section(trace, title=_named("Causal tracing", name, saved)))
+    for name, traces in saved.all(Traces).items():
+        found.append(traces_section(traces, title=_named("Causal tracing", name, saved)))
+    for name, lens in saved.all(Lens).items():
+        found.append(lens_section(lens, title=_named("Tuned lens" if lens.tuned else "Logit lens", name, saved)))
+    for name, scores in saved.all(HeadScores).items():
+        found.append(head_scores_section(scores, title=_named("Head scores", name, saved)))
+    if saved.head_scores is not None:
+        found.append(head_scores_section(saved.head_scores))
+    for report in saved.all(PromptReport).values():
+        found.append(prompts_section(report))
+    shown = (Trace, Traces, Lens, HeadScores, PromptReport, Verdict, Curve, EdgeScores)
+    first = saved.first(Circuit)
+    for name, result in saved.results.items():
+        if not isinstance(result, shown) and result is not first:
+            found.append(result_section(result, title=_named(TITLES.get(result.FORMAT, result.FORMAT), name, saved)))
+    return found
+
+
+def _named(title: str, name: str, saved: Saved) -> str:
+    """A title, with the file's name where several have the same."""
+    kind = type(saved.results[name])
+    return title if len(saved.all(kind)) < 2 else f"{title}: {name}"
+
+
+def prompts_section(report: PromptReport, *, title: str = "The prompts") -> Section:
+    """How the model does on the prompts that it was asked about."""
+    metric = report.metric.replace("_", " ")
+    rows = [
+        (report.prompts[row], report.answers[row], report.said[row], int(report.ranks[row]), clean, corrupt)
+        for row, (clean, corrupt) in enumerate(zip(report.clean.tolist(), report.corrupt.tolist(), strict=True))
+    ][:_MOST_PROMPTS]
+    more = f" ({_MOST_PROMPTS} of {len(report)})" if len(report) > _MOST_PROMPTS else ""
+    header = ("prompt", "answer", "the model says", "rank of the answer", f"{metric}, clean", f"{metric}, corrupt")
+    advice: list[AnyBlock] = (
+        [Paragraphs([f"Mind: {line}." for line in report.advice()], tone="warning")] if report.advice() else []
+    )
+    grid = Grid(header, rows, f"{len(report)} prompts{more}", folded=True)
+    return Section(title, [Paragraphs([report.summary]), *advice, grid])
+
+
+def _metadata(saved: Saved, circuit: Circuit | None) -> Mapping[str, object]:
+    """What the results say of how they were made, the circuit first."""
+    found: dict[str, object] = {}
+    for result in [circuit, *saved.results.values()]:
+        if result is None:
+            continue
+        own = getattr(result, "metadata", None)
+        own = own if isinstance(own, Mapping) else {}
+        direct = {name: getattr(result, name) for name in ("model", "weights_sha256", "seed") if hasattr(result, name)}
+        found = {**direct, **own, **found}
+    return found
+
+
+def _title(metadata: Mapping[str, object], saved: Saved) -> str:
+    task, model = metadata.get("task"), metadata.get("model")
+    if task and model:
+        return f"{task} in {model}"
+    return f"{saved.place.resolve().name}" if not model else f"{model}: {saved.place.resolve().name}"

@@ -1,0 +1,29 @@
+"""Any other result as a section: what it says in words, and the first rows of its table."""
+
+import math
+from typing import Any
+
+from circuits.files.results import Result
+from circuits.report.blocks import Grid, Paragraphs, Section
+
+_MOST_ROWS = 200
+
+
+def result_section(result: Result, *, title: str) -> Section:
+    """A result in words and as a table."""
+    table = result.to_dataframe()
+    rows = [[_cell(value) for value in row] for row in table.head(_MOST_ROWS).astype(object).itertuples(index=False)]
+    more = f", the first {_MOST_ROWS} of {len(table):,} rows" if len(table) > _MOST_ROWS else ""
+    header = [str(name).replace("_", " ") for name in table.columns]
+    return Section(title, [Paragraphs([result.summary]), Grid(header, rows, f"The table{more}")])
+
+
+def _cell(value: Any) -> str | float | int | None:
+    """A value of a table as a page shows it."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float | str):
+        return value
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

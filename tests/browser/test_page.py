@@ -1,0 +1,155 @@
+"""The page in a real browser: what it shows, what changes when one acts on it, and that it asks nobody for anything."""
+
+from pathlib import Path
+
+import pytest
+
+from circuits.report import Saved, run_page
+from tests.browser.conftest import Open
+from tests.files import examples
+from tests.report.samples import DEEP, GPT2, random_circuit, saved_run
+
+CIRCUIT = "document.querySelector('.explorer').circuit"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run with something of every kind."""
+    folder = tmp_path_factory.mktemp("whole")
+    run_page(saved_run(folder)).save(folder / "page.html")
+    return folder / "page.html"
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of 500 edges of GPT-2 small's shape, with a curve."""
+    file = tmp_path_factory.mktemp("large") / "page.html"
+    circuit = random_circuit(GPT2, 500)
+    run_page(Saved(file, {"circuit.json": circuit, "curve.json": examples.curve()}), title="five hundred").save(file)
+    return file
+
+
+def test_it_opens_offline_and_asks_for_nothing(opened: Open, whole: Path) -> None:
+    one = opened(whole)
+    assert one.page.title() == "induction" or one.page.title()
+    assert one.page.locator("h2").all_text_contents()[0].startswith("The circuit")
+    assert one.page.locator("canvas").count() == 1 and one.page.locator("svg.chart").count() >= 4
+    one.check()
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1400, False), (400, True)])
+def test_it_fits_the_width(opened: Open, whole: Path, width: int, dark: bool) -> None:
+    one = opened(whole, width=width, dark=dark)
+    assert one.script("document.documentElement.scrollWidth") <= width
+    shade = one.script("getComputedStyle(document.documentElement).backgroundColor")
+    assert (shade == "rgb(16, 17, 19)") == dark
+    one.page.locator(".look").click()
+    assert one.script("getComputedStyle(document.documentElement).backgroundColor") == "rgb(246, 246, 244)"
+    one.check()
+
+
+def test_the_slider_thins_the_graph_and_says_what_remains(opened: Open, large: Path) -> None:
+    one = opened(large)
+    assert "500 of 500 edges" in one.page.locator(".sized").inner_text()
+    before = one.page.locator("canvas").screenshot()
+    slider = one.page.locator(".edges input")
+    slider.focus()
+    for _ in range(300):
+        slider.press("ArrowLeft")
+    assert one.state("kept") == 245
+    said = one.page.locator(".sized").inner_text()
+    assert "245 of 500 edges, |score| ≥" in said and "faithfulness about" in said and "straight line" in said
+    assert one.page.locator("canvas").screenshot() != before
+    assert "245 of 500" in (slider.get_attribute("aria-valuetext") or "")
+    one.check()
+
+
+def test_a_click_opens_a_node_and_an_edge(opened: Open, large: Path) -> None:
+    one = opened(large)
+    box = one.page.locator(".stage").bounding_box()
+    place, x, y = one.script(
+        """(() => { const { graph, view } = document.querySelector('.explorer').circuit;
+        const place = graph.nodes.findIndex((node) => node.name === 'logits'); const at = view.own.arranged.at[place];
+        return [place, view.view.x + view.view.scale * at.x, view.view.y + view.view.scale * at.y]; })()"""
+    )
+    one.page.mouse.click(box["x"] + x, box["y"] + y)
+    assert one.state("selected") == {"kind": "node", "place": place}
+    panel = one.page.locator(".panel")
+    assert panel.locator("h3").inner_text() == "logits" and "Edges in" in panel.inner_text()
+    panel.locator("td .link").first.click()
+    assert one.state("selected.kind") == "edge" and "->logits" in panel.locator("h3").inner_text()
+    x, y = one.script(
+        """(() => { const { view, state } = document.querySelector('.explorer').circuit; const { curves } = view.own.arranged;
+        const curve = curves.find((one) => one.edge === 0); const c = curve.points; const t = 0.1, s = 1 - t;
+        const at = (i) => s*s*s*c[i] + 3*s*s*t*c[i+2] + 3*s*t*t*c[i+4] + t*t*t*c[i+6];
+        view.zoom(3); return [view.view.x + view.view.scale * at(0), view.view.y + view.view.scale * at(1)]; })()"""
+    )
+    one.page.keyboard.press("Escape")
+    one.script(f"{CIRCUIT}.view.pan({300 - x}, {300 - y})")
+    one.page.mouse.click(box["x"] + 300, box["y"] + 300)
+    assert one.state("selected.kind") == "edge"
+    one.check()
+
+
+def test_a_search_sets_nodes_off(opened: Open, large: Path) -> None:
+    one = opened(large)
+    one.page.locator("input[type=search]").fill("a3.h")
+    assert "nodes found" in one.page.locator(".told").inner_text() and one.state("query") == "a3.h"
+    one.page.keyboard.press("Enter")
+    assert one.page.locator(".panel h3").inner_text().startswith("a3.h")
+    one.check()
+
+
+def test_layers_are_folded_where_there_are_many_and_unfold(opened: Open, tmp_path: Path) -> None:
+    file = tmp_path / "deep.html"
+    run_page(Saved(file, {"circuit.json": random_circuit(DEEP, 200)})).save(file)
+    one = opened(file)
+    rows = f"{CIRCUIT}.view.own.arranged.rows.length"
+    before = one.script(rows)
+    assert one.state("folded.size") == 22
+    one.page.locator(".layers summary").click()
+    one.page.get_by_role("button", name="unfold all").click()
+    assert one.state("folded.size") == 0 and one.script(rows) > before
+    one.page.get_by_role("button", name="layer 3", exact=True).click()
+    assert one.script(f"[...{CIRCUIT}.state.folded]") == [3]
+    one.page.locator(".stage").focus()
+    one.page.keyboard.press("End")
+    one.page.keyboard.press("ArrowUp")
+    layer = one.script(f"{CIRCUIT}.graph.nodes[{one.state('focus')}].layer")
+    one.page.keyboard.press("f")
+    assert layer in one.script(f"[...{CIRCUIT}.state.folded]")
+    one.check()
+
+
+def test_the_keyboard_walks_opens_and_shows_where_it_is(opened: Open, large: Path) -> None:
+    one = opened(large)
+    one.page.locator(".stage").focus()
+    seen = {one.state("focus")}
+    for key in ("ArrowUp", "ArrowRight", "ArrowRight", "ArrowUp"):
+        before = one.page.locator("canvas").screenshot()
+        one.page.keyboard.press(key)
+        one.page.wait_for_timeout(60)
+        assert one.page.locator("canvas").screenshot() != before, "the frame of the focus moves"
+        seen.add(one.state("focus"))
+    assert len(seen) >= 4 and one.page.locator(".told").inner_text()
+    one.page.keyboard.press("Enter")
+    assert one.state("selected.place") == one.state("focus")
+    scale = one.script(f"{CIRCUIT}.view.view.scale")
+    one.page.keyboard.press("+")
+    assert one.script(f"{CIRCUIT}.view.view.scale") > scale
+    one.page.keyboard.press("Escape")
+    assert one.state("selected") is None
+    one.check()
+
+
+def test_the_table_has_the_same_edges(opened: Open, large: Path) -> None:
+    one = opened(large)
+    one.page.locator(".as-table").click()
+    assert one.page.locator(".stage").is_hidden()
+    tables = one.page.locator(".tables table")
+    assert tables.nth(1).locator("tbody tr").count() == 500
+    names = tables.nth(1).locator("tbody th").all_text_contents()
+    assert names == one.script(f"{CIRCUIT}.graph.edges.map((edge) => edge.name)")
+    tables.nth(1).locator("tbody .link").first.click()
+    assert one.state("selected") == {"kind": "edge", "place": 0}
+    one.check()

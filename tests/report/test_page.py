@@ -1,0 +1,103 @@
+"""A page: its policy names the script and the style that stand in it, and no text of the data can leave the data."""
+
+import base64
+import hashlib
+import html.parser
+import re
+from pathlib import Path
+
+import pytest
+
+import circuits
+from circuits.errors import NonFiniteError
+from circuits.files.results import Result
+from circuits.report import Grid, Page, Paragraphs, Section, run_page
+from circuits.report.kinds import KINDS
+from circuits.report.page import SCRIPTS, STYLES, as_json, joined
+from tests.files import examples
+from tests.report.samples import data_of, hostile, saved_run
+
+ROOM = Path(circuits.__file__).parent / "report"
+
+
+class Tags(html.parser.HTMLParser):
+    """Every start tag with its attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def page_of(texts: list[str]) -> str:
+    rows = [(text, text) for text in texts]
+    sections = [Section(text, [Paragraphs([text]), Grid((text, "b"), rows, text)], word=text) for text in texts]
+    return Page(texts[0], sections, lead=texts[-1]).html()
+
+
+def test_the_policy_names_the_one_script_and_the_one_style_and_nothing_else() -> None:
+    page = page_of(["a"])
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert set(rules) == {"default-src", "script-src", "style-src", "base-uri", "form-action"} and "unsafe" not in policy
+    for rule, pattern in (("script-src", r"<script>(.*?)</script>"), ("style-src", r"<style>(.*?)</style>")):
+        (text,) = re.findall(pattern, page, re.DOTALL)
+        assert rules[rule] == f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    assert rules["default-src"] == "'none'"
+
+
+def test_no_text_becomes_markup_and_every_text_comes_back() -> None:
+    texts, plain = hostile(), page_of(["harmless"] * 100)
+    page = page_of(texts)
+    assert Tags(page).found == Tags(plain).found
+    assert [section["title"] for section in data_of(page)["sections"]] == texts
+    assert data_of(page)["title"] == texts[0]
+
+
+def test_lone_surrogates_and_numbers() -> None:
+    assert as_json({"a": "\ud800<"}) == '{"a":"\\ud800\\u003c"}'
+    assert as_json([1.0, 0.1234567891, -1e-9, 2**40, True, None]) == "[1,0.123457,-1e-09,1099511627776,true,null]"
+    with pytest.raises(NonFiniteError, match="nan"):
+        as_json({"x": float("nan")})
+
+
+def test_every_file_of_the_script_and_the_style_is_in_the_page() -> None:
+    assert {file.stem for file in (ROOM / "script").iterdir()} == set(SCRIPTS)
+    assert {file.stem for file in (ROOM / "style").iterdir()} == set(STYLES)
+
+
+def test_the_script_makes_elements_by_two_functions_and_runs_no_text() -> None:
+    script = joined("script", SCRIPTS, "js")
+    markup = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "DOMParser", "srcdoc", 'setAttribute("style"')
+    for banned in (*markup, "eval(", "Function(", "import(", "fetch(", "XMLHttpRequest", "localStorage"):
+        assert banned not in script, banned
+    assert script.count("createElement(") == 1 and script.count("createElementNS(") == 1
+    assert "</script" not in script and "<!--" not in script
+    urls = set(re.findall(r"https?://[^\s\"']+", script + joined("style", STYLES, "css")))
+    assert urls == {"http://www.w3.org/2000/svg"}, "a name, which nothing loads"
+
+
+def every_kind() -> set[type[Result]]:
+    """All results that are kept in JSON."""
+    found, left = set(), [Result]
+    while left:
+        for kind in left.pop().__subclasses__():
+            left.append(kind)
+            if kind.__module__.startswith("circuits.") and not kind._tensors:
+                found.add(kind)
+    return found
+
+
+def test_a_page_knows_every_kind_of_saved_result() -> None:
+    assert examples and set(KINDS.values()) == every_kind()
+
+
+def test_a_run_becomes_a_page_with_a_section_a_kind(tmp_path: Path) -> None:
+    page = run_page(saved_run(tmp_path))
+    titles = [section.title for section in page.sections]
+    assert titles[0] == "The circuit" and titles[1] == "Verdict" and titles[-1] == "How this was made"
+    assert {"Causal tracing", "Logit lens", "Head scores", "The prompts", "Patching"} <= set(titles)
+    assert len(page.html()) < 300_000
