@@ -60,7 +60,8 @@ def test_a_stranger_s_json_is_passed_over_and_refused_by_itself(tmp_path: Path) 
 def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
     examples.circuit().save(tmp_path / "circuit.json")
     done, missing = {"circuit.json": ""}, {"verdict.json": ""}
-    Unfinished(command="circuits discover", began="2026-01-02T03:04:05", done=done, missing=missing).save(tmp_path / "unfinished-discover.json")
+    mark = Unfinished(command="circuits discover", began="2026-01-02T03:04:05", done=done, missing=missing)
+    mark.save(tmp_path / "unfinished-discover.json")
     page = run_page(read_saved(tmp_path))
     assert page.sections[0].word == "incomplete" and "did not finish" in words(tmp_path)
     assert page.sections[2].word == "not judged"
