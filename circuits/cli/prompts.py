@@ -89,12 +89,13 @@ class PromptOptions:
         if self.prompts is not None and not self.prompts.is_file():
             raise FileFormatError(f"{self.prompts}: {'not a file' if self.prompts.exists() else 'No such file or directory'}")
 
-    def check_file(self) -> None:
-        """Raise FileFormatError for a file of prompts that is broken, as far as that shows before a model reads it."""
+    def check_file(self, least: int = 1) -> None:
+        """Raise FileFormatError for a file of prompts that is broken, or has fewer than the least number of different clean
+        prompts, as far as that shows before a model reads it."""
         from circuits.tasks.sources.readers import check_prompts
 
         if self.prompts is not None:
-            check_prompts(self.prompts, skip_bad=self.skip_bad)
+            check_prompts(self.prompts, skip_bad=self.skip_bad, least=least)
 
     @property
     def name(self) -> str:
@@ -203,14 +204,15 @@ class Behaviour:
         positions: bool = False,
         check: "Callable[[circuits.Model], object] | None" = None,
         show: bool = True,
+        least: int = 1,
     ) -> "tuple[circuits.Model, circuits.PromptPairs, Metric | Relative, circuits.PromptReport]":
         """The same, and how the model does on these prompts, which is written, and with `show` published and printed before
         the long run. Raises PromptError where no pair makes a difference. `positions`: whether columns are asked about; `check`
-        refuses what does not fit the model before the prompts are made."""
+        refuses what does not fit the model before the prompts are made; `least`: how many different clean prompts it takes."""
         from circuits.cli.reports.look import figures, looked, warned
 
         setting, progress = work.setting, work.progress
-        model, drawn, metric = self._drawn(setting, progress, check)
+        model, drawn, metric = self._drawn(setting, progress, check, least)
         report = circuits.look_at_prompts(model, drawn, metric, progress=progress)
         report.require_difference()
         report.save(work.staging / "prompts.json")
@@ -223,12 +225,16 @@ class Behaviour:
         return model, drawn.pairs, metric, report
 
     def _drawn(
-        self, setting: Setting, progress: ProgressBars, check: "Callable[[circuits.Model], object] | None" = None
+        self,
+        setting: Setting,
+        progress: ProgressBars,
+        check: "Callable[[circuits.Model], object] | None" = None,
+        least: int = 1,
     ) -> "tuple[circuits.Model, Drawn, Metric | Relative]":
         from circuits.tasks.registry import task
 
         self.check()
-        self.prompts.check_file()
+        self.prompts.check_file(least)
         model = setting.load(progress)
         if check is not None:
             check(model)

@@ -1,7 +1,6 @@
 """One call from prompts to a judged circuit."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -13,7 +12,7 @@ from circuits.files.results import Result
 from circuits.graph import Circuit
 from circuits.models import Model
 from circuits.models.memory import BUDGET
-from circuits.progress import Progress
+from circuits.progress import Found, Progress, heard
 from circuits.search.judging.curves import Curve, curve_of
 from circuits.search.judging.evaluate import faithfulness, verdict_of
 from circuits.search.judging.judge import Judge
@@ -74,7 +73,7 @@ def discover(
     seed: int = 0,
     budget: int = BUDGET,
     progress: Progress | None = None,
-    found: Callable[[Any], None] | None = None,
+    found: Found | None = None,
 ) -> Discovery:
     """Search for a circuit on some prompts and judge it on others.
 
@@ -101,7 +100,7 @@ def discover(
         found: hears each part as soon as it is there: EdgeScores, Screening, Circuit, Verdict (without completeness and
             minimality, then with them), Curve, where there is such a part.
     """
-    chosen = find_method(method)
+    chosen, hear = find_method(method), heard(found)
     given: dict[str, int | float | None] = {"steps": steps, "threshold": threshold}
     check_fit(chosen, level="neurons" if neurons else "heads", verify=verify, given=given)
     judged_by = metric
@@ -116,7 +115,6 @@ def discover(
     options |= {"neurons": neurons} if "neurons" in chosen.levels else {}
     options |= {"edges": edges, "seed": seed, "budget": budget, "progress": progress}
     scores, circuit = _results(chosen, chosen.run(model, pairs, metric, **options), edges, prepend_bos=model.prepend_bos)
-    hear = found or (lambda _: None)
     if scores is not None:
         hear(scores)
     screening = None

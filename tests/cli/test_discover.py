@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -64,6 +65,7 @@ def test_the_report_says_what_the_files_say(found: tuple[Answer, Path]) -> None:
     assert "by eap-ig (10 steps); 4 prompts searched on, 4 held out; metric: logit difference" in words
     assert f"\nasks: {task('induction').question}\n" in answer.out
     assert " ".join(verdict.summary.split()) in words and f"p = {verdict.p_value:.2g}" in words
+    assert answer.out.count(f"{verdict.standing.capitalize()}: ") == 1, "said as soon as it is known, and not again"
     assert f"CPR {curve.cpr:.3f}" in words and f"CMD {curve.cmd:.3f}" in words
     sizes = [abs(float(row["score"])) for row in edges]
     assert sizes == sorted(sizes, reverse=True) and len(sizes) == 40
@@ -140,6 +142,33 @@ def test_prompts_of_a_file(command: Command, tiny: Path, tmp_path: Path) -> None
     assert (said["prompts_searched"], said["prompts_held_out"]) == (2, 1)
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_file_that_cannot_be_halved_is_refused_before_a_model_is_loaded(command: Command, tmp_path: Path, rows: int) -> None:
+    path = tmp_path / "pairs.jsonl"
+    row = {"clean_prefix": "The boy", "patch_prefix": "The boys", "clean_answer": " is", "patch_answer": " are"}
+    path.write_text("".join(f"{json.dumps(row)}\n" for _ in range(rows)))
+    answer = command("discover", "--model", "./nowhere", "--task", path, "--out", tmp_path / "out")
+    check_one_line(answer, "pairs.jsonl", f"{rows} row", "with one clean prompt", "held out")
+
+
+def test_a_circuit_says_its_verdict_as_soon_as_that_is_known(
+    command: Command, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*given: Any, found: Any, **options: Any) -> None:
+        def hear(part: Any) -> None:
+            found(part)
+            if isinstance(part, Verdict):
+                raise KeyboardInterrupt
+
+        discover(*given, found=hear, **options)
+
+    monkeypatch.setattr(circuits, "discover", stopped)
+    answer = command("discover", "--model", tiny, *QUICK, "--out", tmp_path)
+    assert answer.status == 130 and "missing: completeness, minimality" in answer.err
+    circuit, verdict = Circuit.load(tmp_path / "circuit.json"), Verdict.load(tmp_path / "verdict.json")
+    assert circuit.metadata["verdict"] == verdict.standing and circuit.metadata["summary"] == verdict.summary
+
+
 def test_known_heads() -> None:
     gpt2 = Graph(n_layers=12, n_heads=12, n_key_value_heads=12, d_mlp=3072)
     heads = {name for names in known_circuit("ioi").heads.values() for name in names}
@@ -164,6 +193,7 @@ def test_known_heads() -> None:
         (["--count", "1"], ["--count is 1", "2 pairs"]),
         (["--edges", "0"], ["--edges is 0"]),
         (["--edges", "100000"], ["--edges is 100,000", "the graph has"]),
+        (["--seed", "-1"], ["--seed", "greater than or equal to 0"]),
         (["--random-circuits", "-1"], ["--random-circuits is -1"]),
         (["--steps", "0"], ["--steps is 0"]),
         (["--steps", "3", "--method", "exact"], ["--steps", "eap-ig", "exact"]),

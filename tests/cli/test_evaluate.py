@@ -110,6 +110,13 @@ def test_an_unproven_verdict_says_the_reason_that_holds(low: float, draws: int, 
     assert judged(verdict).startswith("Unproven: ") and why in judged(verdict)
 
 
+def test_what_is_next_to_nothing_has_no_sign() -> None:
+    faithfulness = Effect(-0.0004, -0.001, 0.0)
+    verdict = Verdict(edges=1, nodes=2, share=0.1, prompts=5, faithfulness=faithfulness, null=(-0.001,), p_value=0.5)
+    assert "keep 0.00 of" in verdict.summary and "at most 0.00" in verdict.summary and "interval 0.00 to" in verdict.summary
+    assert "faithfulness 0.000 [-0.001, 0.000]" in judged(verdict)
+
+
 @pytest.mark.parametrize(
     ("prompts", "independent", "word", "said"),
     [

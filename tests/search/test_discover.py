@@ -51,6 +51,7 @@ def test_options_that_do_not_go_together(chain) -> None:
         {"verify": True, "method": "exact"},
         {"verify": True, "method": "prune"},
         {"edges": 0},
+        {"found": 3},
         {"method": "acdc", "edges": 1},
     ):
         with pytest.raises(CircuitsError):

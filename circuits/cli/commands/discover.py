@@ -10,6 +10,7 @@ from circuits.cli.app import app
 from circuits.cli.options import (
     RandomCircuits,
     SearchMetric,
+    Seed,
     Several,
     SkipBad,
     TaskOrFile,
@@ -96,7 +97,7 @@ def discover(
     skip_bad: SkipBad = False,
     metric: SearchMetric = None,
     random_circuits: RandomCircuits = 128,
-    seed: Annotated[int, typer.Option(help="Seed of all that is drawn: the same seed gives the same files.")] = 0,
+    seed: Seed = 0,
     *,
     setting: Setting,
 ) -> None:
@@ -134,7 +135,7 @@ def run(search: Search, asked: Behaviour, setting: Setting) -> None:
 
     asked.check(least=2)
     with setting.parts(FILES, expected=expected(search)) as work:
-        model, pairs, metric, look = asked.look(work, check=search.check_model)
+        model, pairs, metric, look = asked.look(work, check=search.check_model, least=2)
         pairs, held_out = split(pairs, asked.prompts.seed)
         measured = {"model": model.name, "metric": named(metric)}
         measured |= {"prompts_searched": len(pairs), "prompts_held_out": len(held_out), "look": figures(look)}

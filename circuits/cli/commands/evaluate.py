@@ -49,7 +49,10 @@ def evaluate(
     skip_bad: SkipBad = False,
     metric: SearchMetric = None,
     random_circuits: RandomCircuits = 128,
-    seed: Annotated[int, typer.Option(help="Seed of prompts and random circuits; give another than the search had.")] = 1,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=2**63 - 1, help="Seed of prompts and random circuits; give another than the search had."),
+    ] = 1,
     *,
     setting: Setting,
 ) -> None:

@@ -16,7 +16,7 @@ from circuits.cli.questions.discover import Search
 from circuits.cli.report import Part, Report, Table, records
 from circuits.cli.reports.circuit import draw
 from circuits.cli.reports.look import looked
-from circuits.cli.reports.verdict import again, asks, judged
+from circuits.cli.reports.verdict import again, asks, standing, summed
 from circuits.cli.settings import Setting, Work
 from circuits.cli.text import one_line
 from circuits.files.plain import thaw
@@ -81,6 +81,7 @@ class DiscoveryParts:
     """The model's name, the metric's, and the numbers of prompts."""
     scores: EdgeScores | None = None
     screening: Screening | None = None
+    circuit: Circuit | None = None
     verdict: Verdict | None = None
 
     def add(self, part: Any) -> None:
@@ -106,10 +107,13 @@ class DiscoveryParts:
         """The verdict comes before completeness and minimality are known, and again with them."""
         first, self.verdict = self.verdict is None, verdict
         verdict.save(self.work.staging / "verdict.json")
+        if self.circuit is not None:
+            noted(self.circuit, verdict, self.search, self.asked).save(self.work.staging / "circuit.json")
         self.work.publish(lacking="completeness, minimality" if first else "")
-        self.work.say(judged(verdict).split("\n")[0] if first else judged(verdict))
+        self.work.say(standing(verdict), *([] if first else [summed(verdict)]))
 
     def _add_circuit(self, circuit: Circuit) -> None:
+        self.circuit = circuit
         edges = edge_table(circuit, self.scores, self.screening)
         noted(circuit, None, self.search, self.asked).save(self.work.staging / "circuit.json")
         edges.to_csv(self.work.staging / "edges.csv", index=False)
@@ -145,7 +149,7 @@ def discovery_report(
     prompts."""
     about = {**measured, **_about(found, search, asked)}
     heading = _heading(found.circuit, search, asked, measured)
-    parts: list[Part] = [judged(found.verdict), _strongest(about["edges"], search)]
+    parts: list[Part] = [standing(found.verdict), summed(found.verdict), _strongest(about["edges"], search)]
     lines = _beside(found, about, search)
     parts += ["\n".join(lines)] if lines else []
     parts += [looked(about["look"])] if "look" in about else []
@@ -186,14 +190,14 @@ def _beside(found: Discovery, about: Mapping[str, Any], search: Search) -> list[
     if found.curve is not None:
         of = "of the estimates, before verification" if search.verify else "of the strongest edges"
         lines.append(
-            f"Over all sizes ({of}): CPR {about['cpr']:.3f} (area under the curve, higher is better), CMD {about['cmd']:.3f} "
+            f"Over all sizes ({of}): CPR {about['cpr']:z.3f} (area under the curve, higher is better), CMD {about['cmd']:z.3f} "
             "(distance from 1, lower is better)"
         )
     if about["known"] is not None:
         known = about["known"]
         lines.append(
             f"Against the {known['heads']} heads of {known['reference']} ({known['model']}): precision "
-            f"{known['precision']:.2f}, recall {known['recall']:.2f}"
+            f"{known['precision']:z.2f}, recall {known['recall']:z.2f}"
         )
     return lines
 
@@ -231,7 +235,7 @@ def _signed(value: float | None) -> str:
 
 
 def _with_interval(row: dict[str, Any]) -> str:
-    return f"{row['effect']:+.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    return f"{row['effect']:+z.3f} [{row['low']:z.3f}, {row['high']:z.3f}]"
 
 
 def _next(search: Search, asked: Behaviour, setting: Setting) -> list[tuple[str, str]]:

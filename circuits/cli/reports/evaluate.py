@@ -53,14 +53,14 @@ def evaluation_report(
 def _completeness(verdict: Verdict) -> Table:
     """The sets that tell circuit and model apart most."""
     worst = sorted(verdict.completeness, key=lambda one: -one.gap)[:3]
-    rows = [(_short(one.nodes), f"{one.circuit:.2f}", f"{one.model:.2f}", f"{one.gap:.2f}") for one in worst]
+    rows = [(_short(one.nodes), f"{one.circuit:z.2f}", f"{one.model:z.2f}", f"{one.gap:z.2f}") for one in worst]
     return Table(("complete? faithfulness without", "circuit", "model", "gap"), rows)
 
 
 def _minimality(verdict: Verdict) -> Table:
     """What each node is worth, and those that nothing is lost without."""
     needs = sorted(verdict.minimality, key=lambda need: -abs(need.change))
-    rows = [(need.node, f"{need.change:+.3f}", _short(need.without) or "-") for need in needs[:_MOST_ROWS]]
+    rows = [(need.node, f"{need.change:+z.3f}", _short(need.without) or "-") for need in needs[:_MOST_ROWS]]
     header = ("minimal? most-needed nodes", "change of faithfulness without it", "after")
     more = [f"... and {len(needs) - len(rows):,} more in verdict.csv"] if len(needs) > len(rows) else []
     spare = verdict.unneeded()

@@ -41,8 +41,8 @@ def prompts_of(result: Effects | Ablation) -> str:
 def interval(effect: Effect, prompts: int) -> str:
     """An effect with its interval; alone where one prompt says nothing of how sure it is."""
     if prompts == 1:
-        return f"{effect.effect:+.3f}"
-    return f"{effect.effect:+.3f} [{effect.low:.3f}, {effect.high:.3f}]"
+        return f"{effect.effect:+z.3f}"
+    return f"{effect.effect:+z.3f} [{effect.low:z.3f}, {effect.high:z.3f}]"
 
 
 def again(asked: Behaviour, positions: str | None) -> list[str]:

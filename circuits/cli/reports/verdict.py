@@ -21,6 +21,16 @@ def asks(asked: Behaviour) -> str:
 
 def judged(verdict: Verdict) -> str:
     """A verdict in lines: its standing and why, then its summary."""
+    return f"{standing(verdict)}\n{summed(verdict)}"
+
+
+def summed(verdict: Verdict) -> str:
+    """A verdict's summary in lines."""
+    return filled(verdict.summary)
+
+
+def standing(verdict: Verdict) -> str:
+    """A verdict's standing and why, in one line."""
     one, word = verdict.faithfulness, verdict.standing
     chance = "not held against random circuits" if verdict.p_value is None else f"p = {verdict.p_value:.2g}"
     faithful = interval(one, verdict.evidence).removeprefix("+")
@@ -29,7 +39,7 @@ def judged(verdict: Verdict) -> str:
         "partial": "better than chance, but less than half of the behaviour may be in it",
         "unproven": _unproven(verdict),
     }[word]
-    return f"{word.capitalize()}: faithfulness {faithful}, {chance} ({why})\n{filled(verdict.summary)}"
+    return f"{word.capitalize()}: faithfulness {faithful}, {chance} ({why})"
 
 
 def _unproven(verdict: Verdict) -> str:

@@ -54,8 +54,8 @@ class Curve(Result, format="circuits-faithfulness"):
     @property
     def summary(self) -> str:
         """The areas of the curve, and how far its largest circuit goes."""
-        last = f"{self.edges[-1]:,} edges keep {self.faithfulness[-1].effect:.2f}" if self.edges else "no size"
-        return f"CPR {self.cpr:.3f}, CMD {self.cmd:.3f} over {len(self.edges)} sizes; {last}."
+        last = f"{self.edges[-1]:,} edges keep {self.faithfulness[-1].effect:z.2f}" if self.edges else "no size"
+        return f"CPR {self.cpr:z.3f}, CMD {self.cmd:z.3f} over {len(self.edges)} sizes; {last}."
 
     @property
     def cpr(self) -> float:

@@ -106,13 +106,13 @@ class Verdict(Result, format="circuits-verdict", indent=1):
         """The verdict in a few sentences."""
         one = self.faithfulness
         share = f"{self.edges:,} edges ({_percent(self.share)} of all) between {self.nodes:,} nodes"
-        words = [f"{share} keep {one.effect:.2f} of the behaviour ({self._sureness})."]
+        words = [f"{share} keep {one.effect:z.2f} of the behaviour ({self._sureness})."]
         if self.searched_on is not None:
-            words.append(f"On the prompts searched on: {self.searched_on.effect:.2f}.")
+            words.append(f"On the prompts searched on: {self.searched_on.effect:z.2f}.")
         if self.null:
             words.append(self._chance)
         if self.incompleteness is not None:
-            words.append(f"Largest gap to the model when sets of nodes are taken out of both: {self.incompleteness:.2f}.")
+            words.append(f"Largest gap to the model when sets of nodes are taken out of both: {self.incompleteness:z.2f}.")
         if self.minimality:
             spare, count = self.unneeded(), len(self.minimality)
             names = ", ".join(spare[:5]) + (", …" if len(spare) > 5 else "")
@@ -128,7 +128,7 @@ class Verdict(Result, format="circuits-verdict", indent=1):
         prompts = counted(self.prompts, "prompt") + (f", {self.evidence} independent" if alike else "")
         if self.evidence < 2:
             return f"{prompts}: there is no interval"
-        return f"95 % interval {one.low:.2f} to {one.high:.2f}, {prompts}"
+        return f"95 % interval {one.low:z.2f} to {one.high:z.2f}, {prompts}"
 
     @property
     def _chance(self) -> str:
@@ -139,7 +139,7 @@ class Verdict(Result, format="circuits-verdict", indent=1):
         if isinstance(most, int) and len(self.null) < most:
             reached = self.metadata.get("random_reached")
             return f"{drawn}: as much is kept by {reached}, so no more were drawn (p = {self.p_value:.3g})."
-        return f"{drawn}: at most {max(self.null):.2f} (p = {self.p_value:.3g})."
+        return f"{drawn}: at most {max(self.null):z.2f} (p = {self.p_value:.3g})."
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a measure: measure, value, low, high, about."""

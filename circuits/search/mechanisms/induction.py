@@ -9,7 +9,7 @@ import torch
 from circuits.graph import Circuit, Node
 from circuits.heads import HeadScores, score_heads
 from circuits.models import Model
-from circuits.progress import Found, Progress, silent, unheard
+from circuits.progress import Found, Progress, heard, silent
 from circuits.search.mechanisms.induction_edges import (
     EdgePatching,
     Feed,
@@ -74,7 +74,7 @@ def find_induction_circuit(
         found: called with what there is as soon as it is there: the head scores, then the circuit with the verdict
             "unjudged", then the circuit that is returned.
     """
-    report, give = progress or silent, found or unheard
+    report, give = progress or silent, heard(found)
     report("scoring heads", 0, 1)
     scores = score_heads(model, seed=seed)
     report("scoring heads", 1, 1)

@@ -16,7 +16,7 @@ from circuits.models.memory import BUDGET
 from circuits.patching.ablation.ablation import ablate
 from circuits.patching.effects import Effects
 from circuits.patching.nodes import patch_nodes
-from circuits.progress import Found, Progress, unheard
+from circuits.progress import Found, Progress, heard
 from circuits.search.mechanisms.recall_evidence import Claim, Evidence
 from circuits.statistics import p_value
 from circuits.tasks import Fact, PromptPairs, fact_pairs, mini_facts
@@ -68,7 +68,7 @@ def find_factual_recall_circuit(
         found: gets what restoring the residual stream brings back (`Effects`), then the circuit with its verdict "unjudged"
             (where there is a circuit), then the judged one, each as soon as it is there.
     """
-    pairs, give = _pairs(model, prompts, count, seed), found or unheard
+    give, pairs = heard(found), _pairs(model, prompts, count, seed)
     evidence = Evidence(model, pairs, min_effect=min_effect, seed=seed, budget=budget, progress=progress)
     with torch.no_grad():
         restored = _restored(model, pairs, seed, budget, progress)

@@ -42,27 +42,33 @@ def mini_facts(*, seen: bool = True, relation: str | None = None) -> tuple[Fact,
 def fact_pairs(model: Model, facts: Sequence[Fact], *, count: int | None = None, seed: int = 0) -> PromptPairs:
     """Pairs of facts that differ in their subject alone (symmetric token replacement, Zhang & Nanda 2024).
 
-    Each fact is paired with another one of its relation, asked in the same words, with as many tokens in its subject and
-    an answer that begins with another token; answer and distractor are the tokens that follow the prompt where the text goes
-    on with the attribute, the first one each. Facts that cannot be paired are left out (`left_out` of the result says how
-    many, by reason), and `count` of the others are drawn. Positions: `subject_first`, `subject_last`. Raises PromptError, with
-    the reasons, where no pair is left, ModelError for a model without a tokenizer.
+    Each fact is paired with another one, asked in the same words, with as many tokens in its subject and an answer that
+    begins with another token; answer and distractor are the tokens that follow the prompt where the text goes on with the
+    attribute, the first one each. Facts go two and two, each the other's corrupt prompt, so that pairs share prompts with no
+    third one; only a fact that is left over takes one that has a partner. Facts that cannot be paired are left out (`left_out`
+    of the result says how many, by reason), and `count` of the others are drawn, of every two one before the other. Positions:
+    `subject_first`, `subject_last`. Raises PromptError, with the reasons, where no pair is left, ModelError for a model without
+    a tokenizer.
     """
     asked, left_out = _asked(model, facts)
     groups: dict[tuple[str, int], list[_Asked]] = {}
     for one in asked:
         groups.setdefault((one.words, one.length), []).append(one)
-    draw, found = random.Random(seed), list[tuple[_Asked, _Asked]]()
+    draw, couples, odd = random.Random(seed), list[_Pair](), list[_Pair]()
     for group in groups.values():
-        for one in group:
-            others = [other for other in group if other.answer != one.answer and other.prompt != one.prompt]
+        two, over = _couples(group, draw)
+        couples += two
+        for one in over:
+            others = [other for other in group if _differ(one, other)]
             if others:
-                found.append((one, draw.choice(others)))
+                odd.append((one, draw.choice(others)))
             else:
                 same = any(other.fact.attribute != one.fact.attribute and other.prompt != one.prompt for other in group)
                 left_out["every partner's answer begins with the same token" if same else _ALONE] += 1
-    if count is not None and len(found) > count:
-        found = draw.sample(found, count)
+    found = _chosen(couples, odd, count, draw)
+    if len(found) == 2 * len(couples) + len(odd):
+        place = {id(one): index for index, one in enumerate(asked)}
+        found.sort(key=lambda pair: place[id(pair[0])])
     if not found:
         raise PromptError(f"there is nothing to pair among {len(facts)} facts: {reasons(left_out)}")
     pairs = PromptPairs.from_text(
@@ -91,6 +97,40 @@ class _Asked:
     words: str
     length: int
     answer: int
+
+
+_Pair = tuple[_Asked, _Asked]
+"""The fact that is asked, and the one whose subject the corrupt prompt has."""
+
+
+def _differ(one: _Asked, other: _Asked) -> bool:
+    """Whether two facts that are asked alike make a pair."""
+    return one.answer != other.answer and one.prompt != other.prompt
+
+
+def _couples(group: Sequence[_Asked], draw: random.Random) -> tuple[list[_Pair], list[_Asked]]:
+    """Facts that are asked alike, two and two at random, and those that are left over."""
+    left, found, over = draw.sample(group, len(group)), list[_Pair](), list[_Asked]()
+    while left:
+        often = Counter(one.answer for one in left)
+        # The commonest answer first: at the end its facts would have nobody but each other.
+        one, *rest = sorted(left, key=lambda one: -often[one.answer])
+        partner = next((other for other in rest if _differ(one, other)), None)
+        if partner is None:
+            over.append(one)
+        else:
+            found.append((one, partner))
+        left = [other for other in rest if other is not partner]
+    return found, over
+
+
+def _chosen(couples: Sequence[_Pair], odd: Sequence[_Pair], count: int | None, draw: random.Random) -> list[_Pair]:
+    """So many pairs at random (None: all): of every two facts one before the other, since the two share their prompts."""
+    first = [(one, other) if draw.random() < 0.5 else (other, one) for one, other in couples]
+    draw.shuffle(first)
+    rest = [*((other, one) for one, other in first), *odd]
+    draw.shuffle(rest)
+    return [*first, *rest][:count]
 
 
 def _asked(model: Model, facts: Sequence[Fact]) -> tuple[list[_Asked], Counter[str]]:

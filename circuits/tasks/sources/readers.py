@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from circuits.errors import FileFormatError, PromptError
 from circuits.models import Model
@@ -14,6 +15,7 @@ from circuits.tasks.sources.eap_ig import pairs_of_table, read_eap_ig_csv, rows_
 from circuits.tasks.sources.facts import FACTS, Fact, read_facts, read_lre_json, read_rome_json
 from circuits.tasks.sources.feature_circuits import KEYS, pairs_of_prefixes, rows_of_prefixes
 from circuits.tasks.sources.mib_tasks import is_task, pairs_of_tasks, rows_of_tasks
+from circuits.tasks.sources.pairs import PairRow
 from circuits.tasks.sources.rows import Kept, counted, fields_of, listed, parse_rows, text
 
 __all__ = [
@@ -59,15 +61,29 @@ class Layout:
     looks: str
     fits: Callable[[Contents], bool]
     read: Read
-    rows: Callable[..., object]
+    rows: Callable[..., Kept[Any]]
     """`rows(contents, skip_bad=...)`: what of it can be read without a model; raises FileFormatError for what cannot."""
 
 
-def check_prompts(path: str | Path, *, skip_bad: bool = False) -> None:
+def check_prompts(path: str | Path, *, skip_bad: bool = False, least: int = 1) -> None:
     """Raise what `read_prompts` raises, as far as it needs no model: for a file that cannot be read, for a layout that is not
-    read, for the first row that is not whole (with `skip_bad`, only where no row is)."""
+    read, for the first row that is not whole (with `skip_bad`, only where no row is). Raises FileFormatError too for a file
+    with fewer than `least` different clean prompts."""
     contents = read_contents(path)
-    _layout_of(contents).rows(contents, skip_bad=skip_bad)
+    rows = _layout_of(contents).rows(contents, skip_bad=skip_bad).values
+    prompts = {str(_clean(row)) for row in rows}
+    if len(prompts) < least:
+        has = f"{len(rows)} row{'s' if len(rows) > 1 else ''} with one clean prompt" if prompts else "no prompt"
+        raise FileFormatError(f"{path}: holds {has}; half of the pairs are held out: give {least} different ones or more")
+
+
+def _clean(row: Any) -> object:
+    """What stands for the clean prompt of a row that was read without a model."""
+    if isinstance(row, PairRow):
+        return row.clean
+    if isinstance(row, Fact):
+        return row.prompt
+    return (row.good, row.bad) if isinstance(row, MinimalPair) else row[0]
 
 
 def _layout_of(contents: Contents) -> Layout:
@@ -158,7 +174,7 @@ LAYOUTS: tuple[Layout, ...] = (
         '{"prompts": [{clean, corrupt, answers, wrong_answers}]}',
         lambda contents: "prompts" in contents.top,
         pairs_of_prompts,
-        rows_of_prompts,
+        lambda contents, **how: rows_of_prompts(contents, **how)[1],
     ),
     _layout_of_facts("LRE relation", '{"name", "prompt_templates", "samples"}'),
     Layout("sparse feature circuits", ", ".join(KEYS), _rows_with(*KEYS), pairs_of_prefixes, rows_of_prefixes),
