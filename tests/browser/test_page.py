@@ -5,11 +5,20 @@ from pathlib import Path
 import pytest
 
 from circuits.report import Saved, run_page
+from experiments.benchmarks.page import DEEP, GPT2, random_circuit
 from tests.browser.conftest import Open
 from tests.files import examples
-from tests.report.samples import DEEP, GPT2, random_circuit, saved_run
+from tests.report.samples import hostile, saved_run, spoiled
 
 CIRCUIT = "document.querySelector('.explorer').circuit"
+
+TEMPLATE = {"html", "head", "meta", "title", "style", "body", "noscript", "main", "script"}
+WORDS = {"header", "nav", "section", "aside", "div", *(f"h{n}" for n in range(1, 6)), "p", "span", "strong", "a"}
+LISTS = {"ul", "ol", "li", "dl", "dt", "dd"}
+TABLES = {"figure", "figcaption", "details", "summary", "table", "thead", "tbody", "tr", "th", "td"}
+DRAWN = {"canvas", "svg", "line", "text", "polyline", "polygon", "rect", "circle"}
+OWN = TEMPLATE | WORDS | LISTS | TABLES | DRAWN | {"button", "label", "input", "select", "option"}
+"""The elements that the renderer makes, and those of the template."""
 
 
 @pytest.fixture(scope="module")
@@ -152,4 +161,35 @@ def test_the_table_has_the_same_edges(opened: Open, large: Path) -> None:
     assert names == one.script(f"{CIRCUIT}.graph.edges.map((edge) => edge.name)")
     tables.nth(1).locator("tbody .link").first.click()
     assert one.state("selected") == {"kind": "edge", "place": 0}
+    one.check()
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_page_of_hostile_texts_holds_the_elements_of_a_page_of_harmless_ones(
+    opened: Open, tmp_path: Path, wrong: bool
+) -> None:
+    texts = hostile() if wrong else [f"text {place}" for place in range(100)]
+    file = tmp_path / ("".join(char for char in texts[8] if char not in "/\x00") + ".html")
+    run_page(spoiled(tmp_path, texts), title=texts[0], commands=[(texts[1], texts[2])], missing=texts[3:6]).save(file)
+    one = opened(file)
+    for place in range(len(one.script(f"{CIRCUIT}.graph.nodes"))):
+        one.script(f"(() => {{ const c = {CIRCUIT}; c.choose({{ kind: 'node', place: {place} }}); }})()")
+    one.page.locator(".as-table").click()
+    tags = one.script("[...new Set([...document.querySelectorAll('*')].map((element) => element.localName))].sort()")
+    assert set(tags) <= OWN, set(tags) - OWN
+    assert (
+        one.script(
+            "[...document.querySelectorAll('*')].flatMap((e) => e.getAttributeNames().filter((n) => n.startsWith('on')))"
+        )
+        == []
+    )
+    assert one.script("document.querySelectorAll('script').length") == 2 and one.script(
+        "document.querySelectorAll('a').length"
+    ) == len(
+        one.script("[...document.querySelectorAll('nav a')].filter((a) => /^#section-[0-9]+$/.test(a.getAttribute('href')))")
+    )
+    shown = one.script("document.body.textContent")
+    for text in texts[:6]:
+        assert text.replace("\x00", "\x00") in shown or text == texts[0]
+    assert one.page.locator("h1").evaluate("(element) => element.textContent") == texts[0]
     one.check()

@@ -1,19 +1,15 @@
 """Circuits and runs to make pages of: random ones of a model's shape, small ones, and texts that markup would obey."""
 
+import dataclasses
+import itertools
 import json
 import random
 from pathlib import Path
 
-import torch
-
-from circuits.graph import Circuit, Graph
+from circuits.graph import Circuit
 from circuits.report import Saved, read_saved
 from tests.files import examples
 
-GPT2 = Graph(n_layers=12, n_heads=12, n_key_value_heads=12, d_mlp=3072)
-"""GPT-2 small's shape."""
-DEEP = Graph(n_layers=30, n_heads=9, n_key_value_heads=3, d_mlp=1536)
-"""SmolLM2-135M's."""
 PIECES = (
     "<img src=x onerror=alert(1)>",
     "</script><script>alert(1)</script>",
@@ -51,14 +47,6 @@ def hostile(count: int = 100) -> list[str]:
     return made
 
 
-def random_circuit(graph: Graph, edges: int, *, seed: int = 0, **known) -> Circuit:
-    """So many random edges with random scores of either sign."""
-    draw = random.Random(seed)
-    chosen = draw.sample([str(edge) for edge in graph.edges()], edges)
-    scores = {name: draw.gauss(0, 1) ** 3 for name in chosen}
-    return Circuit(graph, scores, metadata={"method": "eap", "model": "random", "metric": "logit_difference"}, **known)
-
-
 def write_run(folder: Path) -> Path:
     """A folder with a result of every kind that a page shows in a form of its own."""
     parts = {"circuit": examples.circuit(), "verdict": examples.verdict(), "curve": examples.curve(), "trace": examples.trace()}
@@ -80,7 +68,23 @@ def data_of(page: str) -> dict:
     return json.loads(text)
 
 
-def pattern(width: int) -> torch.Tensor:
-    """A causal pattern whose rows sum to 1."""
-    values = torch.rand(width, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tril()
-    return values / values.sum(dim=1, keepdim=True)
+def spoiled(folder: Path, texts: list[str]) -> Saved:
+    """A run in which tokens, prompts, roles, evidence, metadata, model, task and names of files are such texts."""
+    some = itertools.cycle(texts)
+    circuit = Circuit(
+        examples.GRAPH,
+        dict(examples.circuit().edges),
+        roles={"a0.h1": next(some), "a1.h0": next(some)},
+        evidence={"a0.h1": {text: text for text in texts}, "a1.h0->logits": {"x": texts}},
+        positions={"a1.h0": list(texts[:3])},
+        metadata={name: next(some) for name in ("model", "task", "metric", "summary", "source", "search")},
+    )
+    trace = dataclasses.replace(
+        examples.trace(), tokens=tuple(next(some) for _ in range(3)), prompt=next(some), answer=next(some)
+    )
+    lens = dataclasses.replace(examples.lens(), words={place: next(some) for place in range(3)}, model=next(some))
+    columns = ("prompts", "answers", "distractors", "said")
+    prompts = dataclasses.replace(examples.prompt_report(), **{name: tuple(next(some) for _ in range(3)) for name in columns})
+    effects = dataclasses.replace(examples.effects(), names=tuple(f"{place}{next(some)}" for place in range(4)))
+    results = {f"{next(some)}{place}": one for place, one in enumerate((circuit, trace, lens, prompts, effects))}
+    return Saved(folder, results, unread={next(some): next(some)}, unfinished=(next(some),))

@@ -96,7 +96,7 @@ function explorer(block) {
   layerList();
   acts.choose(null);
   resized();
-  root.circuit = { graph, state, view };
+  root.circuit = { graph, state, view, choose: acts.choose };
   return root;
 }
 
@@ -110,7 +110,7 @@ function edgesAt(share, whole) {
 function legendOf(graph) {
   const entry = (kind, text) => make("li", {}, shape("svg", { viewBox: "0 0 26 8", class: "mark", "aria-hidden": "true" }, line(1, 4, 25, 4, kind)), text);
   const known = graph.supports !== 0;
-  const roles = rolesOf(graph);
+  const { roles } = graph;
   const entries = [
     entry("edge-positive", known ? "supports the metric" : "positive score"),
     entry("edge-negative", known ? "opposes it (dashed)" : "negative score (dashed)"),

@@ -50,7 +50,13 @@ function graphOf(block) {
     node.outs = [...new Set(node.members.flatMap((member) => nodes[member].outs))].sort((a, b) => a - b);
   }
   const largest = Math.max(0, ...block.edges.map((edge) => Math.abs(edge.score ?? 0)));
-  return { ...block, nodes, largest, strengths: strengthsOf(block) };
+  return { ...block, nodes, largest, strengths: strengthsOf(block), roles: rolesOf(nodes) };
+}
+
+/** A number a role, in the order of their names; beyond the palette the last. */
+function rolesOf(nodes) {
+  const names = [...new Set(nodes.map((node) => node.role).filter((role) => role !== undefined))].sort();
+  return new Map(names.map((name, place) => [name, Math.min(place, 6)]));
 }
 
 /** For every layer the sum of |score| over the edges that begin or end there. */

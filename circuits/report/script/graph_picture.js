@@ -4,27 +4,43 @@ const INKS = ["ink", "faint", "surface", "rowed", "boxed", "positive", "negative
   "role-0", "role-1", "role-2", "role-3", "role-4", "role-5", "role-6"];
 
 /**
+ * @typedef {{x: number, y: number, scale: number, width: number, height: number, dense: number}} View Where the drawing stands
+ *   on the paper, how large, the size of the paper, and how many dots a pixel has.
+ */
+
+/**
  * Paints what is shown.
  * @param {CanvasRenderingContext2D} pen
  * @param {Object} graph
  * @param {State} state
  * @param {Arranged} arranged
- * @param {{x: number, y: number, scale: number, width: number, height: number, dense: number}} view
+ * @param {View} view
  * @param {Record<string, string>} ink
- * @param {boolean} focused whether the keyboard is here
+ * @param {{focused: boolean, quick: boolean}} how whether the keyboard is here; whether something moves, so that dashes and
+ *   arrowheads, which take most of the time, wait until it stands still
  */
-function paint(pen, graph, state, arranged, view, ink, focused) {
+function paint(pen, graph, state, arranged, view, ink, how) {
+  paintGround(pen, arranged, view, ink);
+  paintGraph(pen, graph, state, arranged, view, ink, how);
+  paintLabels(pen, arranged, view, ink);
+}
+
+/** The paper and the pale bands behind rows. */
+function paintGround(pen, arranged, view, ink) {
   pen.setTransform(view.dense, 0, 0, view.dense, 0, 0);
   pen.fillStyle = ink.surface;
   pen.fillRect(0, 0, view.width, view.height);
   paintRows(pen, arranged, view, ink);
+}
+
+/** Edges and nodes. */
+function paintGraph(pen, graph, state, arranged, view, ink, how) {
   pen.setTransform(view.dense * view.scale, 0, 0, view.dense * view.scale, view.dense * view.x, view.dense * view.y);
   const near = nearOf(graph, state);
-  paintEdges(pen, graph, state, arranged, ink, near, false);
+  paintEdges(pen, graph, state, arranged, ink, near, false, how.quick);
   paintNodes(pen, graph, state, arranged, view, ink, near);
-  if (near) paintEdges(pen, graph, state, arranged, ink, near, true);
-  if (focused) paintFocus(pen, graph, state, arranged, ink);
-  paintLabels(pen, arranged, view, ink);
+  if (near) paintEdges(pen, graph, state, arranged, ink, near, true, false);
+  if (how.focused) paintFocus(pen, graph, state, arranged, ink);
 }
 
 /** The edges and nodes that belong to what is selected or pointed at, or that a search finds; null: nothing is set off. */
@@ -90,8 +106,8 @@ function widthOf(edge, graph) {
   return edge.score === undefined || !graph.largest ? 0.8 : 0.7 + 3.6 * (Math.abs(edge.score) / graph.largest) ** 0.7;
 }
 
-/** The edges, the weakest first; `set`: those that are set off, else the others. */
-function paintEdges(pen, graph, state, arranged, ink, near, set) {
+/** The edges, the weakest first; `set`: those that are set off, else the others; `quick`: without dashes and arrowheads. */
+function paintEdges(pen, graph, state, arranged, ink, near, set, quick) {
   const count = state.kept;
   const usual = count <= 60 ? 0.85 : count <= 250 ? 0.6 : 0.42;
   pen.globalAlpha = set ? 0.95 : near ? 0.1 : usual;
@@ -103,9 +119,9 @@ function paintEdges(pen, graph, state, arranged, ink, near, set) {
     const effect = effectOf(edge, graph);
     pen.strokeStyle = pen.fillStyle = effect > 0 ? ink.positive : effect < 0 ? ink.negative : ink.unscored;
     pen.lineWidth = widthOf(edge, graph);
-    pen.setLineDash(effect < 0 ? [7, 4] : []);
+    pen.setLineDash(effect < 0 && !quick ? [7, 4] : []);
     pen.stroke(curve.path);
-    if (curve.arrow) pen.fill(curve.arrow);
+    if (curve.arrow && !quick) pen.fill(curve.arrow);
   }
   pen.setLineDash([]);
   pen.globalAlpha = 1;
@@ -113,7 +129,7 @@ function paintEdges(pen, graph, state, arranged, ink, near, set) {
 
 /** Boxes with names, dots in folded rows. */
 function paintNodes(pen, graph, state, arranged, view, ink, near) {
-  const roles = rolesOf(graph);
+  const { roles } = graph;
   const live = liveNodes(graph, state);
   for (const row of arranged.rows) {
     const screen = view.y + view.scale * row.y;
@@ -129,12 +145,6 @@ function paintNodes(pen, graph, state, arranged, view, ink, near) {
     }
   }
   pen.globalAlpha = 1;
-}
-
-/** A number a role, in the order of their names; beyond the palette the last. */
-function rolesOf(graph) {
-  const names = [...new Set(graph.nodes.map((node) => node.role).filter((role) => role !== undefined))].sort();
-  return new Map(names.map((name, place) => [name, Math.min(place, 6)]));
 }
 
 /** The nodes of which an edge is shown. */

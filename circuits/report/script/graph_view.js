@@ -1,6 +1,13 @@
 // The view of a circuit: a canvas that is panned, zoomed, pointed at and walked through by keyboard.
 
 const CLOSEST = 4;
+
+/** Curves up to which the whole picture is painted also while something moves; and how long after, in milliseconds. */
+const FEW = 150;
+const STILL = 140;
+
+/** Of the width and height of the view, how much is painted beyond each side before a drag. */
+const BEYOND = 0.5;
 const REACH = 7;
 
 /** Room at the left edge for the names of rows. */
@@ -22,10 +29,26 @@ function graphView(graph, state, acts) {
   }, canvas);
   const pen = canvas.getContext("2d", { alpha: false });
   const view = { x: 0, y: 0, scale: 1, width: 0, height: 0, dense: 1 };
-  const own = { arranged: arrange(graph, state), index: null, ink: null, due: false, frames: 0 };
+  const own = { arranged: arrange(graph, state), index: null, ink: null, due: false, sheet: null, quick: false, still: 0 };
 
-  /** Paints at the next frame, once however often it is asked. */
+  /** Paints at the next frame, once however often it is asked; what moves is painted quickly, and whole when it stands still. */
   function refresh() {
+    own.sheet = null;
+    own.quick = own.arranged.curves.length > FEW;
+    if (own.quick) {
+      clearTimeout(own.still);
+      own.still = setTimeout(paintWhole, STILL);
+    }
+    soon();
+  }
+
+  /** Paints the whole picture, nothing of which moves. */
+  function paintWhole() {
+    own.quick = false;
+    soon();
+  }
+
+  function soon() {
     if (own.due) return;
     own.due = true;
     requestAnimationFrame(paintNow);
@@ -33,9 +56,36 @@ function graphView(graph, state, acts) {
 
   function paintNow() {
     own.due = false;
-    own.frames += 1;
     own.ink ??= colours(INKS);
-    paint(pen, graph, state, own.arranged, view, own.ink, document.activeElement === stage);
+    if (own.sheet) paintMoved();
+    else paint(pen, graph, state, own.arranged, view, own.ink, how());
+  }
+
+  function how() {
+    return { focused: document.activeElement === stage, quick: own.quick };
+  }
+
+  /** While the graph is dragged: what was painted once, with room around, moves as a whole. */
+  function paintMoved() {
+    const { sheet } = own;
+    const [dx, dy] = [view.x - sheet.x, view.y - sheet.y];
+    if (!sheet.image || Math.abs(dx) > sheet.across || Math.abs(dy) > sheet.up) paintSheet();
+    paintGround(pen, own.arranged, view, own.ink);
+    pen.setTransform(1, 0, 0, 1, 0, 0);
+    pen.drawImage(own.sheet.image, Math.round((view.x - own.sheet.x - own.sheet.across) * view.dense),
+      Math.round((view.y - own.sheet.y - own.sheet.up) * view.dense));
+    paintLabels(pen, own.arranged, view, own.ink);
+  }
+
+  /** Paints the graph on a sheet larger than the view. */
+  function paintSheet() {
+    const [across, up] = [Math.round(BEYOND * view.width), Math.round(BEYOND * view.height)];
+    const image = own.sheet?.image ?? make("canvas");
+    image.width = Math.round((view.width + 2 * across) * view.dense);
+    image.height = Math.round((view.height + 2 * up) * view.dense);
+    const larger = { ...view, x: view.x + across, y: view.y + up, width: view.width + 2 * across, height: view.height + 2 * up };
+    paintGraph(image.getContext("2d"), graph, state, own.arranged, larger, own.ink, { ...how(), quick: false });
+    own.sheet = { image, x: view.x, y: view.y, across, up };
   }
 
   /** Arranges anew, after something was folded, with the same point of the layer in view. */
@@ -59,6 +109,8 @@ function graphView(graph, state, acts) {
     canvas.width = Math.round(box.width * view.dense);
     canvas.height = Math.round(box.height * view.dense);
     if (first) fit();
+    own.sheet = null;
+    own.quick = false;
     paintNow();
   }
 
@@ -86,7 +138,8 @@ function graphView(graph, state, acts) {
   function pan(dx, dy) {
     view.x += dx;
     view.y += dy;
-    refresh();
+    own.sheet ??= { image: null, x: 0, y: 0, across: 0, up: 0 };
+    soon();
   }
 
   /** What lies under a point of the view. */
@@ -134,6 +187,7 @@ function listenToPointers(parts, graph, state, acts) {
     if (event.button) return;
     down.set(event.pointerId, at(event));
     if (down.size === 1) moved = 0;
+    hover(null);
     stage.setPointerCapture(event.pointerId);
   });
   stage.addEventListener("pointermove", (event) => {

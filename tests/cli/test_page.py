@@ -1,0 +1,42 @@
+"""`circuits report`: a page from a folder or a file, and one line where there is nothing to show."""
+
+import json
+from pathlib import Path
+
+from circuits.graph import Circuit
+from circuits.models import load_model
+from tests.cli.conftest import Command
+from tests.cli.test_errors import check_one_line
+from tests.report.samples import data_of
+
+
+def test_a_run_of_mini_becomes_a_page_with_what_the_model_says(command: Command, tmp_path: Path) -> None:
+    model = load_model("mini")
+    edges = {"input->a0.h5<v>": -0.5, "a0.h5->a1.h3<k>": -1.0, "a1.h3->logits": -2.0}
+    about = {"model": "mini", "task": "induction", "seed": 0, "weights_sha256": model.fingerprint, "method": "eap"}
+    Circuit(model.graph(), edges, metadata=about).save(tmp_path / "circuit.json")
+    answer = command("report", tmp_path, "--json")
+    said = json.loads(answer.out)
+    assert said["page"] == str(tmp_path / "report.html") and said["bytes"] < 300_000
+    page = data_of((tmp_path / "report.html").read_text())
+    explorer = next(block for block in page["sections"][0]["blocks"] if block["kind"] == "explorer")
+    head = next(node for node in explorer["nodes"] if node["name"] == "a1.h3")
+    assert len(head["attention"]["prompts"]) == len(explorer["prompts"]) == 8 and len(head["writes"]["up"]) == 8
+    assert "circuits report" in json.dumps(page["sections"][-1])
+
+    assert command("report", tmp_path, "--no-model", "--out", tmp_path / "b.html", "--title", "<b>").status == 0
+    plain = data_of((tmp_path / "b.html").read_text())
+    assert plain["title"] == "<b>" and "attention" not in json.dumps(plain["sections"][0]["blocks"][0]["nodes"])
+
+
+def test_another_model_s_circuit_says_what_is_missing(command: Command, saved: Path, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    assert "need the model (m)" in command("report", saved, "--out", out).out
+    assert "another shape" in command("report", saved, "--model", "mini", "--out", out).out
+
+
+def test_nothing_to_show_is_one_line(command: Command, tmp_path: Path) -> None:
+    check_one_line(command("report", tmp_path), "nothing in it")
+    check_one_line(command("report", tmp_path / "none.json"), "No such file")
+    (tmp_path / "circuit.json").write_text('{"format": "transformer-circuits/circuit", "version": 9}')
+    check_one_line(command("report", tmp_path / "circuit.json"), "version 9")
