@@ -1,5 +1,6 @@
 """The page of a run: what its folder holds, in the order in which it is read."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 from circuits.attribution import EdgeScores
@@ -65,6 +66,7 @@ def run_page(
     sections += _others(saved)
     metadata = _metadata(saved, circuit)
     files = {name: f"{TITLES.get(result.FORMAT, result.FORMAT)}" for name, result in saved.results.items()}
+    commands = [*_again(metadata, circuit, saved), *commands]
     sections.append(made_section(metadata, commands=commands, files=files))
     lead = metadata.get("summary")
     return Page(title or _title(metadata, saved), sections, lead=lead if isinstance(lead, str) else "")
@@ -166,6 +168,25 @@ def _metadata(saved: Saved, circuit: Circuit | None) -> Mapping[str, object]:
         direct = {name: getattr(result, name) for name in ("model", "weights_sha256", "seed") if hasattr(result, name)}
         found = {**direct, **own, **found}
     return found
+
+
+def _again(metadata: Mapping[str, object], circuit: Circuit | None, saved: Saved) -> list[tuple[str, str]]:
+    """The command line that makes the circuit again, from what the run saved; nothing where that does not tell."""
+    model, task, seed = (metadata.get(name) for name in ("model", "task", "seed"))
+    if circuit is None or not isinstance(model, str) or not isinstance(task, str) or metadata.get("command"):
+        return []
+    words = ["circuits"]
+    if isinstance(metadata.get("search"), str) and isinstance(metadata.get("method"), str):
+        report, drawn = saved.first(PromptReport), str(metadata.get("source", "")).startswith("task ")
+        words += ["discover", "--model", model, "--task", task if drawn else "FILE", "--method", str(metadata["method"])]
+        words += ["--edges", str(len(circuit.edges)), *([] if report is None else ["--count", str(len(report))])]
+        words += ["--level", "neurons"] if circuit.graph.neurons else []
+    elif task == "induction" and isinstance(metadata.get("sequences"), int):
+        words += ["induction", "--model", model, "--sequences", str(metadata["sequences"])]
+    else:
+        return []
+    words += ["--seed", str(seed)] if isinstance(seed, int) and seed else []
+    return [("to make it again", " ".join(map(shlex.quote, words)))]
 
 
 def _title(metadata: Mapping[str, object], saved: Saved) -> str:

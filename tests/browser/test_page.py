@@ -1,9 +1,11 @@
 """The page in a real browser: what it shows, what changes when one acts on it, and that it asks nobody for anything."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from circuits.graph import Circuit
 from circuits.report import Saved, run_page
 from experiments.benchmarks.page import DEEP, GPT2, random_circuit
 from tests.browser.conftest import Open
@@ -192,4 +194,18 @@ def test_a_page_of_hostile_texts_holds_the_elements_of_a_page_of_harmless_ones(
     for text in texts[:6]:
         assert text.replace("\x00", "\x00") in shown or text == texts[0]
     assert one.page.locator("h1").evaluate("(element) => element.textContent") == texts[0]
+    one.check()
+
+
+def test_neurons_stand_under_their_mlp_until_it_is_opened(opened: Open, tmp_path: Path) -> None:
+    graph = dataclasses.replace(examples.GRAPH, neurons=True, d_mlp=64)
+    edges = [f"input->m0.n{place}" for place in range(60)] + [f"m0.n{place}->logits" for place in range(60)]
+    file = tmp_path / "neurons.html"
+    run_page(Saved(file, {"circuit.json": Circuit(graph, dict.fromkeys(edges, -1.0))})).save(file)
+    one = opened(file)
+    shown = f"{CIRCUIT}.view.own.arranged.rows.flatMap((row) => row.nodes.map((node) => {CIRCUIT}.graph.nodes[node].name))"
+    assert one.script(shown) == ["logits", "m0", "input"], "60 neurons are one box"
+    one.page.locator(".layers summary").click()
+    one.page.get_by_role("button", name="neurons of m0").click()
+    assert set(one.script(shown)) == {"logits", "input", *(f"m0.n{place}" for place in range(60))}
     one.check()

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from circuits.cli.report import Pairs, Report, Table
+from circuits.cli.reports.report import report_section
 from circuits.graph import Circuit
 from circuits.models import load_model
 from tests.cli.conftest import Command
@@ -40,3 +42,11 @@ def test_nothing_to_show_is_one_line(command: Command, tmp_path: Path) -> None:
     check_one_line(command("report", tmp_path / "none.json"), "No such file")
     (tmp_path / "circuit.json").write_text('{"format": "transformer-circuits/circuit", "version": 9}')
     check_one_line(command("report", tmp_path / "circuit.json"), "version 9")
+
+
+def test_what_a_command_says_is_a_section() -> None:
+    parts = [Table(("head", "score"), [("a0.h1", "0.5")], title="heads", below="of 2"), Pairs("Sure", [("p", "0.05")]), "a\nb"]
+    section = report_section(Report(heading="Title\nand more", parts=parts, next=[("circuits info", "again")])).plain()
+    assert section["title"] == "Title"
+    kinds = ["paragraphs", "grid", "paragraphs", "paragraphs", "facts", "paragraphs", "grid"]
+    assert [block["kind"] for block in section["blocks"]] == kinds and section["blocks"][1]["rows"] == [("a0.h1", "0.5")]

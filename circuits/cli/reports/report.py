@@ -5,13 +5,14 @@ from typing import Any
 
 import circuits
 from circuits.cli.progress import ProgressBars
-from circuits.cli.report import Pairs, Part, Report
+from circuits.cli.report import Pairs, Part, Report, Table
 from circuits.cli.settings import Setting, load
 from circuits.cli.text import one_line
 from circuits.errors import CircuitsError
 from circuits.graph import Circuit
 from circuits.models import TokenBatch
-from circuits.report import Closer, Page, Saved, look_closer
+from circuits.report import Closer, Facts, Grid, Page, Paragraphs, Saved, Section, look_closer
+from circuits.report.blocks import AnyBlock
 from circuits.tasks import PromptPairs, PromptReport
 
 _COUNT = 16
@@ -36,7 +37,7 @@ def closer_of(saved: Saved, model: str | None, setting: Setting) -> tuple[Closer
         refused = _other_model(circuit, loaded)
         if refused:
             return None, [refused]
-        prompts, metric, missing = _prompts(saved, circuit, loaded)
+        prompts, metric, missing = _prompts(saved, circuit, loaded, progress)
         if prompts is None:
             return None, missing
         return look_closer(loaded, circuit, prompts, metric=metric, progress=progress), missing
@@ -54,7 +55,9 @@ def _other_model(circuit: Circuit, model: circuits.Model) -> str:
     return ""
 
 
-def _prompts(saved: Saved, circuit: Circuit, model: circuits.Model) -> tuple[PromptPairs | TokenBatch | None, Any, list[str]]:
+def _prompts(
+    saved: Saved, circuit: Circuit, model: circuits.Model, progress: ProgressBars
+) -> tuple[PromptPairs | TokenBatch | None, Any, list[str]]:
     """The prompts of the run: its pairs where the task draws them again, else their texts; the metric where there are pairs;
     and what is missing."""
     from circuits.tasks.registry import is_task, task
@@ -62,7 +65,8 @@ def _prompts(saved: Saved, circuit: Circuit, model: circuits.Model) -> tuple[Pro
     report, name, seed = saved.first(PromptReport), circuit.metadata.get("task"), circuit.metadata.get("seed")
     if isinstance(name, str) and is_task(name) and model.tokenizer is not None:
         try:
-            drawn = task(name).draw(model, _COUNT if report is None else len(report), seed if isinstance(seed, int) else 0)
+            count = _COUNT if report is None else len(report)
+            drawn = task(name).draw(model, count, seed if isinstance(seed, int) else 0, progress=progress)
         except CircuitsError as error:
             return None, None, [f"The prompts of {name} cannot be made again: {one_line(error)}."]
         pairs = drawn.pairs
@@ -99,6 +103,25 @@ def _searched(pairs: PromptPairs, metric: Any, seed: int) -> tuple[PromptPairs, 
         return pairs, metric
     rows, _ = halves(pairs, seed)
     return pairs[rows], metric if isinstance(metric, Relative) else Metric.of(metric).on(rows)
+
+
+def report_section(report: Report, *, title: str | None = None) -> Section:
+    """What a command said as a section of a page: the heading's first line is its title."""
+    first, _, rest = report.heading.partition("\n")
+    blocks: list[AnyBlock] = [Paragraphs([rest])] if rest else []
+    for part in report.parts:
+        if isinstance(part, Table):
+            blocks += [
+                Grid(part.header, part.rows, part.title),
+                *([Paragraphs([part.below], tone="note")] if part.below else []),
+            ]
+        elif isinstance(part, Pairs):
+            blocks += [Paragraphs([part.heading]), Facts(part.rows)]
+        elif part:
+            blocks.append(Paragraphs(part.split("\n")))
+    if report.next:
+        blocks.append(Grid(("command", "what it tells"), report.next, "Try next", folded=True))
+    return Section(title or first, blocks)
 
 
 def page_report(saved: Saved, page: Page, file: Path, missing: list[str]) -> Report:

@@ -111,9 +111,10 @@ function legendOf(graph) {
   const entry = (kind, text) => make("li", {}, shape("svg", { viewBox: "0 0 26 8", class: "mark", "aria-hidden": "true" }, line(1, 4, 25, 4, kind)), text);
   const known = graph.supports !== 0;
   const { roles } = graph;
+  const there = (sign) => graph.edges.some((edge) => effectOf(edge, graph) === sign);
   const entries = [
-    entry("edge-positive", known ? "supports the metric" : "positive score"),
-    entry("edge-negative", known ? "opposes it (dashed)" : "negative score (dashed)"),
+    there(1) && entry("edge-positive", known ? "supports the metric" : "positive score"),
+    there(-1) && entry("edge-negative", known ? "opposes it (dashed)" : "negative score (dashed)"),
     ...[...roles].slice(0, 7).map(([role, place]) => make("li", {}, make("span", { class: `swatch role-${place}` }), clipped(role, 40))),
   ];
   return make("div", { class: "about" }, make("ul", { class: "legend" }, entries),

@@ -4,6 +4,9 @@ const STRIP = 20;
 const STRIP_GAP = 7;
 const MARGIN = 14;
 
+/** How much further apart columns may stand than in the layout. */
+const MOST_SPREAD = 2.2;
+
 /**
  * @typedef {Object} Row A row of the drawing.
  * @property {number} y its middle
@@ -33,17 +36,22 @@ const MARGIN = 14;
  * Arranges what is shown.
  * @param {Object} graph
  * @param {State} state
+ * @param {number} aspect width over height of the paper: on a wide one columns stand further apart
  * @returns {Arranged}
  */
-function arrange(graph, state) {
+function arrange(graph, state, aspect) {
   const rows = rowsOf(graph, state);
-  const gap = 30 + Math.min(60, (1.4 * graph.edges.length) / Math.max(1, rows.length));
+  const busy = (1.4 * graph.edges.length) / Math.max(1, rows.length);
+  const gap = rows.length > UNFOLDED ? 24 + Math.min(20, busy) : 30 + Math.min(60, busy);
   let y = 0;
   for (const row of rows) {
     row.y = y + row.height / 2;
     y += row.height + (row.strip ? STRIP_GAP : gap);
   }
-  const at = placesOf(graph, rows);
+  const last = rows[rows.length - 1];
+  y = last.y + last.height / 2;
+  const widest = Math.max(...graph.rows.flatMap((record) => record.items.map(([, x]) => 2 * Math.abs(x)))) + graph.size.width;
+  const at = placesOf(graph, rows, Math.max(1, Math.min(MOST_SPREAD, (aspect * y) / widest)));
   const xs = rows.flatMap((row) => row.nodes.map((node) => at[node].x));
   const arranged = {
     rows,
@@ -79,8 +87,8 @@ function rowsOf(graph, state) {
 }
 
 /** Where each node stands; one without a place of its own stands where its group does, and the group where its first neuron does. */
-function placesOf(graph, rows) {
-  const across = new Map(graph.rows.flatMap((record) => record.items));
+function placesOf(graph, rows, spread) {
+  const across = new Map(graph.rows.flatMap((record) => record.items.map(([node, x]) => [node, x * spread])));
   const at = graph.nodes.map(() => null);
   rows.forEach((row, place) => {
     for (const node of row.nodes) at[node] = { x: across.get(node), y: row.y, row: place, dot: row.strip };

@@ -38,8 +38,8 @@ function paintGraph(pen, graph, state, arranged, view, ink, how) {
   pen.setTransform(view.dense * view.scale, 0, 0, view.dense * view.scale, view.dense * view.x, view.dense * view.y);
   const near = nearOf(graph, state);
   paintEdges(pen, graph, state, arranged, ink, near, false, how.quick);
-  paintNodes(pen, graph, state, arranged, view, ink, near);
   if (near) paintEdges(pen, graph, state, arranged, ink, near, true, false);
+  paintNodes(pen, graph, state, arranged, view, ink, near);
   if (how.focused) paintFocus(pen, graph, state, arranged, ink);
 }
 
@@ -191,14 +191,14 @@ function paintBox(pen, graph, node, place, x, y, edge, view, ink, state) {
   pen.fillStyle = ink.ink;
   const slots = slotsOf(graph, node, state);
   const second = node.kind === "group" ? `${node.members.length} neurons` : node.score === undefined ? "" : signed(node.score);
-  const lift = (second ? 6 : 0) + (slots.size ? 4 : 0);
+  const top = y - (second && slots.size ? 11 : second ? 6 : slots.size ? 5 : 0);
   pen.font = `${node.name.length > 9 ? 10 : 12}px system-ui, sans-serif`;
-  pen.fillText(clipped(node.name, 12), x, y - lift);
+  pen.fillText(clipped(node.name, 12), x, top);
   if (view.scale < 0.5) return;
   pen.font = "9px system-ui, sans-serif";
-  if (second) pen.fillText(second, x, y - lift + 12);
+  if (second) pen.fillText(second, x, top + 12);
   pen.font = "italic 9px system-ui, sans-serif";
-  for (const slot of slots) pen.fillText(slot, x + graph.size[slot], y + height / 2 - 6);
+  for (const slot of slots) pen.fillText(slot, x + graph.size[slot], y + height / 2 - 7);
 }
 
 /** The slots by which shown edges enter a head. */

@@ -29,7 +29,7 @@ function graphView(graph, state, acts) {
   }, canvas);
   const pen = canvas.getContext("2d", { alpha: false });
   const view = { x: 0, y: 0, scale: 1, width: 0, height: 0, dense: 1 };
-  const own = { arranged: arrange(graph, state), index: null, ink: null, due: false, sheet: null, quick: false, still: 0 };
+  const own = { arranged: arrange(graph, state, 1), aspect: 1, index: null, ink: null, due: false, sheet: null, quick: false, still: 0 };
 
   /** Paints at the next frame, once however often it is asked; what moves is painted quickly, and whole when it stands still. */
   function refresh() {
@@ -90,7 +90,7 @@ function graphView(graph, state, acts) {
 
   /** Arranges anew, after something was folded, with the same point of the layer in view. */
   function rearrange() {
-    own.arranged = arrange(graph, state);
+    own.arranged = arrange(graph, state, own.aspect);
     own.index = null;
     resize();
     fit();
@@ -98,9 +98,11 @@ function graphView(graph, state, acts) {
 
   /** Takes the width that the page gives, and a height that the graph needs. */
   function resize() {
-    const { arranged } = own;
     const wide = stage.clientWidth - gutterOf({ width: stage.clientWidth });
-    const needed = Math.min(1.25, wide / (arranged.right - arranged.left)) * arranged.height + 40;
+    const aspect = wide / (0.78 * window.innerHeight);
+    if (Math.abs(aspect - own.aspect) > 0.05) [own.aspect, own.arranged, own.index] = [aspect, arrange(graph, state, aspect), null];
+    const { arranged } = own;
+    const needed = Math.min(1.25, wide / (arranged.right - arranged.left)) * arranged.height + 32;
     stage.style.height = `${Math.round(Math.max(300, Math.min(needed, 0.78 * window.innerHeight)))}px`;
     const box = stage.getBoundingClientRect();
     view.dense = Math.min(2, window.devicePixelRatio || 1);

@@ -19,6 +19,8 @@ _SURE = 1.96
 """Standard errors on either side of a mean that make a 95 % interval."""
 _UNITS = 72
 """Of the page's drawing in an inch of the layout."""
+_HIGHER = 1.2
+"""Boxes are that much higher than on paper: their text is larger beside the lines."""
 _MOST_NODES = 2_000
 """Nodes that are placed on a page; of more, those of the strongest edges."""
 
@@ -85,7 +87,7 @@ def explorer_section(
         layers=circuit.graph.n_layers,
         size={
             "width": BOX_WIDTH * _UNITS,
-            "height": BOX_HEIGHT * _UNITS,
+            "height": _HIGHER * BOX_HEIGHT * _UNITS,
             **{slot: PORTS[slot] * _UNITS for slot in ("q", "k", "v")},
         },
         supports=supporting_sign(circuit),
