@@ -30,14 +30,16 @@ class Corpus:
 
         return None if self.file is None else read_text(self.file)
 
-    def tokens(self, model: "circuits.Model", text: str | None) -> "circuits.models.TokenBatch":
+    def tokens(
+        self, model: "circuits.Model", text: str | None, progress: ProgressBars | None = None
+    ) -> "circuits.models.TokenBatch":
         """The text as prompts."""
         from circuits.tasks.sources.corpus import text_rows, written_text
 
         if text is not None:
             return text_rows(model, text, limit=self.limit).to(model.device)
         width = min(_WRITTEN, self.limit, model.max_positions or _WRITTEN)
-        return written_text(model, count=max(1, self.limit // width), length=width, seed=self.seed)
+        return written_text(model, count=max(1, self.limit // width), length=width, seed=self.seed, progress=progress)
 
     def describe(self) -> str:
         """What was read, in words that follow a number of tokens."""
@@ -69,7 +71,7 @@ class OnText:
             model = setting.load(work.progress)
             if check is not None:
                 check(model)
-            found = measure(model, corpus.tokens(model, text), work.progress)
+            found = measure(model, corpus.tokens(model, text, work.progress), work.progress)
             found.save(work.staging / name)
             work.publish()
             self.write(found, work.staging)

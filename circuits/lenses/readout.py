@@ -42,17 +42,35 @@ def _columns(model: Model, tokens: Int[Tensor, " token"]) -> Float[Tensor, "toke
     return behind_norm(model.weights.W_U[:, tokens], model.weights.final_norm).T
 
 
-def top_tokens(
-    model: Model, vectors: Float[Tensor, "vector d_model"], k: int, *, largest: bool = True
-) -> tuple[Float[Tensor, "vector k"], Int[Tensor, "vector k"]]:
+Best = tuple[Float[Tensor, "vector k"], Int[Tensor, "vector k"]]
+"""Logits and token ids, best first; of equal ones the earlier id."""
+
+
+def top_tokens(model: Model, vectors: Float[Tensor, "vector d_model"], k: int, *, largest: bool = True) -> Best:
     """What vectors of the residual stream raise most (`largest=False`: lower most): logits through the final norm's gain and
     centring and the unembedding, without scale and biases, and token ids, best first; of equal ones the earlier id.
 
     Vectors are read a block at a time, so that at most VOCABULARY_BLOCK logits are held.
     """
+    return _ends(model, vectors, k, (1.0,) if largest else (-1.0,))[0]
+
+
+def ends_of_tokens(model: Model, vectors: Float[Tensor, "vector d_model"], k: int) -> tuple[Best, Best]:
+    """What vectors raise most and what they lower most, as `top_tokens` gives either; their logits are made once."""
+    most, least = _ends(model, vectors, k, (1.0, -1.0))
+    return most, least
+
+
+def _ends(model: Model, vectors: Tensor, k: int, signs: tuple[float, ...]) -> list[Best]:
     matrix = folded_unembedding(model.weights)
     k = min(k, matrix.shape[1])
     size = max(1, VOCABULARY_BLOCK // matrix.shape[1])
-    sign = 1.0 if largest else -1.0
-    parts = [best_of_rows(sign * (block @ matrix), k) for block in vectors.split(size)]
-    return sign * torch.cat([values for values, _ in parts]), torch.cat([ids for _, ids in parts])
+    parts: list[list[Best]] = [[] for _ in signs]
+    for block in vectors.split(size):
+        logits = block @ matrix
+        for part, sign in zip(parts, signs, strict=True):
+            part.append(best_of_rows(logits if sign > 0 else -logits, k))
+    return [
+        (sign * torch.cat([values for values, _ in part]), torch.cat([ids for _, ids in part]))
+        for part, sign in zip(parts, signs, strict=True)
+    ]

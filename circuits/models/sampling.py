@@ -21,6 +21,7 @@ from circuits.models.layers import (
 )
 from circuits.models.tokens import TokenBatch
 from circuits.models.weights import Block, Weights
+from circuits.progress import Progress, silent
 
 
 class Writer:
@@ -67,14 +68,22 @@ class Writer:
 
 @torch.no_grad()
 def write(
-    weights: Weights, first: Int[Tensor, " prompt"], length: int, *, generator: torch.Generator, banned: list[int] | None = None
+    weights: Weights,
+    first: Int[Tensor, " prompt"],
+    length: int,
+    *,
+    generator: torch.Generator,
+    banned: list[int] | None = None,
+    progress: Progress | None = None,
 ) -> Int[Tensor, "prompt length"]:
     """Prompts of `length` tokens that begin with these and go on with samples of what the model predicts; tokens in `banned`
-    are not written."""
-    writer, ids = Writer(weights, len(first), length), first
-    for _ in range(length - 1):
+    are not written. `progress` hears how many tokens of each prompt there are."""
+    writer, ids, report = Writer(weights, len(first), length), first, progress or silent
+    for done in range(length - 1):
+        report("writing a text", done, length - 1)
         logits = writer.add(ids).double().cpu()
         logits[:, banned or []] = -torch.inf
         ids = torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)[:, 0].to(first.device)
     writer.tokens[:, length - 1] = ids
+    report("writing a text", length - 1, length - 1)
     return writer.tokens

@@ -300,3 +300,24 @@ def test_what_cannot_be_read_is_refused_by_name() -> None:
     model.weights.W_E[4, 2] = float("nan")
     with pytest.raises(NonFiniteError, match="row of token 4"):
         bigram_table(model).largest(3)
+
+
+def test_the_best_of_long_rows_are_those_of_a_sort_also_where_values_are_equal() -> None:
+    generator = torch.Generator().manual_seed(3)
+    for columns, k in ((2000, 3), (2017, 1), (130, 5), (40, 40), (1500, 9)):
+        values = torch.randint(0, 60 if columns < 2000 else 5000, (7, columns), generator=generator).float()
+        values[0] = 1.0
+        values[1, -3:] = values[1].max() + 1
+        order = values.argsort(dim=1, descending=True, stable=True)[:, :k]
+        found, places = ranking.best_of_rows(values, k)
+        assert torch.equal(places, order) and torch.equal(found, values.gather(1, order))
+
+
+def test_peaks_of_rows_are_the_largest_entries_of_whole_products() -> None:
+    generator = torch.Generator().manual_seed(4)
+    left, right = torch.randn(700, 5, generator=generator), torch.randn(5, 1500, generator=generator)
+    offset = torch.randn(1500, generator=generator)
+    assert torch.allclose(ranking.peaks(left, right), (left @ right).amax(dim=1))
+    assert torch.allclose(ranking.peaks(left, right, offset), (left @ right + offset).amax(dim=1))
+    left[600, 2] = torch.nan
+    assert ranking.peaks(left, right).isfinite().logical_not().nonzero().flatten().tolist() == [600]

@@ -158,6 +158,11 @@ def test_agreement_counts_neurons_whose_value_names_the_next_token() -> None:
         assert found.low_within[place] <= found.chance_within[place] <= found.high_within[place]
     again = key_value_agreement(model, triggers, tokens, k=4, permutations=50, seed=1)
     assert again.as_json() == found.as_json(), "the same seed gives the same chance"
+    handed = key_value_agreement(model, triggers, tokens, k=4, permutations=50, seed=1, values=values)
+    assert handed.as_json() == found.as_json(), "values that are at hand are those that would be read"
+    for wrong in (read_values(model, k=3), read_values(model, ["m0"], k=4)):
+        with pytest.raises(PromptError, match="not of the triggers' neurons"):
+            key_value_agreement(model, triggers, tokens, k=4, values=wrong)
     other = dataclasses.replace(model, weights=dataclasses.replace(model.weights, W_E=2 * model.weights.W_E))
     with pytest.raises(PromptError, match="other weights"):
         key_value_agreement(other, triggers, tokens)

@@ -106,9 +106,7 @@ def run(question: NeuronQuestion, setting: Setting) -> None:
     with setting.parts(files, expected=expected, below="" if single else "list", options="--limit") as work:
         model = setting.load(work.progress)
         question.check_with(model)
-        work.progress("preparing the text", 0, 1)
-        corpus = question.corpus(model, words)
-        work.progress("preparing the text", 1, 1)
+        corpus = question.corpus(model, words, work.progress)
         look = _one if single else _many
         report = look(question, model, corpus, setting, work.staging, work.progress)
     setting.answer(report)
@@ -155,9 +153,10 @@ def _many(
 
     names = None if question.name is None else [question.name]
     found = circuits.find_triggers(model, corpus, neurons=names, progress=progress)
-    progress("reading values", 0, 1)
-    agreement = circuits.key_value_agreement(model, found, corpus, seed=question.seed)
-    listed = list_neurons(model, found, circuits.read_values(model, names), corpus)
-    progress("reading values", 1, 1)
+    values = circuits.read_values(model, names, progress=progress)
+    progress("comparing with chance", 0, 1)
+    agreement = circuits.key_value_agreement(model, found, corpus, seed=question.seed, values=values)
+    listed = list_neurons(model, found, values, corpus)
+    progress("comparing with chance", 1, 1)
     write_neurons(found, agreement, listed, staging)
     return neurons_report(listed.head(question.top), agreement, written(staging, FILES), setting, question.words())

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import circuits
+from circuits.cli.progress import ProgressBars
 from circuits.cli.prompts import require_text
 from circuits.errors import GraphError, PromptError
 
@@ -38,14 +39,16 @@ class NeuronQuestion:
         said = {"--text": self.text, "--limit": self.limit, "--seed": self.seed or None}
         return [word for name, value in said.items() if value is not None for word in (name, str(value))]
 
-    def corpus(self, model: "circuits.Model", text: str | None) -> "circuits.models.TokenBatch":
+    def corpus(
+        self, model: "circuits.Model", text: str | None, progress: ProgressBars | None = None
+    ) -> "circuits.models.TokenBatch":
         """The prompts that are looked through: of the text, or a corpus for where there is none; so many tokens at most."""
         from circuits.lenses.neurons.report import default_corpus
         from circuits.tasks.sources.corpus import text_rows
 
         if text is not None:
             return text_rows(model, text, limit=MOST if self.limit is None else self.limit)
-        found = default_corpus(model, seed=self.seed)
+        found = default_corpus(model, seed=self.seed, progress=progress)
         if self.limit is None:
             return found
         return found[: max(1, int((found.mask.sum(dim=1).cumsum(dim=0) <= self.limit).sum()))]

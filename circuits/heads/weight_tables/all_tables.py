@@ -186,7 +186,7 @@ _WITH_TOKENS = 5
 
 
 def _virtual(model: Model, top: int, scale: float, through_mlp0: bool, report: Progress) -> tuple[VirtualHead, ...]:
-    found = virtual_heads(model, top)
+    found = virtual_heads(model, top, progress=report)
     looked = min(_WITH_TOKENS, len(found))
     for index in range(looked):
         report("reading virtual heads", index, looked)

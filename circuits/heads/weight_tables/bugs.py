@@ -5,12 +5,12 @@ import itertools
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import GraphError
 from circuits.graph import Node
-from circuits.heads.weight_tables.ranking import best_of_rows
+from circuits.heads.weight_tables.ranking import best_of_rows, blocks
 from circuits.heads.weight_tables.skip_trigrams import CONTEXT, HeadFactors, SkipTrigram, head_factors, strongest
 from circuits.heads.weight_tables.table import WeightTable, bigram_table
 from circuits.models import Model
@@ -74,26 +74,43 @@ def worst_bugs(
 ) -> list[SkipTrigramBug]:
     """`skip_trigram_bugs` of tables that are at hand."""
     ids = torch.tensor([top.source for top in strongest(factors, sources, per_source=1)], dtype=torch.long)
+    if not len(ids):
+        return []
     attended, raised = (best_of_rows(table.row(ids), width) for table in (factors.attended, factors.raised))
+    likely = _entries(direct, attended[1], raised[1])
     found = []
     for place, source in enumerate(ids.tolist()):
         ends = [(values[place], tokens[place]) for values, tokens in (attended, raised)]
-        found += [bug] if (bug := _worst_of(factors, direct, source, *ends)) is not None else []
+        found += [bug] if (bug := _worst_of(factors, likely[place], source, *ends)) is not None else []
     return sorted(found, key=lambda bug: (-bug.severity, bug.wanted[0].source))[:k]
+
+
+def _entries(
+    direct: WeightTable, rows: Int[Tensor, "source destination"], columns: Int[Tensor, "source output"]
+) -> Float[Tensor, "source destination output"]:
+    """Those entries of a table; a row that several sources ask for is made once."""
+    wanted, places = rows.cpu().unique(return_inverse=True)
+    found = direct.right.new_empty(*rows.shape, columns.shape[1])
+    for some in blocks(len(wanted), direct.columns):
+        made = direct.row(wanted[some])
+        source, destination = ((places >= some[0]) & (places <= some[-1])).nonzero(as_tuple=True)
+        found[source, destination] = made[(places - some[0])[source, destination][:, None], columns[source]]
+    return found
 
 
 def _worst_of(
     factors: HeadFactors,
-    direct: WeightTable,
+    likely: Float[Tensor, "destination output"],
     source: int,
     attended: tuple[Tensor, Tensor],
     raised: tuple[Tensor, Tensor],
 ) -> SkipTrigramBug | None:
-    """The worst bug of one source, over all pairs of two of its destinations (with scores) and two of its outputs."""
+    """The worst bug of one source, over all pairs of two of its destinations (with scores) and two of its outputs. `likely`:
+    log-probabilities of these outputs after these destinations."""
     (scores, destinations), (logits, outputs) = attended, raised
     shares = factors.attention(scores)
     product: Float[Tensor, "destination output"] = torch.einsum("d,o->do", shares, logits).double()
-    likely = direct.row(destinations)[:, outputs].double()
+    likely = likely.double()
     # own[d, o, e, p]: the direct path says o after d and p after e, rather than the other way round
     distinction = likely[:, :, None, None] + likely[None, None] - likely[:, None, None, :] - likely.T[None, :, :, None]
     forced = torch.minimum(product[:, None, None, :], product.T[None, :, :, None])

@@ -113,35 +113,35 @@ def skip_trigrams(
 def strongest(factors: HeadFactors, k: int, *, per_source: int | None = None) -> list[SkipTrigram]:
     """`skip_trigrams` of factors that are at hand.
 
-    Sources are taken in the order of their largest logit, which bounds their scores as no attention exceeds 1, until that
-    bound falls below the k-th best score.
+    Sources are taken in the order of what their best skip-trigram scores at most, the best attended destination with the most
+    raised output, until that falls below the k-th best score.
     """
     if k < 1 or (per_source is not None and per_source < 1):
         raise PromptError(f"{k} skip-trigrams, {per_source} a source, were asked for: ask for at least one")
     # No source can have more among the best k.
     most = min(k, per_source or k)
     found: list[tuple[float, int, int, SkipTrigram]] = []
-    for bound, sources in _by_bound(factors.raised):
-        # Strictly below: at the bound a later source may tie with the k-th, and of equal scores the earlier source is taken.
-        if len(found) >= k and bound < -found[k - 1][0]:
+    for bound, sources in _by_bound(factors):
+        # Below by more than rounding: at the bound a later source may tie with the k-th, and the earlier one is taken.
+        if len(found) >= k and bound < -found[k - 1][0] * (1 - factors.raised.slack):
             break
         found += _of_sources(factors, sources, most)
         found = sorted(found, key=lambda one: one[:3])[:k]
     return [trigram for _, _, _, trigram in found]
 
 
-def _by_bound(raised: WeightTable) -> Iterator[tuple[float, Int[Tensor, " source"]]]:
-    """Sources in the order of their largest logit, highest first, some at a time, with the largest of each part; those that
-    raise nothing are left out."""
-    size = max(1, BLOCK // raised.columns)
-    largest = torch.cat([raised.row(ids).amax(dim=1) for ids in torch.arange(raised.rows).split(size)])
-    order = largest.argsort(descending=True, stable=True)
-    order = order[: int((largest > 0).sum())].cpu()
+def _by_bound(factors: HeadFactors) -> Iterator[tuple[float, Int[Tensor, " source"]]]:
+    """Sources in the order of what their best skip-trigram scores, highest first, some at a time, with the highest of each
+    part; those that raise nothing are left out."""
+    size = max(1, BLOCK // factors.raised.columns)
+    bounds = factors.attention(factors.attended.peaks) * factors.raised.peaks
+    order = bounds.argsort(descending=True, stable=True)
+    order = order[: int((bounds > 0).sum())].cpu()
     # Few sources first, then twice as many: most searches end among the first, others should not pay for small blocks.
     taken, width = 0, 16
     while taken < len(order):
         part = order[taken : taken + min(width, size)]
-        yield float(largest[part[0]]), part.sort().values
+        yield float(bounds[part[0]]), part.sort().values
         taken, width = taken + len(part), 2 * width
 
 

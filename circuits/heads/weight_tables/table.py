@@ -22,7 +22,7 @@ from circuits.heads.weight_tables.embedded import (
     typical_scale,
     written_logits,
 )
-from circuits.heads.weight_tables.ranking import best_of_all, best_of_rows
+from circuits.heads.weight_tables.ranking import best_of_all, best_of_rows, blocks, peaks
 from circuits.models import Model
 from circuits.models.choosing import head_of
 from circuits.models.folding import through_norm
@@ -68,12 +68,34 @@ class WeightTable:
         values, ids = best_of_rows(sign * self.row(token), k)
         return [(int(i), sign * float(v)) for v, i in zip(values[0], ids[0], strict=True)]
 
+    @functools.cached_property
+    def peaks(self) -> Float[Tensor, " row"]:
+        """The largest entry of each row, as near as rounding lets products of other blocks be the same (`slack`). Raises
+        NonFiniteError as `row`."""
+        assert not self.log_probabilities, "the sum over a row needs the row"
+        parts = [peaks(self.left(ids), self.right, self.offset) for ids in blocks(self.rows, self.right.shape[0])]
+        found = torch.cat(parts)
+        for ids in (~found.isfinite()).nonzero()[:1, 0]:
+            self.row(int(ids))  # says what is wrong
+        return found
+
+    @property
+    def slack(self) -> float:
+        """By what share a peak may miss the row's largest entry."""
+        return max(1e-4, 4 * torch.finfo(self.right.dtype).eps)
+
     def largest(self, k: int = 10, *, progress: Progress | None = None) -> list[tuple[int, int, float]]:
         """The k largest entries of the whole table, as (row token, column token, value), best first; of equal ones the
-        earlier. Every entry is computed, a block of rows at a time."""
+        earlier. Every entry is computed, a block at a time."""
         _check_count(k)
-        report = progress or silent
-        values, rows, columns = best_of_all(self.rows, self.columns, self.row, k, functools.partial(report, self.about))
+        report = functools.partial(progress or silent, self.about)
+        if self.log_probabilities:
+            values, rows, columns = best_of_all(self.rows, self.columns, self.row, k, report)
+        else:  # they stand in rows whose peaks are among the k largest
+            least = float(self.peaks.topk(min(k, self.rows)).values[-1])
+            wanted = (self.peaks >= least - self.slack * abs(least)).nonzero()[:, 0].cpu()
+            made = best_of_all(len(wanted), self.columns, lambda ids: self.row(wanted[ids]), k, report)
+            values, rows, columns = made[0], wanted.to(made[1].device)[made[1]], made[2]
         return [(int(r), int(c), float(v)) for v, r, c in zip(values, rows, columns, strict=True)]
 
 

@@ -14,6 +14,7 @@ from circuits.heads.weight_tables.table import WeightTable
 from circuits.models import Model
 from circuits.models.choosing import head_of
 from circuits.models.folding import through_norm
+from circuits.progress import Progress, silent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,20 +37,26 @@ class VirtualHead:
     """Where it was looked for: the largest entry of `virtual_table`, tokens of its row and its column."""
 
 
-def virtual_heads(model: Model, k: int = 20) -> list[VirtualHead]:
+def virtual_heads(model: Model, k: int = 20, *, progress: Progress | None = None) -> list[VirtualHead]:
     """The k virtual heads of largest norm, largest first; of equal ones the earlier. None for a model of one layer."""
     if k < 1:
         raise PromptError(f"{k} virtual heads were asked for: ask for at least one")
     model.require_finite()
     values = [reading_matrices(block, "W_V").double() for block in model.weights.blocks]
     outputs = [output_matrices(block).double() for block in model.weights.blocks]
-    found: list[tuple[float, float, tuple[int, int], tuple[int, int]]] = []
+    halves = [_triangular(*pair) for pair in zip(values, outputs, strict=True)]
+    sizes = [write.flatten(1).norm(dim=1) for write, _ in halves]
+    report, found = progress or silent, list[tuple[float, float, tuple[int, int], tuple[int, int]]]()
     for late in range(1, model.n_layers):
+        report("comparing virtual heads", late, model.n_layers)
+        read = halves[late][1].transpose(0, 1).flatten(1)
         for early in range(late):
-            norms, own = _norms(values[early], outputs[early], values[late], outputs[late])
+            inner = (halves[early][0].flatten(0, 1) @ read).unflatten(1, (model.n_heads, -1)).unflatten(0, (model.n_heads, -1))
+            norms = inner.square().sum(dim=(1, 3)).sqrt().tolist()
+            own = (sizes[early][:, None] * sizes[late]).tolist()
             for a in range(model.n_heads):
                 for b in range(model.n_heads):
-                    found.append((float(norms[a, b]), float(own[a, b]), (early, a), (late, b)))
+                    found.append((norms[a][b], own[a][b], (early, a), (late, b)))
     total = sum(norm for norm, *_ in found) or 1.0
     found = sorted(found, key=lambda one: (-one[0], one[2], one[3]))[:k]
     through_tokens = token_to_token(model.weights).double() if found else torch.zeros(0, 0)
@@ -86,16 +93,10 @@ def virtual_table(
     return WeightTable(about, model.d_vocab, values, middle @ written_logits(model, late, chosen))
 
 
-def _norms(
-    V1: Float[Tensor, "first d_model d_head"],
-    O1: Float[Tensor, "first d_head d_model"],
-    V2: Float[Tensor, "second d_model d_head"],
-    O2: Float[Tensor, "second d_head d_model"],
-) -> tuple[Float[Tensor, "first second"], Float[Tensor, "first second"]]:
-    """|V1 O1 V2 O2| of every pair, and |V1 O1| |V2 O2|, from d_head × d_head Gram matrices."""
-    inner = torch.einsum("adm,bme->abde", O1, V2)
-    left, right = torch.einsum("amd,ame->ade", V1, V1), torch.einsum("bdm,bem->bde", O2, O2)
-    both = torch.einsum("abde,adf,abfg,beg->ab", inner, left, inner, right)
-    first = torch.einsum("ade,adm,aem->a", left, O1, O1)
-    second = torch.einsum("bde,bmd,bme->b", right, V2, V2)
-    return both.clamp(min=0).sqrt(), (first[:, None] * second).clamp(min=0).sqrt()
+def _triangular(
+    values: Float[Tensor, "head d_model d_head"], outputs: Float[Tensor, "head d_head d_model"]
+) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, "head d_model d_head"]]:
+    """R O and V S^T, of values V = Q R and outputs O^T = P S with Q and P orthonormal: for any X the norm of V O X is that of
+    R O X, and the norm of X V O that of X V S^T, which have d_head rows or columns."""
+    R, S = torch.linalg.qr(values, mode="r").R, torch.linalg.qr(outputs.mT, mode="r").R
+    return R @ outputs, values @ S.mT

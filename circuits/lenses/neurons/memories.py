@@ -14,10 +14,11 @@ from circuits.graph.named import NodeName
 from circuits.heads.composition import output_matrices, reading_matrices
 from circuits.lenses.neurons.activations import mlp_of
 from circuits.lenses.neurons.places import Triggers
-from circuits.lenses.readout import top_tokens
+from circuits.lenses.readout import ends_of_tokens, top_tokens
 from circuits.models import Model, TokenBatch
 from circuits.models.choosing import Neurons, chosen_neurons, head_of
 from circuits.models.folding import through_norm
+from circuits.progress import Progress, silent
 from circuits.statistics import percentile_interval
 
 _COLUMNS = ("neurons", "share", "chance", "low", "high", "share_within", "chance_within", "low_within", "high_within")
@@ -90,7 +91,14 @@ def through_head(
     return rows @ reading_matrices(block, "W_V")[index] @ output_matrices(block)[index]
 
 
-def read_values(model: Model, neurons: Neurons = None, *, k: int = 10, through: NodeName | None = None) -> Values:
+def read_values(
+    model: Model,
+    neurons: Neurons = None,
+    *,
+    k: int = 10,
+    through: NodeName | None = None,
+    progress: Progress | None = None,
+) -> Values:
     """Read what neurons write as tokens: each one's row of W_out through the final norm's gain and the unembedding.
 
     Raises PromptError for attention-only models, GraphError for names that the model lacks.
@@ -101,20 +109,22 @@ def read_values(model: Model, neurons: Neurons = None, *, k: int = 10, through: 
         k: tokens each way.
         through: a head of a later layer; then what that head makes of the neuron's output where it attends to it, for values
             that only heads turn into words.
+        progress: hears what is being done, how much of it is done, and how much there is.
     """
     if k < 1:
         raise PromptError(f"k={k}: expected at least 1 token")
     model.require_finite()
-    parts: list[tuple[Tensor, ...]] = []
+    report, parts = progress or silent, list[tuple[Tensor, ...]]()
     chosen = chosen_neurons(model, neurons)
     with torch.no_grad():
-        for layer, columns in chosen.items():
+        for done, (layer, columns) in enumerate(chosen.items()):
+            report("reading values", done, len(chosen))
             rows = value_rows(model, layer, columns)
             read = rows if through is None else through_head(model, rows, through, after=layer)
-            up, raised = top_tokens(model, read, k)
-            down, lowered = top_tokens(model, read, k, largest=False)
+            (up, raised), (down, lowered) = ends_of_tokens(model, read, k)
             found = (raised, up.double(), lowered, down.double(), rows.double().norm(dim=1))
             parts.append((torch.full((len(columns),), layer), torch.tensor(columns), *(part.cpu() for part in found)))
+    report("reading values", len(chosen), len(chosen))
     layers, indices, raised, up, lowered, down, norms = (torch.cat(column) for column in zip(*parts, strict=True))
     ids = torch.cat([raised.flatten(), lowered.flatten()]).unique().tolist()
     words = dict(zip(ids, model.to_token_strings(ids), strict=True))
@@ -164,7 +174,14 @@ class KeyValueAgreement(Result, format="circuits-memory-agreement"):
 
 
 def key_value_agreement(
-    model: Model, triggers: Triggers, tokens: TokenBatch, *, k: int = 10, permutations: int = 200, seed: int = 0
+    model: Model,
+    triggers: Triggers,
+    tokens: TokenBatch,
+    *,
+    k: int = 10,
+    permutations: int = 200,
+    seed: int = 0,
+    values: Values | None = None,
 ) -> KeyValueAgreement:
     """By layer, the share of neurons whose value's top token is the token that follows their top trigger.
 
@@ -179,9 +196,12 @@ def key_value_agreement(
         k: top tokens of a value among which the next token is looked for too.
         permutations: shufflings of the next tokens, for chance.
         seed: that of the shufflings.
+        values: what `read_values` found for the same neurons with this `k` or a larger one, so that it is not read again.
     """
     if k < 1 or permutations < 1:
         raise PromptError(f"k={k}, permutations={permutations}: expected numbers of at least 1")
+    if values is not None and not _fit(values, triggers, k):
+        raise PromptError(f"these values are not of the triggers' neurons, read straight with {k} tokens each: leave them out")
     nexts, there = following_tokens(model, triggers, tokens)
     following = nexts.gather(1, there.long().argmax(dim=1, keepdim=True))[:, 0]
     counted = there.any(dim=1) & (triggers.largest > 0)
@@ -191,9 +211,12 @@ def key_value_agreement(
         kept = ((triggers.layers == layer) & counted).nonzero()[:, 0]
         rows["layers"].append(layer)
         rows["neurons"].append(len(kept))
-        columns = triggers.indices[kept].tolist()
-        with torch.no_grad():
-            ids = top_tokens(model, value_rows(model, layer, columns), k)[1].cpu() if columns else torch.zeros(0, k).long()
+        if values is not None:
+            ids = values.raised[kept, :k]
+        else:
+            with torch.no_grad():
+                rows_of = value_rows(model, layer, triggers.indices[kept].tolist())
+                ids = top_tokens(model, rows_of, k)[1].cpu() if len(kept) else torch.zeros(0, k).long()
         hits = [_hits(ids, following[kept])]
         orders = (torch.randperm(len(kept), generator=generator) for _ in range(permutations))
         by_chance = [_hits(ids[order], following[kept]) for order in orders]
@@ -205,6 +228,13 @@ def key_value_agreement(
             rows[f"low{suffix}"].append(float(low))
             rows[f"high{suffix}"].append(float(high))
     return KeyValueAgreement(model.name, **{n: tuple(v) for n, v in rows.items()}, k=k, permutations=permutations, seed=seed)
+
+
+def _fit(values: Values, triggers: Triggers, k: int) -> bool:
+    """Whether values are of the neurons of the triggers, as they stand there, and `k` tokens of each are known."""
+    same = values.through is None and values.model == triggers.model and values.raised.shape[1] >= k
+    pairs = ((values.layers, triggers.layers), (values.indices, triggers.indices))
+    return same and all(torch.equal(own.long(), other.long()) for own, other in pairs)
 
 
 def _hits(ids: Int[Tensor, "neuron token"], following: Int[Tensor, " neuron"]) -> tuple[float, float]:

@@ -132,7 +132,7 @@ def neuron(
     if isinstance(tokens, TokenBatch):
         corpus = tokens
     else:
-        corpus = default_corpus(model, seed=seed) if tokens is None else text_rows(model, tokens)
+        corpus = default_corpus(model, seed=seed, progress=progress) if tokens is None else text_rows(model, tokens)
     found = find_triggers(model, corpus, neurons=[node], top=top, lowest=True, progress=progress)
     assert found.lowest is not None
     around = {"before": before, "after": after}
@@ -160,9 +160,9 @@ def neuron(
     )
 
 
-def default_corpus(model: Model, *, seed: int = 0) -> TokenBatch:
+def default_corpus(model: Model, *, seed: int = 0, progress: Progress | None = None) -> TokenBatch:
     """A text for where none is at hand: what the model writes by itself and, for the bundled model, facts that it knows."""
-    written = written_text(model, count=64, length=64, seed=seed)
+    written = written_text(model, count=64, length=64, seed=seed, progress=progress)
     bos = model.bos_id
     if model.name != "mini" or bos is None:
         return written

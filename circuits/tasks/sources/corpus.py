@@ -7,6 +7,7 @@ import torch
 from circuits.errors import PromptError
 from circuits.models import Model, TokenBatch
 from circuits.models.sampling import write
+from circuits.progress import Progress
 
 WIDTH = 128
 """Tokens of a row, BOS included, where nothing else is asked for and the model takes as many."""
@@ -65,9 +66,12 @@ def _cut(text: str, start: int) -> int:
     return found if found > start else stop
 
 
-def written_text(model: Model, *, count: int = 64, length: int = 64, seed: int = 0) -> TokenBatch:
+def written_text(
+    model: Model, *, count: int = 64, length: int = 64, seed: int = 0, progress: Progress | None = None
+) -> TokenBatch:
     """Prompts that the model writes by itself, `count` of `length` tokens: what it samples after its BOS (or after a random
     token where it has none), opened as its prompts are. A corpus for where no text is at hand. Special tokens are not written.
+    `progress` hears how far it is.
     """
     opening = model.opening()
     before = opening or ([] if model.bos_id is None else [model.bos_id])
@@ -80,6 +84,6 @@ def written_text(model: Model, *, count: int = 64, length: int = 64, seed: int =
     banned = [token for token in special if token < model.weights.W_U.shape[1]]
     last = torch.full((count,), before[-1]) if before else torch.randint(model.d_vocab, (count,), generator=generator)
     size = length + unseen - max(len(before) - 1, 0)
-    written = write(model.weights, last.to(model.device), size, generator=generator, banned=banned)
+    written = write(model.weights, last.to(model.device), size, generator=generator, banned=banned, progress=progress)
     fixed = written.new_tensor(before[:-1]).expand(count, -1)
     return TokenBatch.unpadded(torch.cat([fixed, written], dim=1)[:, unseen:])
