@@ -90,6 +90,7 @@ from .search import (
     roc as roc,
     screen_then_verify as screen_then_verify,
     shrink as shrink,
+    study as study,
 )
 from .tasks import (
     PromptPairs as PromptPairs,

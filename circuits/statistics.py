@@ -81,6 +81,17 @@ def _resampled(count: int, seed: int, resamples: int) -> Int[Tensor, "resample p
     return torch.randint(count, (resamples, count), generator=torch.Generator().manual_seed(seed))
 
 
+def share_interval(share: float, count: int) -> Effect:
+    """A share of `count` independent trials with Wilson's 95 % interval (1927), which lies within 0 and 1 and is no point where
+    all or none succeed. Raises CircuitsError without trials, or for what is no share."""
+    if count < 1 or not 0 <= share <= 1:
+        raise CircuitsError(f"a share of {share} of {count} trials: expected one from 0 to 1, of at least one")
+    z = 1.959963984540054
+    middle, width = (share + z * z / (2 * count)), z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    scale = 1 + z * z / count
+    return Effect(share, max(0.0, (middle - width) / scale), min(1.0, (middle + width) / scale))
+
+
 def standard_error(values: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
     """The standard error of the mean along an axis, sd / sqrt(n) with n - 1 in the sd; NaN for a single value."""
     count = values.shape[dim]

@@ -20,6 +20,7 @@ ORDER = (
     "info",
     "patch",
     "ablate",
+    "study",
     "discover",
     "evaluate",
     "compare",

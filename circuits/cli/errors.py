@@ -1,7 +1,9 @@
 """What a user can get wrong ends in one line and an exit status, not in a traceback."""
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Collection, Iterator
 from types import FrameType
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 else:
     Context = typer.Context.__base__
     """What typer hands to a command that asks for a `typer.Context`."""
-WRONG, INTERRUPTED = 2, 130
+WRONG, INTERRUPTED, UNREAD = 2, 130, 141
 _TOO_LITTLE = "not enough memory: try fewer prompts or sequences, or a smaller model"
 _MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -25,14 +27,18 @@ _MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """Turn what a user can get wrong into one line on stderr and exit status 2 (where it was stopped by a signal, 128 and the
-    signal's number: 130 for Ctrl-C, 143 for `kill` and `timeout`). The line ends with the notes that the error carries."""
+    signal's number: 130 for Ctrl-C, 143 for `kill` and `timeout`, 141 without
+    a word where nobody reads the output any more). The line ends with the notes that the error carries."""
     try:
         yield
     except KeyboardInterrupt as stop:
         words = [str(stop) or "interrupted", *_notes(stop)]
         _stop("; ".join(words if len(words) > 1 else [*words, "nothing was written"]), getattr(stop, "status", INTERRUPTED))
     except BrokenPipeError:
-        raise
+        # Who read the output has gone, as `head` does: no error. What is left to be written has no reader either.
+        with contextlib.suppress(OSError):  # where stdout is no file of the system's
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(UNREAD) from None
     except CircuitsError as error:
         _stop("; ".join([str(error), *_notes(error)]), WRONG)
     except OSError as error:
@@ -87,8 +93,8 @@ def _raise_stopped(number: int, frame: FrameType | None) -> None:
 
 def refuse_with_open(context: Context, *used: str) -> None:
     """Raise CircuitsError for the first option on the command line that `--open` leaves without effect: all but `--open`,
-    `--out`, `--json` and those that are `used`."""
-    said = _unused(context, ("open_file", "out", "as_json", *used))
+    `--out`, `--pictures`, `--json` and those that are `used`."""
+    said = _unused(context, ("open_file", "out", "pictures", "as_json", *used))
     if said is not None:
         raise CircuitsError(f"--open shows what was measured before and computes nothing: leave out {said}")
 

@@ -18,6 +18,9 @@ Dtype = Annotated[
     str, typer.Option(metavar="float32|float64|bfloat16", help="Number format of weights and of all that is computed.")
 ]
 Memory = Annotated[int, typer.Option(metavar="MB", min=1, help="Memory that a pass may take, besides the model.")]
+PictureFormats = Annotated[
+    str, typer.Option("--pictures", metavar="png,svg,pdf", help="As what pictures are written: one or several.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 Open = Annotated[Path | None, typer.Option("--open", metavar="FILE", help="Show a saved result again; nothing is computed.")]
 Bos = Annotated[
@@ -122,6 +125,7 @@ SearchMetric = Annotated[
     ),
 ]
 RandomCircuits = Annotated[int, typer.Option(help="Random circuits of as many edges that it is held against; 0 = none.")]
+NoMinimality = Annotated[bool, typer.Option("--no-minimality", help="Do not ask of each node whether it is needed; quicker.")]
 
 OUTSIDE = {
     "corrupt": "the corrupt prompt's values",
@@ -136,7 +140,7 @@ def folder(job: str) -> Any:
     return typer.Option(help="Folder for the files.", show_default=f"out/{job}-MODEL")
 
 
-_SETTING = ("model", "device", "dtype", "bos", "out", "as_json", "open_file")
+_SETTING = ("model", "device", "dtype", "bos", "out", "pictures", "as_json", "open_file")
 _NOT_A_PROMPT = ("train", "labels")
 """Subcommands of commands that take a prompt."""
 

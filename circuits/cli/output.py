@@ -1,10 +1,11 @@
 """Results on disk: a set of files that appear together, or part by part and marked until the last is there."""
 
 import contextlib
+import contextvars
 import dataclasses
 import datetime
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from circuits.errors import FileFormatError
 from circuits.files.staging import staging
 from circuits.files.unfinished import Unfinished, mark_name, marks
 
-_DOTS_PER_INCH = 150
+PICTURES = ("png", "svg", "pdf")
+"""What pictures can be written as."""
+_FORMATS: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("formats", default=PICTURES[:1])
+"""As what the pictures of the command under way are written: pictures are drawn by many functions, asked for once."""
 
 
 @contextlib.contextmanager
@@ -95,7 +99,7 @@ class Parts:
 
     def drop(self, *names: str) -> None:
         """These files are not to come after all."""
-        self.mark = self.mark.without(set(names))
+        self.mark = self.mark.without(set(pictured(names)))
 
     def _begin(self) -> None:
         """Make room: the mark comes before anything goes, and all that is of an earlier run goes before anything comes."""
@@ -187,6 +191,27 @@ def _why(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
+@contextlib.contextmanager
+def pictures_as(formats: tuple[str, ...]) -> Iterator[None]:
+    """While the block lasts, pictures are written in these formats."""
+    before = _FORMATS.set(formats)
+    try:
+        yield
+    finally:
+        _FORMATS.reset(before)
+
+
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a picture, fine enough for print."""
-    figure.savefig(path, dpi=_DOTS_PER_INCH)
+    """Write a picture, fine enough for print; one that is named .png in all formats that were asked for."""
+    from circuits.plots.saving import save
+
+    save(figure, path, formats=_FORMATS.get() if path.suffix.lower() == ".png" else ())
+
+
+def pictured(names: Iterable[str], formats: Sequence[str] = PICTURES) -> list[str]:
+    """Names of files, with a name for each format in place of a picture's."""
+    found = []
+    for name in names:
+        stem = name.removesuffix(".png")
+        found += [name] if stem == name else [f"{stem}.{one}" for one in formats]
+    return found

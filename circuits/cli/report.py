@@ -10,7 +10,7 @@ from circuits.cli.text import one_line, table
 
 _WIDEST = 72
 """Characters of a first column; what is longer stands on a line of its own."""
-PICTURES = (".png", ".svg")
+PICTURES = (".png", ".svg", ".pdf")
 
 
 @dataclasses.dataclass(frozen=True)

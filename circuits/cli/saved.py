@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import circuits
+from circuits.cli.output import pictured
 from circuits.cli.report import written
 from circuits.cli.settings import Setting
 from circuits.cli.text import one_line
@@ -117,4 +118,5 @@ def written_again(
     setting = setting.beside(file)
     with setting.work() as (staging, _):
         write(found, staging)
-        return setting, written(staging, known)
+        every = {one: what for name, what in known.items() for one in pictured([name])}
+        return setting, written(staging, every)

@@ -13,12 +13,12 @@ import typer
 
 import circuits
 from circuits.cli.errors import Context
-from circuits.cli.options import AsJson, Bos, Device, Dtype, Memory, ModelName, folder
-from circuits.cli.output import Parts, parts, staged
+from circuits.cli.options import AsJson, Bos, Device, Dtype, Memory, ModelName, PictureFormats, folder
+from circuits.cli.output import PICTURES, Parts, parts, pictured, pictures_as, staged
 from circuits.cli.progress import ProgressBars
 from circuits.cli.report import Part, Report, text_of
 from circuits.cli.text import one_line, print_json, quoted
-from circuits.errors import MemoryBudgetError, ModelError
+from circuits.errors import CircuitsError, MemoryBudgetError, ModelError
 
 DTYPES = ("float32", "float64", "bfloat16")
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -37,6 +37,8 @@ class Setting:
     out: Path | None = None
     bos: bool | None = None
     as_json: bool = False
+    pictures: str = "png"
+    """The formats of pictures, between commas."""
     said: list[str] = dataclasses.field(default_factory=list, compare=False, repr=False)
     """What is to be said of the loaded model besides the answer."""
     told: list[str] = dataclasses.field(default_factory=list, compare=False, repr=False)
@@ -57,6 +59,15 @@ class Setting:
         last = self.model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
         return Path("out") / f"{self.job}-{re.sub(r'[^A-Za-z0-9._-]+', '-', last).strip('.-') or 'model'}"
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats of pictures. Raises CircuitsError for one that there is none of."""
+        found = tuple(dict.fromkeys(name.strip().lower() for name in self.pictures.split(",")))
+        wrong = next((name for name in found if name not in PICTURES), None)
+        if wrong is not None:
+            raise CircuitsError(f"--pictures is {self.pictures!r}; expected one or several of {', '.join(PICTURES)}")
+        return found
+
     def beside(self, file: Path) -> "Setting":
         """The same for a saved result: its files go beside it, or into the folder asked for; it says where the run that wrote
         it did not finish."""
@@ -72,7 +83,12 @@ class Setting:
         `replacing`: files of an earlier run that go where they are not written anew; `options`: those that decide
         how much memory is needed.
         """
-        with staged(self.folder, replacing=replacing) as staging, ProgressBars() as progress, naming_options(options):
+        with (
+            pictures_as(self.formats),
+            staged(self.folder, replacing=pictured(replacing)) as staging,
+            ProgressBars() as progress,
+            naming_options(options),
+        ):
             yield staging, progress
 
     @contextlib.contextmanager
@@ -88,8 +104,15 @@ class Setting:
         `below`: the subcommand; `options`: those that decide how much memory is needed."""
         line = " ".join(map(quoted, ["circuits", *(self.words or (self.job,))]))
         job = " ".join(filter(None, [self.job, below]))
-        about: dict[str, Any] = {"job": job, "command": line, "files": files, "expected": expected}
-        with parts(self.folder, **about) as found, ProgressBars() as progress, naming_options(options):
+        coming = [name for name in files if "*" not in name] if expected is None else expected
+        every = {one: what for name, what in files.items() for one in pictured([name])}
+        about: dict[str, Any] = {"job": job, "command": line, "files": every, "expected": pictured(coming, self.formats)}
+        with (
+            pictures_as(self.formats),
+            parts(self.folder, **about) as found,
+            ProgressBars() as progress,
+            naming_options(options),
+        ):
             yield Work(self, found, progress)
 
     def load(self, progress: ProgressBars) -> "circuits.Model":
@@ -178,6 +201,7 @@ def with_setting(
     prompts open, the model, the device, the number format, and JSON."""
     shared = {
         "out": (Annotated[Path | None, folder(job) if out is None else out], None),
+        **({"pictures": (PictureFormats, "png")} if out is None else {}),
         **({"memory": (Memory, 256)} if memory else {}),
         "model": (ModelName, "mini"),
         "device": (Device, "cpu"),

@@ -43,11 +43,12 @@ def sole_writer(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def locked(lock: Path) -> int | None:
-    """Open and lock a file, which is made where it is missing; None where there are no locks. Raises BlockingIOError where
-    another process has it. Whoever had it before may have removed it in between: then it is another file, and tried again."""
+def locked(lock: Path, *, make: bool = True) -> int | None:
+    """Open and lock a file, which is made where it is missing (`make=False`: FileNotFoundError); None where there are no locks.
+    Raises BlockingIOError where another process has it. Whoever had it before may have removed it in between: then it is
+    another file, and tried again."""
     while fcntl is not None:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(lock, os.O_RDWR | (os.O_CREAT if make else 0), 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(FileNotFoundError):

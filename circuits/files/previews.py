@@ -1,4 +1,4 @@
-"""What a notebook shows of a result: its first rows and its picture."""
+"""What a notebook shows of a result: what it says in words, its first rows and its picture."""
 
 import base64
 import html
@@ -6,15 +6,21 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+from circuits.files.pictures import small_drawing_of
 from circuits.files.words import one_line
 
 ROWS, COLUMNS = 10, 12
-DOTS_PER_INCH = 70
+DOTS_PER_INCH = (70, 50, 35, 20)
+"""How finely a picture is drawn: the finest that is small enough."""
+LARGEST_PICTURE = 120_000
+"""Bytes of a picture."""
 
 
 def preview(result: Any) -> str:
-    """HTML of a result: one line, the first rows of its table, its picture. It never raises: what cannot be shown says why."""
-    parts: list[tuple[str, Callable[[Any], str]]] = [("line", _line), ("table", _table), ("picture", _picture)]
+    """HTML of a result: one line, its summary where that says more, the first rows of its table, its picture. It never raises:
+    what cannot be shown says why."""
+    parts: list[tuple[str, Callable[[Any], str]]] = [("line", _line), ("summary", _words)]
+    parts += [("table", _table), ("picture", _picture)]
     return "\n".join(_shown(name, part, result) for name, part in parts)
 
 
@@ -29,6 +35,12 @@ def _line(result: Any) -> str:
     return f"<p><code>{html.escape(repr(result))}</code></p>"
 
 
+def _words(result: Any) -> str:
+    """The summary, unless the line has said it all."""
+    said = " ".join(result.summary.split())
+    return "" if said.removesuffix(".") in repr(result) else f"<p>{html.escape(said)}</p>"
+
+
 def _table(result: Any) -> str:
     table = result.to_dataframe()
     rest = f"<p>{len(table):,} rows, {len(table.columns)} columns: <code>to_dataframe()</code></p>" if len(table) > ROWS else ""
@@ -36,7 +48,13 @@ def _table(result: Any) -> str:
 
 
 def _picture(result: Any) -> str:
+    small = small_drawing_of(type(result))
+    figure = result.plot() if small is None else small(result)
     image = io.BytesIO()
-    result.plot().savefig(image, format="png", dpi=DOTS_PER_INCH)
+    for fineness in DOTS_PER_INCH:
+        image = io.BytesIO()
+        figure.savefig(image, format="png", dpi=fineness)
+        if image.tell() <= LARGEST_PICTURE:
+            break
     encoded = base64.b64encode(image.getvalue()).decode()
     return f'<img alt="{html.escape(type(result).__name__)}" src="data:image/png;base64,{encoded}">'

@@ -65,7 +65,7 @@ class Result:
         raise NotImplementedError(f"{type(self).__name__} has no table: define to_dataframe")
 
     def plot(self) -> "Figure":
-        """The result as a picture; `figure.savefig("result.png")` writes it."""
+        """The result as a picture; `circuits.plots.save(figure, "result.png")` writes it."""
         return drawing_of(type(self))(self)
 
     def as_json(self) -> dict[str, Any]:

@@ -17,6 +17,9 @@ _HIDDEN = re.compile(r"\.[0-9a-f]{8}\.(lock|tmp)")
 _OLD = 24 * 3600.0
 """Seconds after which a hidden folder that nobody ever locked is somebody's no longer."""
 
+_TRIES = 5
+"""How often a lock of its own is tried."""
+
 
 @contextlib.contextmanager
 def staging(directory: Path, *, names: Collection[str] = (), who: str = "") -> Iterator[Path]:
@@ -32,13 +35,12 @@ def staging(directory: Path, *, names: Collection[str] = (), who: str = "") -> I
     there = next(folder for folder in (directory, *directory.parents) if folder not in missing)
     if not there.is_dir():
         raise FileFormatError(f"{directory}: cannot be written: {'it' if there == directory else there} is a file")
-    token = secrets.token_hex(4)
-    lock, folder = directory / f".{token}.lock", directory / f".{token}.tmp"
+    lock, folder = _names(directory)
     descriptor = None
     try:
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            descriptor = locked(lock)
+            lock, folder, descriptor = _fresh(directory)
             folder.mkdir()
             if descriptor is not None:
                 os.write(descriptor, json.dumps({"who": who, "names": sorted(names)}).encode())
@@ -57,16 +59,35 @@ def staging(directory: Path, *, names: Collection[str] = (), who: str = "") -> I
                 made.rmdir()
 
 
+def _names(directory: Path) -> tuple[Path, Path]:
+    """A lock and a hidden folder that nobody else has."""
+    token = secrets.token_hex(4)
+    return directory / f".{token}.lock", directory / f".{token}.tmp"
+
+
+def _fresh(directory: Path) -> tuple[Path, Path, int | None]:
+    """The same, locked. A lock is made before it is held: somebody who sweeps may hold it in between, taking it for that of a
+    killed process; then another one is tried."""
+    for tries in range(_TRIES):
+        lock, folder = _names(directory)
+        try:
+            return lock, folder, locked(lock)
+        except BlockingIOError:
+            if tries == _TRIES - 1:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
 def is_staging(directory: Path, token: str) -> bool:
     """Whether the process whose hidden folder is called so still has it."""
     lock = directory / f"{token}.lock"
-    if not _HIDDEN.fullmatch(lock.name) or not lock.exists():
+    if not _HIDDEN.fullmatch(lock.name):
         return False
     try:
-        descriptor = locked(lock)
+        descriptor = locked(lock, make=False)  # one that its owner has just removed must not come back
     except BlockingIOError:
         return True
-    except OSError:  # not ours to open
+    except OSError:  # there is none, or it is not ours to open
         return False
     if descriptor is not None:
         os.close(descriptor)
@@ -79,14 +100,14 @@ def _sweep(directory: Path, own: Path, names: Collection[str]) -> None:
         if lock == own or not _HIDDEN.fullmatch(lock.name):
             continue
         try:
-            descriptor = locked(lock)
+            descriptor = locked(lock, make=False)
         except BlockingIOError:
             who, claimed = _claims(lock)
             shared = sorted(claimed & set(names))
             if shared:
                 raise FileFormatError(f"{directory}: another run is writing {shared[0]} there{who}: wait for it") from None
             continue
-        except OSError:  # not ours to open
+        except OSError:  # gone since, or not ours to open
             continue
         shutil.rmtree(lock.with_suffix(".tmp"), ignore_errors=True)
         lock.unlink(missing_ok=True)

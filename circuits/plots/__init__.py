@@ -1,4 +1,5 @@
-"""Pictures of results, as matplotlib figures: `figure.savefig("heads.png")` writes one. No pyplot, no global state."""
+"""Pictures of results, as matplotlib figures; `save(figure, "heads.png", formats=("png", "svg", "pdf"))` writes one. No pyplot,
+no global state."""
 
 from circuits.plots.behaviour import behaviour_figure
 from circuits.plots.graphs.circuit import circuit_figure
@@ -26,6 +27,8 @@ from circuits.plots.patching.losses import ablation_figure, knockout_figure, sel
 from circuits.plots.patching.terms import layer_removal_figure, terms_figure
 from circuits.plots.patching.traces import role_curves_figure, trace_figure
 from circuits.plots.prompts import prompts_figure
+from circuits.plots.saving import save
+from circuits.plots.study import studied_circuit_figure, study_figure, study_plan_figure
 
 __all__ = [
     "ablation_figure",
@@ -56,7 +59,11 @@ __all__ = [
     "prompts_figure",
     "roc_figure",
     "role_curves_figure",
+    "save",
     "self_repair_figure",
+    "studied_circuit_figure",
+    "study_figure",
+    "study_plan_figure",
     "sub_updates_figure",
     "tables_figure",
     "terms_figure",

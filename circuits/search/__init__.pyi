@@ -15,3 +15,6 @@ from .methods.refining import refine as refine
 from .methods.shrinking import shrink as shrink
 from .methods.table import METHODS as METHODS, register_method as register_method
 from .screening import Screening as Screening, screen_then_verify as screen_then_verify
+from .studying.asked import StudyTask as StudyTask
+from .studying.results import Study as Study, StudyPlan as StudyPlan
+from .studying.run import study as study

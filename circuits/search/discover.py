@@ -70,6 +70,7 @@ def discover(
     threshold: float | None = None,
     verify: bool = False,
     random_circuits: int = 128,
+    minimality: bool = True,
     seed: int = 0,
     budget: int = BUDGET,
     progress: Progress | None = None,
@@ -94,6 +95,7 @@ def discover(
         verify: patch the strongest edges exactly (`screen_then_verify`); the confirmed ones are the circuit. With methods
             that estimate.
         random_circuits: how many random circuits of as many edges the null has at most.
+        minimality: whether to ask of each node if it is needed, in circuits without single neurons; it costs a run a node.
         seed: that of halves, null and bootstrap, and of what a method draws.
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         progress: hears what is being done, how much of it is done, and how much there is.
@@ -128,7 +130,7 @@ def discover(
     hear(circuit)
     seen = faithfulness(model, circuit, pairs, metric, seed=seed, budget=budget)
     judge = Judge(model, held_out, judged_by, neurons=neurons, budget=budget, progress=progress)
-    counts = {"random_circuits": random_circuits, "minimality": not neurons}
+    counts = {"random_circuits": random_circuits, "minimality": minimality and not neurons}
     verdict, curve = verdict_of(judge, circuit, searched_on=seen, seed=seed, found=found, **counts), None
     hear(verdict)
     if scores is not None and scores.complete and not neurons:

@@ -1,6 +1,8 @@
 """What a user can get wrong ends in one clear line on stderr and status 2."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from circuits.cli import errors
 from circuits.cli.errors import plain_errors
 from circuits.errors import ModelError
+from tests import HANGS
 from tests.cli.conftest import Answer, Command
 
 
@@ -162,10 +165,23 @@ def test_other_trouble_is_one_line_too(capsys: pytest.CaptureFixture[str], error
     assert capsys.readouterr().err.startswith(words)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shape"), ValueError("bug"), BrokenPipeError()])
+@pytest.mark.parametrize("error", [RuntimeError("shape"), ValueError("bug")])
 def test_a_fault_of_the_program_is_not_hidden(error: Exception) -> None:
     with pytest.raises(type(error)), plain_errors():
         raise error
+
+
+def test_where_nobody_reads_on_a_program_ends_as_others_do() -> None:
+    code = (
+        "import sys, typer; from circuits.cli.app import app; from circuits.cli.text import one_line\n"
+        "app.command('many')(lambda: [typer.echo('line') for _ in range(100_000)] and None)\n"
+        "sys.argv = ['circuits', 'many']; app()"
+    )
+    first = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert first.stdout is not None and first.stdout.readline() == b"line\n"
+    first.stdout.close()
+    assert first.wait(HANGS) == 141 and first.stderr is not None and first.stderr.read() == b""
+    first.stderr.close()
 
 
 def test_an_aborted_question_is_one_line(monkeypatch: pytest.MonkeyPatch, command: Command) -> None:

@@ -18,7 +18,7 @@ import circuits
 from circuits.cli import output
 from circuits.errors import FileFormatError
 from circuits.files.locking import locked
-from circuits.files.staging import staging
+from circuits.files.staging import is_staging, staging
 from circuits.files.unfinished import marks, unfinished_run
 from circuits.graph import Circuit
 from tests import HANGS
@@ -133,6 +133,30 @@ def test_two_living_runs_leave_each_other_alone(tmp_path: Path) -> None:
         with pytest.raises(FileFormatError, match=r"is writing x there \(circuits one\): wait"), staging(tmp_path, names=["x"]):
             pass
         assert len(list(tmp_path.glob(".*.tmp"))) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_somebody_sweeps_as_it_is_made_is_not_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Path] = []
+
+    def swept(lock: Path, *, make: bool = True) -> int | None:
+        """The first lock is held by a sweeper between its making and its locking."""
+        tried.append(lock)
+        if len(tried) == 1:
+            raise BlockingIOError
+        return locked(lock, make=make)
+
+    monkeypatch.setattr("circuits.files.staging.locked", swept)
+    with staging(tmp_path) as folder:
+        assert folder.is_dir() and folder.stem == tried[1].stem != tried[0].stem
+    assert not list(tmp_path.iterdir())
+
+
+def test_to_ask_after_a_run_brings_no_lock_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with staging(tmp_path) as folder:
+        assert is_staging(tmp_path, folder.stem)
+    monkeypatch.setattr(Path, "exists", lambda self: True)  # its owner removes it just after somebody has looked
+    assert not is_staging(tmp_path, folder.stem)
     assert not list(tmp_path.iterdir())
 
 

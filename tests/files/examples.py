@@ -1,5 +1,7 @@
 """One small result of each kind, made by hand: awkward text, absent parts, negative numbers."""
 
+import dataclasses
+
 import torch
 
 from circuits.attribution import EdgeScores
@@ -39,6 +41,16 @@ from circuits.search.judging.curves import Curve
 from circuits.search.judging.roc import Roc
 from circuits.search.judging.verdict import Need, Removal, Verdict
 from circuits.search.screening import Screening, Tested
+from circuits.search.studying.results import (
+    MeasuredBehaviour,
+    Overlap,
+    State,
+    StudiedCircuit,
+    Study,
+    StudyPlan,
+    StudySettings,
+    StudyStep,
+)
 from circuits.statistics import Effect
 from circuits.tasks import BehaviourScores, PromptReport
 
@@ -150,6 +162,37 @@ def verdict() -> Verdict:
     return Verdict(
         3, 4, 0.125, 20, Effect(0.9, 0.8, 1.0), (0.1, -0.2), 1 / 3, (removed,), (need, Need("m1", 0.0)), None, {"seed": 1}
     )
+
+
+def measured(state: State = "has") -> MeasuredBehaviour:
+    sure = {name: Effect(0.5, 0.25, 0.75) for name in ("right", "preferred", "clean", "gap")}
+    about = {"task": f"<b> {state}", "about": "what", "state": state, "why": "for 1 reason"}
+    return MeasuredBehaviour(**about, metric="logit_difference", unit="nats", prompts=8, independent=6, tokens=5, **sure)
+
+
+def settings() -> StudySettings:
+    numbers = {"edges": 3, "count": 8, "random_circuits": 20, "seed": 2}
+    return StudySettings(task="<b> has", method="refine", minimality=False, dtype="float32", prepend_bos=None, **numbers)
+
+
+def study_plan() -> StudyPlan:
+    about = {"model": "mini", "weights_sha256": SHA, "tasks": ("<b> has", "b"), "seed": 2, "budget": 60.5, "measuring": 1.25}
+    steps, left_out = (StudyStep(settings=settings(), estimate=2.5),), {"b": "it would take 1 h"}
+    return StudyPlan(**about, behaviours=(measured(), measured("has not")), steps=steps, left_out=left_out)
+
+
+def studied_circuit() -> StudiedCircuit:
+    about = {"edges": 3, "nodes": ("a0.h0", "m1"), "prompts_searched": 4, "prompts_held_out": 20, "drawn": 30}
+    words = {"mechanism": "1 head", "mechanism_verdict": "found"}
+    return StudiedCircuit(model="mini", weights_sha256=SHA, settings=settings(), verdict=verdict(), **about, **words)
+
+
+def study() -> Study:
+    both = {"first": "<b> has", "second": "b", "kind": "heads", "shared": 1, "sizes": (2, 3), "expected": 0.5, "p_value": 0.25}
+    about = {"model": "mini", "weights_sha256": SHA, "seed": 2, "heads": {"a0.h0": ("<b> has", "b")}, "left_out": {"c": "time"}}
+    circuits = (studied_circuit(), dataclasses.replace(studied_circuit(), settings=dataclasses.replace(settings(), task="b")))
+    overlaps = (Overlap(**both, names=("a0.h0",)),)
+    return Study(**about, behaviours=(measured(), measured("cannot be asked")), circuits=circuits, overlaps=overlaps)
 
 
 def lens() -> Lens:

@@ -25,10 +25,12 @@ from circuits.files.results import Result
 from tests.files import examples
 from tests.test_arrows import PACKAGE, ROOMS
 
+HELPERS = ("numbers", "whole", "measured", "settings")
+"""What examples are made of."""
 EXAMPLES: dict[str, Callable[[], Any]] = {
     name: make
     for name, make in vars(examples).items()
-    if callable(make) and getattr(make, "__module__", "") == examples.__name__ and name not in ("numbers", "whole")
+    if callable(make) and getattr(make, "__module__", "") == examples.__name__ and name not in HELPERS
 }
 OLD = Path(__file__).parent / "old"
 FREE = ("metadata", "training")

@@ -16,14 +16,14 @@ from circuits.cli.settings import Setting, naming_options, with_setting
 from circuits.cli.text import one_line
 from circuits.errors import CircuitsError, FileFormatError
 
-_SUFFIXES = (".csv", ".json", ".png")
+_SUFFIXES = (".csv", ".json", ".png", ".svg", ".pdf")
 
 
 @app.command()
 @with_setting(
     "behaviour",
     memory=True,
-    out=typer.Option(help="Also write: .json (every item), .csv (the table) or .png.", show_default=False),
+    out=typer.Option(help="Also write: .json (every item), .csv (the table), .png, .svg or .pdf.", show_default=False),
 )
 def behaviour(
     context: Context,

@@ -8,6 +8,7 @@ from typer.core import TyperCommand
 
 from circuits.cli.app import app
 from circuits.cli.options import (
+    NoMinimality,
     RandomCircuits,
     SearchMetric,
     Seed,
@@ -97,6 +98,7 @@ def discover(
     skip_bad: SkipBad = False,
     metric: SearchMetric = None,
     random_circuits: RandomCircuits = 128,
+    no_minimality: NoMinimality = False,
     seed: Seed = 0,
     *,
     setting: Setting,
@@ -119,6 +121,7 @@ def discover(
       circuits discover --task ioi.csv --method exact --json
     """
     how = {"edges": edges, "steps": steps, "threshold": threshold, "verify": verify, "random_circuits": random_circuits}
+    how |= {"minimality": not no_minimality}
     search = Search(method=method_named(method), level=level_named(level), **how)
     search.check(metric)
     prompts = task_or_file(task, count=count, seed=seed, usual=COUNT, several=several, skip_bad=skip_bad)

@@ -11,6 +11,7 @@ from circuits.cli.errors import check_at_least
 from circuits.cli.options import (
     OUTSIDE,
     CircuitFile,
+    NoMinimality,
     RandomCircuits,
     SearchMetric,
     Several,
@@ -41,9 +42,7 @@ def evaluate(
     outside: Annotated[
         str, typer.Option(metavar="corrupt|mean|zero", help="What edges outside the circuit carry.")
     ] = "corrupt",
-    no_minimality: Annotated[
-        bool, typer.Option("--no-minimality", help="Do not ask of each node whether it is needed; quicker.")
-    ] = False,
+    no_minimality: NoMinimality = False,
     count: Annotated[int | None, typer.Option(help="Pairs.", show_default="64; all of a file")] = None,
     several: Several = None,
     skip_bad: SkipBad = False,

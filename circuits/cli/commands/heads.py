@@ -18,7 +18,7 @@ _WIDTH, _PROMPTS = 128, 16
 
 
 @app.command()
-@with_setting("heads", out=typer.Option(help="Also write every head's scores to a .csv or .png file."))
+@with_setting("heads", out=typer.Option(help="Also write every head's scores to a .csv file, or as a .png, .svg or .pdf."))
 def heads(
     text: Annotated[
         Path | None,
@@ -54,8 +54,8 @@ def run(setting: Setting, *, text: Path | None, sort: str, top: int, seed: int) 
     out = setting.out
     if sort not in SCORES:
         raise CircuitsError(f"no score {sort!r} to sort by: there are {', '.join(SCORES)}")
-    if out is not None and out.suffix.lower() not in (".csv", ".png"):
-        raise FileFormatError(f"{out}: unknown kind of file; expected a name that ends in .csv or .png")
+    if out is not None and out.suffix.lower() not in (".csv", ".png", ".svg", ".pdf"):
+        raise FileFormatError(f"{out}: unknown kind of file; expected a name that ends in .csv, .png, .svg or .pdf")
     words = None if text is None else _read(text)
     with ProgressBars() as progress:
         loaded = setting.load(progress)

@@ -49,6 +49,7 @@ class Search:
     threshold: float | None
     verify: bool
     random_circuits: int
+    minimality: bool = True
 
     def check(self, metric: str | None) -> None:
         """Raise CircuitsError where options are wrong or contradict each other; needs no model."""
@@ -92,7 +93,9 @@ class Search:
         **options: Any,
     ) -> "circuits.search.Discovery":
         """Search on some pairs, judge on others."""
-        how: dict[str, Any] = {name: getattr(self, name) for name in ("edges", "neurons", "verify", "random_circuits")}
+        how: dict[str, Any] = {
+            name: getattr(self, name) for name in ("edges", "neurons", "verify", "random_circuits", "minimality")
+        }
         how |= {**self.given, "held_out": held_out}
         return circuits.discover(model, pairs, metric, method=self.method.name, **how, **options)
 

@@ -11,7 +11,7 @@ from matplotlib.path import Path
 
 from circuits.attribution import EdgeScores
 from circuits.errors import GraphError
-from circuits.files.pictures import draws
+from circuits.files.pictures import draws, draws_small
 from circuits.graph import Circuit, Node, Reader
 from circuits.graph.nodes import Slot
 from circuits.plots.graphs.layout import BOX_HEIGHT, BOX_WIDTH, PORTS, CircuitLayout, Point, lay_out
@@ -23,6 +23,8 @@ from circuits.search.screening import Screening
 
 MOST_NODES = 250
 """More than this and the picture would be too large to read."""
+_SMALL_NODES = 60
+"""Nodes of a circuit that is drawn whole in a notebook's cell, and edges of one that is not."""
 
 _ROLES = (SKY, ORANGE, GREEN, PINK, YELLOW, BLUE, VERMILION)
 _NO_ROLE, _OTHER_ROLES = "#d9d9d9", BASELINE
@@ -80,6 +82,23 @@ def _strongest(scores: EdgeScores, *, edges: int = 40) -> Figure:
 def _found(found: Discovery | Screening) -> Figure:
     """The circuit that was found or confirmed."""
     return circuit_figure(found.circuit)
+
+
+@draws_small(Circuit)
+def _small(circuit: Circuit) -> Figure:
+    """The circuit, or of one that would not fit a notebook's cell its strongest edges."""
+    if len(circuit.nodes) <= _SMALL_NODES and len(circuit) <= 2 * _SMALL_NODES:
+        return circuit_figure(circuit)
+    some = circuit.top(_SMALL_NODES)
+    few = some if some.edges else circuit.restricted((), list(circuit.nodes)[:_SMALL_NODES])
+    what = f"the strongest {len(few):,} of {len(circuit):,} edges" if few.edges else f"{len(few.nodes)} of its nodes"
+    return circuit_figure(few, title=f"{_heading(circuit)}: {what}")
+
+
+@draws_small(Discovery, Screening)
+def _found_small(found: Discovery | Screening) -> Figure:
+    """The same of the circuit that was found or confirmed."""
+    return _small(found.circuit)
 
 
 def _heading(circuit: Circuit) -> str:

@@ -1,0 +1,150 @@
+"""How long a study takes, and what is left out where it may not take that long."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from circuits.errors import CircuitsError
+from circuits.graph import Graph
+from circuits.models import Model
+from circuits.search.judging.removals import LOOK
+from circuits.search.studying.asked import StudyTask
+from circuits.search.studying.measure import LEAST_RIGHT, Pace
+from circuits.search.studying.results import MeasuredBehaviour, StudyPlan, StudySettings, StudyStep, duration
+
+METHOD = "refine"
+"""How edges are found."""
+SHARE, LEAST = 0.02, 100
+"""Edges of a circuit: this share of the model's, and no fewer than so many (or than a quarter of them, where it has few)."""
+_MUCH, _SOME, _FEW = 128, 64, 40
+LADDER = (
+    (256, _MUCH, True),
+    (128, _MUCH, True),
+    (64, _MUCH, True),
+    (64, _MUCH, False),
+    (48, _MUCH, False),
+    (48, _SOME, False),
+    (32, _SOME, False),
+    (32, _FEW, False),
+    (24, _FEW, False),
+    (16, _FEW, False),
+    (16, 20, False),
+)
+"""(prompts, random circuits, whether each node is asked for) from much to little: a budget takes the first that fits. With
+fewer than 19 random circuits no circuit could be proven, and of fewer than 16 prompts too few are held out."""
+USUAL = LADDER[2]
+"""What is taken where no budget is given, and the model has few nodes (`SMALL`)."""
+SMALL = 64
+"""Nodes of a model up to which each node of a circuit is asked for, where no budget is given: each costs a run."""
+Level = tuple[int, int, bool]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What stages take, in readings of one prompt (the model run on it beside a few others, its answer alone unembedded)."""
+
+    drawing: float = 1.0
+    """Of a prompt that is drawn, also of those that are not kept."""
+    searching: float = 80.0
+    """Of a prompt searched on: attribution, and the rounds that follow it."""
+    circuit: float = 1.9
+    """Of a circuit on a prompt: random ones, those without some nodes."""
+    sets: int = 13
+    """Sets of nodes that are taken out of circuit and model on all prompts held out, and the circuit itself."""
+    tried: int = 100
+    """Sets that are tried on a few prompts, in circuit and model."""
+    nodes: float = 0.66
+    """The share of a model's nodes that is in a circuit."""
+    fixed: float = 2.0
+    """Seconds of a circuit whatever its model: files and pictures."""
+
+
+COST = Cost()
+MECHANISM = 1100.0
+"""Readings of a prompt that the search for induction heads takes."""
+
+
+def edges_of(graph: Graph) -> int:
+    """How many edges a circuit of a model has."""
+    return min(max(round(SHARE * graph.edge_count), LEAST), max(1, graph.edge_count // 4))
+
+
+def settings_of(model: Model, task: StudyTask, level: Level, seed: int) -> StudySettings:
+    """The settings of a task at a level of the ladder."""
+    count, random_circuits, minimality = level
+    return StudySettings(
+        task=task.name,
+        method=METHOD,
+        edges=edges_of(model.graph()),
+        count=count,
+        random_circuits=random_circuits,
+        minimality=minimality,
+        seed=seed,
+        dtype=str(model.dtype).removeprefix("torch."),
+        prepend_bos=model.prepend_bos,
+        prompts_sha256=task.prompts_sha256,
+        mechanism=task.name == "induction",
+    )
+
+
+def estimate(settings: StudySettings, task: StudyTask, behaviour: MeasuredBehaviour, pace: Pace, graph: Graph) -> float:
+    """Seconds that finding and judging a circuit should take."""
+    half, few = settings.count / 2, min(LOOK, settings.count / 2)
+    share = 1.0 if behaviour.right is None or not task.known else max(behaviour.right.effect, LEAST_RIGHT)
+    runs = few * (settings.random_circuits + COST.tried) + half * COST.sets
+    if settings.minimality:
+        runs += half * COST.nodes * graph.node_count
+    readings = COST.drawing * settings.count / share + COST.searching * half + COST.circuit * runs
+    readings += MECHANISM if settings.mechanism else 0.0
+    return COST.fixed + pace.seconds * readings
+
+
+def planned(
+    model: Model,
+    tasks: Sequence[StudyTask],
+    measured: Sequence[MeasuredBehaviour],
+    paces: Mapping[str, Pace],
+    *,
+    seed: int,
+    budget: float | None,
+    measuring: float,
+) -> StudyPlan:
+    """What to search for, in the order in which tasks were named: all behaviours that the model has at the usual sizes, or with
+    a budget at the largest sizes that fit; where the smallest do not, the last ones are left out. Raises CircuitsError where
+    not even one fits."""
+    by_name, graph = {one.name: one for one in tasks}, model.graph()
+    had = [one for one in measured if one.had]
+    left_out: dict[str, str] = {}
+
+    def steps(level: Level) -> list[StudyStep]:
+        """Those of all behaviours at one level."""
+        found = []
+        for one in had:
+            settings = settings_of(model, by_name[one.task], level, seed)
+            seconds = estimate(settings, by_name[one.task], one, paces[one.task], graph)
+            found.append(StudyStep(settings=settings, estimate=seconds))
+        return found
+
+    chosen = steps(USUAL if graph.node_count <= SMALL else LADDER[LADDER.index(USUAL) + 1])
+    if budget is not None and had:
+        room = budget - measuring
+        fitting = (level for level in LADDER if sum(step.estimate for step in steps(level)) <= room)
+        chosen = steps(next(fitting, LADDER[-1]))
+        while len(chosen) > 1 and sum(step.estimate for step in chosen) > room:
+            dropped = chosen.pop()
+            left_out[dropped.settings.task] = f"its circuit would take about {duration(dropped.estimate)} more"
+        if sum(step.estimate for step in chosen) > room:
+            least = duration(measuring + chosen[0].estimate)
+            raise CircuitsError(
+                f"a budget of {duration(budget)} is too small: {chosen[0].settings.task} alone takes about {least}"
+            )
+    return StudyPlan(
+        model=model.name,
+        weights_sha256=model.fingerprint,
+        tasks=tuple(one.name for one in tasks),
+        seed=seed,
+        budget=budget,
+        measuring=measuring,
+        behaviours=tuple(measured),
+        steps=tuple(chosen),
+        left_out=left_out,
+    )
