@@ -175,3 +175,17 @@ def test_files_that_are_no_circuit_of_this_model(command: Command, tiny: Path, t
         line = ("evaluate", tmp_path / name, "--model", tiny, "--out", tmp_path / "out")
         check_one_line(command(*line), *words)
         assert not (tmp_path / "out").exists()
+
+
+def test_a_circuit_of_other_weights_is_judged_and_that_is_said(
+    command: Command, tiny: Path, model: Model, files: dict[str, Path], tmp_path: Path
+) -> None:
+    how = ("--model", tiny, *QUICK, "--no-minimality", "--out", tmp_path / "out")
+    circuit = Circuit.load(files["circuit.json"])
+    for sha, said in ((model.fingerprint, False), ("0f" * 32, True)):
+        metadata = {"weights_sha256": sha, "model": "first-run"}
+        Circuit(circuit.graph, circuit.edges, metadata=metadata).save(tmp_path / "circuit.json")
+        answer = command("evaluate", tmp_path / "circuit.json", *how)
+        assert answer.status == 0, answer.err
+        assert ("found in first-run, with other weights than tiny has" in answer.err) == said
+    assert "other weights" not in command("evaluate", files["eap-ig"], *how).err

@@ -12,9 +12,10 @@ from circuits.models import Model
 from circuits.patching.subgraphs.members import Members
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.patching.subgraphs.sharing import Sharing
+from circuits.search.judging import removals as removals_module
 from circuits.search.judging.judge import Judge
 from circuits.search.judging.nulls import random_paths
-from circuits.search.judging.removals import completeness, minimality
+from circuits.search.judging.removals import LOOK, completeness, minimality
 from circuits.search.judging.verdict import UNNEEDED
 from circuits.tasks import PromptPairs, induction
 from circuits.tasks.library.planted import planted_task
@@ -119,6 +120,18 @@ def test_a_node_that_matters_alone_is_not_tried_again() -> None:
     for removal in removals:
         gone = [planted.model.graph().node(name) for name in removal.nodes]
         assert removal.circuit == pytest.approx(judge.without(circuit, [gone], "")[0], abs=1e-9)
+
+
+def test_of_many_nodes_each_is_tried_alone_and_on_few_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted, pairs = planted_task("or", 0)
+    judge, nodes = Judge(planted.model, pairs, metrics.logit_difference), [*planted.whole.nodes][1:-1]
+    few, circuit = judge.few(LOOK), Members.of(planted.whole)
+    assert len(few.gap) == LOOK < len(pairs)
+    monkeypatch.setattr(removals_module, "MANY", len(nodes))
+    removals = completeness(judge, circuit, nodes, 2, random.Random(0))
+    whole, *alone = few.without(circuit, [[], *([node] for node in nodes)], "")
+    for need, value in zip(minimality(judge, circuit, nodes, removals), alone, strict=True):
+        assert need.change == pytest.approx(value - whole, abs=1e-9) and not need.without
 
 
 def test_pairs_that_share_a_prompt_are_resampled_together() -> None:

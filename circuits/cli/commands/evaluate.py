@@ -19,7 +19,7 @@ from circuits.cli.options import (
     TaskOrFile,
 )
 from circuits.cli.prompts import Behaviour, task_or_file
-from circuits.cli.settings import Setting, with_setting
+from circuits.cli.settings import Setting, Work, with_setting
 from circuits.errors import CircuitsError, GraphError
 
 FILES = {
@@ -93,13 +93,34 @@ def run(file: Path, asked: Behaviour, setting: Setting, *, outside: str, minimal
         circuit, counts = fitted(file, found, model.graph())
         options: dict[str, Any] = {"seed": asked.prompts.seed, "budget": setting.budget, "progress": work.progress}
         options |= {"outside": outside, "minimality": minimality, "random_circuits": random_circuits}
-        verdict = circuits.evaluate(model, circuit, pairs, metric, **options)
+        setting.said.extend(filter(None, [found_elsewhere(circuit, model, file)]))
+        verdict = circuits.evaluate(model, circuit, pairs, metric, found=lambda first: first_part(first, work), **options)
         verdict.save(work.staging / "verdict.json")
         verdict.to_dataframe().to_csv(work.staging / "verdict.csv", index=False)
         work.publish()
         save_figure(verdict.plot(), work.staging / "verdict.png")
     how = (model.name, outside, metric, look)
     setting.answer(evaluation_report(verdict, file, asked, setting, how, work.written, counts))
+
+
+def first_part(verdict: "circuits.search.Verdict", work: Work) -> None:
+    """Write and say what is known before nodes are taken out, which takes longest."""
+    from circuits.cli.reports.verdict import judged
+
+    verdict.save(work.staging / "verdict.json")
+    work.publish(lacking="completeness, minimality")
+    work.say(judged(verdict))
+
+
+def found_elsewhere(circuit: "circuits.Circuit", model: "circuits.Model", file: Path) -> str:
+    """In one line, that a circuit was found in a model of the same shape with other weights; nothing where it was not, or its
+    file does not say."""
+    found = circuit.metadata.get("weights_sha256")
+    if not isinstance(found, str) or found == model.fingerprint:
+        return ""
+    name = circuit.metadata.get("model")
+    where = "another model" if not isinstance(name, str) or name == model.name else name
+    return f"{file}: this circuit was found in {where}, with other weights than {model.name} has; it is judged in {model.name}"
 
 
 def check_graph(circuit: "circuits.Circuit", model: "circuits.Model", file: Path) -> None:

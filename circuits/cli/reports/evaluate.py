@@ -65,7 +65,9 @@ def _minimality(verdict: Verdict) -> Table:
     more = [f"... and {len(needs) - len(rows):,} more in verdict.csv"] if len(needs) > len(rows) else []
     spare = verdict.unneeded()
     words = f"not needed (changes below 0.01): {', '.join(spare)}" if spare else "every node is needed"
-    return Table(header, rows, below="\n".join([*more, one_line(words)]))
+    looked = verdict.metadata.get("minimality_prompts")
+    alone = [] if looked is None else [f"each by itself, on the first {looked} prompts: of so many nodes no more is tried"]
+    return Table(header, rows, below="\n".join([*more, *alone, one_line(words)]))
 
 
 def _short(nodes: tuple[str, ...]) -> str:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from circuits.errors import GraphError
@@ -12,10 +12,10 @@ from circuits.models.memory import BUDGET
 from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import Members
 from circuits.patching.subgraphs.outside import OutsideKind
-from circuits.progress import Progress
+from circuits.progress import Found, Progress
 from circuits.search.judging.judge import Judge
 from circuits.search.judging.nulls import random_paths
-from circuits.search.judging.removals import LOOK, completeness, minimality as needs_of
+from circuits.search.judging.removals import LOOK, MANY, completeness, minimality as needs_of
 from circuits.search.judging.verdict import SIGNIFICANT, Verdict
 from circuits.statistics import Chance, Effect, sequential_p_value
 from circuits.tasks import PromptPairs
@@ -39,6 +39,7 @@ def evaluate(
     seed: int = 0,
     budget: int = BUDGET,
     progress: Progress | None = None,
+    found: Found | None = None,
 ) -> Verdict:
     """Run a circuit by itself and say how much of the behaviour it keeps.
 
@@ -46,8 +47,8 @@ def evaluate(
     many edges on random paths from input to logits, on the first 8 prompts, drawn until so many are as faithful there that p
     stays above 0.05 (`sequential_p_value`). Completeness (Wang et al. 2022): the gap between circuit and model when random
     halves of the circuit's nodes, and greedily grown sets, leave both. Minimality: for each node the change when it goes, or
-    where that is next to nothing the largest one after another node or set. Raises GraphError for an empty circuit or one of
-    another graph, PromptError where a pair has no gap.
+    where that is next to nothing the largest one after another node or set; where there are many nodes, by itself alone and on
+    the first 8 prompts. Raises GraphError for an empty circuit or one of another graph, PromptError where a pair has no gap.
 
     Args:
         model: the model that the circuit is of.
@@ -62,6 +63,7 @@ def evaluate(
         seed: that of all that is random.
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         progress: hears what is being done, how much of it is done, and how much there is.
+        found: hears a verdict without completeness and minimality as soon as it is there.
     """
     first = None if searched_on is None else fitted(metric, model, searched_on)
     judge = Judge(model, pairs, metric, outside=outside, neurons=circuit.graph.neurons, budget=budget, progress=progress)
@@ -69,7 +71,7 @@ def evaluate(
     if searched_on is not None and first is not None:
         seen = faithfulness(model, circuit, searched_on, first, outside=outside, seed=seed, budget=budget)
     how: dict[str, Any] = {"random_circuits": random_circuits, "random_sets": random_sets, "minimality": minimality}
-    return verdict_of(judge, circuit, searched_on=seen, seed=seed, **how)
+    return verdict_of(judge, circuit, searched_on=seen, seed=seed, found=found, **how)
 
 
 def verdict_of(
@@ -81,7 +83,7 @@ def verdict_of(
     random_sets: int = 8,
     minimality: bool = True,
     seed: int = 0,
-    found: Callable[[Any], None] | None = None,
+    found: Found | None = None,
 ) -> Verdict:
     """`evaluate` on base runs that are there already. `found` hears a verdict without completeness and minimality first."""
     model, graph = judge.model, judge.model.graph(neurons=circuit.graph.neurons)
@@ -115,7 +117,9 @@ def verdict_of(
         found(verdict)
     removals = completeness(judge, members, nodes, random_sets, draw)
     needs = needs_of(judge, members, nodes, removals) if minimality else []
-    return dataclasses.replace(verdict, completeness=tuple(removals), minimality=tuple(needs))
+    alone = {"minimality_prompts": len(judge.few(LOOK).gap)} if minimality and len(nodes) >= MANY else {}
+    metadata = {**verdict.metadata, **alone}
+    return dataclasses.replace(verdict, completeness=tuple(removals), minimality=tuple(needs), metadata=metadata)
 
 
 def _chance(judge: Judge, members: Members, most: int, draw: random.Random) -> Chance:

@@ -10,6 +10,9 @@ from circuits.search.judging.verdict import UNNEEDED, Need, Removal
 
 LOOK = 8
 """Prompts on which many sets of nodes are tried to find the few that tell something."""
+MANY = 96
+"""So many nodes are each tried by themselves alone, on the first few prompts: all of it on all prompts would take longer than
+everything else together."""
 _CANDIDATES = 10
 """Nodes that a greedy step tries, drawn at random."""
 _GREEDY_STEPS = 5
@@ -44,13 +47,14 @@ def _grown(judge: Judge, members: Members, nodes: list[Node], draw: random.Rando
 
 def minimality(judge: Judge, members: Members, nodes: list[Node], removals: Sequence[Removal]) -> list[Need]:
     """For each node the change when it alone goes; where that is next to nothing, the largest one, on the first few prompts,
-    when it goes from the circuit without one of the other nodes (of small circuits) or a set tested for completeness."""
+    when it goes from the circuit without one of the other nodes (of small circuits) or a set tested for completeness. Of MANY
+    nodes each goes by itself alone, on the first few prompts."""
     if not nodes:
         return []
-    what = "testing minimality"
-    whole, *alone = judge.without(members, [[], *([node] for node in nodes)], what)
+    what, many = "testing minimality", len(nodes) >= MANY
+    whole, *alone = (judge.few(LOOK) if many else judge).without(members, [[], *([node] for node in nodes)], what)
     needs = {node: Need(str(node), value - whole) for node, value in zip(nodes, alone, strict=True)}
-    spare = [node for node in nodes if abs(needs[node].change) < UNNEEDED]
+    spare = [] if many else [node for node in nodes if abs(needs[node].change) < UNNEEDED]
     others = [[node] for node in nodes] if len(nodes) <= _CANDIDATES else []
     sets = [*others, *([members.graph.node(name) for name in one.nodes] for one in removals)]
     tried = [(node, gone) for gone in sets for node in spare if node not in gone]
