@@ -29,6 +29,8 @@ _TRIGGERS = 5
 """Places at which a neuron is most active."""
 _ROOM = 900_000
 """Characters of the page that attention patterns may take."""
+_CHARACTERS = 9
+"""Of a number in the page, about."""
 _AROUND = (8, 3)
 """Tokens shown before and after a trigger."""
 
@@ -129,9 +131,10 @@ class _Nodes:
         patterns = self._patterns(heads)
         for node in heads:
             found[str(node)]["attention"] = patterns[str(node)]
-        for node in nodes:
-            if node.kind == "neuron":
-                found[str(node)] |= self._activations(node)
+        neurons = [node for node in nodes if node.kind == "neuron"]
+        every = len(neurons) * int(self.run.tokens.mask.sum()) * _CHARACTERS <= _ROOM
+        for node in neurons:
+            found[str(node)] |= self._activations(node, every)
         return found
 
     def _writes(self, nodes: Sequence[Node]) -> list[dict[str, Any]]:
@@ -176,8 +179,8 @@ class _Nodes:
             kept = inside[torch.ones_like(inside).tril().bool()] if causal else inside.flatten()
         return base64.b64encode(bytes((kept.double() * 100).round().clamp(0, 100).int().tolist())).decode()
 
-    def _activations(self, node: Node) -> dict[str, Any]:
-        """A neuron at every token, and the places where it is most active."""
+    def _activations(self, node: Node, every: bool) -> dict[str, Any]:
+        """The places where a neuron is most active; with `every` its activation at every token."""
         values = self.run.neurons[node.layer or 0][:, :, node.index or 0].double().cpu()
         rows, triggers = [], []
         for row, mask in enumerate(self.run.tokens.mask.cpu()):
@@ -190,7 +193,8 @@ class _Nodes:
             {"activation": value, "tokens": tokens[max(0, at - before) : at + after + 1], "at": min(at, before)}
             for value, tokens, at in triggers[:_TRIGGERS]
         ]
-        return {"activations": rows, "triggers": {"rows": named, "about": "Among the prompts shown."}}
+        found: dict[str, Any] = {"triggers": {"rows": named, "about": "Among the prompts shown."}}
+        return found | ({"activations": rows} if every else {})
 
 
 def _by_prompt(

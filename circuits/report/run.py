@@ -145,7 +145,7 @@ def prompts_section(report: PromptReport, *, title: str = "The prompts") -> Sect
     """How the model does on the prompts that it was asked about."""
     metric = report.metric.replace("_", " ")
     rows = [
-        (report.prompts[row], report.answers[row], report.said[row], int(report.ranks[row]), clean, corrupt)
+        (*(_clipped(one[row]) for one in (report.prompts, report.answers, report.said)), int(report.ranks[row]), clean, corrupt)
         for row, (clean, corrupt) in enumerate(zip(report.clean.tolist(), report.corrupt.tolist(), strict=True))
     ][:_MOST_PROMPTS]
     more = f" ({_MOST_PROMPTS} of {len(report)})" if len(report) > _MOST_PROMPTS else ""
@@ -155,6 +155,11 @@ def prompts_section(report: PromptReport, *, title: str = "The prompts") -> Sect
     )
     grid = Grid(header, rows, f"{len(report)} prompts{more}", folded=True)
     return Section(title, [Paragraphs([report.summary]), *advice, grid])
+
+
+def _clipped(text: str, most: int = 300) -> str:
+    """A text that does not bloat the page: its beginning and its end."""
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
 
 
 def _metadata(saved: Saved, circuit: Circuit | None) -> Mapping[str, object]:

@@ -7,13 +7,19 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import circuits
 from circuits.errors import NonFiniteError
 from circuits.files.results import Result
-from circuits.report import Grid, Page, Paragraphs, Section, run_page
+from circuits.graph import Circuit, Node
+from circuits.lenses import logit_lens
+from circuits.models import load_model
+from circuits.report import Grid, Page, Paragraphs, Saved, Section, look_closer, run_page
 from circuits.report.kinds import KINDS
 from circuits.report.page import SCRIPTS, STYLES, as_json, joined
+from circuits.tasks import PromptReport
+from experiments.benchmarks.page import GPT2, random_circuit
 from tests.files import examples
 from tests.report.samples import data_of, hostile, saved_run
 
@@ -101,3 +107,31 @@ def test_a_run_becomes_a_page_with_a_section_a_kind(tmp_path: Path) -> None:
     assert titles[0] == "The circuit" and titles[1] == "Verdict" and titles[-1] == "How this was made"
     assert {"Causal tracing", "Logit lens", "Head scores", "The prompts", "Patching"} <= set(titles)
     assert len(page.html()) < 300_000
+
+
+def test_long_prompts_do_not_bloat_a_page(tmp_path: Path) -> None:
+    long, count = "a long prompt " * 2_000, 64
+    columns = dict.fromkeys(("prompts", "answers", "said"), (long,) * count) | {"distractors": ("x",) * count}
+    numbers = {name: torch.zeros(count, dtype=torch.long) for name in ("lengths", "columns", "ranks", "repeats")}
+    report = PromptReport("m", "logit_difference", **columns, **numbers, clean=torch.ones(count), corrupt=torch.ones(count))
+    circuit = random_circuit(GPT2, 500)
+    page = run_page(Saved(tmp_path, {"circuit.json": circuit, "prompts.json": report})).html()
+    assert len(page) < 3_000_000
+
+
+def test_a_look_at_long_prompts_keeps_the_page_small_and_says_what_the_model_does() -> None:
+    model = load_model("mini")
+    heads = [f"a{layer}.h{head}" for layer in range(4) for head in range(8)]
+    circuit = Circuit(model.graph(), nodes=heads)
+    few, many = (look_closer(model, circuit, model.to_tokens(["The cat sat on the floor. " * n] * 8)) for n in (1, 10))
+    pattern = model.run(few_tokens := model.to_tokens("The cat sat on the floor. ")).pattern(1)[0, 3]
+    packed = base64.b64decode(few.of_node(Node.parse("a1.h3"))["attention"]["prompts"][0])
+    width = few_tokens.ids.shape[1]
+    assert len(packed) == width * (width + 1) // 2 and few.of_node(Node.parse("a1.h3"))["attention"]["rows"] == "all"
+    last = torch.tensor(list(packed[-width:]))
+    assert torch.equal(last, (100 * pattern[-1].double()).round().int())
+    whole = sum(len(text) for node in many.nodes.values() for text in node["attention"]["prompts"])
+    assert whole < 1_000_000 and len(many.prompts) == 8
+    writes = few.of_node(Node.parse("a1.h3"))["writes"]
+    lens = logit_lens(model, few_tokens, sites=[], nodes=["a1.h3"], top=3)
+    assert [token for token, _ in writes["up"][:3]] == [lens.word(int(one)) for one in lens.top_ids[0, 0, -1]]

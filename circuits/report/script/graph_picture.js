@@ -179,7 +179,10 @@ function paintBox(pen, graph, node, place, x, y, edge, view, ink, state) {
   pen.beginPath();
   pen.roundRect(x - width / 2, y - height / 2, width, height, radius);
   pen.fillStyle = ink.boxed;
+  const alpha = pen.globalAlpha;
+  pen.globalAlpha = 1; // edges behind it do not shine through, also where it stands back
   pen.fill();
+  pen.globalAlpha = alpha;
   pen.strokeStyle = selected ? ink.focus : edge;
   pen.lineWidth = selected ? 3 : node.role === undefined ? 1.1 : 2.2;
   pen.setLineDash(node.kind === "shared" ? [4, 3] : []);

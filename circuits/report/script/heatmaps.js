@@ -37,7 +37,8 @@ function heatmap(block) {
     return make("tr", {}, make("th", { scope: "row", class: marked && "marked" }, visible(block.rows[r])), cells);
   });
   const table = make("table", { class: block.cells.length ? "heat worded" : "heat" }, make("thead", {}, head), make("tbody", {}, body));
-  const scale = `colours from −${plain(largest)} (vermilion) by 0 to ${plain(largest)} (blue)`;
+  const signs = block.values.flat().some((value) => value !== null && value < 0);
+  const scale = signs ? `colours from −${plain(largest)} (vermilion) by 0 to ${plain(largest)} (blue)` : `colours from 0 to ${plain(largest)} (blue)`;
   return make("figure", { class: "grid" }, make("figcaption", {}, block.caption), scrolling(table, block.caption),
     make("p", { class: "note" }, scale));
 }

@@ -86,7 +86,7 @@ function promptsOf(graph, edge) {
   const rows = order.map((prompt) => {
     const value = make("td", { class: "number" }, signed(edge.byPrompt[prompt]));
     tinted(value, edge.byPrompt[prompt], largest);
-    return make("tr", {}, make("th", { scope: "row" }, clipped(graph.prompts[prompt].tokens.map(visible).join(""), 90)), value);
+    return make("tr", {}, value, make("th", { scope: "row", class: "said-whole" }, clipped(graph.prompts[prompt].tokens.join(""), 160)));
   });
   return make("section", {}, make("h4", {}, "On which prompts it matters"),
     scrolling(make("table", {}, make("tbody", {}, rows)), "prompts"), make("p", { class: "note" }, graph.words.byPrompt ?? ""));

@@ -6,7 +6,8 @@ from typing import Any
 from circuits.files.results import Result
 from circuits.report.blocks import Grid, Paragraphs, Section
 
-_MOST_ROWS = 200
+_MOST_ROWS, _LONGEST = 200, 400
+"""Rows of a table, and characters of a cell, that are shown."""
 
 
 def result_section(result: Result, *, title: str) -> Section:
@@ -24,6 +25,7 @@ def _cell(value: Any) -> str | float | int | None:
         return None
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int | float | str):
+    if isinstance(value, int | float):
         return value
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

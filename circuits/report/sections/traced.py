@@ -4,11 +4,11 @@ from circuits.patching import Trace, Traces
 from circuits.report.blocks import AnyBlock, Chart, Facts, Grid, Heatmap, Paragraphs, Section
 
 _KINDS = {
-    "states": "states restored after a layer",
+    "states": "States restored after a layer",
     "mlp": "MLP outputs restored",
-    "attention": "attention outputs restored",
-    "states_severed_mlp": "states restored, later MLPs severed",
-    "states_severed_attention": "states restored, later attention severed",
+    "attention": "Attention outputs restored",
+    "states_severed_mlp": "States restored, later MLPs severed",
+    "states_severed_attention": "States restored, later attention severed",
 }
 _MOST_TRACES = 8
 """Facts whose heatmaps are shown."""
@@ -35,7 +35,7 @@ def heatmaps(trace: Trace) -> list[AnyBlock]:
     for kind in trace.restored:
         effects = trace.effects(kind)
         window = f", windows of {trace.window} layers" if kind in ("mlp", "attention") else ""
-        caption = f"{_KINDS.get(kind, kind).capitalize()}{window}: indirect effect (subject underlined)"
+        caption = f"{_KINDS.get(kind, kind)}{window}: indirect effect (subject underlined)"
         layers = [str(layer) for layer in range(effects.shape[1])]
         marked = list(range(first, last + 1))
         found.append(Heatmap(list(trace.tokens), layers, effects.tolist(), caption, "token", "layer", marked=marked))
@@ -57,7 +57,7 @@ def traces_section(traces: Traces, *, title: str = "Causal tracing") -> Section:
                 "high": [y + r for y, r in zip(ys, reach, strict=True)],
             }
             series.append(one)
-        caption = f"{_KINDS.get(kind, kind).capitalize()}: average indirect effect by role, with 95 % intervals"
+        caption = f"{_KINDS.get(kind, kind)}: average indirect effect by role, with 95 % intervals"
         blocks.append(Chart(caption, series, "layer", "average indirect effect", lines_at=(0.0,)))
     rows = [(one.prompt, one.answer, one.clean, float(one.corrupted.mean()), one.total_effect) for one in traces.traces]
     blocks.append(Grid(("prompt", "answer", "clean", "corrupted", "total effect"), rows, "The facts", folded=True))
