@@ -110,10 +110,10 @@ def test_a_run_becomes_a_page_with_a_section_a_kind(tmp_path: Path) -> None:
 
 
 def test_long_prompts_do_not_bloat_a_page(tmp_path: Path) -> None:
-    long, count = "a long prompt " * 2_000, 64
-    columns = dict.fromkeys(("prompts", "answers", "said"), (long,) * count) | {"distractors": ("x",) * count}
-    numbers = {name: torch.zeros(count, dtype=torch.long) for name in ("lengths", "columns", "ranks", "repeats")}
-    report = PromptReport("m", "logit_difference", **columns, **numbers, clean=torch.ones(count), corrupt=torch.ones(count))
+    count, long = 64, "a long prompt " * 2_000
+    texts, whole = (long,) * count, torch.zeros(count, dtype=torch.long)
+    numbers = (whole, whole, whole, torch.ones(count), torch.ones(count), whole)
+    report = PromptReport("m", "logit_difference", texts, texts, texts, texts, *numbers)
     circuit = random_circuit(GPT2, 500)
     page = run_page(Saved(tmp_path, {"circuit.json": circuit, "prompts.json": report})).html()
     assert len(page) < 3_000_000
