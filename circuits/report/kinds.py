@@ -17,7 +17,7 @@ from circuits.lenses import (
     Values,
 )
 from circuits.patching import Ablation, AttentionTrace, Effects, Knockout, LayerRemoval, SelfRepair, Terms, Trace, Traces
-from circuits.search import Comparison, Curve, Discovery, Roc, Screening, Verdict
+from circuits.search import Comparison, Curve, Discovery, Roc, Screening, StudiedCircuit, Study, StudyPlan, Verdict
 from circuits.tasks import BehaviourScores, PromptReport
 
 _TITLES: Mapping[type[Result], str] = {
@@ -47,6 +47,9 @@ _TITLES: Mapping[type[Result], str] = {
     Roc: "Scores against a known circuit",
     Screening: "Edges tested exactly",
     SelfRepair: "Self-repair",
+    StudiedCircuit: "A task of a study",
+    Study: "A study",
+    StudyPlan: "What a study measured and planned",
     SubUpdates: "What neurons write",
     Tables: "Tables of the weights",
     Terms: "Loss by order of terms",

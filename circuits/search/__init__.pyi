@@ -16,5 +16,5 @@ from .methods.shrinking import shrink as shrink
 from .methods.table import METHODS as METHODS, register_method as register_method
 from .screening import Screening as Screening, screen_then_verify as screen_then_verify
 from .studying.asked import StudyTask as StudyTask
-from .studying.results import Study as Study, StudyPlan as StudyPlan
+from .studying.results import StudiedCircuit as StudiedCircuit, Study as Study, StudyPlan as StudyPlan
 from .studying.run import study as study

@@ -59,8 +59,8 @@ class Cost:
 
 
 COST = Cost()
-MECHANISM = 1100.0
-"""Readings of a prompt that the search for induction heads takes."""
+MECHANISM = 2000.0
+"""Readings of a prompt of the task that the search for induction heads takes: 17 of its own 32 sequences of 51 tokens."""
 
 
 def edges_of(graph: Graph) -> int:
