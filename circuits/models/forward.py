@@ -23,6 +23,7 @@ from circuits.models.layers import (
     headed,
     mix,
     mlp_output,
+    neuron_activations,
     normalise,
     placed,
     pre_activations,
@@ -70,9 +71,13 @@ def forward(
             # A tensor of its own, or the gradient by what the MLP reads would be that by the residual stream, with all other
             # readers' in it (test_eap_equals_the_gradient_by_every_reader).
             source = source.view_as(source) if keep == "reads" else source
-            pre = pre_activations(normalise(source, block.mlp_norm), block.mlp)
-            reading = Reads(*linear, mlp=source, pre=pre)
-            factors["neurons"] = apply_edits(edits, ("neuron", layer), activated(pre, block.mlp), tokens)
+            normed = normalise(source, block.mlp_norm)
+            if keep == "reads":
+                pre = pre_activations(normed, block.mlp)
+                reading, neurons = Reads(*linear, mlp=source, pre=pre), activated(pre, block.mlp)
+            else:
+                neurons = neuron_activations(normed, block.mlp)
+            factors["neurons"] = apply_edits(edits, ("neuron", layer), neurons, tokens)
             written = mlp_output(factors["neurons"], block.mlp, block.mlp_post_norm)
             if ("mlp", layer) in edits:
                 written = edited_mlps[layer] = apply_edits(edits, ("mlp", layer), written, tokens)

@@ -24,8 +24,9 @@ def normalise(x: Float[Tensor, "... width"], norm: Norm | None) -> Float[Tensor,
         return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
     # Squares of half-precision numbers overflow or lose their digits; the originals widen here too.
     wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    # A product of its own, so that the gain can be multiplied in place: a new tensor costs as much as the arithmetic on it.
     wide = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + norm.eps)
-    return (wide if norm.weight is None else wide * norm.weight).to(x.dtype)
+    return (wide if norm.weight is None else wide.mul_(norm.weight)).to(x.dtype)
 
 
 def norm_scale(x: Float[Tensor, "... width"], norm: Norm | None) -> Float[Tensor, "... 1"]:
@@ -55,6 +56,19 @@ def activate(x: Float[Tensor, "... d_mlp"], kind: Activation) -> Float[Tensor, "
             return x * torch.sigmoid(1.702 * x)
         case "solu":
             return x * x.softmax(dim=-1)
+
+
+def activate_(x: Float[Tensor, "... d_mlp"], kind: Activation) -> Float[Tensor, "... d_mlp"]:
+    """`activate`, written over `x` where there is an operation that does so."""
+    match kind:
+        case "gelu":
+            return torch.ops.aten.gelu_(x)
+        case "gelu_tanh":
+            return torch.ops.aten.gelu_(x, approximate="tanh")
+        case "silu":
+            return F.silu(x, inplace=True)
+        case _:
+            return activate(x, kind)
 
 
 def linear(x: Float[Tensor, "... d_in"], W: Tensor, b: Tensor | None) -> Float[Tensor, "... d_out"]:
@@ -155,12 +169,18 @@ def rotate(x: Float[Tensor, "... head d_head"], rotation: Rotation) -> Float[Ten
     cos, sin = rotation.cos, rotation.sin
     width = cos.shape[-1]
     turned, passed = x[..., :width], x[..., width:]
-    if rotation.adjacent:
-        partner = torch.stack([-turned[..., 1::2], turned[..., 0::2]], dim=-1).flatten(-2)
+    # The two entries that each angle turns: neighbours, or one in each half.
+    places = (slice(0, width, 2), slice(1, width, 2)) if rotation.adjacent else (slice(width // 2), slice(width // 2, width))
+    first, second = (turned[..., place] for place in places)
+    if torch.is_grad_enabled():
+        partners = [-second, first]
+        partner = torch.stack(partners, dim=-1).flatten(-2) if rotation.adjacent else torch.cat(partners, dim=-1)
+        turned = turned * cos + partner * sin
     else:
-        first, second = turned.chunk(2, dim=-1)
-        partner = torch.cat([-second, first], dim=-1)
-    turned = turned * cos + partner * sin
+        # The same numbers, bit by bit, in place: without gradients no partners need be written down.
+        turned = turned * cos
+        turned[..., places[0]].sub_(second * sin[..., places[0]])
+        turned[..., places[1]].add_(first * sin[..., places[1]])
     return torch.cat([turned, passed], dim=-1) if passed.shape[-1] else turned
 
 
@@ -258,7 +278,13 @@ def activated(pre: tuple[Float[Tensor, "... d_mlp"], ...], mlp: MLP) -> Float[Te
 
 def neuron_activations(x: Float[Tensor, "... d_model"], mlp: MLP) -> Float[Tensor, "... d_mlp"]:
     """Each neuron's activation from the normed residual."""
-    return activated(pre_activations(x, mlp), mlp)
+    if torch.is_grad_enabled():
+        return activated(pre_activations(x, mlp), mlp)
+    # Nobody asks for gradients, and nobody else holds what lies between: it is written over, for these are the widest tensors of
+    # a layer, and every new one costs about as much as the arithmetic on it.
+    if mlp.W_gate is None:
+        return activate_(linear(x, mlp.W_in, mlp.b_in), mlp.activation)
+    return activate_(linear(x, mlp.W_gate, mlp.b_gate), mlp.activation).mul_(linear(x, mlp.W_in, mlp.b_in))
 
 
 def mlp_output(neurons: Float[Tensor, "... d_mlp"], mlp: MLP, post: Norm | None) -> Tensor:

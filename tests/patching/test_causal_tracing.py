@@ -118,10 +118,11 @@ def test_nothing_of_a_trace_stays_behind(mini: Model) -> None:
     assert sum(type(thing) is Cells for thing in gc.get_objects()) == before
 
 
-def test_a_subject_can_be_replaced(mini: Model) -> None:
+def test_a_subject_can_be_replaced() -> None:
+    mini = bundled.mini(torch.float64)
     found = causal_trace(mini, "The capital of Japan is", subject="Japan", replacement="France", kinds=("states",))
     assert found.noise == 0.0 and len(found.corrupted) == 1
-    assert float(found.effects("states")[-1, -1]) == pytest.approx(found.total_effect, abs=1e-6)
+    assert float(found.effects("states")[-1, -1]) == pytest.approx(found.total_effect, abs=1e-10)
     with pytest.raises(PromptError, match="equally many"):
         causal_trace(mini, "The capital of Japan is", subject="Japan", replacement="the United States")
     with pytest.raises(PromptError, match="is not in it"):

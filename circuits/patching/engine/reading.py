@@ -13,7 +13,9 @@ from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, answer_tokens, answers_alone
 
 VOCABULARY = 4096
-"""Tokens that are unembedded at a time where only the sum over all is wanted."""
+"""Tokens that are unembedded at a time, at most, where only the sum over all is wanted."""
+LOGITS = 2**20
+"""Logits that are held at a time there, about: few enough that what is done to them finds them in the processor's cache."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,8 +84,9 @@ def log_sum(weights: Weights, normed: Float[Tensor, "... d_model"]) -> Float[Ten
     at a time, so that not all logits are held (they are d_vocab / d_model times as large)."""
     rows, W, b = normed.reshape(-1, normed.shape[-1]), weights.W_U, weights.b_U
     sums = []
-    for start in range(0, W.shape[1], VOCABULARY):
-        part = slice(start, start + VOCABULARY)
+    tokens = max(VOCABULARY // 8, min(VOCABULARY, LOGITS // max(1, len(rows))))
+    for start in range(0, W.shape[1], tokens):
+        part = slice(start, start + tokens)
         logits = capped(weights, linear(rows, W[:, part], None if b is None else b[part]))
         sums.append(logits.to(torch.promote_types(logits.dtype, torch.float32)).logsumexp(dim=-1))
     return torch.stack(sums).logsumexp(dim=0).reshape(normed.shape[:-1])

@@ -17,17 +17,23 @@ def in_chunks(
     function: RowFunction, sources: Sequence[Tensor], axes: int = 1
 ) -> Iterator[tuple[int, slice, tuple[Tensor, ...]]]:
     """A function of rows, on the rows of all sources, some hundred at a time; the last `axes` axes of a source are one row.
-    Gives, one after the other, the place of a source, which of its first axis, and what came out for these."""
+    Gives, in no order, the place of a source, which of its first axis, and what came out for these."""
     waiting: list[tuple[int, slice, Tensor]] = []
     rows = 0
     for place, source in enumerate(sources):
         each = source.shape[1 : source.ndim - axes].numel()
-        step = max(1, AT_ONCE // max(1, each)) if source.device.type == "cpu" else max(1, len(source))
+        cpu = source.device.type == "cpu"
+        step = max(1, -(-AT_ONCE // max(1, each))) if cpu else max(1, len(source))
         for start in range(0, len(source), step):
             some = slice(start, min(start + step, len(source)))
-            waiting.append((place, some, source[some]))
-            rows += (some.stop - start) * each
-            if rows >= AT_ONCE and source.device.type == "cpu":
+            part, count = (place, some, source[some]), (some.stop - start) * each
+            if cpu and count >= AT_ONCE:
+                # Enough by itself: joined to others its rows would be copied.
+                yield from _computed(function, [part], axes)
+                continue
+            waiting.append(part)
+            rows += count
+            if cpu and rows >= AT_ONCE:
                 yield from _computed(function, waiting, axes)
                 waiting, rows = [], 0
     if waiting:

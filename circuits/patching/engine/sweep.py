@@ -57,8 +57,7 @@ class Sweep:
         done = len(variants) - len(planned)
         report(what, done, len(variants))
         for group in groups:
-            for block in carrier.run(group):
-                self._store(block, scores)
+            self._store(carrier.run(group), scores)
             done += len(group)
             report(what, done, len(variants))
         self._refuse_non_finite(variants, scores)
@@ -76,12 +75,14 @@ class Sweep:
             done += len(part)
         return torch.cat(found)
 
-    def _store(self, block: StreamBlock, scores: Tensor) -> None:
-        # A pass holds streams; their logits are d_vocab / d_model times larger, so that they are made for a few rows at a time.
+    def _store(self, blocks: Sequence[StreamBlock], scores: Tensor) -> None:
+        # Streams of all blocks together: unembedding few rows costs nearly what unembedding many does, for the weights are read
+        # anew. A pass holds streams; their logits are d_vocab / d_model times larger, so that they are made for some at a time.
+        streams, x = [stream for block in blocks for stream in block.streams], torch.cat([block.x for block in blocks])
         at_once = max(1, self.budget // (4 * self._logit_bytes()))
-        for start in range(0, len(block.streams), at_once):
-            found = self.reading.scores(self.base.run.weights, block.x[start : start + at_once])
-            for stream, score in zip(block.streams[start : start + at_once], found, strict=True):
+        for start in range(0, len(streams), at_once):
+            found = self.reading.scores(self.base.run.weights, x[start : start + at_once])
+            for stream, score in zip(streams[start : start + at_once], found, strict=True):
                 for variant in stream.variants:
                     scores[variant.index] = score
 
