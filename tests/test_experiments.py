@@ -29,7 +29,7 @@ from experiments import (
     ioi,
     real_model,
 )
-from experiments.benchmarks import attribution, attribution_work, neuron_edges
+from experiments.benchmarks import attribution, attribution_work, neuron_edges, tracing
 from experiments.benchmarks.patching_work import random_pairs
 from tests.models import bundled
 from tests.models.checkpoints import build
@@ -46,6 +46,7 @@ MAINS = {
     "half_precision": half_precision,
     "attention_as_a_hint": attention_as_a_hint,
     "average_tracing": average_tracing,
+    "tracing": tracing,
     "choosing_edges": choosing_edges,
     "command_costs": command_costs,
 }

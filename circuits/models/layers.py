@@ -280,8 +280,8 @@ def neuron_activations(x: Float[Tensor, "... d_model"], mlp: MLP) -> Float[Tenso
     """Each neuron's activation from the normed residual."""
     if torch.is_grad_enabled():
         return activated(pre_activations(x, mlp), mlp)
-    # Nobody asks for gradients, and nobody else holds what lies between: it is written over, for these are the widest tensors of
-    # a layer, and every new one costs about as much as the arithmetic on it.
+    # Nobody asks for gradients, and nobody else holds what lies between: it is written over, for these are the widest tensors
+    # of a layer, and every new one costs about as much as the arithmetic on it.
     if mlp.W_gate is None:
         return activate_(linear(x, mlp.W_in, mlp.b_in), mlp.activation)
     return activate_(linear(x, mlp.W_gate, mlp.b_gate), mlp.activation).mul_(linear(x, mlp.W_in, mlp.b_in))

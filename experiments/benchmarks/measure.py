@@ -20,6 +20,11 @@ class Row:
     floor_share: float | None = None
     """Share of the time that the unavoidable operations take at the matrix rate measured in the same run."""
 
+    @property
+    def at_most(self) -> float | None:
+        """The ratio that the unavoidable operations alone would give, at that rate: no exact method could be faster."""
+        return None if not self.floor_share else self.ratio / self.floor_share
+
     def as_json(self) -> dict[str, float]:
         """The row without its name and without what is not known."""
         values = {k: v for k, v in dataclasses.asdict(self).items() if k != "name" and v is not None}
@@ -73,7 +78,8 @@ def show(rows: Sequence[Row], *, as_json: bool, heading: str) -> None:
         print(json.dumps({row.name: row.as_json() for row in rows}))
         return
     print(heading)
-    print(f"{'name':<27}{'seconds':>10}{'reference':>12}{'ratio':>9}{'of floor':>10}")
+    print(f"{'name':<27}{'seconds':>10}{'reference':>12}{'ratio':>9}{'of floor':>10}{'at most':>9}")
     for row in rows:
         share = "" if row.floor_share is None else f"{row.floor_share:.0%}"
-        print(f"{row.name:<27}{row.seconds:>10.4f}{row.reference_seconds:>12.4f}{row.ratio:>8.2f}×{share:>10}")
+        most = "" if row.at_most is None else f"{row.at_most:.1f}×"
+        print(f"{row.name:<27}{row.seconds:>10.4f}{row.reference_seconds:>12.4f}{row.ratio:>8.2f}×{share:>10}{most:>9}")

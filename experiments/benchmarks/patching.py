@@ -8,8 +8,9 @@ loop on the Hugging Face model. `heads`: all 144 heads over 8 prompts × 16 toke
 a head. `q_edges`: one head of layer 0 to the queries of all 132 later heads; reference: TransformerLens'
 `get_act_patch_direct_path`. References are timed on a sample of their patches, drawn evenly, and scaled; on that sample
 the numbers are compared. "of floor": share of the time that the unavoidable matrix products take at the rate of a large
-one measured in the same run. More is printed in the table than in the JSON object: TransformerLens' head sweep, pairs that
-share a prefix, a 48-layer shape, cost by starting layer and by length of the sweep.
+one measured in the same run; "at most": the ratio if they were all of it. More is printed in the table than in the JSON
+object: TransformerLens' head sweep, pairs that share a prefix, a 48-layer shape, cost by starting layer and by length of the
+sweep.
 """
 
 import argparse
