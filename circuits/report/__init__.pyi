@@ -17,4 +17,5 @@ from .sections.judged import verdict_section as verdict_section
 from .sections.lenses import lens_section as lens_section
 from .sections.made import made_section as made_section
 from .sections.scored import head_scores_section as head_scores_section
+from .sections.studied import study_section as study_section
 from .sections.traced import trace_section as trace_section, traces_section as traces_section

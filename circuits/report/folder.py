@@ -13,10 +13,11 @@ from circuits.files.results import LARGEST_RESULT, Result
 from circuits.files.unfinished import FORMAT as UNFINISHED, unfinished_run
 from circuits.graph import Circuit, Node
 from circuits.report.kinds import KINDS
+from circuits.search import Study
 
 _Kind = TypeVar("_Kind", bound=Result)
 _HEADS = "head_scores.csv"
-_MOST_FILES = 200
+_MOST_FILES, _MOST_FOLDERS = 200, 24
 _CIRCUIT = "circuit.json"
 """The circuit of a run, where a folder holds several."""
 
@@ -33,6 +34,8 @@ class Saved:
     """Files that could not be read, each with the reason."""
     unfinished: tuple[str, ...] = ()
     """Runs that did not finish, a line each."""
+    parts: Mapping[str, "Saved"] = dataclasses.field(default_factory=dict)
+    """Of a study the folders of its tasks, by name."""
 
     def first(self, kind: type[_Kind]) -> _Kind | None:
         """The first result of a kind; of circuits that of the run."""
@@ -87,7 +90,19 @@ def _read_folder(folder: Path) -> Saved:
             f"{folder}: nothing in it that a page can show: name a folder that circuits discover, induction, trace or another "
             "command wrote its files into"
         )
-    return Saved(folder, results, heads, unread, tuple(lines))
+    parts = _read_parts(folder, unread) if any(isinstance(one, Study) for one in results.values()) else {}
+    return Saved(folder, results, heads, unread, tuple(lines), parts)
+
+
+def _read_parts(folder: Path, unread: dict[str, str]) -> dict[str, Saved]:
+    """The folders of a study's tasks."""
+    found = {}
+    for below in sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))[:_MOST_FOLDERS]:
+        try:
+            found[below.name] = _read_folder(below)
+        except CircuitsError as error:
+            unread[below.name] = _reason(error, below)
+    return found
 
 
 def _own(results: Mapping[str, Result]) -> Iterator[Result]:

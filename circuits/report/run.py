@@ -20,8 +20,9 @@ from circuits.report.sections.judged import verdict_section
 from circuits.report.sections.lenses import lens_section
 from circuits.report.sections.made import made_section
 from circuits.report.sections.scored import head_scores_section
+from circuits.report.sections.studied import study_section
 from circuits.report.sections.traced import trace_section, traces_section
-from circuits.search import Curve, Discovery, Verdict
+from circuits.search import Curve, Discovery, Study, Verdict
 from circuits.tasks import PromptReport
 
 _MOST_PROMPTS = 64
@@ -61,6 +62,8 @@ def run_page(
         missing = [*missing, *_lacking(circuit)]
         about = {"scores": scores, "verdict": own, "curve": curve, "closer": closer, "missing": missing}
         sections.append(explorer_section(circuit, **about))
+    for study in saved.all(Study).values():
+        sections += [study_section(study), *_studied(saved)]
     if verdict is not None or (circuit is not None and circuit.metadata.get("verdict") != "found"):
         sections.append(verdict_section(verdict, curve))
     sections += _others(saved)
@@ -82,7 +85,21 @@ def _opened(saved: Saved) -> Saved:
         parts = {"circuit": result.circuit, "verdict": result.verdict, "scores": result.scores}
         parts |= {"curve": result.curve, "screening": result.screening}
         found |= {f"{name} · {part}": value for part, value in parts.items() if value is not None}
-    return Saved(saved.place, found, saved.head_scores, saved.unread, saved.unfinished)
+    return Saved(saved.place, found, saved.head_scores, saved.unread, saved.unfinished, saved.parts)
+
+
+def _studied(saved: Saved) -> list[Section]:
+    """The circuit of each task of a study, with its verdict."""
+    sections = []
+    for name, part in saved.parts.items():
+        circuit, verdict = part.first(Circuit), part.first(Verdict)
+        if circuit is None:
+            continue
+        own = verdict if verdict is not None and _fits(verdict, circuit) else None
+        about = {"scores": part.first(EdgeScores), "verdict": own, "curve": part.first(Curve), "missing": _lacking(circuit)}
+        sections.append(explorer_section(circuit, **about, title=f"{name}: the circuit"))
+        sections.append(verdict_section(verdict, part.first(Curve), title=f"{name}: verdict"))
+    return sections
 
 
 def _fits(verdict: Verdict, circuit: Circuit) -> bool:
@@ -127,7 +144,7 @@ def _others(saved: Saved) -> list[Section]:
         found.append(head_scores_section(saved.head_scores))
     for report in saved.all(PromptReport).values():
         found.append(prompts_section(report))
-    shown = (Trace, Traces, Lens, HeadScores, PromptReport, Verdict, Curve, EdgeScores)
+    shown = (Trace, Traces, Lens, HeadScores, PromptReport, Verdict, Curve, EdgeScores, Study)
     first = saved.first(Circuit)
     for name, result in saved.results.items():
         if not isinstance(result, shown) and result is not first:

@@ -87,3 +87,19 @@ def test_a_table_of_heads_is_read_strictly(tmp_path: Path) -> None:
     for text in ("name,copying\na0.h1,1\n", "name,copying\na0.h0,nan\n", "x\n1\n", "name\na0.h0\n", "name,copying\nm0,1\n"):
         table.write_text(text)
         assert "head_scores.csv" in read_saved(tmp_path).unread, text
+
+
+def test_a_study_s_folder_shows_the_circuit_of_each_task(tmp_path: Path) -> None:
+    examples.study().save(tmp_path / "study.json")
+    for name in ("ioi", "empty"):
+        (tmp_path / name).mkdir()
+    examples.circuit().save(tmp_path / "ioi" / "circuit.json")
+    page = run_page(read_saved(tmp_path))
+    assert [section.title for section in page.sections] == [
+        "What is missing",
+        "The study",
+        "ioi: the circuit",
+        "ioi: verdict",
+        "How this was made",
+    ]
+    assert "empty" in words(tmp_path)
