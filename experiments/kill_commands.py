@@ -34,7 +34,7 @@ from circuits.errors import CircuitsError
 from circuits.files.reading import read_json
 from circuits.files.unfinished import marks
 from circuits.graph import Circuit
-from circuits.patching import Trace, Traces
+from circuits.patching import Effects, Trace, Traces
 from circuits.search import Curve, Verdict
 from circuits.tasks import PromptReport
 
@@ -48,6 +48,7 @@ _LOADED_BY: dict[str, Callable[[Path], Any]] = {
     "verdict.json": Verdict.load,
     "curve.json": Curve.load,
     "prompts.json": PromptReport.load,
+    "sites.json": Effects.load,
     "trace.json": Trace.load,
     "traces.json": Traces.load,
 }

@@ -1,5 +1,6 @@
 """The recall search: exact on models whose facts were planted, honest elsewhere."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -25,7 +26,11 @@ def test_planted_heads_neurons_and_edges_are_found_exactly(seed: int) -> None:
     assert len(pairs) == 4 * entities
     parts: list[Any] = []
     found = find_factual_recall_circuit(planted.model, pairs, control_sets=20, seed=seed, found=parts.append)
-    restored, unjudged, judged = parts
+    restored, *growing, unjudged, judged = parts
+    assert growing, "what was found is handed over before the search ends"
+    for before, after in itertools.pairwise([*growing, unjudged]):
+        assert set(before.edges) <= set(after.edges) and before.metadata["verdict"] == "searching"
+        assert all(score == found.edges[edge] for edge, score in before.edges.items())
     assert judged is found and unjudged.metadata["verdict"] == "unjudged" and "not ablated" in unjudged.metadata["summary"]
     assert dict(unjudged.edges) == dict(found.edges) and unjudged.evidence == found.evidence
     assert sites_of(restored) == thaw(found.metadata["sites"])

@@ -22,6 +22,7 @@ FILES = {
     "circuit.graphml": "for Gephi, yEd, Cytoscape, networkx",
     "circuit.dot": "for Graphviz: dot -Tsvg",
     "sites.csv": "what the clean residual stream brings back, by position and layer",
+    "sites.json": "the same, with every prompt's numbers; circuits patch --open shows it",
     "circuit.png": "the circuit, drawn by layer",
 }
 

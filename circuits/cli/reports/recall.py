@@ -19,7 +19,7 @@ _MOST_ROWS = 20
 
 
 def recall_parts(work: Work) -> Callable[[Any], None]:
-    """What writes and prints each part of the search as it comes: sites, the circuit before it is judged, the judged one."""
+    """What writes and prints each part of the search as it comes: sites, the growing circuit, the whole one, the judged one."""
 
     def add(part: Any) -> None:
         """One part."""
@@ -27,13 +27,14 @@ def recall_parts(work: Work) -> Callable[[Any], None]:
             sites = sites_of(part)
             rows = [{"position": name, "layer": i, **e} for name, effects in sites.items() for i, e in enumerate(effects)]
             pd.DataFrame(rows).to_csv(work.staging / "sites.csv", index=False)
+            part.save(work.staging / "sites.json")
             work.publish()
             work.say(_sites(sites))
         else:
             part.save(work.staging / "circuit.json")
-            unjudged = part.metadata["verdict"] == "unjudged"
-            work.publish(lacking="the verdict" if unjudged else "")
-            if unjudged:
+            lacking = {"searching": "the rest of the circuit, the verdict", "unjudged": "the verdict"}
+            work.publish(lacking=lacking.get(part.metadata["verdict"], ""))
+            if part.metadata["verdict"] == "unjudged":
                 work.say(filled(part.metadata["summary"]), _nodes(part))
 
     return add

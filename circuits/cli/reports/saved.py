@@ -6,7 +6,7 @@ from typing import Any
 from circuits.cli.report import Pairs, Report
 from circuits.cli.saved import Kind, load_saved
 from circuits.cli.settings import Setting
-from circuits.cli.text import filled, one_line
+from circuits.cli.text import filled, one_line, quoted
 from circuits.errors import CircuitsError, FileFormatError
 from circuits.files.unfinished import load_mark, marks
 
@@ -24,7 +24,7 @@ def result_report(file: Path, kind: Kind, found: Any, setting: Setting) -> Repor
         data={"file": str(file), "format": type(found).FORMAT, "class": cls, "summary": one_line(found.summary)},
         next=[
             *([(shown, "all of it")] if shown else []),
-            (f"python -c 'import circuits; print({cls}.load({str(file)!r}).to_dataframe())'", "as a table"),
+            (f"python -c {quoted(f'import circuits; print({cls}.load({str(file)!r}).to_dataframe())')}", "as a table"),
         ],
     )
 

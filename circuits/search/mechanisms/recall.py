@@ -3,14 +3,14 @@
 import dataclasses
 import importlib.metadata
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from circuits.errors import PromptError
-from circuits.graph import Circuit, Edge, Node, Reader
+from circuits.graph import Circuit, Edge, Graph, Node, Reader
 from circuits.models import Model
 from circuits.models.memory import BUDGET
 from circuits.patching.ablation.ablation import ablate
@@ -65,8 +65,9 @@ def find_factual_recall_circuit(
         seed: that of the sets and of the bootstrap.
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         progress: hears what is being done, how much of it is done, and how much there is.
-        found: gets what restoring the residual stream brings back (`Effects`), then the circuit with its verdict "unjudged"
-            (where there is a circuit), then the judged one, each as soon as it is there.
+        found: gets what restoring the residual stream brings back (`Effects`), then, each time that the search has found more
+            edges, the circuit of those with the verdict "searching", the whole with the verdict "unjudged" (where there is a
+            circuit), and the judged one, each as soon as it is there.
     """
     give, pairs = heard(found), _pairs(model, prompts, count, seed)
     evidence = Evidence(model, pairs, min_effect=min_effect, seed=seed, budget=budget, progress=progress)
@@ -75,9 +76,9 @@ def find_factual_recall_circuit(
         give(restored)
         search = _Search(evidence, min_effect, most_nodes)
         search.measure(most_neurons)
-        search.grow()
-        about: dict[str, Any] = {"followed_all": search.complete}
-        about |= _about(model, pairs, seed, min_effect, sites_of(restored))
+        about = _about(model, pairs, seed, min_effect, sites_of(restored))
+        search.grow(lambda: give(_growing(evidence.graph, search, {**about, "followed_all": False, "verdict": "searching"})))
+        about |= {"followed_all": search.complete}
         if not search.edges:
             circuit = Circuit(evidence.graph, metadata={**about, "verdict": "none", "summary": _why_none(min_effect)})
         else:
@@ -127,17 +128,20 @@ class _Search:
         """Whether an effect is large and sure enough."""
         return claim.prompts > 0 and claim.effect.effect >= self.min_effect and claim.effect.low > 0
 
-    def grow(self) -> None:
-        """Test every edge into the logits, then every edge into what was found, until nothing new comes."""
+    def grow(self, more: Callable[[], None]) -> None:
+        """Test every edge into the logits, then every edge into what was found, until nothing new comes; `more` is called where
+        a node has new edges."""
         waiting: list[Node] = [Node("logits")]
         seen = set(waiting)
         while waiting and len(seen) <= self.most_nodes:
-            node = waiting.pop(0)
+            node, before = waiting.pop(0), len(self.edges)
             for reader in self._readers(node):
                 for writer in self._test(reader):
                     if writer.kind != "input" and writer not in seen:
                         seen.add(writer)
                         waiting.append(writer)
+            if len(self.edges) > before and waiting:
+                more()
         self.complete = not waiting
 
     def _readers(self, node: Node) -> list[Reader]:
@@ -239,6 +243,13 @@ def _circuit(evidence: Evidence, search: _Search, metadata: dict[str, Any]) -> C
     numbers = {name: claim.effect.effect for name, claim in scores.items()}
     known = {name: found for name, found in places.items() if found}
     return Circuit(graph, edges, numbers, positions=known, evidence=about, roles=roles, metadata=metadata)
+
+
+def _growing(graph: Graph, search: _Search, metadata: dict[str, Any]) -> Circuit:
+    """The edges found so far, with what each costs."""
+    edges = {str(edge): max(claim.effect.effect for claim in claims) for edge, claims in sorted(search.edges.items())}
+    summary = f"{len(edges)} edges so far; the search has not come to its end."
+    return Circuit(graph, edges, metadata={**metadata, "summary": summary})
 
 
 def _saying(circuit: Circuit, metadata: dict[str, Any]) -> Circuit:
