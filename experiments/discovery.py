@@ -18,7 +18,7 @@ from circuits.models import Model
 from circuits.search.discover import Discovery, discover
 from circuits.search.judging.curves import Curve
 from circuits.search.judging.roc import node_scores, roc
-from circuits.search.methods.table import DEFAULT, METHODS
+from circuits.search.methods.table import METHODS, OTHERWISE
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import Metric, answer_logits
 from circuits.tasks.registry import task
@@ -57,7 +57,7 @@ def parser_of(doc: str | None, *, model: str) -> argparse.ArgumentParser:
     """The options that these experiments share."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=model, help=f"bundled model, Hugging Face directory or hub name (default: {model})")
-    parser.add_argument("--method", default=DEFAULT, choices=list(METHODS))
+    parser.add_argument("--method", default=OTHERWISE, choices=list(METHODS))
     parser.add_argument("--edges", type=int, default=200, help="edges of the circuit (default: 200)")
     parser.add_argument("--count", type=int, default=64, help="pairs: half to search on, half to judge on (default: 64)")
     parser.add_argument("--random-circuits", type=int, default=128, help="of the null distribution (default: 128)")

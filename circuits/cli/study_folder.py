@@ -15,7 +15,6 @@ from circuits.cli.reports.study import circuit_line, planned_table
 from circuits.cli.settings import Work
 from circuits.errors import CircuitsError
 from circuits.files.unfinished import unfinished_run
-from circuits.search.methods.table import find_method
 from circuits.search.studying.asked import StudyTask
 from circuits.search.studying.results import StudiedCircuit, Study, StudyPlan, StudySettings
 from circuits.search.studying.run import StudyPart
@@ -86,9 +85,11 @@ class StudyFolder:
         prompts = dataclasses.replace(options, count=settings.count, seed=settings.seed)
         prompts.read[:] = options.read
         search = Search(
-            method=find_method(settings.method),
+            name=settings.method,
             level="heads",
+            size=str(settings.edges),
             edges=settings.edges,
+            by=None,
             steps=None,
             threshold=None,
             verify=False,

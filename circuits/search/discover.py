@@ -6,10 +6,11 @@ from typing import Any
 import pandas as pd
 
 from circuits.attribution import EdgeScores
-from circuits.errors import CircuitsError
+from circuits.attribution.scores import By
+from circuits.errors import CircuitsError, MemoryBudgetError, PromptError, shown
 from circuits.files.plain import thaw
 from circuits.files.results import Result
-from circuits.graph import Circuit
+from circuits.graph import Circuit, Graph
 from circuits.models import Model
 from circuits.models.memory import BUDGET
 from circuits.progress import Found, Progress, heard
@@ -18,11 +19,14 @@ from circuits.search.judging.evaluate import faithfulness, verdict_of
 from circuits.search.judging.judge import Judge
 from circuits.search.judging.verdict import Verdict
 from circuits.search.methods.method import Method
-from circuits.search.methods.table import DEFAULT, METHODS, check_fit, find_method
+from circuits.search.methods.table import METHODS, check_fit, method_for
 from circuits.search.screening import Screening, screen_then_verify
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, Metric, Relative, fitted
 from circuits.tasks.sharing import halves
+
+EDGES, SHARE = 100, 0.02
+"""How many edges a circuit may have unless told: so many, or where that is more this share of all."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,7 +37,7 @@ class Discovery(Result, format="circuits-discovery"):
     verdict: Verdict
     """On held-out prompts."""
     scores: EdgeScores | None = None
-    """Of every edge (of neurons: of the strongest), where the method gives scores."""
+    """Of every edge (of neurons: of the strongest), where the method gives scores; of refining, those it began with."""
     curve: Curve | None = None
     """Faithfulness over sizes on held-out prompts, where every edge has a score."""
     screening: Screening | None = None
@@ -57,13 +61,21 @@ def split(pairs: PromptPairs, seed: int = 0) -> tuple[PromptPairs, PromptPairs]:
     return pairs[first], pairs[rest]
 
 
+def usual_size(graph: Graph, *, verify: bool = False) -> int:
+    """How many edges a circuit of this graph may have unless told: 100, or 2 % of all where that is more; 100 of edges between
+    neurons, and of those that are patched one by one."""
+    few = graph.neurons or verify
+    return min(graph.edge_count, EDGES if few else max(EDGES, round(SHARE * graph.edge_count)))
+
+
 def discover(
     model: Model,
     pairs: PromptPairs,
     metric: AnyMetric,
     *,
-    method: str = DEFAULT,
-    edges: int = 100,
+    method: str | None = None,
+    edges: int | None = None,
+    by: By | None = None,
     neurons: bool = False,
     held_out: PromptPairs | None = None,
     steps: int | None = None,
@@ -78,15 +90,20 @@ def discover(
 ) -> Discovery:
     """Search for a circuit on some prompts and judge it on others.
 
-    Of methods that score edges the strongest that lie on paths are kept. Raises CircuitsError for options that do not go
-    together, PromptError where there are too few pairs.
+    Of methods that score edges the strongest that lie on paths are kept. Where no method is named, what EAP-IG proposes is
+    refined; of neurons, where `steps`, `by` or `verify` is asked for, and where that does not fit the budget or gaps cancel,
+    its strongest edges are kept as they are. Raises CircuitsError for options that do not go together, PromptError where there
+    are too few pairs.
 
     Args:
         model: the model that is searched.
         pairs: clean and corrupt prompts with their answers.
         metric: what is measured: a metric of `circuits.metrics`, or a function of one's own from logits and pairs.
         method: by name, one of `circuits.search.METHODS` or one's own (`circuits.search.register_method`).
-        edges: how many edges the circuit may have.
+        edges: how many edges the circuit may have (default: `usual_size`).
+        by: how edges are chosen by their scores, with methods that give some: the strongest by "size", which is what is done
+            unless told, or those that most "support" the metric. Chosen so they do more than the model does, where it has
+            edges against the metric.
         neurons: single neurons in place of MLPs, with methods that score them.
         held_out: pairs to judge on (default: half of `pairs`).
         steps: points between corrupt and clean, with methods that take them (default: the method's own).
@@ -99,12 +116,17 @@ def discover(
         seed: that of halves, null and bootstrap, and of what a method draws.
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         progress: hears what is being done, how much of it is done, and how much there is.
-        found: hears each part as soon as it is there: EdgeScores, Screening, Circuit, Verdict (without completeness and
-            minimality, then with them), Curve, where there is such a part.
+        found: hears each part as soon as it is there: EdgeScores, Screening, Circuit (of refining, first that of the strongest
+            edges), Verdict (without completeness and minimality, then with them), Curve, where there is such a part.
     """
-    chosen, hear = find_method(method), heard(found)
+    hear, graph = heard(found), model.graph(neurons=neurons)
+    edges = usual_size(graph, verify=verify) if edges is None else edges
+    if isinstance(edges, bool) or not isinstance(edges, int) or edges < 1:
+        raise CircuitsError(f"edges={shown(edges)}: expected how many edges the circuit may have, 1 or more")
     given: dict[str, int | float | None] = {"steps": steps, "threshold": threshold}
-    check_fit(chosen, level="neurons" if neurons else "heads", verify=verify, given=given)
+    asked: dict[str, Any] = {"level": "neurons" if neurons else "heads", "verify": verify, "by": by, "given": given}
+    chosen = method_for(method, **asked)
+    check_fit(chosen, **asked)
     judged_by = metric
     if held_out is None:
         rows, others = halves(pairs, seed)
@@ -116,8 +138,9 @@ def discover(
     options: dict[str, Any] = {name: given[name] if given[name] is not None else own for name, own in chosen.options.items()}
     options |= {"neurons": neurons} if "neurons" in chosen.levels else {}
     options |= {"edges": edges, "seed": seed, "budget": budget, "progress": progress}
-    scores, circuit = _results(chosen, chosen.run(model, pairs, metric, **options), edges, prepend_bos=model.prepend_bos)
-    if scores is not None:
+    search = _Choosing(chosen, edges, by or "size", model.prepend_bos, hear)
+    scores, circuit = search.run(model, pairs, metric, options, either=method is None)
+    if scores is not None and scores is not search.proposed:
         hear(scores)
     screening = None
     if verify and scores is not None:
@@ -126,7 +149,7 @@ def discover(
         hear(screening)
     if not len(circuit):
         lower = ", or a lower threshold" if "threshold" in chosen.options else ""
-        raise CircuitsError(f"{method} kept no edge that lies on a path: ask for more edges{lower}")
+        raise CircuitsError(f"{chosen.name} kept no edge that lies on a path: ask for more edges{lower}")
     hear(circuit)
     seen = faithfulness(model, circuit, pairs, metric, seed=seed, budget=budget)
     judge = Judge(model, held_out, judged_by, neurons=neurons, budget=budget, progress=progress)
@@ -134,22 +157,64 @@ def discover(
     verdict, curve = verdict_of(judge, circuit, searched_on=seen, seed=seed, found=found, **counts), None
     hear(verdict)
     if scores is not None and scores.complete and not neurons:
-        curve = curve_of(judge, scores, seed=seed)
+        curve = curve_of(judge, scores, by=by or "size", seed=seed)
         hear(curve)
     return Discovery(circuit, verdict, scores, curve, screening)
 
 
-def _results(method: Method, found: object, edges: int, *, prepend_bos: bool | None) -> tuple[EdgeScores | None, Circuit]:
-    """Scores, where a method gives them, and the circuit; both say which method they are by and what a sign of theirs means,
-    also where the method itself does not. Raises CircuitsError for anything else that a method gave."""
-    if not isinstance(found, EdgeScores | Circuit):
-        raise CircuitsError(f"the method {method.name} gave a {type(found).__name__}: expected EdgeScores or a Circuit")
-    own = {} if method.name in METHODS else {"supporting_sign": method.sign}  # another process may not know the method
-    own |= {} if prepend_bos is None else {"prepend_bos": prepend_bos}
-    details: Any = thaw(found.metadata)
-    details = {**own, "method": method.label, **details}
-    if isinstance(found, EdgeScores):
-        scores = dataclasses.replace(found, metadata=details)
-        return scores, scores.top(edges, connected=True)
-    known = {"positions": found.positions, "evidence": found.evidence, "roles": found.roles}
-    return None, Circuit(found.graph, found.edges, found.nodes, metadata=details, **known)
+@dataclasses.dataclass(eq=False)
+class _Choosing:
+    """What becomes of what a method gives."""
+
+    method: Method
+    edges: int
+    by: By
+    prepend_bos: bool | None
+    hear: Found
+    proposed: EdgeScores | None = None
+    """The scores that the method began with, where it hands over some."""
+
+    def run(
+        self, model: Model, pairs: PromptPairs, metric: Metric, options: dict[str, Any], *, either: bool
+    ) -> tuple[EdgeScores | None, Circuit]:
+        """Scores, where there are some, and the circuit; with `either`, where a method cannot go on from what it began with
+        (for want of memory, or since the gaps of pairs cancel), the circuit of that."""
+        hearing = {"found": self._propose} if self.method.proposes else {}
+        try:
+            return self._results(self.method.run(model, pairs, metric, **options, **hearing))
+        except (MemoryBudgetError, PromptError) as error:
+            if not either or self.proposed is None:
+                raise
+            return self.proposed, self._first(self.proposed, unrefined=str(error))
+
+    def _propose(self, scores: EdgeScores) -> None:
+        """Whoever hears parts has scores and a first circuit, whatever comes later."""
+        details: Any = {**({} if self.prepend_bos is None else {"prepend_bos": self.prepend_bos}), **thaw(scores.metadata)}
+        self.proposed = dataclasses.replace(scores, metadata=details)
+        self.hear(self.proposed)
+        first = self._first(self.proposed)
+        if len(first):
+            self.hear(first)
+
+    def _first(self, scores: EdgeScores, **details: str) -> Circuit:
+        """The circuit of the strongest edges, or of those that support the metric most."""
+        # By support, what is most negative comes first.
+        sign = -1 if self.by == "support" and self.method.sign > 0 else 1
+        rows = dataclasses.replace(scores, by_label=sign * scores.by_label).rows(self.edges, by=self.by, connected=True)
+        return dataclasses.replace(scores, metadata={**scores.metadata, **details}).circuit(rows)
+
+    def _results(self, found: object) -> tuple[EdgeScores | None, Circuit]:
+        """What a method gave: scores, where there are some, and the circuit. Both say which method they are by and what a sign
+        of theirs means, also where the method itself does not. Raises CircuitsError for anything else."""
+        name = self.method.name
+        if not isinstance(found, EdgeScores | Circuit):
+            raise CircuitsError(f"the method {name} gave a {type(found).__name__}: expected EdgeScores or a Circuit")
+        own = {} if name in METHODS else {"supporting_sign": self.method.sign}  # another process may not know the method
+        own |= {} if self.prepend_bos is None else {"prepend_bos": self.prepend_bos}
+        details: Any = thaw(found.metadata)
+        details = {**own, "method": self.method.label, **details}
+        if isinstance(found, EdgeScores):
+            scores = dataclasses.replace(found, metadata=details)
+            return scores, self._first(scores)
+        known = {"positions": found.positions, "evidence": found.evidence, "roles": found.roles}
+        return self.proposed, Circuit(found.graph, found.edges, found.nodes, metadata=details, **known)

@@ -1,22 +1,26 @@
 """`circuits discover`: its files can be read again, it says what the library found, and it refuses in one line."""
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import circuits
 from circuits.attribution import EdgeScores
 from circuits.cli import app
 from circuits.cli.commands.discover import FILES
-from circuits.cli.reports.discover import _known
+from circuits.cli.questions.discover import Search
+from circuits.cli.reports.discover import _known, spread
 from circuits.graph import Circuit, Graph
-from circuits.search.discover import discover
+from circuits.search.discover import Discovery, discover
 from circuits.search.judging.curves import Curve
 from circuits.search.judging.verdict import Verdict
+from circuits.statistics import Effect
 from circuits.tasks import PromptReport, known_circuit, task
 from tests.cli.conftest import Answer, Command
 from tests.cli.test_errors import check_one_line
@@ -44,14 +48,14 @@ def test_every_file_is_there_and_can_be_read(found: tuple[Answer, Path]) -> None
     answer, folder = found
     assert {path.name for path in folder.iterdir()} == FILES.keys() - {"tested.csv"}
     circuit, mib = (Circuit.load(folder / name) for name in ("circuit.json", "circuit.mib.json"))
-    assert len(circuit) == 40 and circuit.edges == mib.edges and circuit.connected().edges == circuit.edges
-    assert circuit.metadata["task"] == "induction" and circuit.metadata["method"] == "eap-ig"
+    assert 30 < len(circuit) <= 40 and circuit.edges == mib.edges and circuit.connected().edges == circuit.edges
+    assert circuit.metadata["task"] == "induction" and circuit.metadata["method"] == circuit.metadata["search"] == "refine"
     assert circuit.metadata["question"] == task("induction").question
     verdict = Verdict.load(folder / "verdict.json")
-    assert (verdict.edges, verdict.prompts, len(verdict.null)) == (40, 4, 19) and verdict.minimality
+    assert (verdict.edges, verdict.prompts, len(verdict.null)) == (len(circuit), 4, 19) and verdict.minimality
     assert verdict.faithfulness.effect > 0.3 and verdict.p_value == pytest.approx(1 / 20)
     scores = EdgeScores.load(folder / "scores.json")
-    assert scores.complete and all(scores.of(edge) == score for edge, score in circuit.edges.items())
+    assert scores.complete and scores.metadata["method"] == "eap-ig", "those that refining began with"
     assert len(Curve.load(folder / "curve.json").shares) == len(rows_of(folder / "curve.csv"))
     for name in ("circuit.png", "curve.png", "verdict.png"):
         assert (folder / name).read_bytes().startswith(PNG)
@@ -62,17 +66,18 @@ def test_the_report_says_what_the_files_say(found: tuple[Answer, Path]) -> None:
     answer, folder = found
     words, edges = " ".join(answer.out.split()), rows_of(folder / "edges.csv")
     verdict, curve = Verdict.load(folder / "verdict.json"), Curve.load(folder / "curve.json")
-    assert "by eap-ig (10 steps); 4 prompts searched on, 4 held out; metric: logit difference" in words
+    assert "First circuit: 40 edges by eap-ig (10 steps); now it is refined" in words
+    assert "by refine; 4 prompts searched on, 4 held out; metric: logit difference" in words
     assert f"\nasks: {task('induction').question}\n" in answer.out
     assert " ".join(verdict.summary.split()) in words and f"p = {verdict.p_value:.2g}" in words
     assert answer.out.count(f"{verdict.standing.capitalize()}: ") == 1, "said as soon as it is known, and not again"
     assert f"CPR {curve.cpr:.3f}" in words and f"CMD {curve.cmd:.3f}" in words
     sizes = [abs(float(row["score"])) for row in edges]
-    assert sizes == sorted(sizes, reverse=True) and len(sizes) == 40
+    assert sizes == sorted(sizes, reverse=True) and len(sizes) == verdict.edges
     listed = [line.split()[0] for line in answer.out.splitlines() if "->" in line and not line.startswith(" ")]
-    assert listed == [row["edge"] for row in edges[:15]] and "25 more in edges.csv" in answer.out
-    assert "negative = the edge supports the metric" in answer.out and "Against the" not in answer.out
-    assert "circuits evaluate" in answer.out and "--verify" in answer.out and "circuits compare" in answer.out
+    assert listed == [row["edge"] for row in edges[:15]] and f"{len(edges) - 15} more in edges.csv" in answer.out
+    assert "negative = the edge opposes it" in answer.out and "Against the" not in answer.out
+    assert "circuits evaluate" in answer.out and "--method eap-ig" in answer.out and "circuits compare" in answer.out
 
 
 def test_what_is_said_is_what_the_library_finds(command: Command, tiny: Path, tmp_path: Path) -> None:
@@ -88,6 +93,62 @@ def test_what_is_said_is_what_the_library_finds(command: Command, tiny: Path, tm
     assert said["verdict"]["faithfulness"] == pytest.approx(expected.verdict.faithfulness.as_json())
     assert expected.curve is not None and said["cpr"] == pytest.approx(expected.curve.cpr)
     assert said["known"] is None and (said["prompts_searched"], said["prompts_held_out"]) == (2, 2)
+
+
+def test_a_share_of_all_edges_and_what_supports_the_metric(command: Command, tiny: Path, tmp_path: Path) -> None:
+    line = ("discover", "--model", tiny, *QUICK[:2], *QUICK[4:], "--edges", "10%", "--by", "support", "--out", tmp_path)
+    answer = command(*line)
+    assert answer.status == 0 and "by eap-ig (10 steps), those that support the metric; " in answer.out, answer.err
+    circuit, scores = Circuit.load(tmp_path / "circuit.json"), EdgeScores.load(tmp_path / "scores.json")
+    expected = scores.top(round(0.1 * len(scores)), by="support", connected=True)
+    assert circuit.edges == expected.edges and Curve.load(tmp_path / "curve.json").metadata["by"] == "support"
+
+
+@pytest.mark.parametrize(
+    ("kept", "method", "curve", "said"),
+    [
+        (0.9, "eap", (0.2, 0.9), ""),
+        (
+            0.5,
+            "eap",
+            (0.2, 0.9),
+            "Less than 0.8 is kept: try --method refine or --edges 10%; the strongest edges by eap reach it "
+            "with 152 (10 % of all), so the behaviour is spread over many",
+        ),
+        (
+            0.5,
+            "eap",
+            (0.85, 0.9),
+            "Less than 0.8 is kept: try --method refine; the strongest edges by eap reach it with 15 (1 % of all)",
+        ),
+        (
+            0.5,
+            "refine",
+            (0.2, 0.9),
+            "Less than 0.8 is kept: try --edges 10%; the strongest edges by eap reach it with 152 (10 % of "
+            "all), so the behaviour is spread over many",
+        ),
+        (0.5, "acdc", None, "Less than 0.8 is kept: try --method refine or --edges 200"),
+    ],
+)
+def test_where_little_is_kept_the_report_says_what_to_try_and_whether_it_is_spread(
+    found: tuple[Answer, Path], kept: float, method: str, curve: tuple[float, float] | None, said: str
+) -> None:
+    options: dict[str, Any] = {"by": None, "steps": None, "threshold": None, "verify": False, "random_circuits": 0}
+    search = Search(name=method, level="heads", size=None, edges=100, **options)
+    scores = EdgeScores.load(found[1] / "scores.json")
+    points = None
+    if curve is not None:
+        effects = tuple(Effect(value, value, value) for value in curve)
+        points = Curve((0.01, 0.1), (15, 152), effects, torch.zeros(0, 2, dtype=torch.float64))
+    scores = dataclasses.replace(scores, metadata={"method": "eap"})
+    verdict = dataclasses.replace(Verdict.load(found[1] / "verdict.json"), faithfulness=Effect(kept, kept, kept))
+    discovery = Discovery(Circuit.load(found[1] / "circuit.json"), verdict, scores if curve else None, points)
+    assert " ".join(spread(discovery, search).split()) == said
+    if kept > 0.8:
+        more = dataclasses.replace(verdict, faithfulness=Effect(2.1, 2.0, 2.2))
+        by = dataclasses.replace(search, by="support")
+        assert "2.10 is more than the model does" in spread(dataclasses.replace(discovery, verdict=more), by)
 
 
 def test_verification_adds_its_table_and_leaves_nothing_behind(command: Command, tiny: Path, tmp_path: Path) -> None:
@@ -135,7 +196,7 @@ def test_prompts_of_a_file(command: Command, tiny: Path, tmp_path: Path) -> None
     with path.open("w", newline="") as file:
         labels = [(clean, corrupt, json.dumps([answer, other])) for clean, corrupt, answer, other in rows]
         csv.writer(file).writerows([("clean", "corrupted", "label"), *labels])
-    options = ("--edges", 8, "--random-circuits", 0, "--out", tmp_path / "out", "--json")
+    options = ("--edges", 8, "--random-circuits", 0, "--method", "eap", "--out", tmp_path / "out", "--json")
     said = json.loads(command("discover", "--model", tiny, "--task", path, *options).out)
     assert (said["source"], said["task"]) == ("file pairs.csv, EAP-IG CSV, labels", "pairs.csv")
     assert said["question"] is None and "question" not in Circuit.load(tmp_path / "out" / "circuit.json").metadata
@@ -163,7 +224,7 @@ def test_a_circuit_says_its_verdict_as_soon_as_that_is_known(
         discover(*given, found=hear, **options)
 
     monkeypatch.setattr(circuits, "discover", stopped)
-    answer = command("discover", "--model", tiny, *QUICK, "--out", tmp_path)
+    answer = command("discover", "--model", tiny, *QUICK, "--method", "eap", "--seed", 3, "--out", tmp_path)
     assert answer.status == 130 and "missing: completeness, minimality" in answer.err
     circuit, verdict = Circuit.load(tmp_path / "circuit.json"), Verdict.load(tmp_path / "verdict.json")
     assert circuit.metadata["verdict"] == verdict.standing and circuit.metadata["summary"] == verdict.summary
@@ -194,6 +255,14 @@ def test_known_heads() -> None:
         (["--edges", "0"], ["--edges is 0"]),
         (["--edges", "100000"], ["--edges is 100,000", "the graph has"]),
         (["--seed", "-1"], ["--seed", "greater than or equal to 0"]),
+        (["--edges", "2.5"], ["--edges is '2.5'", "2%"]),
+        (["--edges", "0%"], ["--edges is '0%'"]),
+        (["--edges", "101%"], ["--edges is '101%'"]),
+        (["--by", "name"], ["--by is 'name'", "size or support"]),
+        (["--by", "support", "--method", "acdc"], ["--by support goes with --method eap or", "not with acdc"]),
+        (["--by", "support", "--method", "prune"], ["--by support goes with", "not with prune"]),
+        (["--by", "size", "--method", "refine"], ["--by size goes with", "not with refine"]),
+        (["--by", "support", "--verify"], ["--verify", "by size", "--by support"]),
         (["--random-circuits", "-1"], ["--random-circuits is -1"]),
         (["--steps", "0"], ["--steps is 0"]),
         (["--steps", "3", "--method", "exact"], ["--steps", "eap-ig", "exact"]),
@@ -203,7 +272,7 @@ def test_known_heads() -> None:
         (["--verify", "--method", "acdc"], ["--verify", "acdc"]),
         (["--verify", "--method", "prune"], ["--verify", "prune"]),
         (["--metric", "loudness"], ["loudness", "logit_difference"]),
-        (["--metric", "rank"], ["rank", "no gradient", "eap-ig"]),
+        (["--metric", "rank"], ["rank", "no gradient", "refine"]),
         (["--device", "abacus"], ["abacus", "cpu"]),
     ],
 )

@@ -14,7 +14,7 @@ from matplotlib.transforms import Bbox
 from circuits.errors import GraphError
 from circuits.graph import Circuit, Graph, Reader
 from circuits.plots import circuit_figure
-from circuits.plots.graphs.circuit import MOST_NODES
+from circuits.plots.graphs.circuit import MOST_EDGES, MOST_NODES
 from circuits.plots.graphs.layout import BOX_HEIGHT, BOX_WIDTH, lay_out
 from tests.graph.samples import random_circuit
 
@@ -166,6 +166,19 @@ def test_too_many_nodes_are_refused_with_a_way_out() -> None:
     graph = Graph(n_layers=1, n_heads=MOST_NODES + 1, n_key_value_heads=MOST_NODES + 1, d_mlp=0)
     with pytest.raises(GraphError, match=r"top\(k\)"):
         circuit_figure(Circuit(graph, [], [node for node in graph.nodes() if node.kind == "head"]))
+
+
+def test_of_a_large_circuit_the_strongest_whole_paths_are_drawn_and_that_is_said() -> None:
+    graph = Graph(n_layers=3, n_heads=4, n_key_value_heads=4, d_mlp=8)
+    edges, draw = list(graph.edges()), random.Random(0)
+    large = Circuit(graph, {str(edge): draw.uniform(-1, 1) for edge in edges})
+    figure = circuit_figure(large)
+    drawn = Circuit(graph, [patch.get_gid() for patch in figure.axes[0].patches if "->" in str(patch.get_gid())])
+    assert len(edges) > MOST_EDGES >= len(drawn) > MOST_EDGES // 2 and drawn.connected().edges == drawn.edges
+    strongest = max(large.edges, key=lambda edge: abs(large.edges[edge] or 0.0))
+    assert strongest in drawn.edges
+    words = [text.get_text() for text in figure.texts]
+    assert any(f"{len(edges)} of {len(edges)} edges; the strongest {len(drawn)} edges are drawn" in text for text in words)
 
 
 def test_input_is_at_the_bottom_and_later_layers_above() -> None:

@@ -1,12 +1,18 @@
 """From prompts to a judged circuit."""
 
+import dataclasses
+
 import pytest
 import torch
 
 import circuits
 from circuits import metrics
-from circuits.errors import CircuitsError, PromptError
-from circuits.search.discover import split
+from circuits.errors import CircuitsError, MemoryBudgetError, PromptError
+from circuits.graph import Graph
+from circuits.search.discover import split, usual_size
+from circuits.search.methods import refining, table
+from circuits.search.methods.method import Method
+from circuits.search.methods.table import register_method
 from circuits.tasks import induction
 from circuits.tasks.library.planted import planted_task
 from tests.models import bundled
@@ -52,10 +58,64 @@ def test_options_that_do_not_go_together(chain) -> None:
         {"verify": True, "method": "prune"},
         {"edges": 0},
         {"found": 3},
+        {"edges": 2.0},
+        {"by": "support", "method": "refine"},
+        {"by": "support", "method": "prune"},
+        {"by": "support", "verify": True},
+        {"by": "name"},
         {"method": "acdc", "edges": 1},
     ):
         with pytest.raises(CircuitsError):
             circuits.discover(planted.model, pairs, difference_of, random_circuits=0, **options)
+
+
+@pytest.mark.parametrize("error", [MemoryBudgetError, PromptError])
+def test_by_default_what_eap_ig_proposes_is_refined_and_heard_at_once(
+    chain, monkeypatch: pytest.MonkeyPatch, error: type[CircuitsError]
+) -> None:
+    """Whoever stops it has scores and a circuit; where refining cannot be, that circuit is the result."""
+    planted, pairs = chain
+    pairs = pairs[:12]
+    parts, options = [], {"edges": 12, "held_out": pairs, "random_circuits": 0}
+    found = circuits.discover(planted.model, pairs, difference_of, **options, found=parts.append)
+    proposed = circuits.attribute_edges(planted.model, pairs, difference_of)
+    assert [type(part).__name__ for part in parts] == ["EdgeScores", "Circuit", "Circuit", "Verdict", "Verdict", "Curve"]
+    assert torch.equal(parts[0].values, proposed.values) and parts[1].edges == proposed.top(12, connected=True).edges
+    assert [part.metadata["method"] for part in parts[:3]] == ["eap-ig", "eap-ig", "refine"]
+    assert found.scores is parts[0] and found.circuit is parts[2]
+
+    def fails(*given: object) -> None:
+        raise error("gates of all edges need more")
+
+    monkeypatch.setattr(refining, "gated", fails)
+    found = circuits.discover(planted.model, pairs, difference_of, **options)
+    assert found.circuit.edges == parts[1].edges and found.circuit.metadata["method"] == "eap-ig"
+    assert found.circuit.metadata["unrefined"] == "gates of all edges need more"
+    with pytest.raises(error):
+        circuits.discover(planted.model, pairs, difference_of, method="refine", **options)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_edges_by_support_are_those_that_the_method_s_sign_says(chain, monkeypatch: pytest.MonkeyPatch, sign: int) -> None:
+    planted, pairs = chain
+    scores = circuits.attribute_edges(planted.model, pairs, difference_of, method="eap")
+
+    def run(*given: object, **options: object) -> circuits.EdgeScores:
+        return dataclasses.replace(scores, by_label=-sign * scores.by_label, metadata={})
+
+    monkeypatch.setattr(table, "REGISTERED", {})
+    register_method(Method(name="mine", summary="by hand", run=run, score="score", sign=sign))  # type: ignore[arg-type]
+    options = {"edges": 12, "by": "support", "held_out": pairs, "random_circuits": 0}
+    found = circuits.discover(planted.model, pairs, difference_of, method="mine", **options)
+    assert found.circuit.edges.keys() == scores.top(12, by="support", connected=True).edges.keys()
+
+
+def test_how_many_edges_a_circuit_has_unless_told() -> None:
+    shape = {"n_layers": 30, "n_heads": 9, "n_key_value_heads": 3, "d_mlp": 1536}
+    large, small = Graph(**shape), Graph(n_layers=1, n_heads=1, n_key_value_heads=1, d_mlp=4)
+    assert (large.edge_count, usual_size(large), usual_size(large, verify=True)) == (70_651, 1413, 100)
+    assert usual_size(Graph(**shape, neurons=True)) == 100 == usual_size(bundled.mini().graph())
+    assert usual_size(small) == small.edge_count < 100
 
 
 def test_shrinking_beats_one_look_where_edges_depend_on_each_other() -> None:

@@ -150,6 +150,7 @@ MISFITS: dict[str, tuple[Any, str]] = {
     "options": ({"temperature": 1.0}, "steps, threshold"),
     "levels": (("edges",), "heads, neurons"),
     "estimates": (1, "True or False"),
+    "gives_circuit": ("yes", "True or False"),
     "measures": (None, "a text"),
 }
 

@@ -1,12 +1,13 @@
 """What `circuits discover` asks: how a circuit is searched for."""
 
 import dataclasses
+import re
 from typing import Any
 
 import circuits
 from circuits.cli.errors import check_at_least
 from circuits.cli.prompts import check_metric, has_gradient
-from circuits.errors import CircuitsError
+from circuits.errors import CircuitsError, shown
 
 SPELLED = {
     "method": "--method",
@@ -15,17 +16,26 @@ SPELLED = {
     "threshold": "--threshold",
     "heads": "--level heads",
     "neurons": "--level neurons",
+    "by": "--by",
 }
 """What the command line calls the options of a search."""
 _VALUES = {"steps": "{} steps", "threshold": "threshold {:g}"}
 """How the values of a method's options read in a heading."""
 
 
-def method_named(name: str | None) -> Any:
-    """The search method of that name; without one, the default."""
-    from circuits.search.methods.table import DEFAULT, find_method
-
-    return find_method(DEFAULT if name is None else name)
+def size_named(text: str | None) -> tuple[int | None, float | None]:
+    """How many edges, as a number or as a share of all; neither where nothing is said. Raises CircuitsError for what is no
+    size."""
+    if text is None:
+        return None, None
+    whole = re.fullmatch(r"-?[0-9]{1,15}", text.strip().replace(",", ""))
+    part = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]*)?|\.[0-9]+)\s*%", text.strip())
+    if whole:
+        check_at_least("--edges", int(whole[0]), 1)
+        return int(whole[0]), None
+    if part and 0 < float(part[1]) <= 100:
+        return None, float(part[1]) / 100
+    raise CircuitsError(f"--edges is {shown(text)}: expected how many edges, or a share of all such as 2%")
 
 
 def level_named(name: str) -> Any:
@@ -41,38 +51,55 @@ def level_named(name: str) -> Any:
 class Search:
     """How a circuit is searched for."""
 
-    method: Any
-    """A record of `circuits.search.methods.table.METHODS`."""
+    name: str | None
+    """Of the method; None: the default, or what takes its place."""
     level: Any
-    edges: int
+    size: str | None
+    """How many edges, in words of the command line."""
+    by: Any
     steps: int | None
     threshold: float | None
     verify: bool
     random_circuits: int
     minimality: bool = True
+    edges: int = 0
+    """How many edges that is in the model's graph, once that is known."""
+
+    @property
+    def method(self) -> Any:
+        """A record of `circuits.search.methods.table.METHODS`."""
+        from circuits.search.methods.table import method_for
+
+        return method_for(self.name, level=self.level, verify=self.verify, by=self.by, given=self.given)
 
     def check(self, metric: str | None) -> None:
         """Raise CircuitsError where options are wrong or contradict each other; needs no model."""
         from circuits.search.methods.table import check_fit
 
-        check_at_least("--edges", self.edges, 1)
+        size_named(self.size)
         check_at_least("--random-circuits", self.random_circuits, 0)
         if self.steps is not None:
             check_at_least("--steps", self.steps, 1)
         if self.threshold is not None and not 0 < self.threshold < float("inf"):
             raise CircuitsError(f"--threshold is {self.threshold:g}; expected nats above 0")
-        check_fit(self.method, level=self.level, verify=self.verify, given=self.given, spelled=SPELLED)
+        check_fit(self.method, level=self.level, verify=self.verify, by=self.by, given=self.given, spelled=SPELLED)
         if metric is not None:
             check_metric(metric)
             if self.method.gradient and not has_gradient(metric):
                 name = self.method.name
                 raise CircuitsError(f"--metric {metric} has no gradient, which --method {name} takes: choose another")
 
-    def check_model(self, model: "circuits.Model") -> None:
-        """Raise CircuitsError where more edges are asked for than the model's graph has."""
-        most = model.graph(neurons=self.neurons).edge_count
-        if self.edges > most:
-            raise CircuitsError(f"--edges is {self.edges:,}; the graph has {most:,}")
+    def sized(self, model: "circuits.Model") -> "Search":
+        """The same with a number of edges. Raises CircuitsError where more are asked for than the model's graph has."""
+        from circuits.search.discover import usual_size
+
+        graph, (edges, share) = model.graph(neurons=self.neurons), size_named(self.size)
+        most = graph.edge_count
+        if edges is None:
+            edges = usual_size(graph, verify=self.verify) if share is None else max(1, round(share * most))
+        if edges > most:
+            raise CircuitsError(f"--edges is {edges:,}; the graph has {most:,}")
+        return dataclasses.replace(self, edges=edges)
 
     @property
     def given(self) -> dict[str, int | float | None]:
@@ -93,15 +120,26 @@ class Search:
         **options: Any,
     ) -> "circuits.search.Discovery":
         """Search on some pairs, judge on others."""
-        how: dict[str, Any] = {
-            name: getattr(self, name) for name in ("edges", "neurons", "verify", "random_circuits", "minimality")
-        }
+        names = ("edges", "by", "neurons", "verify", "random_circuits", "minimality")
+        how: dict[str, Any] = {name: getattr(self, name) for name in names}
         how |= {**self.given, "held_out": held_out}
-        return circuits.discover(model, pairs, metric, method=self.method.name, **how, **options)
+        return circuits.discover(model, pairs, metric, method=self.name, **how, **options)
 
-    def describe(self) -> str:
-        """The method in words."""
-        values = {name: own if self.given[name] is None else self.given[name] for name, own in self.method.options.items()}
+    def describe(self, circuit: "circuits.Circuit | None" = None) -> str:
+        """The method in words; of a circuit by another one, with which this one only began, that."""
+        method = self.method
+        began = circuit is not None and method.proposes and circuit.metadata.get("method") != method.label
+        if began:
+            method = self._first_method()
+        values = {name: own if self.given[name] is None else self.given[name] for name, own in method.options.items()}
         more = "".join(f" ({_VALUES[name].format(value)})" for name, value in values.items() if value is not None)
-        more += f" on {self.method.measures}" if self.method.measures else ""
-        return f"{self.method.name}{more}{', then exact patching' if self.verify else ''}"
+        more += f" on {method.measures}" if method.measures else ""
+        more += f", those that {self.by} the metric" if self.by == "support" else ""
+        why = circuit.metadata.get("unrefined") if circuit is not None and began else None
+        more += f", unrefined: {why}" if why else ""
+        return f"{method.name}{more}{', then exact patching' if self.verify else ''}"
+
+    def _first_method(self) -> Any:
+        from circuits.search.methods.table import METHODS, OTHERWISE
+
+        return METHODS[OTHERWISE]

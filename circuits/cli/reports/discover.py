@@ -18,19 +18,23 @@ from circuits.cli.reports.circuit import draw
 from circuits.cli.reports.look import looked
 from circuits.cli.reports.verdict import again, asks, standing, summed
 from circuits.cli.settings import Setting, Work
-from circuits.cli.text import one_line
+from circuits.cli.text import filled, one_line
 from circuits.files.plain import thaw
 from circuits.files.words import counted
 from circuits.graph import Circuit
-from circuits.search.discover import Discovery
+from circuits.search.discover import EDGES, Discovery
 from circuits.search.judging.curves import Curve
 from circuits.search.judging.verdict import Verdict
 from circuits.search.methods.attribution import EXACT
-from circuits.search.methods.table import DEFAULT
+from circuits.search.methods.table import DEFAULT, METHODS, OTHERWISE
 from circuits.search.screening import Screening
 from circuits.tasks import known_circuit, known_for, precision_recall
 
 _MOST_ROWS = 15
+ENOUGH, OVERSHOT = 0.8, 1.2
+"""Faithfulness below which the report says what to try, and above which a circuit does more than the model."""
+SPREAD = 0.05
+"""Share of all edges from which on a behaviour that takes so many is spread."""
 CURVE = ("curve.json", "curve.csv", "curve.png")
 """Files about all sizes."""
 _VERIFIED = (
@@ -46,7 +50,7 @@ def noted(one: Circuit, verdict: Verdict | None, search: Search, asked: Behaviou
         "task": asked.prompts.name,
         "source": asked.prompts.describe(),
         **({"question": question} if (question := asked.prompts.question) else {}),
-        "search": search.describe(),
+        "search": search.describe(one),
         "seed": asked.prompts.seed,
     }
     unjudged = f"{counted(len(one), 'edge')} between {counted(len(one.nodes), 'node')}; not judged yet."
@@ -65,7 +69,8 @@ def edge_table(circuit: Circuit, scores: EdgeScores | None, screening: Screening
     edges = pd.DataFrame(rows).sort_values("score", key=lambda scores: -scores.abs(), kind="stable")
     if screening is not None:
         return edges.merge(screening.to_dataframe().drop(columns="confirmed"), on="edge", how="left")
-    if scores is not None and not scores.errors.isnan().all():
+    same = scores is not None and scores.metadata.get("method") == circuit.metadata.get("method")
+    if scores is not None and same and not scores.errors.isnan().all():
         return edges.merge(scores.to_dataframe()[["edge", "error"]], on="edge", how="left")
     return edges
 
@@ -113,16 +118,26 @@ class DiscoveryParts:
         self.work.say(standing(verdict), *([] if first else [summed(verdict)]))
 
     def _add_circuit(self, circuit: Circuit) -> None:
-        self.circuit = circuit
-        edges = edge_table(circuit, self.scores, self.screening)
+        first, edges = self.circuit is None, edge_table(circuit, self.scores, self.screening)
         noted(circuit, None, self.search, self.asked).save(self.work.staging / "circuit.json")
         edges.to_csv(self.work.staging / "edges.csv", index=False)
         if self.scores is None:
             self.work.files.drop("scores.json")
         if self.scores is None or not self.scores.complete:
             self.work.files.drop(*CURVE)
+        self.circuit = circuit
+        if first and began(circuit, self.search):
+            self.work.publish(lacking="refining")
+            self.work.say(f"First circuit: {len(circuit):,} edges by {self.search.describe(circuit)}; now it is refined")
+            return
         self.work.publish()
-        self.work.say(_heading(circuit, self.search, self.asked, self.measured), _strongest(records(edges), self.search))
+        heading = _heading(circuit, self.search, self.asked, self.measured)
+        self.work.say(heading, _strongest(records(edges), self.search, circuit))
+
+
+def began(circuit: Circuit, search: Search) -> bool:
+    """Whether a circuit is by the method that the search only begins with."""
+    return search.method.proposes and circuit.metadata.get("method") != search.method.label
 
 
 def write(found: Discovery, folder: Path, title: str) -> None:
@@ -149,7 +164,7 @@ def discovery_report(
     prompts."""
     about = {**measured, **_about(found, search, asked)}
     heading = _heading(found.circuit, search, asked, measured)
-    parts: list[Part] = [standing(found.verdict), summed(found.verdict), _strongest(about["edges"], search)]
+    parts: list[Part] = [standing(found.verdict), summed(found.verdict), _strongest(about["edges"], search, found.circuit)]
     lines = _beside(found, about, search)
     parts += ["\n".join(lines)] if lines else []
     parts += [looked(about["look"])] if "look" in about else []
@@ -159,10 +174,10 @@ def discovery_report(
 def _heading(circuit: Circuit, search: Search, asked: Behaviour, measured: Mapping[str, Any]) -> str:
     """What was found, and by which search."""
     what = "heads and neurons" if search.neurons else "heads and MLPs"
+    halves = f"{measured['prompts_searched']} prompts searched on, {measured['prompts_held_out']} held out"
     return (
         f"{one_line(measured['model'])}: {len(circuit):,} edges between {what} for {one_line(asked.prompts.describe())}\n"
-        f"by {search.describe()}; {measured['prompts_searched']} prompts searched on, {measured['prompts_held_out']} held out; "
-        f"metric: {measured['metric']}{asks(asked)}"
+        f"by {one_line(search.describe(circuit))}; {halves}; metric: {measured['metric']}{asks(asked)}"
     )
 
 
@@ -171,7 +186,8 @@ def _about(found: Discovery, search: Search, asked: Behaviour) -> dict[str, Any]
     circuit, verdict, curve = found.circuit, found.verdict, found.curve
     about: dict[str, Any] = {"task": asked.prompts.name, "source": asked.prompts.describe()}
     about["question"] = asked.prompts.question or None
-    about |= {"method": search.method.name, "level": search.level, "verified": search.verify}
+    about |= {"method": circuit.metadata.get("method", search.method.name), "search": search.describe(circuit)}
+    about |= {"level": search.level, "verified": search.verify}
     about |= {"standing": verdict.standing, "summary": verdict.summary, "verdict": verdict.as_json()}
     about["cpr"], about["cmd"] = (None, None) if curve is None else (curve.cpr, curve.cmd)
     about["known"] = _known(circuit, asked.prompts.task)
@@ -189,10 +205,13 @@ def _beside(found: Discovery, about: Mapping[str, Any], search: Search) -> list[
         lines.append(f"{complete[0].upper()}{complete[1:]}{more}")
     if found.curve is not None:
         of = "of the estimates, before verification" if search.verify else "of the strongest edges"
+        of = f"{of} by {found.scores.metadata.get('method')}, unrefined" if search.method.proposes and found.scores else of
         lines.append(
             f"Over all sizes ({of}): CPR {about['cpr']:z.3f} (area under the curve, higher is better), CMD {about['cmd']:z.3f} "
             "(distance from 1, lower is better)"
         )
+    if advice := spread(found, search):
+        lines.append(advice)
     if about["known"] is not None:
         known = about["known"]
         lines.append(
@@ -200,6 +219,28 @@ def _beside(found: Discovery, about: Mapping[str, Any], search: Search) -> list[
             f"{known['precision']:z.2f}, recall {known['recall']:z.2f}"
         )
     return lines
+
+
+def spread(found: Discovery, search: Search) -> str:
+    """What to try where little is kept, or more than the model does, and whether the curve says that the behaviour is spread;
+    nothing else."""
+    kept, curve = found.verdict.faithfulness.effect, found.curve
+    if kept > OVERSHOT and search.by == "support":
+        why = f"{kept:.2f} is more than the model does: edges against the metric were left out"
+        return f"{why}; try --by size or --method {DEFAULT}"
+    if kept >= ENOUGH:
+        return ""
+    first = [f"--method {DEFAULT}"] if not search.neurons and not search.method.proposes else []
+    if curve is None:
+        return filled(f"Less than {ENOUGH:g} is kept: try {' or '.join([*first, f'--edges {2 * search.edges}'])}")
+    rows = zip(curve.shares, curve.edges, curve.faithfulness, strict=True)
+    share, edges = next(((share, edges) for share, edges, one in rows if one.effect >= ENOUGH), (1.0, curve.edges[-1]))
+    more = [f"--edges {100 * share:g}%"] if edges > search.edges else []
+    told = ", so the behaviour is spread over many" if share >= SPREAD else ""
+    by = f" by {found.scores.metadata.get('method')}" if found.scores is not None else ""
+    reached = f"the strongest edges{by} reach it with {edges:,} ({100 * share:g} % of all){told}"
+    tries = f": try {' or '.join([*first, *more])}" if first or more else ""
+    return filled(f"Less than {ENOUGH:g} is kept{tries}; {reached}")
 
 
 def _known(circuit: Circuit, task: str | None) -> dict[str, Any] | None:
@@ -213,9 +254,10 @@ def _known(circuit: Circuit, task: str | None) -> dict[str, Any] | None:
     return {"reference": known.reference, "model": known.model, "heads": heads, "precision": precision, "recall": recall}
 
 
-def _strongest(edges: Sequence[dict[str, Any]], search: Search) -> Table:
+def _strongest(edges: Sequence[dict[str, Any]], search: Search, circuit: Circuit) -> Table:
     """The strongest edges as a table."""
-    sign = _VERIFIED if search.verify else search.method.score
+    method = METHODS[OTHERWISE] if began(circuit, search) else search.method
+    sign = _VERIFIED if search.verify else method.score
     if search.verify:
         header = ("strongest edges", "estimate", "exact alone", "exact effect [95 % interval]", "without")
         rows = [
@@ -246,10 +288,11 @@ def _next(search: Search, asked: Behaviour, setting: Setting) -> list[tuple[str,
     steps = [(evaluate, f"the same circuit on {whose}")]
     if not search.verify and not search.neurons and search.method.estimates:
         out = str(folder.with_name(f"{folder.name}-verified"))
-        words = ["--method", search.method.name, "--edges", str(search.edges), "--verify", "--out", out]
+        size = ["--edges", str(min(search.edges, EDGES))]  # each is patched
+        words = ["--method", search.method.name, *size, "--verify", "--out", out]
         told = "which of these edges hold when they are patched exactly"
         steps.append((setting.command("discover", *words, *again(asked, seed=seed)), told))
-    other = EXACT.name if search.method.name != EXACT.name else DEFAULT
+    other = next(one for one in (DEFAULT, OTHERWISE) if one != search.method.name) if not search.neurons else EXACT.name
     out = folder.with_name(f"{folder.name}-{other}")
     words = ["--method", other, "--edges", str(search.edges), "--out", str(out)]
     steps.append((setting.command("discover", *words, *again(asked, seed=seed)), "another method"))

@@ -23,6 +23,8 @@ from circuits.search.screening import Screening
 
 MOST_NODES = 250
 """More than this and the picture would be too large to read."""
+MOST_EDGES = 200
+"""Of more edges the strongest that make whole paths are drawn, where edges have scores."""
 _SMALL_NODES = 60
 """Nodes of a circuit that is drawn whole in a notebook's cell, and edges of one that is not."""
 
@@ -41,9 +43,11 @@ def circuit_figure(circuit: Circuit, *, title: str | None = None) -> Figure:
     A box is a node with its score; letters at the foot of a head say by which slot an edge enters (q, k, v). An edge's
     width is its |score|, relative to the largest, grey without one. Where `metadata["method"]` says what the sign means
     (after attribution a negative score supports the metric, after ACDC and verification a positive one), blue edges support
-    the metric and orange ones oppose it; else blue scores are positive, orange ones negative. Raises GraphError for more than
-    `MOST_NODES` nodes.
+    the metric and orange ones oppose it; else blue scores are positive, orange ones negative. Of more than `MOST_EDGES` edges
+    with scores the strongest that lie on paths made of them are drawn, which the picture says. Raises GraphError for more
+    than `MOST_NODES` nodes.
     """
+    whole, circuit = circuit, _readable(circuit)
     if len(circuit.nodes) > MOST_NODES:
         raise GraphError(
             f"a picture of {len(circuit.nodes):,} nodes cannot be read (at most {MOST_NODES}): "
@@ -66,7 +70,7 @@ def circuit_figure(circuit: Circuit, *, title: str | None = None) -> Figure:
     _draw_nodes(axes, circuit, layout, colours)
     figure.text(0.5, 1 - _MARGIN / size[1], heading, ha="center", va="top", fontsize=11, parse_math=False)
     below = 1 - (top - _MARGIN) / size[1]
-    figure.text(0.5, below, _counts(circuit), ha="center", va="bottom", fontsize=8, color=CAPTION)
+    figure.text(0.5, below, _counts(whole, circuit), ha="center", va="bottom", fontsize=8, color=CAPTION)
     if entries:
         figure.legend(handles=entries, loc="lower center", ncols=columns, fontsize=7.5, frameon=False)
     return figure
@@ -107,10 +111,28 @@ def _heading(circuit: Circuit) -> str:
     return f"{kind} of {model}" if model else kind
 
 
-def _counts(circuit: Circuit) -> str:
+def _readable(circuit: Circuit) -> Circuit:
+    """The circuit, or of a large one so many of the strongest edges that `MOST_EDGES` at most lie on paths made of them."""
+    if len(circuit.edges) <= MOST_EDGES or any(score is None for score in circuit.edges.values()):
+        return circuit
+    best, low, high = circuit.top(MOST_EDGES), MOST_EDGES, len(circuit.edges)
+    while low <= high:
+        middle = (low + high) // 2
+        trial = circuit.top(middle).connected()
+        if 0 < len(trial.edges) <= MOST_EDGES:
+            best = trial
+        if len(trial.edges) <= MOST_EDGES:
+            low = middle + 1
+        else:
+            high = middle - 1
+    return best
+
+
+def _counts(circuit: Circuit, drawn: Circuit) -> str:
     nodes, edges = len(circuit.nodes), len(circuit.edges)
     whole = f"{nodes:,} of {circuit.graph.node_count:,} nodes, {edges:,} of {circuit.graph.edge_count:,} edges"
-    return f"{whole}; every edge runs upwards" if edges else whole
+    part = f"; the strongest {len(drawn.edges):,} edges are drawn" if drawn is not circuit else ""
+    return f"{whole}{part}; every edge runs upwards" if edges else whole
 
 
 def _name_rows(axes: Axes, layout: CircuitLayout, width: float) -> None:

@@ -46,5 +46,6 @@ ACDC = Method(
     score="score: what cutting the edge would have cost (KL to the clean run, nats), whether it supports the metric or not",
     sign=1,
     options={"threshold": None},
+    gives_circuit=True,
     measures="KL to the clean run",
 )

@@ -39,6 +39,10 @@ class Method:
     strongest can be verified."""
     gradient: bool = False
     """Whether it takes gradients of the metric: one that has none is refused before anything runs."""
+    gives_circuit: bool = False
+    """Whether it gives a circuit and no scores from which one could be chosen, by size or by support."""
+    proposes: bool = False
+    """Whether it begins with scores of every edge by another method, and `run` takes `found`, which hears them."""
     measures: str = ""
     """What it looks at whatever metric is asked for, in words; "": the metric."""
     recorded: str = ""

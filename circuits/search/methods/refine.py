@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from circuits.progress import Progress
+from circuits.progress import Found, Progress
 from circuits.search.methods.method import Method
 
 if TYPE_CHECKING:
@@ -13,11 +13,19 @@ if TYPE_CHECKING:
 
 
 def _run(
-    model: "Model", pairs: "PromptPairs", metric: "Metric", *, edges: int, seed: int, budget: int, progress: Progress | None
+    model: "Model",
+    pairs: "PromptPairs",
+    metric: "Metric",
+    *,
+    edges: int,
+    seed: int,
+    budget: int,
+    progress: Progress | None,
+    found: Found | None = None,
 ) -> "Circuit":
     from circuits.search.methods.refining import refine
 
-    return refine(model, pairs, metric, edges=edges, budget=budget, progress=progress)
+    return refine(model, pairs, metric, edges=edges, budget=budget, progress=progress, found=found)
 
 
 REFINE = Method(
@@ -27,4 +35,6 @@ REFINE = Method(
     score="score: support of the metric, in its unit; negative = the edge opposes it",
     sign=1,
     gradient=True,
+    gives_circuit=True,
+    proposes=True,
 )

@@ -14,7 +14,7 @@ from circuits.models import Model
 from circuits.models.memory import BUDGET
 from circuits.patching.nodes import about
 from circuits.patching.subgraphs.outside import OutsideKind
-from circuits.progress import Progress, silent
+from circuits.progress import Found, Progress, heard, silent
 from circuits.search.methods.gates import Gated, gated
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, fitted
@@ -41,6 +41,7 @@ def refine(
     outside: OutsideKind = "corrupt",
     budget: int = BUDGET,
     progress: Progress | None = None,
+    found: Found | None = None,
 ) -> Circuit:
     """Begin with the edges that support the metric most by EAP-IG, run them as a circuit, and score all edges again inside it.
 
@@ -62,14 +63,16 @@ def refine(
         outside: what edges outside carry, as in `run_circuits`.
         budget: bytes of a run and its gradients.
         progress: hears what is being done, how much of it is done, and how much there is.
+        found: hears EAP-IG's scores of all edges, with which it begins.
     """
-    graph = model.graph()
+    graph, hear = model.graph(), heard(found)
     if isinstance(edges, bool) or not isinstance(edges, int) or not 1 <= edges <= graph.edge_count:
         raise CircuitsError(f"refining takes 1 to {graph.edge_count:,} edges, got {edges!r}")
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1 or not rate > 0:
         raise CircuitsError(f"refining takes rounds from 1 on and a positive rate, got {rounds!r} and {rate!r}")
     metric, report = fitted(metric, model, pairs, gradient=True), progress or silent
     proposed = attribute_edges(model, pairs, metric, method="eap-ig", budget=budget, progress=progress)
+    hear(proposed)
     runs = gated(model, pairs, metric, outside, budget)
     search, taken = _Refining.begin(runs, proposed, pairs), 0
     for size in _sizes(edges, graph.edge_count, rounds):

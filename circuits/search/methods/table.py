@@ -20,7 +20,8 @@ METHODS = {method.name: method for method in (*GRADIENTS, EXACT, ACDC, PRUNE, SH
 """By name, in the order in which they are listed."""
 REGISTERED: dict[str, Method] = {}
 """What `register_method` has added in this process."""
-DEFAULT = "eap-ig"
+DEFAULT, OTHERWISE = "refine", "eap-ig"
+"""What is taken where no method is named, and where the first does not take what is asked."""
 
 
 def register_method(method: Method) -> None:
@@ -53,7 +54,7 @@ def _misfit(name: str, value: object) -> str | None:
         case "levels":
             fits = isinstance(value, tuple) and value and set(value) <= set(LEVELS)
             return None if fits else f"a tuple of {', '.join(LEVELS)}"
-        case "estimates" | "gradient":
+        case "estimates" | "gradient" | "gives_circuit" | "proposes":
             return None if isinstance(value, bool) else "True or False"
     needed = name in ("name", "summary", "score")
     fits = isinstance(value, str) and (value.strip() or not needed)
@@ -68,15 +69,32 @@ def find_method(name: str) -> Method:
     return known[name]
 
 
+def method_for(name: str | None, *, level: Level, verify: bool, by: str | None, given: Mapping[str, object]) -> Method:
+    """The method of that name; without one the default, or where that does not take what is asked (as `check_fit` has it), the
+    other one."""
+    if name is not None:
+        return find_method(name)
+    first = METHODS[DEFAULT]
+    asked = {option for option, value in given.items() if value is not None}
+    fits = level in first.levels and asked <= set(first.options) and not verify and by is None
+    return first if fits else METHODS[OTHERWISE]
+
+
 def check_fit(
-    method: Method, *, level: Level, verify: bool, given: Mapping[str, object], spelled: Mapping[str, str] | None = None
+    method: Method,
+    *,
+    level: Level,
+    verify: bool,
+    given: Mapping[str, object],
+    by: str | None = None,
+    spelled: Mapping[str, str] | None = None,
 ) -> None:
     """Raise CircuitsError, naming it, for the first thing asked of a method that it does not take.
 
-    `given`: those of `OPTIONS` that a call sets (None: it does not). `spelled`: what options are called where that is not the
-    name here, as "--steps".
+    `given`: those of `OPTIONS` that a call sets (None: it does not). `by`: how edges are chosen by their scores, where that is
+    said. `spelled`: what options are called where that is not the name here, as "--steps".
     """
-    words = {name: name for name in ("method", "verify", *OPTIONS, *LEVELS)} | dict(spelled or {})
+    words = {name: name for name in ("method", "verify", "by", *OPTIONS, *LEVELS)} | dict(spelled or {})
 
     def refuse(what: str, fits: Callable[[Method], bool]) -> None:
         """Raise where the method does not fit, naming those that do."""
@@ -88,6 +106,13 @@ def check_fit(
         if value is not None:
             refuse(name, lambda one, name=name: name in one.options)
     refuse(level, lambda one: level in one.levels)
+    if by not in (None, "size", "support"):
+        raise CircuitsError(f"{words['by']} is {by!r}: expected size or support")
+    if by is not None:
+        words["by"] += f" {by}"
+        refuse("by", lambda one: not one.gives_circuit and (by == "size" or one.signed))
+    if verify and by == "support":
+        raise CircuitsError(f"{words['verify']} patches the strongest edges by size: leave out {words['by']}")
     if verify:
         refuse("verify", lambda one: one.estimates)
         if level != "heads":
