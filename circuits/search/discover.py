@@ -189,7 +189,8 @@ class _Choosing:
 
     def _propose(self, scores: EdgeScores) -> None:
         """Whoever hears parts has scores and a first circuit, whatever comes later."""
-        details: Any = {**({} if self.prepend_bos is None else {"prepend_bos": self.prepend_bos}), **thaw(scores.metadata)}
+        details: Any = thaw(scores.metadata)
+        details = {**({} if self.prepend_bos is None else {"prepend_bos": self.prepend_bos}), **details}
         self.proposed = dataclasses.replace(scores, metadata=details)
         self.hear(self.proposed)
         first = self._first(self.proposed)

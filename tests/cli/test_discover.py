@@ -142,10 +142,15 @@ def test_where_little_is_kept_the_report_says_what_to_try_and_whether_it_is_spre
         effects = tuple(Effect(value, value, value) for value in curve)
         points = Curve((0.01, 0.1), (15, 152), effects, torch.zeros(0, 2, dtype=torch.float64))
     scores = dataclasses.replace(scores, metadata={"method": "eap"})
-    verdict = dataclasses.replace(Verdict.load(found[1] / "verdict.json"), faithfulness=Effect(kept, kept, kept))
+    verdict = Verdict.load(found[1] / "verdict.json")
+    verdict = dataclasses.replace(verdict, faithfulness=Effect(kept, kept, kept), searched_on=Effect(kept, kept, kept))
     discovery = Discovery(Circuit.load(found[1] / "circuit.json"), verdict, scores if curve else None, points)
     assert " ".join(spread(discovery, search).split()) == said
-    if kept > 0.8:
+    fitted = dataclasses.replace(discovery, verdict=dataclasses.replace(verdict, searched_on=Effect(1.0, 1.0, 1.0)))
+    if said:
+        assert "not searched on (1.00 of those): try --count 16" in " ".join(spread(fitted, search).split())
+        assert spread(fitted, search, drawn=False).endswith("try more prompts")
+    else:
         more = dataclasses.replace(verdict, faithfulness=Effect(2.1, 2.0, 2.2))
         by = dataclasses.replace(search, by="support")
         assert "2.10 is more than the model does" in spread(dataclasses.replace(discovery, verdict=more), by)

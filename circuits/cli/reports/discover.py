@@ -33,6 +33,8 @@ from circuits.tasks import known_circuit, known_for, precision_recall
 _MOST_ROWS = 15
 ENOUGH, OVERSHOT = 0.8, 1.2
 """Faithfulness below which the report says what to try, and above which a circuit does more than the model."""
+FITTED = 0.2
+"""How much more a circuit keeps of the prompts searched on where it was fitted to these."""
 SPREAD = 0.05
 """Share of all edges from which on a behaviour that takes so many is spread."""
 CURVE = ("curve.json", "curve.csv", "curve.png")
@@ -210,7 +212,7 @@ def _beside(found: Discovery, about: Mapping[str, Any], search: Search) -> list[
             f"Over all sizes ({of}): CPR {about['cpr']:z.3f} (area under the curve, higher is better), CMD {about['cmd']:z.3f} "
             "(distance from 1, lower is better)"
         )
-    if advice := spread(found, search):
+    if advice := spread(found, search, drawn=about["question"] is not None):
         lines.append(advice)
     if about["known"] is not None:
         known = about["known"]
@@ -221,16 +223,21 @@ def _beside(found: Discovery, about: Mapping[str, Any], search: Search) -> list[
     return lines
 
 
-def spread(found: Discovery, search: Search) -> str:
+def spread(found: Discovery, search: Search, *, drawn: bool = True) -> str:
     """What to try where little is kept, or more than the model does, and whether the curve says that the behaviour is spread;
-    nothing else."""
-    kept, curve = found.verdict.faithfulness.effect, found.curve
+    nothing else. `drawn`: whether more prompts can be drawn."""
+    kept, curve, seen = found.verdict.faithfulness.effect, found.curve, found.verdict.searched_on
     if kept > OVERSHOT and search.by == "support":
         why = f"{kept:.2f} is more than the model does: edges against the metric were left out"
         return f"{why}; try --by size or --method {DEFAULT}"
     if kept >= ENOUGH:
         return ""
     first = [f"--method {DEFAULT}"] if not search.neurons and not search.method.proposes else []
+    if seen is not None and seen.effect - kept > FITTED:
+        more = f"--count {4 * found.verdict.prompts}" if drawn else "more prompts"
+        return filled(
+            f"Less than {ENOUGH:g} is kept of prompts that were not searched on ({seen.effect:z.2f} of those): try {more}"
+        )
     if curve is None:
         return filled(f"Less than {ENOUGH:g} is kept: try {' or '.join([*first, f'--edges {2 * search.edges}'])}")
     rows = zip(curve.shares, curve.edges, curve.faithfulness, strict=True)
