@@ -22,7 +22,7 @@ from circuits.patching.engine.change import Change, Variant
 from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.sweep import Sweep
 from circuits.patching.tracing.results import Trace
-from circuits.progress import Found, Progress, unheard
+from circuits.progress import Found, Progress, heard
 from circuits.tasks.library.facts import mini_facts
 from circuits.tasks.subjects import subject_columns, with_subject
 
@@ -76,7 +76,7 @@ def causal_trace(
         progress: hears what is being done, how much of it is done, and how much there is.
         found: gets the trace without any kind of site, then after each kind with those that are done.
     """
-    unknown = set(kinds) - {*KINDS, *SEVERED}
+    give, unknown = heard(found), set(kinds) - {*KINDS, *SEVERED}
     if unknown or window < 1 or draws < 1:
         raise PromptError(f"cannot trace with kinds {', '.join(kinds)}, a window of {window} and {draws} draws")
     model.require_open_end(prepend_bos=prepend_bos)
@@ -89,7 +89,7 @@ def causal_trace(
             corrupted = _noisy(model, tokens, (first, last), level, draws, seed)
         else:
             level, corrupted = 0.0, _replaced(model, prompt, subject, replacement, tokens, prepend_bos)
-        return _traced(model, prompt, clean, corrupted, (first, last), level, window, kinds, seed, budget, progress, found)
+        return _traced(model, prompt, clean, corrupted, (first, last), level, window, kinds, seed, budget, progress, give)
 
 
 def noise_level(model: Model, subjects: Sequence[str] | None = None) -> float:
@@ -132,7 +132,7 @@ def _traced(
     seed: int,
     budget: int,
     progress: Progress | None,
-    found: Found | None,
+    give: Found,
 ) -> Trace:
     width, rows = clean.tokens.ids.shape[1], len(corrupted.tokens)
     answer = int(clean.logits[0, -1].argmax())
@@ -156,7 +156,6 @@ def _traced(
         seed=seed,
     )
     restored: dict[str, Tensor] = {}
-    give = found or unheard
     give(trace(restored={}))
     for kind in kinds:
         variants = [cells.variant(kind, token, layer) for token in range(width) for layer in range(model.n_layers)]

@@ -11,7 +11,7 @@ from circuits.models import Model, TokenBatch
 from circuits.models.memory import BUDGET
 from circuits.patching.tracing.causal import KINDS, WHAT, TraceKind, causal_trace, noise_level
 from circuits.patching.tracing.results import Trace, Traces
-from circuits.progress import Found, Progress, silent, unheard
+from circuits.progress import Found, Progress, heard, silent
 from circuits.tasks.answers import following, spelled
 from circuits.tasks.sources.facts import Fact
 from circuits.tasks.subjects import subject_columns
@@ -52,9 +52,9 @@ def trace_facts(
         progress: hears of facts first, then of cells.
         found: gets the traces so far after each fact.
     """
+    report, give = progress or silent, heard(found)
     if not facts or (limit is not None and limit < 1):
         raise PromptError(f"nothing to trace: {len(facts)} facts with a limit of {limit}; expected at least one")
-    report = progress or silent
     known, skipped = known_facts(model, facts, prepend_bos, limit, report)
     level = noise_level(model, [fact.subject for fact in facts]) if noise is None and replacement is None else noise
     trace = functools.partial(
@@ -75,7 +75,7 @@ def trace_facts(
         within = functools.partial(_within, report, sizes, place, kinds)
         try:
             traces.append(trace(fact.prompt, subject=fact.subject, progress=within))
-            (found or unheard)(Traces(tuple(traces), tuple(skipped)))
+            give(Traces(tuple(traces), tuple(skipped)))
         except PromptError as error:
             if replacement is None:
                 raise

@@ -9,7 +9,7 @@ from circuits.errors import CircuitsError, MemoryBudgetError
 from circuits.graph import Circuit
 from circuits.models import Model
 from circuits.models.memory import BUDGET
-from circuits.progress import Progress
+from circuits.progress import Found, Progress, heard
 from circuits.search.discover import Discovery, discover
 from circuits.search.mechanisms.induction import find_induction_circuit
 from circuits.search.studying.asked import TASKS, StudyTask, studied
@@ -51,7 +51,7 @@ def study(
     plan: StudyPlan | None = None,
     known: Known | None = None,
     progress: Progress | None = None,
-    found: Callable[[Any], None] | None = None,
+    found: Found | None = None,
 ) -> Study:
     """Measure which behaviours a model has, find the circuit of each, judge it on other prompts, and say what they share.
 
@@ -72,7 +72,7 @@ def study(
         progress: hears what is being done, how much of it is done, and how much there is.
         found: hears the StudyPlan, then each `StudyPart` that is made anew.
     """
-    asked, hear = studied(tasks), found or (lambda _: None)
+    hear, asked = heard(found), studied(tasks)
     if plan is None:
         began = time.perf_counter()
         measured, paces = measure(model, asked, seed=seed, progress=progress)
