@@ -27,6 +27,7 @@ from experiments import (
     ground_truth,
     half_precision,
     ioi,
+    judging_costs,
     real_model,
 )
 from experiments.benchmarks import attribution, attribution_work, neuron_edges, tracing
@@ -49,6 +50,7 @@ MAINS = {
     "tracing": tracing,
     "choosing_edges": choosing_edges,
     "command_costs": command_costs,
+    "judging_costs": judging_costs,
 }
 
 
@@ -175,6 +177,33 @@ def test_what_a_command_costs_is_measured_as_a_user_runs_it(
     said = capsys.readouterr().out
     assert said.startswith("| command | its own tokens |") and "| `circuits lens 'The capital" in said
     assert call(monkeypatch, "command_costs", *folder, "--commands", "nothing") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", ["evaluate", "discover"])
+def test_what_judging_costs_is_told_by_stage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, job: str
+) -> None:
+    directory = checkpoint(tmp_path / "model", 2, 2)
+    options = (
+        "--model",
+        str(directory),
+        "--job",
+        job,
+        "--count",
+        "8",
+        "--share",
+        "0.5",
+        "--random-circuits",
+        "2",
+        "--threads",
+        "1",
+    )
+    assert call(monkeypatch, "judging_costs", *options, "--method", "eap", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {"running random circuits", "testing completeness", "testing minimality"} <= said["stages"].keys()
+    assert 0 < sum(said["stages"].values()) <= 1.01 * said["cpu_forwards"] and said["nodes"] > 2
+    assert list(said["expected"])[:3] == ["random circuits", "sets of nodes", "nodes one by one"]
 
 
 def test_attention_is_compared_over_facts(

@@ -125,7 +125,16 @@ SearchMetric = Annotated[
     ),
 ]
 RandomCircuits = Annotated[int, typer.Option(help="Random circuits of as many edges that it is held against; 0 = none.")]
-NoMinimality = Annotated[bool, typer.Option("--no-minimality", help="Do not ask of each node whether it is needed; quicker.")]
+NoMinimality = Annotated[bool, typer.Option("--no-minimality", help="Do not ask of nodes whether they are needed; quicker.")]
+MinimalityOf = Annotated[
+    str | None,
+    typer.Option(
+        "--minimality",
+        metavar="all|N|none",
+        help="Of how many nodes to ask whether they are needed, drawn at random.",
+        show_default="all, or 60 where a circuit has 96 or more",
+    ),
+]
 
 OUTSIDE = {
     "corrupt": "the corrupt prompt's values",

@@ -199,7 +199,8 @@ def _minimality_panel(axes: Axes, verdict: Verdict) -> None:
     axes.set_yticks(places, [shortened(need.node, 14) for need in needs], fontsize=7.5, parse_math=False)
     axes.set_ylim(max(len(needs), 6) - 0.4, -0.6)
     spare, count = len(verdict.unneeded(_LEAST)), len(verdict.minimality)
-    words = f"{spare} of {count} nodes not needed (grey)" if spare else f"all {count} nodes needed"
+    nodes = f"{count} nodes" if verdict.drawn_from is None else f"{count} nodes drawn from {verdict.drawn_from}"
+    words = f"{spare} of {nodes} not needed (grey)" if spare else f"all {nodes} needed"
     _frame(axes, grid="x", title=f"minimal: {words}")
     shown = f"; {len(needs)} of {count} nodes" if len(needs) < count else ""
     axes.set_xlabel(f"largest change of faithfulness when it goes{shown}", fontsize=8.5)

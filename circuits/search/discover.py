@@ -15,7 +15,8 @@ from circuits.models import Model
 from circuits.models.memory import BUDGET
 from circuits.progress import Found, Progress, heard
 from circuits.search.judging.curves import Curve, curve_of
-from circuits.search.judging.evaluate import faithfulness, verdict_of
+from circuits.search.judging.evaluate import Expected, faithfulness, verdict_of
+from circuits.search.judging.extent import Minimality, asked as asked_of
 from circuits.search.judging.judge import Judge
 from circuits.search.judging.verdict import Verdict
 from circuits.search.methods.method import Method
@@ -82,11 +83,12 @@ def discover(
     threshold: float | None = None,
     verify: bool = False,
     random_circuits: int = 128,
-    minimality: bool = True,
+    minimality: Minimality = True,
     seed: int = 0,
     budget: int = BUDGET,
     progress: Progress | None = None,
     found: Found | None = None,
+    expected: Expected | None = None,
 ) -> Discovery:
     """Search for a circuit on some prompts and judge it on others.
 
@@ -112,13 +114,16 @@ def discover(
         verify: patch the strongest edges exactly (`screen_then_verify`); the confirmed ones are the circuit. With methods
             that estimate.
         random_circuits: how many random circuits of as many edges the null has at most.
-        minimality: whether to ask of each node if it is needed, in circuits without single neurons; it costs a run a node.
+        minimality: whether to ask of nodes if they are needed, in circuits without single neurons; it costs a run a node. Of 96
+            nodes or more 60 are drawn; a number: of at most so many; "all": of every one.
         seed: that of halves, null and bootstrap, and of what a method draws.
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         progress: hears what is being done, how much of it is done, and how much there is.
         found: hears each part as soon as it is there: EdgeScores, Screening, Circuit (of refining, first that of the strongest
             edges), Verdict (without completeness and minimality, then with them), Curve, where there is such a part.
+        expected: hears about how long judging will take, once the circuit itself was run.
     """
+    asked_of(minimality, 0)
     hear, graph = heard(found), model.graph(neurons=neurons)
     edges = usual_size(graph, verify=verify) if edges is None else edges
     if isinstance(edges, bool) or not isinstance(edges, int) or edges < 1:
@@ -153,11 +158,13 @@ def discover(
     hear(circuit)
     seen = faithfulness(model, circuit, pairs, metric, seed=seed, budget=budget)
     judge = Judge(model, held_out, judged_by, neurons=neurons, budget=budget, progress=progress)
-    counts = {"random_circuits": random_circuits, "minimality": minimality and not neurons}
-    verdict, curve = verdict_of(judge, circuit, searched_on=seen, seed=seed, found=found, **counts), None
+    sizes = scores if scores is not None and scores.complete and not neurons else None
+    counts: dict[str, Any] = {"random_circuits": random_circuits, "minimality": False if neurons else minimality}
+    hearing: dict[str, Any] = {"found": found, "expected": expected, "curve": sizes is not None}
+    verdict, curve = verdict_of(judge, circuit, searched_on=seen, seed=seed, **counts, **hearing), None
     hear(verdict)
-    if scores is not None and scores.complete and not neurons:
-        curve = curve_of(judge, scores, by=by or "size", seed=seed)
+    if sizes is not None:
+        curve = curve_of(judge, sizes, by=by or "size", seed=seed)
         hear(curve)
     return Discovery(circuit, verdict, scores, curve, screening)
 

@@ -8,6 +8,7 @@ import pytest
 
 import circuits
 from circuits.cli.commands.evaluate import FILES
+from circuits.cli.reports import verdict as verdicts
 from circuits.cli.reports.verdict import judged
 from circuits.graph import Circuit, Graph
 from circuits.models import Model
@@ -70,6 +71,21 @@ def test_circuits_of_other_tools(command: Command, tiny: Path, files: dict[str, 
     assert all(one["verdict"]["faithfulness"] == said[0]["verdict"]["faithfulness"] for one in said)
     assert said[0]["verdict"]["minimality"] == [] and said[0]["unneeded"] == []
     assert said[0]["source"] == "task induction, seed 1", "not the prompts that a search begins with"
+
+
+def test_how_many_nodes_are_asked_for(
+    command: Command, tiny: Path, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "_LONG", 0.0)
+    common = ("evaluate", files["circuit.json"], "--model", tiny, *QUICK, "--out", tmp_path)
+    answer = command(*common, "--minimality", 2)
+    nodes = len(Circuit.load(files["circuit.json"]).nodes) - 2
+    assert answer.status == 0 and f"2 nodes drawn at random from {nodes}; --minimality all asks for every one" in answer.out
+    assert len(Verdict.load(tmp_path / "verdict.json").minimality) == 2
+    line = next(line for line in answer.err.splitlines() if line.startswith("judging takes at most about "))
+    assert "random circuits " in line and line.endswith("; --no-minimality leaves out nodes one by one")
+    for wrong in (("--minimality", "some"), ("--minimality", "3", "--no-minimality")):
+        check_one_line(command(*common, *wrong), "--minimality")
 
 
 def test_what_edges_outside_carry(command: Command, tiny: Path, files: dict[str, Path], tmp_path: Path) -> None:

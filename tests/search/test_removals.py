@@ -2,20 +2,24 @@
 
 import dataclasses
 import random
+from typing import Any
 
 import pytest
 import torch
 
 from circuits import metrics
+from circuits.errors import CircuitsError
 from circuits.graph import Circuit, Node
 from circuits.models import Model
 from circuits.patching.subgraphs.members import Members
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.patching.subgraphs.sharing import Sharing
-from circuits.search.judging import removals as removals_module
+from circuits.search.judging import evaluate as evaluate_module, extent, removals as removals_module
+from circuits.search.judging.evaluate import verdict_of
+from circuits.search.judging.extent import ASKED, LOOK, MANY, JudgingRuns, JudgingTime, asked
 from circuits.search.judging.judge import Judge
 from circuits.search.judging.nulls import random_paths
-from circuits.search.judging.removals import LOOK, completeness, minimality
+from circuits.search.judging.removals import completeness, minimality
 from circuits.search.judging.verdict import UNNEEDED
 from circuits.tasks import PromptPairs, induction
 from circuits.tasks.library.planted import planted_task
@@ -122,16 +126,51 @@ def test_a_node_that_matters_alone_is_not_tried_again() -> None:
         assert removal.circuit == pytest.approx(judge.without(circuit, [gone], "")[0], abs=1e-9)
 
 
-def test_of_many_nodes_each_is_tried_alone_and_on_few_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_nodes_some_are_tried_alone_and_on_few_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     planted, pairs = planted_task("or", 0)
     judge, nodes = Judge(planted.model, pairs, metrics.logit_difference), [*planted.whole.nodes][1:-1]
-    few, circuit = judge.few(LOOK), Members.of(planted.whole)
-    assert len(few.gap) == LOOK < len(pairs)
-    monkeypatch.setattr(removals_module, "MANY", len(nodes))
-    removals = completeness(judge, circuit, nodes, 2, random.Random(0))
+    few, circuit, told = judge.few(LOOK), Members.of(planted.whole), list[JudgingTime]()
+    assert len(few.gap) == LOOK < 16 < len(pairs)
+    for module, name, value in (
+        *((module, "MANY", len(nodes)) for module in (removals_module, evaluate_module, extent)),
+        (extent, "ASKED", 2),
+    ):
+        monkeypatch.setattr(module, name, value)
+    found = verdict_of(judge, planted.whole, random_circuits=0, random_sets=2, expected=told.append)
     whole, *alone = few.without(circuit, [[], *([node] for node in nodes)], "")
-    for need, value in zip(minimality(judge, circuit, nodes, removals), alone, strict=True):
-        assert need.change == pytest.approx(value - whole, abs=1e-9) and not need.without
+    changes = {str(node): value - whole for node, value in zip(nodes, alone, strict=True)}
+    assert len(found.minimality) == 2 and found.drawn_from == len(nodes) > 2
+    assert not any(need.without for need in found.minimality)
+    assert [need.change for need in found.minimality] == pytest.approx([changes[need.node] for need in found.minimality])
+    assert f" 2 nodes drawn at random from {len(nodes)} are" in found.summary
+    assert "out of both on 16 of the prompts:" in found.summary
+    some = judge.first(16)
+    for one in found.completeness:
+        gone = [planted.model.graph().node(name) for name in one.nodes]
+        ours, model = some.without(circuit, [gone], ""), some.model_without([gone], "")
+        assert [one.circuit, one.model] == pytest.approx([*ours, *model], abs=1e-9)
+    assert list(told[0].seconds) == ["sets of nodes", "nodes one by one"] and told[0].total > 0
+    every = verdict_of(judge, planted.whole, random_circuits=0, random_sets=0, minimality="all")
+    assert {need.node: need.change for need in every.minimality} == pytest.approx(changes) and every.drawn_from is None
+
+
+def test_how_many_nodes_are_asked_for() -> None:
+    assert [asked(True, count) for count in (0, MANY - 1, MANY, 500)] == [0, MANY - 1, ASKED, ASKED]
+    assert (asked(False, 9), asked("all", 500), asked(20, 500), asked(20, 9)) == (0, 500, 20, 9)
+    for wrong in (-1, 1.5, "some", None):
+        with pytest.raises(CircuitsError, match=r"minimality=.*expected True, False"):
+            asked(wrong, 9)  # type: ignore[arg-type]
+
+
+def test_more_of_anything_takes_longer() -> None:
+    least: dict[str, Any] = {"prompts": 16, "nodes": 20, "random_circuits": 19, "asked": 10}
+    runs = JudgingRuns.of(**least)
+    more: dict[str, Any]
+    for more in ({"prompts": 32}, {"random_circuits": 40}, {"asked": 20}, {"nodes": MANY - 1, "asked": MANY - 1}):
+        assert JudgingRuns.of(**(least | more)).verdict > runs.verdict
+    assert JudgingRuns.of(**least, sets=0).completeness == 0 and JudgingRuns.of(**least, curve=True).curve > 0 == runs.curve
+    told = JudgingTime.of(runs, 1.0)
+    assert told.total == pytest.approx(runs.verdict) and told.summary.startswith("judging takes at most about ")
 
 
 def test_pairs_that_share_a_prompt_are_resampled_together() -> None:

@@ -11,12 +11,13 @@ import torch
 
 import circuits
 from circuits.errors import CircuitsError, PromptError
+from circuits.files.words import duration
 from circuits.graph import Circuit, Graph
 from circuits.search import StudyPlan, StudyTask
 from circuits.search.studying import plan as planning
 from circuits.search.studying.measure import Pace, measure
 from circuits.search.studying.plan import LADDER, estimate, planned, settings_of
-from circuits.search.studying.results import MeasuredBehaviour, duration
+from circuits.search.studying.results import MeasuredBehaviour
 from circuits.search.studying.run import StudyPart
 from circuits.search.studying.share import at_least, common_heads, overlaps
 from circuits.statistics import Effect, share_interval

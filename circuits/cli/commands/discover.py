@@ -8,6 +8,7 @@ from typer.core import TyperCommand
 
 from circuits.cli.app import app
 from circuits.cli.options import (
+    MinimalityOf,
     NoMinimality,
     RandomCircuits,
     SearchMetric,
@@ -17,7 +18,7 @@ from circuits.cli.options import (
     TaskOrFile,
 )
 from circuits.cli.prompts import Behaviour, task_or_file
-from circuits.cli.questions.discover import SPELLED, Search, level_named
+from circuits.cli.questions.discover import SPELLED, Search, level_named, minimality_named
 from circuits.cli.settings import Setting, with_setting
 
 FILES = {
@@ -115,6 +116,7 @@ def discover(
     skip_bad: SkipBad = False,
     metric: SearchMetric = None,
     random_circuits: RandomCircuits = 128,
+    minimality: MinimalityOf = None,
     no_minimality: NoMinimality = False,
     seed: Seed = 0,
     *,
@@ -140,7 +142,7 @@ def discover(
       circuits discover --task ioi.csv --method exact --json
     """
     how = {"size": edges, "by": by, "steps": steps, "threshold": threshold, "verify": verify}
-    how |= {"random_circuits": random_circuits, "minimality": not no_minimality}
+    how |= {"random_circuits": random_circuits, "minimality": minimality_named(minimality, no_minimality)}
     search = Search(name=method, level=level_named(level), **how)
     search.check(metric)
     prompts = task_or_file(task, count=count, seed=seed, usual=COUNT, several=several, skip_bad=skip_bad)
@@ -152,7 +154,7 @@ def run(search: Search, asked: Behaviour, setting: Setting) -> None:
     """Search, judge, write the files, print the report."""
     from circuits.cli.reports.discover import DiscoveryParts, discovery_report, noted, write
     from circuits.cli.reports.look import figures
-    from circuits.cli.reports.verdict import named
+    from circuits.cli.reports.verdict import announced, named
     from circuits.search.discover import split
 
     asked.check(least=2)
@@ -163,6 +165,7 @@ def run(search: Search, asked: Behaviour, setting: Setting) -> None:
         measured = {"model": model.name, "metric": named(metric)}
         measured |= {"prompts_searched": len(pairs), "prompts_held_out": len(held_out), "look": figures(look)}
         options = {"seed": asked.prompts.seed, "budget": setting.budget, "progress": work.progress}
+        options["expected"] = lambda time: announced(time, work)
         options["found"] = DiscoveryParts(work, search, asked, measured).add
         found = search.run(model, pairs, metric, held_out, **options)
         found = dataclasses.replace(found, circuit=noted(found.circuit, found.verdict, search, asked))

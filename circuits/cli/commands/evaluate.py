@@ -11,6 +11,7 @@ from circuits.cli.errors import check_at_least
 from circuits.cli.options import (
     OUTSIDE,
     CircuitFile,
+    MinimalityOf,
     NoMinimality,
     RandomCircuits,
     SearchMetric,
@@ -19,6 +20,7 @@ from circuits.cli.options import (
     TaskOrFile,
 )
 from circuits.cli.prompts import Behaviour, task_or_file
+from circuits.cli.questions.discover import minimality_named
 from circuits.cli.settings import Setting, Work, with_setting
 from circuits.errors import CircuitsError, GraphError
 
@@ -42,6 +44,7 @@ def evaluate(
     outside: Annotated[
         str, typer.Option(metavar="corrupt|mean|zero", help="What edges outside the circuit carry.")
     ] = "corrupt",
+    minimality: MinimalityOf = None,
     no_minimality: NoMinimality = False,
     count: Annotated[int | None, typer.Option(help="Pairs.", show_default="64; all of a file")] = None,
     several: Several = None,
@@ -72,14 +75,16 @@ def evaluate(
     check_at_least("--random-circuits", random_circuits, 0)
     prompts = task_or_file(task, count=count, seed=seed, usual=COUNT, several=several, skip_bad=skip_bad)
     asked = Behaviour(prompts=prompts, metric=metric)
-    run(file, asked, setting, outside=outside, minimality=not no_minimality, random_circuits=random_circuits)
+    how = {"minimality": minimality_named(minimality, no_minimality), "random_circuits": random_circuits}
+    run(file, asked, setting, outside=outside, **how)
 
 
-def run(file: Path, asked: Behaviour, setting: Setting, *, outside: str, minimality: bool, random_circuits: int) -> None:
+def run(file: Path, asked: Behaviour, setting: Setting, *, outside: str, minimality: Any, random_circuits: int) -> None:
     """Judge the circuit, write the files, print the report."""
     from circuits.cli.circuit_files import fitted
     from circuits.cli.output import save_figure
     from circuits.cli.reports.evaluate import evaluation_report
+    from circuits.cli.reports.verdict import announced
     from circuits.files.unfinished import unfinished_run
     from circuits.graph.storage import load_counted
 
@@ -92,6 +97,7 @@ def run(file: Path, asked: Behaviour, setting: Setting, *, outside: str, minimal
         )
         circuit, counts = fitted(file, found, model.graph())
         options: dict[str, Any] = {"seed": asked.prompts.seed, "budget": setting.budget, "progress": work.progress}
+        options["expected"] = lambda time: announced(time, work)
         options |= {"outside": outside, "minimality": minimality, "random_circuits": random_circuits}
         setting.said.extend(filter(None, [found_elsewhere(circuit, model, file)]))
         verdict = circuits.evaluate(model, circuit, pairs, metric, found=lambda first: first_part(first, work), **options)

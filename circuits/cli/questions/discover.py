@@ -38,6 +38,21 @@ def size_named(text: str | None) -> tuple[int | None, float | None]:
     raise CircuitsError(f"--edges is {shown(text)}: expected how many edges, or a share of all such as 2%")
 
 
+def minimality_named(text: str | None, no_minimality: bool = False) -> Any:
+    """Of how many nodes it is asked if they are needed, as the library takes it. Raises CircuitsError for what is no such
+    number, and for both options that say so."""
+    if text is not None and no_minimality:
+        raise CircuitsError(f"--no-minimality and --minimality {shown(text)} are two answers to one question: give one")
+    if text is None:
+        return not no_minimality
+    word = text.strip()
+    if word in ("none", "all"):
+        return {"none": False, "all": "all"}[word]
+    if re.fullmatch("[0-9]{1,9}", word):
+        return int(word)
+    raise CircuitsError(f"--minimality is {shown(text)}: expected all, none, or how many nodes")
+
+
 def level_named(name: str) -> Any:
     """What edges run between. Raises CircuitsError for a name that is none."""
     from circuits.search.methods.method import LEVELS
@@ -61,7 +76,8 @@ class Search:
     threshold: float | None
     verify: bool
     random_circuits: int
-    minimality: bool = True
+    minimality: Any = True
+    """Of how many nodes it is asked if they are needed, as the library takes it."""
     edges: int = 0
     """How many edges that is in the model's graph, once that is known."""
 

@@ -54,7 +54,9 @@ def _completeness(verdict: Verdict) -> Table:
     """The sets that tell circuit and model apart most."""
     worst = sorted(verdict.completeness, key=lambda one: -one.gap)[:3]
     rows = [(_short(one.nodes), f"{one.circuit:z.2f}", f"{one.model:z.2f}", f"{one.gap:z.2f}") for one in worst]
-    return Table(("complete? faithfulness without", "circuit", "model", "gap"), rows)
+    looked = verdict.metadata.get("completeness_prompts", verdict.prompts)
+    some = f"on the first {looked} prompts: so many nodes are taken out on no more" if looked != verdict.prompts else ""
+    return Table(("complete? faithfulness without", "circuit", "model", "gap"), rows, below=some)
 
 
 def _minimality(verdict: Verdict) -> Table:
@@ -65,7 +67,10 @@ def _minimality(verdict: Verdict) -> Table:
     more = [f"... and {len(needs) - len(rows):,} more in verdict.csv"] if len(needs) > len(rows) else []
     spare = verdict.unneeded()
     words = f"not needed (changes below 0.01): {', '.join(spare)}" if spare else "every node is needed"
-    looked = verdict.metadata.get("minimality_prompts")
+    looked, of = verdict.metadata.get("minimality_prompts"), verdict.drawn_from
+    if of is not None:
+        words = words if spare else "every one of them is needed"
+        more.append(f"{len(needs)} nodes drawn at random from {of}; --minimality all asks for every one")
     alone = [] if looked is None else [f"each by itself, on the first {looked} prompts: of so many nodes no more is tried"]
     return Table(header, rows, below="\n".join([*more, *alone, one_line(words)]))
 

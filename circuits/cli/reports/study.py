@@ -6,7 +6,7 @@ from typing import Any
 from circuits.cli.report import Part, Report, Table
 from circuits.cli.settings import Setting
 from circuits.cli.text import filled, one_line
-from circuits.files.words import counted
+from circuits.files.words import counted, duration
 from circuits.search.judging.verdict import HALF, SIGNIFICANT
 from circuits.search.studying.results import (
     MeasuredBehaviour,
@@ -15,7 +15,6 @@ from circuits.search.studying.results import (
     Study,
     StudyPlan,
     StudySettings,
-    duration,
 )
 from circuits.statistics import Effect
 

@@ -2,11 +2,16 @@
 
 from circuits.cli.prompts import Behaviour
 from circuits.cli.reports.measured import interval
+from circuits.cli.settings import Work
 from circuits.cli.text import filled
 from circuits.files.words import counted
+from circuits.search.judging.extent import NODES, JudgingTime
 from circuits.search.judging.verdict import NOTHING, SIGNIFICANT, Verdict
 from circuits.statistics import FEWEST
 from circuits.tasks.metrics import Metric, Relative
+
+_LONG = 20.0
+"""Seconds from which on it is said beforehand how long judging will take."""
 
 
 def named(metric: Metric | Relative) -> str:
@@ -40,6 +45,14 @@ def standing(verdict: Verdict) -> str:
         "unproven": _unproven(verdict),
     }[word]
     return f"{word.capitalize()}: faithfulness {faithful}, {chance} ({why})"
+
+
+def announced(time: JudgingTime, work: Work) -> None:
+    """Say on stderr how long judging will take, where that is long, and how to be asked for less."""
+    if time.total < _LONG:
+        return
+    less = "" if NODES not in time.seconds else f"; --no-minimality leaves out {NODES}"
+    work.progress.say(f"{time.summary}{less}", err=True)
 
 
 def _unproven(verdict: Verdict) -> str:

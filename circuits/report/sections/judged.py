@@ -66,11 +66,13 @@ def _figures(verdict: Verdict) -> list[tuple[str, str]]:
         largest = f", which keep at most {max(verdict.null):.3f}" if verdict.null else ""
         rows.append(("against chance", f"p = {verdict.p_value:.3g} by {len(verdict.null)} random circuits{largest}"))
     if verdict.incompleteness is not None:
-        rows.append(("completeness", f"largest gap to the model {verdict.incompleteness:.3f}"))
+        some = verdict.metadata.get("completeness_prompts", verdict.prompts)
+        where = "" if some == verdict.prompts else f" on {some} of the prompts"
+        rows.append(("completeness", f"largest gap to the model {verdict.incompleteness:.3f}{where}"))
     if verdict.minimality:
         spare = verdict.unneeded()
         few = f": {', '.join(spare[:12])}{', …' if len(spare) > 12 else ''}" if spare else ""
-        rows.append(("minimality", f"{len(spare)} of {len(verdict.minimality)} nodes not needed{few}"))
+        rows.append(("minimality", f"{len(spare)} of {_asked(verdict)} not needed{few}"))
     return rows
 
 
@@ -155,7 +157,8 @@ def _minimality_chart(verdict: Verdict) -> Chart:
             )
     ticks = [(float(place), need.node) for place, need in enumerate(needs)] if len(needs) <= 9 else [(0.0, needs[0].node)]
     spare = len(verdict.unneeded())
-    words = f"{spare} of {len(verdict.minimality)} nodes not needed" if spare else "every node is needed"
+    words = f"{spare} of {_asked(verdict)} not needed" if spare else f"all {_asked(verdict)} needed"
+    words = words if spare or verdict.drawn_from is not None else "every node is needed"
     name = "change of faithfulness when it goes"
     return Chart(f"Minimal: {words}", series, "nodes, the most needed first", name, lines_at=(0.0,), x_ticks=ticks)
 
@@ -163,7 +166,14 @@ def _minimality_chart(verdict: Verdict) -> Chart:
 def _minimality_grid(verdict: Verdict) -> Grid:
     needs = sorted(verdict.minimality, key=lambda need: -abs(need.change))
     rows = [(need.node, need.change, " ".join(need.without)) for need in needs]
-    return Grid(("node", "change of faithfulness", "without"), rows, "Every node's need", folded=True)
+    title = "Every node's need" if verdict.drawn_from is None else f"The need of {_asked(verdict)}"
+    return Grid(("node", "change of faithfulness", "without"), rows, title, folded=True)
+
+
+def _asked(verdict: Verdict) -> str:
+    """The nodes that were asked for, in words."""
+    nodes = f"{len(verdict.minimality)} nodes"
+    return nodes if verdict.drawn_from is None else f"{nodes} drawn from {verdict.drawn_from}"
 
 
 def _shortened(text: str, most: int = 60) -> str:

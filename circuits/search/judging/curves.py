@@ -20,9 +20,9 @@ from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import Members
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress
+from circuits.search.judging.extent import LOOK
 from circuits.search.judging.judge import Judge
 from circuits.search.judging.nulls import random_edges
-from circuits.search.judging.removals import LOOK
 from circuits.statistics import Effect
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric

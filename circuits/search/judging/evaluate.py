@@ -2,7 +2,8 @@
 
 import dataclasses
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from circuits.errors import GraphError
@@ -13,13 +14,17 @@ from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import Members
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Found, Progress
+from circuits.search.judging.extent import LOOK, MANY, SETS, JudgingRuns, JudgingTime, Minimality, asked
 from circuits.search.judging.judge import Judge
 from circuits.search.judging.nulls import random_paths
-from circuits.search.judging.removals import LOOK, MANY, completeness, minimality as needs_of
+from circuits.search.judging.removals import completeness, drawn, measured_on, minimality as needs_of
 from circuits.search.judging.verdict import SIGNIFICANT, Verdict
 from circuits.statistics import Chance, Effect, sequential_p_value
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, fitted
+
+Expected = Callable[[JudgingTime], None]
+"""Hears about how long judging will take."""
 
 _BATCH = 16
 """Random circuits that are run together."""
@@ -34,12 +39,13 @@ def evaluate(
     searched_on: PromptPairs | None = None,
     outside: OutsideKind = "corrupt",
     random_circuits: int = 128,
-    random_sets: int = 8,
-    minimality: bool = True,
+    random_sets: int = SETS,
+    minimality: Minimality = True,
     seed: int = 0,
     budget: int = BUDGET,
     progress: Progress | None = None,
     found: Found | None = None,
+    expected: Expected | None = None,
 ) -> Verdict:
     """Run a circuit by itself and say how much of the behaviour it keeps.
 
@@ -47,8 +53,9 @@ def evaluate(
     many edges on random paths from input to logits, on the first 8 prompts, drawn until so many are as faithful there that p
     stays above 0.05 (`sequential_p_value`). Completeness (Wang et al. 2022): the gap between circuit and model when random
     halves of the circuit's nodes, and greedily grown sets, leave both. Minimality: for each node the change when it goes, or
-    where that is next to nothing the largest one after another node or set; where there are many nodes, by itself alone and on
-    the first 8 prompts. Raises GraphError for an empty circuit or one of another graph, PromptError where a pair has no gap.
+    where that is next to nothing the largest one after another node or set. In circuits of 96 nodes or more sets are taken out
+    on the first 16 prompts, and 60 nodes drawn at random go, each by itself alone and on the first 8 prompts. Raises GraphError
+    for an empty circuit or one of another graph, PromptError where a pair has no gap.
 
     Args:
         model: the model that the circuit is of.
@@ -59,19 +66,22 @@ def evaluate(
         outside: what edges outside the circuit carry: the corrupt prompts' values ("corrupt"), their mean, or zero.
         random_circuits: how many random circuits the null has at most.
         random_sets: how many random sets completeness tries.
-        minimality: whether to try every node.
+        minimality: whether to ask of nodes if they are needed; a number: of at most so many, drawn at random; "all": of every
+            one also where there are many.
         seed: that of all that is random.
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         progress: hears what is being done, how much of it is done, and how much there is.
         found: hears a verdict without completeness and minimality as soon as it is there.
+        expected: hears about how long it will take, once the circuit itself was run.
     """
+    asked(minimality, 0)
     first = None if searched_on is None else fitted(metric, model, searched_on)
     judge = Judge(model, pairs, metric, outside=outside, neurons=circuit.graph.neurons, budget=budget, progress=progress)
     seen = None
     if searched_on is not None and first is not None:
         seen = faithfulness(model, circuit, searched_on, first, outside=outside, seed=seed, budget=budget)
     how: dict[str, Any] = {"random_circuits": random_circuits, "random_sets": random_sets, "minimality": minimality}
-    return verdict_of(judge, circuit, searched_on=seen, seed=seed, found=found, **how)
+    return verdict_of(judge, circuit, searched_on=seen, seed=seed, found=found, expected=expected, **how)
 
 
 def verdict_of(
@@ -80,12 +90,15 @@ def verdict_of(
     *,
     searched_on: Effect | None = None,
     random_circuits: int = 128,
-    random_sets: int = 8,
-    minimality: bool = True,
+    random_sets: int = SETS,
+    minimality: Minimality = True,
     seed: int = 0,
     found: Found | None = None,
+    expected: Expected | None = None,
+    curve: bool = False,
 ) -> Verdict:
-    """`evaluate` on base runs that are there already. `found` hears a verdict without completeness and minimality first."""
+    """`evaluate` on base runs that are there already. `found` hears a verdict without completeness and minimality first;
+    `curve`: whether sizes are run afterwards, which counts in what is `expected`."""
     model, graph = judge.model, judge.model.graph(neurons=circuit.graph.neurons)
     if circuit.graph != graph:
         raise GraphError(f"the circuit is one of another graph: {circuit.graph} where {model.name} has {graph}")
@@ -93,7 +106,16 @@ def verdict_of(
         raise GraphError("the circuit has no edges: there is nothing to judge")
     draw, members = random.Random(seed), Members.of(circuit)
     nodes = [node for node in circuit.nodes if node.kind not in ("input", "logits")]
-    effect = judge.effects(judge.changes([members], "running the circuit"), seed=seed)[0]
+    many, ask = len(nodes) >= MANY, asked(minimality, len(nodes))
+    judge.rest()
+    began = time.perf_counter()
+    changes = judge.changes([members], "running the circuit")
+    if expected is not None:
+        sets = 0 if judge.neurons else random_sets
+        how = {"prompts": len(judge.gap), "nodes": len(nodes), "random_circuits": random_circuits, "sets": sets}
+        runs = JudgingRuns.of(**how, asked=ask, curve=curve)
+        expected(JudgingTime.of(runs, (time.perf_counter() - began) / len(judge.gap)))
+    effect = judge.effects(changes, seed=seed)[0]
     details: dict[str, Any] = {"outside": judge.outside, "seed": seed}
     chance = None
     if random_circuits:
@@ -116,9 +138,12 @@ def verdict_of(
     if found is not None:
         found(verdict)
     removals = completeness(judge, members, nodes, random_sets, draw)
-    needs = needs_of(judge, members, nodes, removals) if minimality else []
-    alone = {"minimality_prompts": len(judge.few(LOOK).gap)} if minimality and len(nodes) >= MANY else {}
-    metadata = {**verdict.metadata, **alone}
+    tried = drawn(nodes, ask, draw)
+    needs = needs_of(judge, members, tried, removals, many=many)
+    details = {"completeness_prompts": len(measured_on(judge, nodes).gap)} if many and removals else {}
+    details |= {"minimality_prompts": len(judge.few(LOOK).gap)} if many and needs else {}
+    details |= {"minimality_of": len(nodes)} if 0 < len(needs) < len(nodes) else {}
+    metadata = {**verdict.metadata, **details}
     return dataclasses.replace(verdict, completeness=tuple(removals), minimality=tuple(needs), metadata=metadata)
 
 

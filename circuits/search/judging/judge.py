@@ -71,6 +71,10 @@ class Judge:
         """How many groups of prompts there are that share none."""
         return int(self.groups.max()) + 1
 
+    def rest(self) -> None:
+        """Have what edges outside carry at hand, which is worked out when it is first asked for."""
+        self._runs.rest(self.neurons)
+
     def changes(
         self, circuits: Sequence[Members], what: str, *, place: tuple[int, int] | None = None
     ) -> Float[Tensor, "circuit prompt"]:

@@ -77,6 +77,12 @@ class Verdict(Result, format="circuits-verdict", indent=1):
         return self.prompts if self.independent is None else self.independent
 
     @property
+    def drawn_from(self) -> int | None:
+        """Of how many nodes those of `minimality` were drawn at random; None: every node was asked for."""
+        of = self.metadata.get("minimality_of")
+        return of if isinstance(of, int) else None
+
+    @property
     def standing(self) -> Literal["proven", "partial", "unproven"]:
         """One word: "proven" where the circuit does better than chance and surely keeps half of the behaviour on the prompts it
         was judged on, "partial" where it does better than chance and keeps more than next to nothing, else, and on fewer than
@@ -112,14 +118,22 @@ class Verdict(Result, format="circuits-verdict", indent=1):
         if self.null:
             words.append(self._chance)
         if self.incompleteness is not None:
-            words.append(f"Largest gap to the model when sets of nodes are taken out of both: {self.incompleteness:z.2f}.")
+            some = self.metadata.get("completeness_prompts", self.prompts)
+            where = "" if some == self.prompts else f" on {some} of the prompts"
+            gap = f"{self.incompleteness:z.2f}"
+            words.append(f"Largest gap to the model when sets of nodes are taken out of both{where}: {gap}.")
         if self.minimality:
-            spare, count = self.unneeded(), len(self.minimality)
-            names = ", ".join(spare[:5]) + (", …" if len(spare) > 5 else "")
-            verb = "is" if len(spare) == 1 else "are"
-            few = f"{len(spare)} of {count} nodes {verb} not needed ({names})."
-            words.append(few if spare else f"All {count} nodes are needed.")
+            words.append(self._needed)
         return " ".join(words)
+
+    @property
+    def _needed(self) -> str:
+        """How many nodes are needed, of those that were asked for."""
+        spare, asked = self.unneeded(), f"{len(self.minimality)} nodes"
+        asked += "" if self.drawn_from is None else f" drawn at random from {self.drawn_from}"
+        names = ", ".join(spare[:5]) + (", …" if len(spare) > 5 else "")
+        few = f"{len(spare)} of {asked} {'is' if len(spare) == 1 else 'are'} not needed ({names})."
+        return few if spare else f"All {asked} are needed."
 
     @property
     def _sureness(self) -> str:

@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from circuits.errors import CircuitsError
+from circuits.files.words import duration
 from circuits.graph import Graph
 from circuits.models import Model
-from circuits.search.judging.removals import LOOK
+from circuits.search.judging.extent import JudgingRuns, asked
 from circuits.search.studying.asked import StudyTask
 from circuits.search.studying.measure import LEAST_RIGHT, Pace
-from circuits.search.studying.results import MeasuredBehaviour, StudyPlan, StudySettings, StudyStep, duration
+from circuits.search.studying.results import MeasuredBehaviour, StudyPlan, StudySettings, StudyStep
 
 METHOD = "refine"
 """How edges are found."""
@@ -48,10 +49,6 @@ class Cost:
     """Of a prompt searched on: attribution, and the rounds that follow it."""
     circuit: float = 1.9
     """Of a circuit on a prompt: random ones, those without some nodes."""
-    sets: int = 13
-    """Sets of nodes that are taken out of circuit and model on all prompts held out, and the circuit itself."""
-    tried: int = 100
-    """Sets that are tried on a few prompts, in circuit and model."""
     nodes: float = 0.66
     """The share of a model's nodes that is in a circuit."""
     fixed: float = 2.0
@@ -88,12 +85,15 @@ def settings_of(model: Model, task: StudyTask, level: Level, seed: int) -> Study
 
 def estimate(settings: StudySettings, task: StudyTask, behaviour: MeasuredBehaviour, pace: Pace, graph: Graph) -> float:
     """Seconds that finding and judging a circuit should take."""
-    half, few = settings.count / 2, min(LOOK, settings.count / 2)
+    half, nodes = settings.count / 2, round(COST.nodes * graph.node_count)
     share = 1.0 if behaviour.right is None or not task.known else max(behaviour.right.effect, LEAST_RIGHT)
-    runs = few * (settings.random_circuits + COST.tried) + half * COST.sets
-    if settings.minimality:
-        runs += half * COST.nodes * graph.node_count
-    readings = COST.drawing * settings.count / share + COST.searching * half + COST.circuit * runs
+    runs = JudgingRuns.of(
+        prompts=settings.count // 2,
+        nodes=nodes,
+        random_circuits=settings.random_circuits,
+        asked=asked(settings.minimality, nodes),
+    )
+    readings = COST.drawing * settings.count / share + COST.searching * half + COST.circuit * runs.verdict
     readings += MECHANISM if settings.mechanism else 0.0
     return COST.fixed + pace.seconds * readings
 

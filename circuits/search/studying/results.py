@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from circuits.files.results import Result
-from circuits.files.words import counted
+from circuits.files.words import counted, duration
 from circuits.search.judging.verdict import Verdict
 from circuits.statistics import Effect
 
@@ -233,11 +233,3 @@ class Study(Result, format="circuits-study", indent=1):
 def _numbers(name: str, effect: Effect | None) -> dict[str, float | None]:
     values = (None,) * 3 if effect is None else (effect.effect, effect.low, effect.high)
     return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
-
-
-def duration(seconds: float) -> str:
-    """A time in words: "40 s", "3 min", "1 h 20 min"."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
