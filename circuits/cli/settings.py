@@ -22,6 +22,8 @@ from circuits.errors import CircuitsError, MemoryBudgetError, ModelError
 
 DTYPES = ("float32", "float64", "bfloat16")
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
+_ASIDE = {"--out": 1, "--pictures": 1, "--json": 0}
+"""Options that decide nothing of what is found, with the number of words behind each."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,6 +141,20 @@ class Setting:
         one that loads."""
         there = name in circuits.bundled_models() or "/" in name or Path(name).exists()
         return dataclasses.replace(self, model=name if there else "MODEL")
+
+    @property
+    def line(self) -> str:
+        """The command line as it was typed, without what says where files go and how the answer looks: what is saved with a
+        result, so that the same question is the same file anywhere. Empty where no command line was typed."""
+        kept, words = [], list(self.words)
+        while words:
+            word = words.pop(0)
+            name, given, _ = word.partition("=")
+            if name in _ASIDE:
+                del words[: _ASIDE[name] and not given]
+            else:
+                kept.append(word)
+        return " ".join(map(quoted, ["circuits", *kept])) if self.words else ""
 
     def opening(self, file: str, *below: str) -> tuple[str, str]:
         """How to see a saved result again, as a step to try next; `below`: the subcommand that shows it."""

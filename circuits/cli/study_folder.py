@@ -11,12 +11,12 @@ from circuits.cli.output import parts, pictured, save_figure
 from circuits.cli.prompts import Behaviour, PromptOptions
 from circuits.cli.questions.discover import Search
 from circuits.cli.reports.discover import edge_table, noted, write as write_circuit
-from circuits.cli.reports.study import circuit_line, planned_table
+from circuits.cli.reports.study import circuit_line, command_of, planned_table
 from circuits.cli.settings import Work
 from circuits.errors import CircuitsError
 from circuits.files.unfinished import unfinished_run
 from circuits.search.studying.asked import StudyTask
-from circuits.search.studying.results import StudiedCircuit, Study, StudyPlan, StudySettings
+from circuits.search.studying.results import StudiedCircuit, Study, StudyPlan, StudySettings, task_folder
 from circuits.search.studying.run import StudyPart
 
 STUDIED, PLAN = "studied.json", "plan.json"
@@ -42,7 +42,7 @@ class StudyFolder:
 
     def of(self, task: str) -> Path:
         """The folder of a task."""
-        return self.work.setting.folder / task.replace(":", "-")
+        return self.work.setting.folder / task_folder(task)
 
     def plan(self, model: "circuits.Model", asked: Mapping[str, Any]) -> StudyPlan | None:
         """The plan that is there, where it is one of the same model and asks the same (`asked`: fields of the plan)."""
@@ -109,7 +109,9 @@ class StudyFolder:
                 part.mechanism.save(folder.staging / "induction_heads.json")
             if found is not None and part.looked is not None:
                 search, asked = self.question(part.studied.settings)
-                found = dataclasses.replace(found, circuit=noted(found.circuit, found.verdict, search, asked))
+                command = command_of(part.studied.settings, str(self.asked[task].prompts or task), self.work.setting)
+                circuit = noted(found.circuit, found.verdict, search, asked, command=command)
+                found = dataclasses.replace(found, circuit=circuit)
                 part.looked.save(folder.staging / "prompts.json")
                 found.verdict.save(folder.staging / "verdict.json")
                 edge_table(found.circuit, found.scores, None).to_csv(folder.staging / "edges.csv", index=False)

@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from circuits.files.unfinished import FORMAT as UNFINISHED, unfinished_run
 from circuits.graph import Circuit, Node
 from circuits.report.kinds import KINDS
 from circuits.search import Study
+from circuits.search.studying.results import task_folder
 
 _Kind = TypeVar("_Kind", bound=Result)
 _HEADS = "head_scores.csv"
@@ -90,14 +91,19 @@ def _read_folder(folder: Path) -> Saved:
             f"{folder}: nothing in it that a page can show: name a folder that circuits discover, induction, trace or another "
             "command wrote its files into"
         )
-    parts = _read_parts(folder, unread) if any(isinstance(one, Study) for one in results.values()) else {}
+    studies = [one for one in results.values() if isinstance(one, Study)]
+    parts = _read_parts(folder, studies, unread) if studies else {}
     return Saved(folder, results, heads, unread, tuple(lines), parts)
 
 
-def _read_parts(folder: Path, unread: dict[str, str]) -> dict[str, Saved]:
-    """The folders of a study's tasks."""
+def _read_parts(folder: Path, studies: Sequence[Study], unread: dict[str, str]) -> dict[str, Saved]:
+    """The folders of a study's tasks. Another run that stands beside them is named in `unread`: it is no part of the study."""
+    named = {task_folder(one.task) for study in studies for one in study.circuits}
     found = {}
     for below in sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))[:_MOST_FOLDERS]:
+        if below.name not in named:
+            unread[below.name] = "not shown: no task of the study is kept there"
+            continue
         try:
             found[below.name] = _read_folder(below)
         except CircuitsError as error:

@@ -1,6 +1,5 @@
 """The page of a run: what its folder holds, in the order in which it is read."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 
 from circuits.attribution import EdgeScores
@@ -16,7 +15,7 @@ from circuits.report.kinds import TITLES
 from circuits.report.page import Page
 from circuits.report.sections.explorer import explorer_section
 from circuits.report.sections.general import result_section
-from circuits.report.sections.judged import verdict_section
+from circuits.report.sections.judged import scored_by, verdict_section
 from circuits.report.sections.lenses import lens_section
 from circuits.report.sections.made import made_section
 from circuits.report.sections.scored import head_scores_section
@@ -60,7 +59,7 @@ def run_page(
     sections = [*_warnings(saved)]
     if circuit is not None:
         missing = [*missing, *_lacking(circuit)]
-        about = {"scores": scores, "verdict": own, "curve": curve, "closer": closer, "missing": missing}
+        about = {"scores": scores, "verdict": own, "curve": _curve_of(curve, circuit), "closer": closer, "missing": missing}
         sections.append(explorer_section(circuit, **about))
     for study in saved.all(Study).values():
         sections += [study_section(study), *_studied(saved)]
@@ -69,7 +68,6 @@ def run_page(
     sections += _others(saved)
     metadata = _metadata(saved, circuit)
     files = {name: f"{TITLES.get(result.FORMAT, result.FORMAT)}" for name, result in saved.results.items()}
-    commands = [*_again(metadata, circuit, saved), *commands]
     sections.append(made_section(metadata, commands=commands, files=files))
     lead = metadata.get("summary")
     return Page(title or _title(metadata, saved), sections, lead=lead if isinstance(lead, str) else "")
@@ -96,15 +94,23 @@ def _studied(saved: Saved) -> list[Section]:
         if circuit is None:
             continue
         own = verdict if verdict is not None and _fits(verdict, circuit) else None
-        about = {"scores": part.first(EdgeScores), "verdict": own, "curve": part.first(Curve), "missing": _lacking(circuit)}
-        sections.append(explorer_section(circuit, **about, title=f"{name}: the circuit"))
-        sections.append(verdict_section(verdict, part.first(Curve), title=f"{name}: verdict"))
+        curve = part.first(Curve)
+        about = {"scores": part.first(EdgeScores), "verdict": own, "curve": _curve_of(curve, circuit)}
+        sections.append(explorer_section(circuit, **about, missing=_lacking(circuit), title=f"{name}: the circuit"))
+        sections.append(verdict_section(verdict, curve, title=f"{name}: verdict"))
     return sections
 
 
 def _fits(verdict: Verdict, circuit: Circuit) -> bool:
     """Whether a verdict may be one on this circuit."""
     return (verdict.edges, verdict.nodes) == (len(circuit.edges), len(circuit.nodes))
+
+
+def _curve_of(curve: Curve | None, circuit: Circuit) -> Curve | None:
+    """The curve, where it takes edges by the method that chose the circuit's: what refining keeps, or screening confirms, is
+    no beginning of the strongest edges by the scores that it began with, so their curve tells nothing of fewer of its edges."""
+    method = circuit.metadata.get("method")
+    return curve if curve is not None and method is not None and method == scored_by(curve) else None
 
 
 def _lacking(circuit: Circuit) -> list[str]:
@@ -190,25 +196,6 @@ def _metadata(saved: Saved, circuit: Circuit | None) -> Mapping[str, object]:
         direct = {name: getattr(result, name) for name in ("model", "weights_sha256", "seed") if hasattr(result, name)}
         found = {**direct, **own, **found}
     return found
-
-
-def _again(metadata: Mapping[str, object], circuit: Circuit | None, saved: Saved) -> list[tuple[str, str]]:
-    """The command line that makes the circuit again, from what the run saved; nothing where that does not tell."""
-    model, task, seed = (metadata.get(name) for name in ("model", "task", "seed"))
-    if circuit is None or not isinstance(model, str) or not isinstance(task, str) or metadata.get("command"):
-        return []
-    words = ["circuits"]
-    if isinstance(metadata.get("search"), str) and isinstance(metadata.get("method"), str):
-        report, drawn = saved.first(PromptReport), str(metadata.get("source", "")).startswith("task ")
-        words += ["discover", "--model", model, "--task", task if drawn else "FILE", "--method", str(metadata["method"])]
-        words += ["--edges", str(len(circuit.edges)), *([] if report is None else ["--count", str(len(report))])]
-        words += ["--level", "neurons"] if circuit.graph.neurons else []
-    elif task == "induction" and isinstance(metadata.get("sequences"), int):
-        words += ["induction", "--model", model, "--sequences", str(metadata["sequences"])]
-    else:
-        return []
-    words += ["--seed", str(seed)] if isinstance(seed, int) and seed else []
-    return [("to make it again", " ".join(map(shlex.quote, words)))]
 
 
 def _title(metadata: Mapping[str, object], saved: Saved) -> str:

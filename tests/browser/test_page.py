@@ -36,7 +36,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of 500 edges of GPT-2 small's shape, with a curve."""
     file = tmp_path_factory.mktemp("large") / "page.html"
     circuit = random_circuit(GPT2, 500)
-    run_page(Saved(file, {"circuit.json": circuit, "curve.json": examples.curve()}), title="five hundred").save(file)
+    curve = dataclasses.replace(examples.curve(), metadata={"scores": {"method": "eap"}})
+    run_page(Saved(file, {"circuit.json": circuit, "curve.json": curve}), title="five hundred").save(file)
     return file
 
 

@@ -66,6 +66,8 @@ def test_a_study_writes_all_and_a_second_one_reads_it(command: Command, tmp_path
     assert {path: path.stat().st_mtime_ns for path in task.iterdir()} == made, "nothing is made anew"
     assert json.loads(again.out)["study"] == study.as_json()
     command_line = json.loads(again.out)["again"]["gendered-pronoun"].split()[1:]
+    saved_line = Circuit.load(task / "circuit.json").metadata["command"]
+    assert saved_line == json.loads(again.out)["again"]["gendered-pronoun"], "so a page of the circuit tells it"
     alone = command(*command_line, "--out", tmp_path / "alone")
     assert alone.status == 0, alone.err
     for name in ("circuit.json", "edges.csv"):

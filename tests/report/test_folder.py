@@ -1,5 +1,6 @@
 """What is wrong with a folder is said in a line, or on the page."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -89,17 +90,45 @@ def test_a_table_of_heads_is_read_strictly(tmp_path: Path) -> None:
         assert "head_scores.csv" in read_saved(tmp_path).unread, text
 
 
-def test_a_study_s_folder_shows_the_circuit_of_each_task(tmp_path: Path) -> None:
-    examples.study().save(tmp_path / "study.json")
-    for name in ("ioi", "empty"):
+def test_a_study_s_folder_shows_the_circuits_that_the_study_names_and_no_other(tmp_path: Path) -> None:
+    study = examples.study()
+    names = dict(zip(("ioi:swap", "b"), study.circuits, strict=True))
+    named = [dataclasses.replace(one, settings=dataclasses.replace(one.settings, task=task)) for task, one in names.items()]
+    dataclasses.replace(study, circuits=tuple(named)).save(tmp_path / "study.json")
+    for name in ("ioi-swap", "b", "facts"):
         (tmp_path / name).mkdir()
-    examples.circuit().save(tmp_path / "ioi" / "circuit.json")
-    page = run_page(read_saved(tmp_path))
-    assert [section.title for section in page.sections] == [
-        "What is missing",
-        "The study",
-        "ioi: the circuit",
-        "ioi: verdict",
-        "How this was made",
-    ]
-    assert "empty" in words(tmp_path)
+    for name in ("ioi-swap", "facts"):
+        examples.circuit().save(tmp_path / name / "circuit.json")
+    saved = read_saved(tmp_path)
+    titles = [section.title for section in run_page(saved).sections]
+    assert titles == ["What is missing", "The study", "ioi-swap: the circuit", "ioi-swap: verdict", "How this was made"]
+    assert "no task of the study" in saved.unread["facts"] and "nothing in it" in saved.unread["b"]
+
+
+def test_a_curve_is_the_slider_s_where_it_is_of_the_circuit_s_own_method(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    verdict = examples.verdict()
+
+    def shown(method: str) -> tuple[dict, dict]:
+        """The slider's curve, and the verdict's chart of it."""
+        curve = dataclasses.replace(examples.curve(), metadata={"scores": {"method": method}})
+        curve.save(tmp_path / "curve.json")
+        sections = data_of(run_page(read_saved(tmp_path)).html())["sections"]
+        chart = next(one for one in sections[1]["blocks"] if one.get("caption", "").startswith("Over all sizes"))
+        return sections[0]["blocks"][0], chart
+
+    own, chart = shown("eap")
+    assert own["curve"]["edges"] == [3, 14, 28] and "strongest edges by eap alone" in chart["caption"]
+    other, chart = shown("eap-ig")
+    assert other["curve"]["edges"] == [] and other["words"]["curve"] == "", "the slider says that it was not measured"
+    assert "by eap-ig alone" in chart["caption"] and f"the circuit itself: {verdict.edges} edges" in chart["caption"]
+    point = next(one for one in chart["series"] if one["name"].startswith("the circuit"))
+    assert (point["x"], point["y"]) == ([verdict.edges], [verdict.faithfulness.effect])
+
+
+def test_the_page_tells_a_command_line_where_one_was_saved_and_makes_none_up(tmp_path: Path) -> None:
+    about = {"model": "mini", "task": "induction", "method": "refine", "search": "refine", "source": "task induction"}
+    for more in ({}, {"command": "circuits discover --edges 3 --by support"}):
+        Circuit(GRAPH, ["input->m1", "m1->logits"], metadata={**about, **more}).save(tmp_path / "c.json")
+        said = words(tmp_path / "c.json")
+        assert ("circuits discover" in said) == bool(more) and more.get("command", "") in said

@@ -45,8 +45,9 @@ _VERIFIED = (
 )
 
 
-def noted(one: Circuit, verdict: Verdict | None, search: Search, asked: Behaviour) -> Circuit:
-    """The circuit, which also says what it is one of and what was made of it, if it was judged yet."""
+def noted(one: Circuit, verdict: Verdict | None, search: Search, asked: Behaviour, *, command: str) -> Circuit:
+    """The circuit, which also says what it is one of and what was made of it, if it was judged yet; `command`: the command line
+    that finds it (empty: not known)."""
     details: Any = thaw(one.metadata)
     details |= {
         "task": asked.prompts.name,
@@ -54,6 +55,7 @@ def noted(one: Circuit, verdict: Verdict | None, search: Search, asked: Behaviou
         **({"question": question} if (question := asked.prompts.question) else {}),
         "search": search.describe(one),
         "seed": asked.prompts.seed,
+        **({"command": command} if command else {}),
     }
     unjudged = f"{counted(len(one), 'edge')} between {counted(len(one.nodes), 'node')}; not judged yet."
     details["verdict"] = "unjudged" if verdict is None else verdict.standing
@@ -110,18 +112,21 @@ class DiscoveryParts:
             part.to_dataframe().to_csv(folder / "curve.csv", index=False)
         work.publish()
 
+    def _noted(self, circuit: Circuit, verdict: Verdict | None) -> Circuit:
+        return noted(circuit, verdict, self.search, self.asked, command=self.work.setting.line)
+
     def _add_verdict(self, verdict: Verdict) -> None:
         """The verdict comes before completeness and minimality are known, and again with them."""
         first, self.verdict = self.verdict is None, verdict
         verdict.save(self.work.staging / "verdict.json")
         if self.circuit is not None:
-            noted(self.circuit, verdict, self.search, self.asked).save(self.work.staging / "circuit.json")
+            self._noted(self.circuit, verdict).save(self.work.staging / "circuit.json")
         self.work.publish(lacking="completeness, minimality" if first else "")
         self.work.say(standing(verdict), *([] if first else [summed(verdict)]))
 
     def _add_circuit(self, circuit: Circuit) -> None:
         first, edges = self.circuit is None, edge_table(circuit, self.scores, self.screening)
-        noted(circuit, None, self.search, self.asked).save(self.work.staging / "circuit.json")
+        self._noted(circuit, None).save(self.work.staging / "circuit.json")
         edges.to_csv(self.work.staging / "edges.csv", index=False)
         if self.scores is None:
             self.work.files.drop("scores.json")

@@ -1,5 +1,7 @@
 """A verdict and a curve as a section: faithful, complete, minimal, better than chance."""
 
+from collections.abc import Mapping
+
 from circuits.report.blocks import AnyBlock, Chart, Facts, Grid, Paragraphs, Section, Standing
 from circuits.search.judging.curves import Curve
 from circuits.search.judging.verdict import HALF, NOTHING, SIGNIFICANT, UNNEEDED, Verdict
@@ -20,7 +22,7 @@ def verdict_section(verdict: Verdict | None, curve: Curve | None = None, *, titl
     if verdict is None:
         said = "The circuit was not judged: circuits evaluate says how much of the behaviour it keeps by itself."
         blocks: list[AnyBlock] = [Paragraphs([said], tone="warning")]
-        return Section(title, [*blocks, *([] if curve is None else [_curve_chart(curve)])], "not judged", "bad")
+        return Section(title, [*blocks, *([] if curve is None else [_curve_chart(curve, None)])], "not judged", "bad")
     blocks = [Paragraphs([verdict.summary])]
     failing = _failing(verdict)
     if failing:
@@ -28,7 +30,7 @@ def verdict_section(verdict: Verdict | None, curve: Curve | None = None, *, titl
     blocks.append(Facts(_figures(verdict)))
     blocks.append(_faithfulness_chart(verdict))
     if curve is not None:
-        blocks.append(_curve_chart(curve))
+        blocks.append(_curve_chart(curve, verdict))
     blocks += [_completeness_chart(verdict)] if verdict.completeness else []
     blocks += [_minimality_chart(verdict)] if verdict.minimality else []
     blocks += [_completeness_grid(verdict)] if verdict.completeness else []
@@ -106,7 +108,15 @@ def _point(name: str, x: float, one: Effect, colour: str) -> dict:
     return {"name": name, "look": "points", "x": [x], "y": [one.effect], "low": [one.low], "high": [one.high], "colour": colour}
 
 
-def _curve_chart(curve: Curve) -> Chart:
+def scored_by(curve: Curve) -> str | None:
+    """The method by whose scores a curve takes edges; None where that is not recorded."""
+    scores = curve.metadata.get("scores")
+    method = scores.get("method") if isinstance(scores, Mapping) else None
+    return method if isinstance(method, str) else None
+
+
+def _curve_chart(curve: Curve, verdict: Verdict | None) -> Chart:
+    """What more and fewer edges keep, and beside it the circuit itself, which another method may have chosen."""
     edges, points = list(curve.edges), curve.faithfulness
     own = {"name": f"strongest edges: CPR {curve.cpr:.3f}, CMD {curve.cmd:.3f}", "look": "line", "x": edges, "colour": "0"}
     own |= {"y": [one.effect for one in points], "low": [one.low for one in points], "high": [one.high for one in points]}
@@ -122,7 +132,12 @@ def _curve_chart(curve: Curve) -> Chart:
         series.append({**band, "low": low.tolist(), "high": high.tolist(), "colour": "band"})
         series.append({"name": "their mean", "look": "line", "x": edges, "y": mean.tolist(), "colour": "faint"})
     name = "faithfulness (1 = as the whole model)"
-    caption = "Over all sizes: the strongest edges alone, with 95 % intervals"
+    method = scored_by(curve)
+    by = f" by {method}" if method is not None else ""
+    own_words = "" if verdict is None else f"; the circuit itself: {verdict.edges:,} edges"
+    if verdict is not None and verdict.edges:
+        series.append(_point("the circuit, held out", float(verdict.edges), verdict.faithfulness, "1"))
+    caption = f"Over all sizes: the strongest edges{by} alone, with 95 % intervals{own_words}"
     return Chart(caption, series, "edges", name, logarithmic=True, lines_at=(0.0, 1.0))
 
 

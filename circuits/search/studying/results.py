@@ -46,6 +46,11 @@ class MeasuredBehaviour:
         return self.state == "has"
 
 
+def task_folder(task: str) -> str:
+    """The folder of a task's circuit, inside that of its study."""
+    return task.replace(":", "-")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StudySettings:
     """What a task's circuit depends on, besides the model: all that must be equal for a saved one to be read again."""
