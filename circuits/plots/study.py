@@ -84,7 +84,7 @@ def _kept(axes: Axes, study: Study) -> None:
     axes.set_xlim(max(-_WIDEST, min(-0.1, lowest - 0.1)), _WIDEST if any(_beyond(one) for one in study.circuits) else 1.3)
     _rows(axes, [""] * len(study.behaviours), "faithfulness of the circuit\n(1 = as the whole model)")
     if seen:
-        axes.legend(fontsize=7, frameon=False, loc="upper left")
+        axes.legend(fontsize=7, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(seen), borderaxespad=0)
 
 
 def _beyond(one: object) -> bool:

@@ -152,14 +152,19 @@ _USUAL = {"induction": "answer", "ioi": "abc", "docstring": "random"}
 """What the corruption of a task that has several is called where none is named."""
 
 
+_ALSO = {"pronouns": "gendered-pronoun"}
+"""Other names of tasks."""
+
+
 def is_task(name: str) -> bool:
     """Whether a name is that of a task, or of one with a corruption or relation (which may be unknown)."""
-    return name.partition(":")[0] in TASKS
+    return _ALSO.get(name, name).partition(":")[0] in TASKS
 
 
 def task(name: str) -> Task:
     """The task of that name. `facts:RELATION` (such as facts:country_capital) asks for one relation's facts, `ioi:swap` and
     others in `CORRUPTIONS` are tasks with other corrupt prompts. Raises PromptError, with all names, for another."""
+    name = _ALSO.get(name, name)
     kind, _, which = name.partition(":")
     if kind == "facts" and which:
         return _relation(which)

@@ -12,7 +12,7 @@ from circuits.errors import PromptError
 from circuits.models import Model
 from circuits.tasks import TASKS, PromptPairs, known_circuit, metrics, task
 from circuits.tasks.prompts import refuse_zero_gap
-from circuits.tasks.registry import CORRUPTIONS
+from circuits.tasks.registry import CORRUPTIONS, is_task
 from tests.tasks.vocabularies import model
 
 
@@ -85,3 +85,7 @@ def test_a_corruption_that_does_not_exist_is_refused_with_those_that_do() -> Non
         task("ioi:noise")
     with pytest.raises(PromptError, match="no task 'agreement:swap': agreement has one kind of corrupt prompts"):
         task("agreement:swap")
+
+
+def test_pronouns_are_asked_for_by_their_short_name_too() -> None:
+    assert task("pronouns") is task("gendered-pronoun") and is_task("pronouns")

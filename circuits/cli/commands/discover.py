@@ -26,7 +26,7 @@ FILES = {
     "circuit.mib.json": "the same nodes and edges for MIB and EAP-IG",
     "circuit.graphml": "for Gephi, yEd, Cytoscape, networkx",
     "circuit.dot": "for Graphviz: dot -Tsvg",
-    "scores.json": "the score of every edge; EdgeScores.load reads it",
+    "scores.json": "the score of every edge, of refine what it began with (negative supports); EdgeScores.load reads it",
     "edges.csv": "the circuit's edges with their scores",
     "tested.csv": "every edge that was patched exactly, confirmed or not",
     "verdict.json": "faithfulness, random circuits, completeness, minimality",
