@@ -82,7 +82,7 @@ def test_how_many_nodes_are_asked_for(
     nodes = len(Circuit.load(files["circuit.json"]).nodes) - 2
     assert answer.status == 0 and f"2 nodes drawn at random from {nodes}; --minimality all asks for every one" in answer.out
     assert len(Verdict.load(tmp_path / "verdict.json").minimality) == 2
-    line = next(line for line in answer.err.splitlines() if line.startswith("judging takes at most about "))
+    line = next(line for line in answer.err.splitlines() if line.startswith("judging takes roughly "))
     assert "random circuits " in line and line.endswith("; --no-minimality leaves out nodes one by one")
     for wrong in (("--minimality", "some"), ("--minimality", "3", "--no-minimality")):
         check_one_line(command(*common, *wrong), "--minimality")
