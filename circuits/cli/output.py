@@ -15,6 +15,8 @@ from circuits.files.unfinished import Unfinished, mark_name, marks
 
 PICTURES = ("png", "svg", "pdf")
 """What pictures can be written as."""
+PAGE = "report.html"
+"""What `circuits report` writes into a folder: it shows what was there, so a new run takes it away."""
 _FORMATS: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("formats", default=PICTURES[:1])
 """As what the pictures of the command under way are written: pictures are drawn by many functions, asked for once."""
 
@@ -103,6 +105,8 @@ class Parts:
 
     def _begin(self) -> None:
         """Make room: the mark comes before anything goes, and all that is of an earlier run goes before anything comes."""
+        from circuits.report.page import is_page
+
         self._note()
         self.begun = True  # from here on there is something to say where the run is stopped
         for pattern in self.files:
@@ -111,6 +115,8 @@ class Parts:
                     old.unlink(missing_ok=True)
             if "/" in pattern:
                 _remove_empty((self.folder / pattern).parent)
+        if is_page(self.folder / PAGE):
+            (self.folder / PAGE).unlink(missing_ok=True)
         for path, other in marks(self.folder):
             left = other.without(set(self.files))
             if path.name != self.name and left != other:

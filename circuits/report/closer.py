@@ -18,6 +18,7 @@ from circuits.models import Model, Run, TokenBatch
 from circuits.models.memory import BUDGET
 from circuits.models.outputs import node_output
 from circuits.progress import Progress, silent
+from circuits.search.judging.compare import supporting_sign
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import AnyMetric, Metric, Relative
 
@@ -69,7 +70,7 @@ def look_closer(
     progress: Progress | None = None,
 ) -> Closer:
     """Run a model on a few prompts and note what the nodes of a circuit do there; with pairs and a metric also on which of them
-    its edges matter, by the attribution that found them (EAP where another method did).
+    its edges matter, by the attribution that found them (EAP-IG where another method did), with the sign of its own scores.
 
     Args:
         model: the model that the circuit is of.
@@ -200,13 +201,16 @@ class _Nodes:
 def _by_prompt(
     model: Model, circuit: Circuit, pairs: PromptPairs, metric: AnyMetric, budget: int, report: Progress
 ) -> tuple[dict[str, list[float]], str]:
-    """Every edge's effect on each prompt by itself, and what these numbers are."""
-    method = circuit.metadata.get("method")
-    method = method if isinstance(method, str) and method in RULES else "eap"
+    """Every edge's effect on each prompt by itself, with the sign of the circuit's own scores, and what these numbers are."""
+    found = circuit.metadata.get("method")
+    method = found if isinstance(found, str) and found in RULES else "eap-ig"
     steps = circuit.metadata.get("steps")
     options: dict[str, Any] = {"method": method, "budget": budget}
-    if isinstance(steps, int) and RULES[method].points is not None:
+    if method == found and isinstance(steps, int) and RULES[method].points is not None:
         options["steps"] = steps
+    # A change of the metric is negative where an edge supports it; the circuit's own scores may have it the other way round.
+    supports = supporting_sign(circuit)
+    sign = -1 if supports > 0 else 1
     edges = list(circuit.edges)
     where = places(model.graph(), edges)
     columns = []
@@ -215,9 +219,11 @@ def _by_prompt(
         rows = slice(row, row + 1)
         own = metric if isinstance(metric, Relative) else Metric.of(metric).on(rows)
         matrix = attribute_edges(model, pairs[rows], own, **options).matrix()
-        columns.append(matrix[where[0], where[1]].tolist())
+        columns.append((sign * matrix[where[0], where[1]]).tolist())
     report("looking at edges", len(pairs), len(pairs))
     values = dict(zip(map(str, edges), map(list, zip(*columns, strict=True)), strict=True))
     name = metric.name if isinstance(metric, Metric | Relative) else "metric"
-    about = f"Change of {name.replace('_', ' ')} when the edge alone carries its corrupt value, by {method}, prompt by prompt."
+    moves = f"{'Fall' if supports > 0 else 'Change'} of {name.replace('_', ' ')}"
+    means = {1: "; positive = the edge supports the metric there", -1: "; negative = the edge supports the metric there", 0: ""}
+    about = f"{moves} when the edge alone carries its corrupt value, by {method}, prompt by prompt{means[supports]}."
     return values, about

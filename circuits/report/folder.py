@@ -13,7 +13,7 @@ from circuits.files.results import LARGEST_RESULT, Result
 from circuits.files.unfinished import FORMAT as UNFINISHED, unfinished_run
 from circuits.graph import Circuit, Node
 from circuits.report.kinds import KINDS
-from circuits.search import Study
+from circuits.search import Discovery, Study
 from circuits.search.studying.results import task_folder
 
 _Kind = TypeVar("_Kind", bound=Result)
@@ -37,6 +37,19 @@ class Saved:
     """Runs that did not finish, a line each."""
     parts: Mapping[str, "Saved"] = dataclasses.field(default_factory=dict)
     """Of a study the folders of its tasks, by name."""
+
+    def opened(self) -> "Saved":
+        """The same with the parts of a discovery as results of their own, also in the folders below."""
+        found: dict[str, Result] = {}
+        for name, result in self.results.items():
+            if not isinstance(result, Discovery):
+                found[name] = result
+                continue
+            parts = {"circuit": result.circuit, "verdict": result.verdict, "scores": result.scores}
+            parts |= {"curve": result.curve, "screening": result.screening}
+            found |= {f"{name} · {part}": value for part, value in parts.items() if value is not None}
+        below = {name: part.opened() for name, part in self.parts.items()}
+        return dataclasses.replace(self, results=found, parts=below)
 
     def first(self, kind: type[_Kind]) -> _Kind | None:
         """The first result of a kind; of circuits that of the run."""

@@ -54,6 +54,8 @@ _TEMPLATE = """<!DOCTYPE html>
 </body>
 </html>
 """
+_MARK = b"<title>circuits report</title>"
+"""Stands in every page near its beginning: the title itself is set by the script."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +87,15 @@ class Page:
     def save(self, path: Path) -> None:
         """Write the page, whole or not at all. Raises FileFormatError where that fails."""
         write_whole(path, self.html().encode("utf-8", "replace"))
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page that `Page.save` wrote."""
+    try:
+        with path.open("rb") as file:
+            return _MARK in file.read(2_000)
+    except OSError:
+        return False
 
 
 def joined(folder: str, names: Sequence[str], suffix: str) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 from circuits.attribution import EdgeScores
-from circuits.files.results import Result
 from circuits.graph import Circuit
 from circuits.heads import HeadScores
 from circuits.lenses import Lens
@@ -21,7 +20,7 @@ from circuits.report.sections.made import made_section
 from circuits.report.sections.scored import head_scores_section
 from circuits.report.sections.studied import study_section
 from circuits.report.sections.traced import trace_section, traces_section
-from circuits.search import Curve, Discovery, Study, Verdict
+from circuits.search import Curve, Study, Verdict
 from circuits.tasks import PromptReport
 
 _MOST_PROMPTS = 64
@@ -44,7 +43,7 @@ def run_page(
         commands: command lines that belong to it: what each did, and the line.
         title: the page's title (default: the task and the model).
     """
-    saved = _opened(saved)
+    saved = saved.opened()
     circuit, verdict = saved.first(Circuit), saved.first(Verdict)
     curve, scores = saved.first(Curve), saved.first(EdgeScores)
     if circuit is None and scores is not None:
@@ -62,7 +61,7 @@ def run_page(
         about = {"scores": scores, "verdict": own, "curve": _curve_of(curve, circuit), "closer": closer, "missing": missing}
         sections.append(explorer_section(circuit, **about))
     for study in saved.all(Study).values():
-        sections += [study_section(study), *_studied(saved)]
+        sections += [study_section(study), *_studied(saved, missing)]
     if verdict is not None or (circuit is not None and circuit.metadata.get("verdict") != "found"):
         sections.append(verdict_section(verdict, curve))
     sections += _others(saved)
@@ -73,21 +72,8 @@ def run_page(
     return Page(title or _title(metadata, saved), sections, lead=lead if isinstance(lead, str) else "")
 
 
-def _opened(saved: Saved) -> Saved:
-    """The same with the parts of a discovery as results of their own."""
-    found: dict[str, Result] = {}
-    for name, result in saved.results.items():
-        if not isinstance(result, Discovery):
-            found[name] = result
-            continue
-        parts = {"circuit": result.circuit, "verdict": result.verdict, "scores": result.scores}
-        parts |= {"curve": result.curve, "screening": result.screening}
-        found |= {f"{name} · {part}": value for part, value in parts.items() if value is not None}
-    return Saved(saved.place, found, saved.head_scores, saved.unread, saved.unfinished, saved.parts)
-
-
-def _studied(saved: Saved) -> list[Section]:
-    """The circuit of each task of a study, with its verdict."""
+def _studied(saved: Saved, missing: Sequence[str]) -> list[Section]:
+    """The circuit of each task of a study, with its verdict; `missing`: what is shown of none of them."""
     sections = []
     for name, part in saved.parts.items():
         circuit, verdict = part.first(Circuit), part.first(Verdict)
@@ -96,7 +82,8 @@ def _studied(saved: Saved) -> list[Section]:
         own = verdict if verdict is not None and _fits(verdict, circuit) else None
         curve = part.first(Curve)
         about = {"scores": part.first(EdgeScores), "verdict": own, "curve": _curve_of(curve, circuit)}
-        sections.append(explorer_section(circuit, **about, missing=_lacking(circuit), title=f"{name}: the circuit"))
+        about |= {"missing": [*missing, *_lacking(circuit)]}
+        sections.append(explorer_section(circuit, **about, title=f"{name}: the circuit"))
         sections.append(verdict_section(verdict, curve, title=f"{name}: verdict"))
     return sections
 

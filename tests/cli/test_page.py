@@ -9,6 +9,7 @@ from circuits.graph import Circuit
 from circuits.models import load_model
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
+from tests.files import examples
 from tests.report.samples import data_of
 
 
@@ -24,7 +25,8 @@ def test_a_run_of_mini_becomes_a_page_with_what_the_model_says(command: Command,
     explorer = next(block for block in page["sections"][0]["blocks"] if block["kind"] == "explorer")
     head = next(node for node in explorer["nodes"] if node["name"] == "a1.h3")
     assert len(head["attention"]["prompts"]) == len(explorer["prompts"]) == 8 and len(head["writes"]["up"]) == 8
-    assert "circuits report" in json.dumps(page["sections"][-1])
+    made = json.dumps(page["sections"][-1])
+    assert f"circuits report {tmp_path.name}" in made and str(tmp_path) not in made, "a page is passed on"
 
     assert command("report", tmp_path, "--no-model", "--out", tmp_path / "b.html", "--title", "<b>").status == 0
     plain = data_of((tmp_path / "b.html").read_text())
@@ -35,6 +37,19 @@ def test_another_model_s_circuit_says_what_is_missing(command: Command, saved: P
     out = tmp_path / "page.html"
     assert "need the model (m)" in command("report", saved, "--out", out).out
     assert "another shape" in command("report", saved, "--model", "mini", "--out", out).out
+
+
+def test_what_the_model_tells_of_a_discovery_and_of_a_study_s_circuits_is_asked_for_or_missed(
+    command: Command, saved: Path, tmp_path: Path
+) -> None:
+    whole, study = tmp_path / "whole.json", tmp_path / "study"
+    examples.discovery().save(whole)
+    assert "need the model" in command("report", whole).out
+    (study / "b").mkdir(parents=True)
+    examples.study().save(study / "study.json")
+    saved.rename(study / "b" / "circuit.json")
+    assert "the folder of one task (b)" in command("report", study).out
+    assert "the folder of one task (b)" in (study / "report.html").read_text()
 
 
 def test_nothing_to_show_is_one_line(command: Command, tmp_path: Path) -> None:

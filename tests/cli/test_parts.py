@@ -21,6 +21,7 @@ from circuits.files.locking import locked
 from circuits.files.staging import is_staging, staging
 from circuits.files.unfinished import marks, unfinished_run
 from circuits.graph import Circuit
+from circuits.report import Page
 from tests import HANGS
 from tests.cli.conftest import Command
 
@@ -37,6 +38,16 @@ def one_run(folder: Path, name: str) -> None:
                 (work.staging / file).parent.mkdir(exist_ok=True)
                 (work.staging / file).write_text(f"{name}\n" * 1000)
             work.publish()
+
+
+def test_a_run_takes_away_the_page_of_an_earlier_one_and_no_other(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text("<title>of my own</title>")
+    one_run(tmp_path, "old")
+    assert page.read_text() == "<title>of my own</title>"
+    Page("of the run", []).save(page)
+    one_run(tmp_path, "new")
+    assert not page.exists()
 
 
 def killed_at(call: int, work: Callable[[], None]) -> bool:

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 import circuits
+from circuits.attribution import attribute_edges
 from circuits.errors import NonFiniteError
 from circuits.files.results import Result
 from circuits.graph import Circuit, Node
+from circuits.graph.places import places
 from circuits.lenses import logit_lens
 from circuits.models import load_model
 from circuits.report import Grid, Page, Paragraphs, Saved, Section, look_closer, run_page
@@ -20,6 +22,7 @@ from circuits.report.kinds import KINDS
 from circuits.report.page import SCRIPTS, STYLES, as_json, joined
 from circuits.tasks import PromptReport
 from experiments.benchmarks.page import GPT2, random_circuit
+from experiments.benchmarks.patching_work import random_pairs
 from tests.files import examples
 from tests.report.samples import data_of, hostile, saved_run
 
@@ -135,3 +138,21 @@ def test_a_look_at_long_prompts_keeps_the_page_small_and_says_what_the_model_doe
     writes = few.of_node(Node.parse("a1.h3"))["writes"]
     lens = logit_lens(model, few_tokens, sites=[], nodes=["a1.h3"], top=3)
     assert [token for token, _ in writes["up"][:3]] == [lens.word(int(one)) for one in lens.top_ids[0, 0, -1]]
+
+
+def test_effects_by_prompt_have_the_sign_of_the_circuit_s_own_scores() -> None:
+    model = load_model("mini")
+    pairs, names = random_pairs(model, 2, 6, 0), ("input->a0.h5<v>", "a0.h5->a1.h3<k>", "a1.h3->logits")
+    metric = circuits.metrics.logit_difference
+    values = attribute_edges(model, pairs, metric, method="eap-ig")
+    circuit = Circuit(model.graph(), dict.fromkeys(names, 1.0), metadata={"method": "refine"})
+    closer = look_closer(model, circuit, pairs, metric=metric)
+    matrix = values.matrix()
+    for edge, row, column in zip(circuit.edges, *places(model.graph(), list(circuit.edges)), strict=True):
+        found = closer.of_edge(edge)
+        assert found is not None
+        assert sum(found) / 2 == pytest.approx(-float(matrix[row, column]), rel=1e-4, abs=1e-6)
+    assert "by eap-ig" in closer.about and "positive = the edge supports" in closer.about
+    ig = look_closer(model, Circuit(model.graph(), names, metadata={"method": "eap-ig"}), pairs, metric=metric)
+    assert "negative = the edge supports" in ig.about
+    assert ig.of_edge(edge) == pytest.approx([-value for value in closer.of_edge(edge) or ()])

@@ -1,18 +1,14 @@
 """`circuits report`: anything that was saved, as one page."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from circuits.cli.app import app
 from circuits.cli.options import AsJson, Device, Dtype
+from circuits.cli.output import PAGE
 from circuits.cli.settings import Setting
-
-if TYPE_CHECKING:
-    pass
-
-NAME = "report.html"
 
 
 @app.command()
@@ -72,9 +68,10 @@ def run(place: Path, setting: Setting, *, out: Path | None, model: str | None, n
 
 
 def _line(place: Path, setting: Setting) -> str:
-    return setting.command("report", str(place), model=bool(setting.model))
+    """How this page is made; of the place its own name alone, for a page is passed on."""
+    return setting.command("report", place.resolve().name, model=bool(setting.model))
 
 
 def _beside(place: Path) -> Path:
     """Where the page goes, if nothing is said: into the folder, or beside the file under its name."""
-    return place / NAME if place.is_dir() else place.with_name(f"{place.name.removesuffix('.json').removesuffix('.mib')}.html")
+    return place / PAGE if place.is_dir() else place.with_name(f"{place.name.removesuffix('.json').removesuffix('.mib')}.html")

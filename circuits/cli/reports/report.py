@@ -22,9 +22,10 @@ _COUNT = 16
 def closer_of(saved: Saved, model: str | None, setting: Setting) -> tuple[Closer | None, list[str]]:
     """What the model says of the circuit; else, and beside it, what is missing. Raises ModelError where a model that was named
     cannot be loaded."""
+    saved = saved.opened()
     circuit = saved.first(Circuit)
     if circuit is None:
-        return None, []
+        return None, _of_parts(saved)
     name = model or circuit.metadata.get("model")
     if model is None and name not in circuits.bundled_models():
         which = f" ({one_line(name)})" if isinstance(name, str) else ""
@@ -41,6 +42,17 @@ def closer_of(saved: Saved, model: str | None, setting: Setting) -> tuple[Closer
         if prompts is None:
             return None, missing
         return look_closer(loaded, circuit, prompts, metric=metric, progress=progress), missing
+
+
+def _of_parts(saved: Saved) -> list[str]:
+    """That a study's page tells nothing that only the model can, and what does."""
+    names = [name for name, part in saved.parts.items() if part.first(Circuit) is not None]
+    if not names:
+        return []
+    said = (
+        "A study's page shows no attention, written tokens and effects by prompt; circuits report shows them of the folder of"
+    )
+    return [f"{said} one task ({one_line(', '.join(names))})."]
 
 
 def _other_model(circuit: Circuit, model: circuits.Model) -> str:

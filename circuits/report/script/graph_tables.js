@@ -13,8 +13,8 @@ function graphTables(graph, state, choose) {
   const edges = [...graph.edges.keys()].filter((place) => isKept(place, state)
     && (!state.query || named(graph.edges[place].from) || graph.edges[place].to.some(named)));
   return [
-    wholeTable(`${counted(nodes.length, "node")}`, ["node", "what", "role", "score", "edges in", "edges out", "evidence"], nodes.map((place) => nodeRow(graph, place, choose))),
-    wholeTable(`${counted(edges.length, "edge")}, the strongest first`, ["edge", "from", "to", "slot", "score", "evidence"], edges.map((place) => edgeRow(graph, place, choose))),
+    wholeTable(`${counted(nodes.length, "node")}`, ["node", "what", "role", "at", "score", "without it", "raises", "lowers", "edges in", "edges out", "evidence"], nodes.map((place) => nodeRow(graph, place, choose))),
+    wholeTable(`${counted(edges.length, "edge")}, the strongest first`, ["edge", "from", "to", "slot", "at", "score", "evidence"], edges.map((place) => edgeRow(graph, place, choose))),
   ];
 }
 
@@ -33,14 +33,15 @@ function evidenceLine(evidence) {
 
 function nodeRow(graph, place, choose) {
   const node = graph.nodes[place];
-  const cells = [KINDS[node.kind], node.role ?? "", node.score === undefined ? "" : signed(node.score), grouped(node.ins.length),
-    grouped(node.outs.length), evidenceLine(node.evidence)];
+  const tokens = (written) => (written ?? []).map(([token, value]) => `${visible(token)} ${signed(value)}`).join(", ");
+  const cells = [KINDS[node.kind], node.role ?? "", (node.positions ?? []).join(", "), node.score === undefined ? "" : signed(node.score),
+    node.need ? needOf(node.need) : "", tokens(node.writes?.up), tokens(node.writes?.down), grouped(node.ins.length), grouped(node.outs.length), evidenceLine(node.evidence)];
   return make("tr", {}, make("th", { scope: "row" }, nodeButton(graph, place, choose)), cells.map((text) => make("td", {}, text)));
 }
 
 function edgeRow(graph, place, choose) {
   const edge = graph.edges[place];
   const cells = [graph.nodes[edge.from].name, edge.to.map((end) => graph.nodes[end].name).join(", "), edge.slot ?? "",
-    edge.score === undefined ? "" : within(edge.score, edge.interval), evidenceLine(edge.evidence)];
+    (edge.positions ?? []).join(", "), edge.score === undefined ? "" : within(edge.score, edge.interval), evidenceLine(edge.evidence)];
   return make("tr", {}, make("th", { scope: "row" }, edgeButton(graph, place, choose)), cells.map((text) => make("td", {}, text)));
 }

@@ -88,7 +88,7 @@ function graphView(graph, state, acts) {
     own.sheet = { image, x: view.x, y: view.y, across, up };
   }
 
-  /** Arranges anew, after something was folded, with the same point of the layer in view. */
+  /** Arranges anew, after something was folded, and shows all of it. */
   function rearrange() {
     own.arranged = arrange(graph, state, own.aspect);
     own.index = null;
@@ -116,7 +116,7 @@ function graphView(graph, state, acts) {
     paintNow();
   }
 
-  /** Shows all of the graph; of one that would be too small to read, the part around the strongest edge at a readable size. */
+  /** Shows all of the graph, as large as the view lets it be. */
   function fit() {
     const { arranged } = own;
     const wide = arranged.right - arranged.left;

@@ -38,10 +38,7 @@ function nodePanel(graph, place, choose) {
   const rows = [];
   if (node.score !== undefined) rows.push(["score", signed(node.score)]);
   if (node.positions) rows.push(["at", node.positions.join(", ")]);
-  if (node.need) {
-    const without = node.need.without.length ? `, without ${node.need.without.join(", ")}` : "";
-    rows.push(["faithfulness changes by", `${signed(node.need.change)} when it goes${without}`]);
-  }
+  if (node.need) rows.push(["faithfulness changes by", `${needOf(node.need)} when it goes`]);
   const parts = [
     make("h3", {}, node.name),
     make("p", { class: "kind" }, [KINDS[node.kind], node.layer === undefined ? null : `layer ${node.layer}`, node.role].filter(Boolean).join(" · ")),
@@ -52,10 +49,15 @@ function nodePanel(graph, place, choose) {
     node.measures && measuresOf(node.measures),
     node.evidence && evidenceOf(node.evidence),
     node.members && membersOf(graph, node, choose),
-    edgeList(graph, node.ins, "Edges in", (edge) => edge.from, choose),
-    edgeList(graph, node.outs, "Edges out", (edge) => edge.to[0], choose),
+    edgeList(graph, node.ins, "Edges in", (edge) => [edge.from], choose),
+    edgeList(graph, node.outs, "Edges out", (edge) => edge.to, choose),
   ];
   return parts.filter(Boolean);
+}
+
+/** What becomes of faithfulness when a node goes, and which others were gone already. */
+function needOf(need) {
+  return signed(need.change) + (need.without.length ? ` (without ${need.without.join(", ")})` : "");
 }
 
 /** What is known of an edge. */
@@ -146,14 +148,15 @@ function membersOf(graph, node, choose) {
     make("p", { class: "names" }, node.members.map((place) => nodeButton(graph, place, choose))));
 }
 
-/** Edges of a node, the strongest first. */
+/** Edges of a node, the strongest first; `other`: the nodes at their other end, several where heads share keys. */
 function edgeList(graph, places, title, other, choose) {
   if (!places.length) return null;
   const most = 200;
   const rows = places.slice(0, most).map((place) => {
     const edge = graph.edges[place];
     const score = edge.score === undefined ? "" : within(edge.score, edge.interval);
-    return make("tr", {}, make("th", { scope: "row" }, nodeButton(graph, other(edge), choose)),
+    const names = other(edge).flatMap((end, at) => [at ? " " : "", nodeButton(graph, end, choose)]);
+    return make("tr", {}, make("th", { scope: "row" }, names),
       make("td", {}, edge.slot ?? ""), make("td", { class: "number" }, edgeScore(graph, place, score, choose)));
   });
   const head = make("tr", {}, ["node", "slot", "score"].map((name) => make("th", { scope: "col" }, name)));
