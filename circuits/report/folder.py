@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 from circuits.errors import CircuitsError, FileFormatError
 from circuits.files.reading import read_bytes, read_json
 from circuits.files.results import LARGEST_RESULT, Result
+from circuits.files.tensors import format_of_tensors
 from circuits.files.unfinished import FORMAT as UNFINISHED, unfinished_run
 from circuits.graph import Circuit, Node
+from circuits.graph.neuronpedia import SUFFIX, is_neuronpedia
 from circuits.report.kinds import KINDS
 from circuits.search import Discovery, Study
 from circuits.search.studying.results import task_folder
@@ -19,6 +21,8 @@ from circuits.search.studying.results import task_folder
 _Kind = TypeVar("_Kind", bound=Result)
 _HEADS = "head_scores.csv"
 _MOST_FILES, _MOST_FOLDERS = 200, 24
+_EXPORTED = (".mib.json", SUFFIX)
+"""Files that say for other programs what a circuit beside them says."""
 _CIRCUIT = "circuit.json"
 """The circuit of a run, where a folder holds several."""
 
@@ -79,7 +83,7 @@ def read_saved(place: Path) -> Saved:
 def _read_folder(folder: Path) -> Saved:
     results, unread, lines = dict[str, Result](), dict[str, str](), dict[str, None]()
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    for file in [one for one in files if one.suffix == ".json"][:_MOST_FILES]:
+    for file in [one for one in files if one.suffix in (".json", ".safetensors")][:_MOST_FILES]:
         try:
             found = _read_file(file)
         except CircuitsError as error:
@@ -91,8 +95,8 @@ def _read_folder(folder: Path) -> Saved:
         line = unfinished_run(file)
         if line is not None:
             lines[line] = None
-    if any(name.endswith(".mib.json") for name in results) and any(isinstance(one, Circuit) for one in _own(results)):
-        results = {name: one for name, one in results.items() if not name.endswith(".mib.json")}
+    if any(isinstance(one, Circuit) for one in _own(results)):
+        results = {name: one for name, one in results.items() if not name.endswith(_EXPORTED)}
     heads = None
     if (folder / _HEADS).is_file():
         try:
@@ -126,7 +130,7 @@ def _read_parts(folder: Path, studies: Sequence[Study], unread: dict[str, str]) 
 
 def _own(results: Mapping[str, Result]) -> Iterator[Result]:
     """Those that are not written for other programs."""
-    return (one for name, one in results.items() if not name.endswith(".mib.json"))
+    return (one for name, one in results.items() if not name.endswith(_EXPORTED))
 
 
 def _reason(error: Exception, file: Path) -> str:
@@ -134,10 +138,13 @@ def _reason(error: Exception, file: Path) -> str:
 
 
 def _read_file(file: Path) -> Result | None:
-    """The result of a file; None for JSON of another origin."""
+    """The result of a file; None for JSON and tensors of another origin."""
+    if file.suffix.lower() == ".safetensors":
+        kind = format_of_tensors(file)  # of a model's weights it is empty
+        return KINDS[kind].load(file) if kind in KINDS else None
     data = read_json(file, max_bytes=LARGEST_RESULT)
     kind = data.get("format") if isinstance(data, dict) else None
-    if isinstance(data, dict) and "cfg" in data and kind is None:
+    if isinstance(data, dict) and kind is None and ("cfg" in data or is_neuronpedia(data)):
         return Circuit.load(file)
     if not isinstance(kind, str) or kind == UNFINISHED:
         return None

@@ -14,6 +14,8 @@ from circuits.lenses import (
     LensComparison,
     NeuronReport,
     SubUpdates,
+    Triggers,
+    TunedLens,
     Values,
 )
 from circuits.patching import Ablation, AttentionTrace, Effects, Knockout, LayerRemoval, SelfRepair, Terms, Trace, Traces
@@ -56,6 +58,8 @@ _TITLES: Mapping[type[Result], str] = {
     Trace: "Causal tracing",
     Traces: "Causal tracing",
     TrainingCurves: "Heads over training",
+    Triggers: "Triggers of neurons",
+    TunedLens: "A tuned lens",
     Values: "Values of neurons",
     Verdict: "Verdict",
 }

@@ -5,10 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from circuits.errors import FileFormatError
 from circuits.files.unfinished import Unfinished
-from circuits.graph import Circuit, Graph
+from circuits.graph import Circuit, Graph, neuronpedia
+from circuits.graph.neuronpedia import ShownPrompt
 from circuits.report import read_saved, run_page
 from tests.files import examples
 from tests.report.samples import data_of, write_run
@@ -132,3 +135,20 @@ def test_the_page_tells_a_command_line_where_one_was_saved_and_makes_none_up(tmp
         Circuit(GRAPH, ["input->m1", "m1->logits"], metadata={**about, **more}).save(tmp_path / "c.json")
         said = words(tmp_path / "c.json")
         assert ("circuits discover" in said) == bool(more) and more.get("command", "") in said
+
+
+def test_files_of_tensors_and_exports_for_neuronpedia_are_read_too(tmp_path: Path) -> None:
+    examples.triggers().save(tmp_path / "triggers.safetensors")
+    examples.tuned_lens().save(tmp_path / "lens.safetensors")
+    save_file({"weights": torch.zeros(2)}, tmp_path / "model.safetensors")
+    titles = [section.title for section in run_page(read_saved(tmp_path)).sections]
+    assert "Triggers of neurons" in titles and "A tuned lens" in titles
+    with pytest.raises(FileFormatError, match="not a saved result"):
+        read_saved(tmp_path / "model.safetensors")
+    circuit = Circuit(GRAPH, {"input->m1": -0.5, "m1->logits": 1.0})
+    prompt = ShownPrompt("a b", ("a", " b"), " c", 1, 0.25)
+    neuronpedia.save(circuit, tmp_path / "c.neuronpedia.json", prompt, slug="s", scan="m")
+    assert read_saved(tmp_path / "c.neuronpedia.json").first(Circuit) == circuit
+    assert len(read_saved(tmp_path).all(Circuit)) == 1
+    circuit.save(tmp_path / "circuit.json")
+    assert list(read_saved(tmp_path).all(Circuit)) == ["circuit.json"], "what is exported says the same"
