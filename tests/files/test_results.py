@@ -41,7 +41,7 @@ ALONE = ("losses",)
 
 WITH_FUNCTIONS = [room for room in ROOMS if (PACKAGE / room).is_dir() and room not in ("files", "plots", "cli")]
 """The rooms whose public functions find something."""
-INGREDIENTS = "Fact KnownCircuit Metric MinimalPair Model PromptFile PromptPairs Sentence ShownPrompt Task TokenBatch"
+INGREDIENTS = "Fact KnownCircuit Metric MinimalPair Model PromptFile PromptPairs Section Sentence ShownPrompt Task TokenBatch"
 ROWS = "Effect PhaseChange SkipTrigram SkipTrigramBug Snapshot VirtualHead"
 LAZY = "WeightTable"
 NO_RESULTS = {*INGREDIENTS.split(), *ROWS.split(), LAZY}

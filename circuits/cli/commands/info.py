@@ -24,7 +24,7 @@ def info(
     key_value_heads: KeyValueHeads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is in a circuit file, or in anything else that a command saved.
+    """Say what is in a circuit file, or in any other saved one.
 
     Where heads share keys, a circuit's edges are counted by group, and also by query head, as MIB and EAP-IG do. Of other
     results it says what they are, in a line or two, and which command shows them; of a folder, what is in it.
