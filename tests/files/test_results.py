@@ -41,11 +41,13 @@ ALONE = ("losses",)
 
 WITH_FUNCTIONS = [room for room in ROOMS if (PACKAGE / room).is_dir() and room not in ("files", "plots", "cli")]
 """The rooms whose public functions find something."""
-INGREDIENTS = "Fact KnownCircuit Metric MinimalPair Model PromptFile PromptPairs Section Sentence ShownPrompt Task TokenBatch"
+INGREDIENTS = (
+    "Closer Fact KnownCircuit Metric MinimalPair Model PromptFile PromptPairs Section Sentence ShownPrompt Task TokenBatch"
+)
 ROWS = "Effect PhaseChange SkipTrigram SkipTrigramBug Snapshot VirtualHead"
 LAZY = "WeightTable"
-NO_RESULTS = {*INGREDIENTS.split(), *ROWS.split(), LAZY}
-"""What public functions return beside results: what other functions take; a row or a few numbers, which results are made of;
+NO_RESULTS = {*INGREDIENTS.split(), *PAGES.split(), *ROWS.split(), LAZY}
+"""What public functions return beside results: what other functions take; what a page is made of; a row or a few numbers, which results are made of;
 and a table of vocabulary² whose entries are computed when they are asked for."""
 
 
