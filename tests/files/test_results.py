@@ -41,14 +41,13 @@ ALONE = ("losses",)
 
 WITH_FUNCTIONS = [room for room in ROOMS if (PACKAGE / room).is_dir() and room not in ("files", "plots", "cli")]
 """The rooms whose public functions find something."""
-INGREDIENTS = (
-    "Closer Fact KnownCircuit Metric MinimalPair Model PromptFile PromptPairs Section Sentence ShownPrompt Task TokenBatch"
-)
+INGREDIENTS = "Fact KnownCircuit Metric MinimalPair Model PromptFile PromptPairs Sentence ShownPrompt Task TokenBatch"
+PAGES = "Closer Page Saved Section"
 ROWS = "Effect PhaseChange SkipTrigram SkipTrigramBug Snapshot VirtualHead"
 LAZY = "WeightTable"
 NO_RESULTS = {*INGREDIENTS.split(), *PAGES.split(), *ROWS.split(), LAZY}
-"""What public functions return beside results: what other functions take; what a page is made of; a row or a few numbers, which results are made of;
-and a table of vocabulary² whose entries are computed when they are asked for."""
+"""What public functions return beside results: what other functions take; what a page is made of; a row or a few numbers,
+which results are made of; and a table of vocabulary² whose entries are computed when they are asked for."""
 
 
 def classes_in(annotation: Any) -> Iterator[type]:
