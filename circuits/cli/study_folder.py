@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from circuits.cli.settings import Work
 from circuits.errors import CircuitsError
 from circuits.files.unfinished import unfinished_run
 from circuits.search.studying.asked import StudyTask
+from circuits.search.studying.plan import fits
 from circuits.search.studying.results import StudiedCircuit, Study, StudyPlan, StudySettings, task_folder
 from circuits.search.studying.run import StudyPart
 
@@ -44,19 +45,18 @@ class StudyFolder:
         """The folder of a task."""
         return self.work.setting.folder / task_folder(task)
 
-    def plan(self, model: "circuits.Model", asked: Mapping[str, Any]) -> StudyPlan | None:
-        """The plan that is there, where it is one of the same model and asks the same (`asked`: fields of the plan)."""
+    def plan(self, model: "circuits.Model", tasks: Sequence[StudyTask], *, seed: int, budget: float | None) -> StudyPlan | None:
+        """The plan that is there, where it is about what is asked now."""
         try:
             found = StudyPlan.load(self.work.setting.folder / PLAN)
         except CircuitsError:
             return None
-        same = all(getattr(found, name) == value for name, value in asked.items())
-        return found if same and found.weights_sha256 == model.fingerprint else None
+        return found if fits(found, model, tasks, seed=seed, budget=budget) else None
 
     def known(
         self, model: "circuits.Model", settings: StudySettings
     ) -> "tuple[StudiedCircuit, circuits.Circuit | None] | None":
-        """What is there of a task, whole and of the same model and settings."""
+        """What is there of a task, whole and of the same model and settings, and not for want of memory that there is now."""
         file = self.of(settings.task) / STUDIED
         try:
             found = StudiedCircuit.load(file)
@@ -64,6 +64,8 @@ class StudyFolder:
         except CircuitsError:
             return None
         if found.settings != settings or found.weights_sha256 != model.fingerprint or unfinished_run(file) is not None:
+            return None
+        if found.memory is not None and found.memory < self.work.setting.budget:
             return None
         self.read.append(settings.task)
         self.work.say(f"{circuit_line(found)} (read from {self.of(settings.task)})")

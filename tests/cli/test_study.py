@@ -1,32 +1,23 @@
 """`circuits study`: its files, what it reads again, and one line for what cannot be asked."""
 
-import csv
+import dataclasses
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from circuits.cli.commands.study import FILES, TASK_FILES
 from circuits.cli.report import Report, Table
-from circuits.cli.reports.study import markdown
+from circuits.cli.reports.study import command_of, markdown, study_report
+from circuits.cli.settings import Setting
 from circuits.graph import Circuit
 from circuits.search import Study, StudyPlan
-from circuits.search.judging.verdict import HALF, SIGNIFICANT
 from circuits.search.studying import plan as planning
 from tests.cli.conftest import Command
+from tests.cli.study_numbers import check_markdown, check_page
 from tests.cli.test_errors import check_one_line
-
-
-def numbers_in(value: Any) -> Iterator[float]:
-    """Every number of a document."""
-    if isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from numbers_in(one)
-    elif isinstance(value, int | float):
-        yield float(value)
+from tests.files import examples
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +25,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few prompts and small circuits."""
     monkeypatch.setattr(planning, "USUAL", (8, 4, False))
     monkeypatch.setattr(planning, "LADDER", ((8, 4, False), (8, 4, False)))
-    monkeypatch.setattr(planning, "LEAST", 20)
+    monkeypatch.setattr(planning, "usual_size", lambda graph: 20)
 
 
 def test_a_study_writes_all_and_a_second_one_reads_it(command: Command, tmp_path: Path) -> None:
@@ -50,17 +41,7 @@ def test_a_study_writes_all_and_a_second_one_reads_it(command: Command, tmp_path
     }
     study, plan = Study.load(tmp_path / "study.json"), StudyPlan.load(tmp_path / "plan.json")
     assert study.circuits[0].edges == len(Circuit.load(task / "circuit.json")) and plan.behaviours == study.behaviours
-    saved = [*numbers_in(json.loads((tmp_path / "study.json").read_text()))]
-    for name in ("behaviours.csv", "overlaps.csv"):
-        with (tmp_path / name).open(newline="") as file:
-            saved += [float(cell) for row in csv.reader(file) for cell in row if re.fullmatch(r"-?[0-9.]+(e-?[0-9]+)?", cell)]
-    page = (tmp_path / "study.md").read_text().split("What this does not show")[0]
-    shown = re.findall(r"(-?[0-9]+\.([0-9]+)|[0-9]+(?=%))", page.replace("95 %", ""))
-    saved += [SIGNIFICANT, HALF]  # which the legend names
-    assert len(shown) > 12
-    for number, digits in shown:
-        scale, step = (1, 0.5 * 10 ** -len(digits)) if digits else (100, 0.5)
-        assert any(abs(scale * value - float(number)) <= 1.001 * step for value in saved), f"{number} is in no file"
+    assert check_markdown(tmp_path) == 2 and check_page(tmp_path) == 3
     made = {path: path.stat().st_mtime_ns for path in task.iterdir()}
     again = command(*words, "--json")
     assert {path: path.stat().st_mtime_ns for path in task.iterdir()} == made, "nothing is made anew"
@@ -73,6 +54,54 @@ def test_a_study_writes_all_and_a_second_one_reads_it(command: Command, tmp_path
     for name in ("circuit.json", "edges.csv"):
         assert (tmp_path / "alone" / name).read_bytes() == (task / name).read_bytes(), "every number again"
     assert {path.name for path in task.glob("*.json")} <= set(TASK_FILES)
+
+
+def test_every_number_of_a_study_of_several_is_that_of_its_file(tmp_path: Path) -> None:
+    """Also of what circuits share; and a number that is another one is found out."""
+    study, plan, setting = examples.study(), examples.study_plan(), Setting(job="study")
+    both = [
+        dataclasses.replace(study.overlaps[0], kind=kind, shared=shared) for kind, shared in (("edges", 1234), ("heads", 1))
+    ]
+    circuits = [dataclasses.replace(study.circuits[0], why="", edges=1234), study.circuits[1]]
+    behaviours = [study.behaviours[0], dataclasses.replace(study.behaviours[1], task="b")]
+    study = dataclasses.replace(study, behaviours=tuple(behaviours), circuits=tuple(circuits), overlaps=tuple(both))
+    study.save(tmp_path / "study.json")
+    plan.save(tmp_path / "plan.json")
+    page = markdown(study_report(study, plan, {}, {}, setting, 61.0))
+    (tmp_path / "study.md").write_text(page)
+    assert check_markdown(tmp_path) == 4 and check_page(tmp_path) == 4
+    for shown, other in (("1,234", "1,235"), ("0.25", "0.24"), ("2 behaviours", "3 behaviours"), ("95 %", "94 %")):
+        assert shown in page
+        (tmp_path / "study.md").write_text(page.replace(shown, other))
+        with pytest.raises(AssertionError):
+            check_markdown(tmp_path)
+    asked = [dataclasses.replace(circuits[0].settings, method=method) for method in (None, "refine")]
+    lines = [command_of(one, "ioi", dataclasses.replace(setting, memory=64)) for one in asked]
+    assert [("--method" in line, "--memory 64" in line) for line in lines] == [(False, True), (True, True)]
+
+
+def test_prompts_that_were_edited_are_asked_anew(command: Command, tmp_path: Path) -> None:
+    """Also where the model does not have the behaviour, and of another file of this name."""
+    file, words = tmp_path / "induction.csv", ["study", "--json", "--out", tmp_path / "out", "--tasks"]
+    lines = [f'{clean},{corrupt},"[""{clean}"", ""{corrupt}""]"' for clean, corrupt in ((" one", " two"), (" two", " one"))]
+
+    def prompts(rows: list[str], *options: str, name: Path = file) -> int:
+        name.parent.mkdir(exist_ok=True)
+        name.write_text("\n".join(["clean,corrupted,label", *rows]))
+        answer = command(*words, name, *options)
+        assert answer.status == 0, answer.err
+        return json.loads(answer.out)["study"]["behaviours"][0]["prompts"]
+
+    def measured() -> tuple[bool | None, float]:
+        plan = StudyPlan.load(tmp_path / "out" / "plan.json")
+        return plan.prepend_bos, plan.measuring
+
+    assert prompts(lines) == 2
+    first = measured()
+    assert prompts(lines) == 2 and measured() == first, "the same file is not measured again"
+    assert prompts(lines[:1]) == 1
+    assert prompts(lines, name=tmp_path / "other" / file.name) == 2
+    assert prompts(lines, "--no-bos", name=tmp_path / "other" / file.name) == 2 and measured()[0] is False
 
 
 def test_what_cannot_be_asked_is_one_line(command: Command, tmp_path: Path) -> None:
@@ -91,5 +120,9 @@ def test_what_cannot_be_asked_is_one_line(command: Command, tmp_path: Path) -> N
 def test_what_stands_in_a_page_is_text() -> None:
     table = Table(("a|b", "c"), [("<b>", "*x*"), ("1\n2", "`y`")], below="[link](javascript:alert(1))")
     page = markdown(Report(heading="# one <script>", parts=[table, "<img src=x>\n- item"]))
+    hostile = ("a`<b>`", "``x", "two\nlines", "plain.csv")
+    files: dict[str, str] = dict.fromkeys(hostile, "")
+    names = markdown(Report(heading="", files=files)).partition("## Files\n\n")[2].splitlines()
+    assert [name.rstrip() for name in names] == ["- `` a`<b>` ``:", "- ``` ``x ```:", "- `two lines`:", "- `plain.csv`:"]
     assert not re.search(r"(?<!\\)[<>\[\]*`]", page), "no markup but that of the page"
     assert page.splitlines()[0] == r"# \# one \<script\>" and len(page.split("|---|---|\n")) == 2

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 import circuits
-from circuits.errors import CircuitsError, PromptError
+from circuits.errors import CircuitsError, MemoryBudgetError, PromptError
 from circuits.files.words import duration
 from circuits.graph import Circuit, Graph
 from circuits.search import StudyPlan, StudyTask
+from circuits.search.methods import refining
 from circuits.search.studying import plan as planning
 from circuits.search.studying.measure import Pace, measure
-from circuits.search.studying.plan import LADDER, estimate, planned, settings_of
+from circuits.search.studying.plan import LADDER, estimate, fits, planned, settings_of
 from circuits.search.studying.results import MeasuredBehaviour
 from circuits.search.studying.run import StudyPart
 from circuits.search.studying.share import at_least, common_heads, overlaps
@@ -136,15 +137,19 @@ def test_overlaps_agree_with_counting_all_draws() -> None:
 def test_a_study_is_its_parts_and_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "USUAL", (8, 4, False))
     monkeypatch.setattr(planning, "LADDER", ((8, 4, False), (8, 4, False)))
-    monkeypatch.setattr(planning, "LEAST", 30)
-    tasks = [dataclasses.replace(StudyTask.named("induction"), name="one"), task_of("none", turned), task_of("odd", unsayable)]
+    monkeypatch.setattr(planning, "usual_size", lambda graph: 30)
+    tasks = [
+        dataclasses.replace(StudyTask.named("induction"), name="one", mechanism=False),
+        task_of("none", turned),
+        task_of("odd", unsayable),
+    ]
     parts: list[Any] = []
     study = circuits.study(mini(), tasks, found=parts.append)
     plan, part = parts
     assert isinstance(plan, StudyPlan) and isinstance(part, StudyPart)
     assert [one.task for one in study.circuits] == ["one"] and study.circuits[0] == part.studied
     pairs = circuits.tasks.induction(mini(), 8, 0)
-    options: dict[str, Any] = {"method": "refine", "edges": 30, "random_circuits": 4, "minimality": False}
+    options: dict[str, Any] = {"edges": 30, "random_circuits": 4, "minimality": False}
     same = circuits.discover(mini(), pairs, logit_difference, **options)
     assert part.circuit == same.circuit and part.studied.verdict is not None
     assert part.studied.verdict.as_json() == same.verdict.as_json(), "what discover gives at these settings"
@@ -153,6 +158,50 @@ def test_a_study_is_its_parts_and_goes_on_where_it_was(monkeypatch: pytest.Monke
     again: list[Any] = []
     assert circuits.study(mini(), tasks, plan=plan, known=known.get, found=again.append).as_json() == study.as_json()
     assert again == [plan], "nothing is made anew"
+    assert (part.studied.method, part.studied.unrefined, part.studied.memory) == ("refine", None, None)
+    with pytest.raises(CircuitsError, match="seed 0"):
+        circuits.study(mini(), tasks, plan=plan, seed=1)
+
+
+@pytest.mark.parametrize("refined", [True, False], ids=["refining", "drawing"])
+def test_too_little_memory_stops_no_study(refined: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where refining does not fit the proposed edges are the circuit, as `discover` has it; what fits nowhere is said so."""
+    monkeypatch.setattr(planning, "USUAL", (8, 4, False))
+    monkeypatch.setattr(planning, "LADDER", ((8, 4, False), (8, 4, False)))
+    monkeypatch.setattr(planning, "usual_size", lambda graph: 20)
+
+    def fails(*given: Any, **options: Any) -> None:
+        raise MemoryBudgetError("it takes 3 MiB, the budget is 1 MiB")
+
+    task = dataclasses.replace(StudyTask.named("induction"), name="one", mechanism=False)
+    if refined:
+        monkeypatch.setattr(refining, "gated", fails)
+    else:
+        task = dataclasses.replace(task, draw=fails)
+    found = circuits.study(mini(), [task], memory=2**28).circuits[0]
+    assert found.memory == 2**28 and "it takes 3 MiB" in found.summary
+    assert (found.method, found.standing == "none") == (("eap-ig", False) if refined else (None, True))
+
+
+def test_a_plan_is_kept_only_where_all_that_it_rests_on_is_the_same() -> None:
+    def own(name: str, sha256: str) -> StudyTask:
+        return StudyTask.of_pairs(name, lambda model: circuits.tasks.induction(model, 32, 0), about="", sha256=sha256)
+
+    tasks = [own("induction", "a"), own("other", "b")]
+    behaviours, paces = [measured("induction"), measured("other", "has not")], {"induction": Pace(0.01)}
+    made = planned(mini(), tasks, behaviours, paces, seed=3, budget=None, measuring=5.0)
+    plan = StudyPlan.from_json(made.as_json())
+    asked: dict[str, Any] = {"seed": 3, "budget": None}
+    assert fits(plan, mini(), tasks, **asked), "also as a file has it"
+    assert not plan.steps[0].settings.mechanism, "a file of this name is not the task: its heads are not searched for"
+    assert settings_of(mini(), StudyTask.named("induction"), LADDER[0], 3).mechanism
+    for changed in ([own("induction", "c"), tasks[1]], [tasks[0], own("other", "c")], tasks[::-1], tasks[:1]):
+        assert not fits(plan, mini(), changed, **asked)
+    assert not fits(plan, mini().with_bos(True), tasks, **asked) and not fits(plan, mini().with_bos(False), tasks, **asked)
+    assert not fits(plan, mini(torch.float64), tasks, **asked)
+    assert not fits(plan, mini(), tasks, seed=4, budget=None) and not fits(plan, mini(), tasks, seed=3, budget=60.0)
+    before = {name: value for name, value in made.as_json().items() if name not in ("prepend_bos", "prompts_sha256")}
+    assert not fits(StudyPlan.from_json(before), mini(), tasks, **asked), "written when files were not told apart"
 
 
 def test_a_task_that_cannot_be_searched_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

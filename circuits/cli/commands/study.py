@@ -117,7 +117,7 @@ def run(asked: dict[str, PromptOptions], setting: Setting, *, budget: float | No
         model = setting.load(work.progress)
         began = time.perf_counter()
         tasks, made = [task_of(name, options) for name, options in asked.items()], StudyFolder(work, asked, TASK_FILES)
-        plan = made.plan(model, {"tasks": tuple(asked), "seed": seed, "budget": budget})
+        plan = made.plan(model, tasks, seed=seed, budget=budget)
         plans = [] if plan is None else [plan]
         options: dict[str, Any] = {"budget": budget, "seed": seed, "memory": setting.budget, "progress": work.progress}
 
@@ -132,7 +132,7 @@ def run(asked: dict[str, PromptOptions], setting: Setting, *, budget: float | No
         made.write(found)
         sources = {name: str(options.prompts or name) for name, options in asked.items()}
         again = {one.task: command_of(one.settings, sources[one.task], setting) for one in found.circuits}
-        folders = {f"{one.task}": "its circuit, verdict, prompts and pictures (a folder)" for one in found.circuits}
+        folders = {made.of(one.task).name: "its circuit, verdict, prompts and pictures (a folder)" for one in found.circuits}
         report = study_report(found, plans[0], again, {**FILES, **folders}, setting, time.perf_counter() - began)
         (work.staging / "study.md").write_text(markdown(report), encoding="utf-8")
     setting.answer(report)

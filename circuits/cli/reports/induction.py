@@ -133,7 +133,11 @@ def _next_steps(found: Mapping[str, Any], setting: Setting) -> list[tuple[str, s
     ]
     if found["verdict"] == "none":
         return [steps[1], ("circuits induction --model mini", "a model that has induction heads")]
-    return [*steps, (setting.command("induction", "--sequences", "128"), "more sequences, narrower intervals")]
+    return [
+        *steps,
+        (setting.command("induction", "--sequences", "128"), "more sequences, narrower intervals"),
+        (setting.command("study"), "the tour: which other behaviours it has, and the circuit of each"),
+    ]
 
 
 def draw_patterns(model: "circuits.Model", circuit: "circuits.Circuit", scores: HeadScores, seed: int, path: Path) -> None:

@@ -1,5 +1,6 @@
 """A study as it is printed, and as a page of text."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -133,7 +134,9 @@ def study_report(
 
 def command_of(settings: StudySettings, source: str, setting: Setting) -> str:
     """The command line that finds a task's circuit once more; `source`: the task, or the file."""
-    words = ["discover", "--task", source, "--method", settings.method, "--edges", str(settings.edges)]
+    words = ["discover", "--task", source, "--edges", str(settings.edges)]
+    words += [] if settings.method is None else ["--method", settings.method]
+    words += [] if setting.memory == Setting.memory else ["--memory", str(setting.memory)]
     words += ["--count", str(settings.count), "--random-circuits", str(settings.random_circuits), "--seed", str(settings.seed)]
     return setting.command(*words, *([] if settings.minimality else ["--no-minimality"]))
 
@@ -149,9 +152,12 @@ def markdown(report: Report) -> str:
         else:
             blocks.append(_text(part if isinstance(part, str) else part.text()))
     if report.files:
-        blocks += ["## Files", "\n".join(f"- `{name}`: {_text(what)}" for name, what in report.files.items())]
+        blocks += ["## Files", "\n".join(f"- {_code(name)}: {_text(what)}" for name, what in report.files.items())]
     if report.next:
-        blocks += ["## Every number again", "\n".join(f"- {_text(told)}:\n\n      {line}" for line, told in report.next)]
+        blocks += [
+            "## Every number again",
+            "\n".join(f"- {_text(told)}:\n\n      {one_line(line)}" for line, told in report.next),
+        ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
@@ -161,6 +167,14 @@ _MARKUP = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|#!~$&"})
 def _text(text: str) -> str:
     """A text as Markdown that says just this."""
     return one_line(text).translate(_MARKUP)
+
+
+def _code(text: str) -> str:
+    """A text as code: between more backticks than stand in it one after another, and apart from those at its ends."""
+    line = one_line(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    space = " " if "`" in line else ""
+    return f"{fence}{space}{line}{space}{fence}"
 
 
 def _share(effect: Effect | None) -> str:

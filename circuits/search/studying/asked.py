@@ -33,6 +33,8 @@ class StudyTask:
     """Whether it asks for what a model may not know."""
     prompts_sha256: str = ""
     """What tells its prompts from others of this name, where they are not the package's own."""
+    mechanism: bool = False
+    """Whether the heads that do it are also searched for by what they do (`find_induction_circuit`)."""
 
     @classmethod
     def named(cls, name: str) -> "StudyTask":
@@ -43,7 +45,9 @@ class StudyTask:
             """The task's own."""
             return found.draw(model, count, seed, progress=progress)
 
-        return cls(name=found.name, about=found.summary, pairs=found.pairs, draw=draw, metric=found.metric, known=found.known)
+        made = {"pairs": found.pairs, "draw": draw, "metric": found.metric}
+        mechanism = found.name == "induction"
+        return cls(name=found.name, about=found.summary, known=found.known, mechanism=mechanism, **made)
 
     @classmethod
     def of_pairs(cls, name: str, read: Callable[[Model], PromptPairs], *, about: str, sha256: str = "") -> "StudyTask":

@@ -7,15 +7,12 @@ from circuits.errors import CircuitsError
 from circuits.files.words import duration
 from circuits.graph import Graph
 from circuits.models import Model
+from circuits.search.discover import usual_size
 from circuits.search.judging.extent import JudgingRuns, asked
 from circuits.search.studying.asked import StudyTask
 from circuits.search.studying.measure import LEAST_RIGHT, Pace
 from circuits.search.studying.results import MeasuredBehaviour, StudyPlan, StudySettings, StudyStep
 
-METHOD = "refine"
-"""How edges are found."""
-SHARE, LEAST = 0.02, 100
-"""Edges of a circuit: this share of the model's, and no fewer than so many (or than a quarter of them, where it has few)."""
 _MUCH, _SOME, _FEW = 128, 64, 40
 LADDER = (
     (256, _MUCH, True),
@@ -60,18 +57,13 @@ MECHANISM = 2000.0
 """Readings of a prompt of the task that the search for induction heads takes: 17 of its own 32 sequences of 51 tokens."""
 
 
-def edges_of(graph: Graph) -> int:
-    """How many edges a circuit of a model has."""
-    return min(max(round(SHARE * graph.edge_count), LEAST), max(1, graph.edge_count // 4))
-
-
 def settings_of(model: Model, task: StudyTask, level: Level, seed: int) -> StudySettings:
     """The settings of a task at a level of the ladder."""
     count, random_circuits, minimality = level
     return StudySettings(
         task=task.name,
-        method=METHOD,
-        edges=edges_of(model.graph()),
+        method=None,
+        edges=usual_size(model.graph()),
         count=count,
         random_circuits=random_circuits,
         minimality=minimality,
@@ -79,8 +71,22 @@ def settings_of(model: Model, task: StudyTask, level: Level, seed: int) -> Study
         dtype=str(model.dtype).removeprefix("torch."),
         prepend_bos=model.prepend_bos,
         prompts_sha256=task.prompts_sha256,
-        mechanism=task.name == "induction",
+        mechanism=task.mechanism,
     )
+
+
+def fits(plan: StudyPlan, model: Model, tasks: Sequence[StudyTask], *, seed: int, budget: float | None) -> bool:
+    """Whether a plan is about what is asked now: the same weights in the same number format, openings of prompts, tasks, files,
+    seed and budget, and steps at settings that these tasks have."""
+    by_name = {one.name: one for one in tasks}
+    files = {name: one.prompts_sha256 for name, one in by_name.items()}
+    now = model.fingerprint, tuple(by_name), files, model.prepend_bos, seed, budget
+    if now != (plan.weights_sha256, plan.tasks, dict(plan.prompts_sha256 or {}), plan.prepend_bos, plan.seed, plan.budget):
+        return False
+    steps = [step.settings for step in plan.steps]
+    levels = [(one.count, one.random_circuits, one.minimality) for one in steps]
+    found = zip(steps, levels, strict=True)
+    return all(one.task in by_name and one == settings_of(model, by_name[one.task], level, seed) for one, level in found)
 
 
 def estimate(settings: StudySettings, task: StudyTask, behaviour: MeasuredBehaviour, pace: Pace, graph: Graph) -> float:
@@ -147,4 +153,6 @@ def planned(
         behaviours=tuple(measured),
         steps=tuple(chosen),
         left_out=left_out,
+        prepend_bos=model.prepend_bos,
+        prompts_sha256={one.name: one.prompts_sha256 for one in tasks},
     )

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from circuits.files.fields import stored
 from circuits.files.results import Result
 from circuits.files.words import counted, duration
 from circuits.search.judging.verdict import Verdict
@@ -56,7 +57,8 @@ class StudySettings:
     """What a task's circuit depends on, besides the model: all that must be equal for a saved one to be read again."""
 
     task: str
-    method: str
+    method: str | None
+    """How edges are found; None: as `discover` finds them unless told."""
     edges: int
     count: int
     """Prompts, half of which are held out."""
@@ -97,6 +99,10 @@ class StudyPlan(Result, format="circuits-study-plan", indent=1):
     steps: tuple[StudyStep, ...]
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Task that the model has and that is not searched → why."""
+    prepend_bos: bool | None = dataclasses.field(default=None, metadata=stored(optional=True))
+    """How prompts opened when behaviours were measured, as in `StudySettings`."""
+    prompts_sha256: Mapping[str, str] | None = dataclasses.field(default=None, metadata=stored(optional=True))
+    """Every task that was asked → what tells its prompts from others of this name, as in `StudySettings`."""
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -137,6 +143,12 @@ class StudiedCircuit(Result, format="circuits-studied", indent=1):
     mechanism: str = ""
     """What the search for the heads that do it found, in words."""
     mechanism_verdict: str = ""
+    method: str | None = dataclasses.field(default=None, metadata=stored(optional=True))
+    """The method that the circuit is by."""
+    unrefined: str | None = dataclasses.field(default=None, metadata=stored(optional=True))
+    """Why it is the strongest edges as they are, where these could not be refined."""
+    memory: int | None = dataclasses.field(default=None, metadata=stored(optional=True))
+    """The bytes that a pass might take, where more of them may give another circuit; None: they changed nothing."""
 
     @property
     def task(self) -> str:
@@ -152,7 +164,7 @@ class StudiedCircuit(Result, format="circuits-studied", indent=1):
     def summary(self) -> str:
         """The verdict, or why there is none."""
         said = self.why if self.verdict is None else f"{self.standing}: {self.verdict.summary}"
-        return f"{self.task}: {said}"
+        return f"{self.task}: {said}" + (f" By {self.method}, unrefined: {self.unrefined}." if self.unrefined else "")
 
     def to_dataframe(self) -> pd.DataFrame:
         """The verdict's table."""

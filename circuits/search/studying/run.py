@@ -14,7 +14,7 @@ from circuits.search.discover import Discovery, discover
 from circuits.search.mechanisms.induction import find_induction_circuit
 from circuits.search.studying.asked import TASKS, StudyTask, studied
 from circuits.search.studying.measure import measure
-from circuits.search.studying.plan import planned
+from circuits.search.studying.plan import fits, planned
 from circuits.search.studying.results import StudiedCircuit, Study, StudyPlan, StudySettings
 from circuits.search.studying.share import common_heads, overlaps
 from circuits.tasks import PromptReport, look_at_prompts
@@ -57,8 +57,8 @@ def study(
 
     Each circuit is what `discover` gives at the settings of the plan; for induction the heads that do it are also searched for
     (`find_induction_circuit`). What the tokenizer cannot ask, and what cannot be searched for, is said to be so in the result
-    and stops nothing. Raises PromptError for names of tasks that there are none of, CircuitsError for a budget in which not
-    even one circuit fits.
+    and stops nothing, also where it is for want of memory. Raises PromptError for names of tasks that there are none of,
+    CircuitsError for a budget in which not even one circuit fits, and for a plan of another model, or of other tasks.
 
     Args:
         model: the model that is studied.
@@ -78,6 +78,11 @@ def study(
         measured, paces = measure(model, asked, seed=seed, progress=progress)
         taken = time.perf_counter() - began
         plan = planned(model, asked, measured, paces, seed=seed, budget=budget, measuring=taken)
+    elif not fits(plan, model, asked, seed=seed, budget=budget):
+        raise CircuitsError(
+            f"the plan is one of {plan.model}, of {', '.join(plan.tasks)} at seed {plan.seed} and budget {plan.budget}: "
+            "expected one of this model, its BOS, and these tasks and prompts, seed and budget; leave it out to measure anew"
+        )
     hear(plan)
     by_name, done, circuits = {one.name: one for one in asked}, list[StudiedCircuit](), dict[str, Circuit]()
     for step in plan.steps:
@@ -102,23 +107,27 @@ def _searched(model: Model, task: StudyTask, settings: StudySettings, memory: in
     """The circuit of one task, or why there is none."""
     about: dict[str, Any] = {"model": model.name, "weights_sha256": model.fingerprint, "settings": settings}
     options: dict[str, Any] = {"seed": settings.seed, "progress": progress}
-    mechanism = find_induction_circuit(model, sequences=SEQUENCES, **options) if settings.mechanism else None
-    if mechanism is not None:
-        about |= {"mechanism": str(mechanism.metadata["summary"]), "mechanism_verdict": str(mechanism.metadata["verdict"])}
+    mechanism = None
     try:
+        if settings.mechanism:
+            mechanism = find_induction_circuit(model, sequences=SEQUENCES, **options)
+            about |= {"mechanism": str(mechanism.metadata["summary"]), "mechanism_verdict": str(mechanism.metadata["verdict"])}
         drawn = task.draw(model, settings.count, settings.seed, progress)
         metric = task.metric(model, drawn.pairs)
         looked = look_at_prompts(model, drawn, metric)
         looked.require_difference()
         options |= {name: getattr(settings, name) for name in ("method", "edges", "random_circuits", "minimality")}
         discovery = discover(model, drawn.pairs, metric, budget=memory, **options)
-    except MemoryBudgetError:
-        raise
     except CircuitsError as error:  # one task that cannot be searched is no reason to give up the others
+        about |= {"memory": memory} if isinstance(error, MemoryBudgetError) else {}
         return StudyPart(StudiedCircuit(why=str(error), **about), mechanism=mechanism)
     circuit, verdict = discovery.circuit, discovery.verdict
+    unrefined = circuit.metadata.get("unrefined")
+    if unrefined is not None:  # for want of memory, or since gaps cancel: more memory may mend it
+        about |= {"unrefined": str(unrefined), "memory": memory}
     found = StudiedCircuit(
         **about,
+        method=str(circuit.metadata["method"]),
         edges=len(circuit),
         nodes=tuple(map(str, circuit.nodes)),
         prompts_searched=len(drawn.pairs) - verdict.prompts,
