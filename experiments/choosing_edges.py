@@ -30,7 +30,7 @@ from circuits.search import refine, shrink
 from circuits.search.discover import split
 from circuits.search.judging.judge import Judge
 from circuits.tasks import PromptPairs, task
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metric import Metric
 from experiments.attribution_convergence import forwards, timed
 
 

@@ -20,7 +20,7 @@ from circuits.search.judging.curves import Curve
 from circuits.search.judging.roc import node_scores, roc
 from circuits.search.methods.table import METHODS, OTHERWISE
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric, answer_logits
+from circuits.tasks.metric import Metric, answer_logits
 from circuits.tasks.registry import task
 from circuits.tasks.sources.known import KnownCircuit, known_circuit, known_for, precision_recall
 

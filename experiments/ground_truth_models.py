@@ -24,7 +24,8 @@ from circuits.models.planted.parts import Head, Space, bare_block, distractor_he
 from circuits.models.weights import Weights
 from circuits.tasks import PromptPairs
 from circuits.tasks.library.planted import hop_pairs, planted_logic_pairs
-from circuits.tasks.metrics import accuracy, answer_logits, logit_difference
+from circuits.tasks.metric import answer_logits
+from circuits.tasks.metrics import accuracy, logit_difference
 
 HOPS, N_HEADS, D_HEAD = 2, 5, 16
 D_TOKEN, D_CARRIED, D_SCRATCH = 32, 16, 24

@@ -25,7 +25,8 @@ from circuits.search.discover import split
 from circuits.search.judging.evaluate import faithfulness
 from circuits.tasks import PromptPairs
 from circuits.tasks.library.ioi import ioi
-from circuits.tasks.metrics import answer_logits, log_probability, logit_difference
+from circuits.tasks.metric import answer_logits
+from circuits.tasks.metrics import log_probability, logit_difference
 
 
 @torch.no_grad()

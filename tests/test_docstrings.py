@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import circuits
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metric import Metric
 
 ROOT = Path(circuits.__file__).parent
 MODULES = sorted(found.name for found in pkgutil.walk_packages([str(ROOT)], "circuits.") if not found.name.endswith("__main__"))

@@ -11,7 +11,7 @@ from circuits.models import Edit, Model
 from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.reading import Reading
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metric import Metric
 
 Runs = Callable[[PromptPairs], Iterable[tuple[Edit, ...]]]
 """From some pairs to the edits of each gradient run on their clean prompts, in order."""

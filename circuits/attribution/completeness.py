@@ -24,7 +24,7 @@ from circuits.attribution.batches import Batch
 from circuits.models import Model, Run
 from circuits.patching.engine.reading import read_within
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metric import Metric
 
 LARGE = 0.1
 """A completeness error that calls for more points."""

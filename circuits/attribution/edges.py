@@ -28,7 +28,7 @@ from circuits.patching.nodes import about
 from circuits.progress import Progress, silent
 from circuits.statistics import standard_error
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import AnyMetric, Metric, fitted
+from circuits.tasks.metric import AnyMetric, Metric, fitted
 
 
 def attribute_edges(

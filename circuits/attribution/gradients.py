@@ -10,7 +10,8 @@ from circuits.errors import NonFiniteError
 from circuits.models import Edit, Model, Run, TokenBatch
 from circuits.models.edits import compile_edits
 from circuits.models.forward import forward
-from circuits.models.layers import SLOTS, Geometry, Slot, activate, headed, norm_scale, placed
+from circuits.models.geometry import Geometry
+from circuits.models.layers import SLOTS, Slot, activate, headed, norm_scale, placed
 from circuits.models.weights import MLP, Attention, Norm, all_finite
 from circuits.patching.engine.base import refuse_non_finite
 from circuits.patching.engine.reading import Reading

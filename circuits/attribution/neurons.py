@@ -28,7 +28,7 @@ from circuits.patching.engine.sites import differing
 from circuits.patching.nodes import about
 from circuits.progress import Progress, silent
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import AnyMetric, Metric, fitted
+from circuits.tasks.metric import AnyMetric, Metric, fitted
 
 READ_AT_ONCE = 4096
 """Coordinates of readers whose folded weights are held at a time."""

@@ -20,7 +20,7 @@ from circuits.patching.engine.sites import differing
 from circuits.patching.nodes import about
 from circuits.progress import Progress, silent
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import AnyMetric, fitted
+from circuits.tasks.metric import AnyMetric, fitted
 
 
 def attribute_nodes(

@@ -13,7 +13,7 @@ from circuits.errors import CircuitsError, FileFormatError, PromptError
 
 if TYPE_CHECKING:
     from circuits.tasks import Fact
-    from circuits.tasks.metrics import Metric, Relative
+    from circuits.tasks.metric import Metric, Relative
     from circuits.tasks.readings import Drawn
 
 COUNT = 32
@@ -263,7 +263,8 @@ def check_metric(name: str) -> None:
 
 def has_gradient(name: str) -> bool:
     """Whether a metric has a gradient by the logits."""
-    from circuits.tasks.metrics import METRICS, Metric
+    from circuits.tasks.metric import Metric
+    from circuits.tasks.metrics import METRICS
 
     metric = METRICS[_WHOLE.get(name, name)]
     return not isinstance(metric, Metric) or metric.differentiable

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.heads.composition import output_matrices, reading_matrices
-from circuits.models.layers import Rotation, rotate
+from circuits.models.geometry import Rotation, rotate
 from circuits.models.weights import Attention, Block, Rotary, Weights
 
 HeadPart = Literal["qk", "ov"]

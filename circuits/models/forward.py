@@ -12,9 +12,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuits.models.edits import Compiled, apply_edits
+from circuits.models.geometry import Geometry
 from circuits.models.layers import (
     SLOTS,
-    Geometry,
     activated,
     attend,
     attention_output,

@@ -6,7 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError
-from circuits.models.layers import Geometry, attention_pattern, norm_scale
+from circuits.models.geometry import Geometry
+from circuits.models.layers import attention_pattern, norm_scale
 from circuits.models.tokens import TokenBatch
 from circuits.models.weights import Weights
 

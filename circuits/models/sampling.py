@@ -5,9 +5,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import ModelError
+from circuits.models.geometry import Geometry
 from circuits.models.layers import (
     SLOTS,
-    Geometry,
     attention_output,
     attention_pattern,
     embed,

@@ -18,7 +18,7 @@ from circuits.patching.engine.sites import Site, differing, find_sites, having, 
 from circuits.patching.engine.sweep import Sweep
 from circuits.progress import Progress
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import AnyMetric, Metric, fitted
+from circuits.tasks.metric import AnyMetric, Metric, fitted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

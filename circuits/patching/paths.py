@@ -16,7 +16,7 @@ from circuits.patching.engine.sites import having, position_masks
 from circuits.patching.nodes import Pair, about, both_runs
 from circuits.progress import Progress
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import AnyMetric, fitted
+from circuits.tasks.metric import AnyMetric, fitted
 
 WHAT = "patching edges"
 

@@ -20,7 +20,7 @@ from circuits.models.outputs import node_output
 from circuits.progress import Progress, silent
 from circuits.search.judging.compare import supporting_sign
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import AnyMetric, Metric, Relative
+from circuits.tasks.metric import AnyMetric, Metric, Relative
 
 PROMPTS = 8
 """Prompts that are shown, at most."""

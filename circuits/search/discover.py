@@ -23,7 +23,7 @@ from circuits.search.methods.method import Method
 from circuits.search.methods.table import METHODS, check_fit, method_for
 from circuits.search.screening import Screening, screen_then_verify
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import AnyMetric, Metric, Relative, fitted
+from circuits.tasks.metric import AnyMetric, Metric, Relative, fitted
 from circuits.tasks.sharing import halves
 
 EDGES, SHARE = 100, 0.02

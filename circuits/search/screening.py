@@ -25,7 +25,7 @@ from circuits.patching.nodes import about
 from circuits.progress import Progress
 from circuits.statistics import Effect, ratio_intervals
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import AnyMetric, Metric, fitted
+from circuits.tasks.metric import AnyMetric, Metric, fitted
 from circuits.tasks.prompts import refuse_zero_gap
 
 MIN_EFFECT = 0.005

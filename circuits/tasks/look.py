@@ -15,7 +15,8 @@ from circuits.files.results import Result
 from circuits.models import Model
 from circuits.progress import Progress, silent
 from circuits.tasks.alignment import reasons
-from circuits.tasks.metrics import METRICS, AnyMetric, Metric, Relative, logit_difference
+from circuits.tasks.metric import AnyMetric, Metric, Relative
+from circuits.tasks.metrics import METRICS, logit_difference
 from circuits.tasks.prompts import PromptPairs
 from circuits.tasks.readings import Drawn, read_answers
 

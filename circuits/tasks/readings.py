@@ -12,7 +12,8 @@ from torch import Tensor
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.progress import Progress, silent
-from circuits.tasks.metrics import Metric, logit_difference, rank
+from circuits.tasks.metric import Metric
+from circuits.tasks.metrics import logit_difference, rank
 from circuits.tasks.prompts import PromptPairs
 
 _AT_ONCE = 16

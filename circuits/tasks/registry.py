@@ -15,7 +15,8 @@ from circuits.tasks.library.gendered_pronouns import gendered_pronouns
 from circuits.tasks.library.greater_than import greater_than, greater_than_metric
 from circuits.tasks.library.induction import induction
 from circuits.tasks.library.ioi import ioi
-from circuits.tasks.metrics import Metric, logit_difference
+from circuits.tasks.metric import Metric
+from circuits.tasks.metrics import logit_difference
 from circuits.tasks.prompts import PromptPairs
 from circuits.tasks.readings import Drawn, draw_right
 from circuits.tasks.sources.readers import Fact

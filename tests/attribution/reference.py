@@ -5,20 +5,11 @@ from torch import Tensor
 
 from circuits.graph import Graph, Node, Reader
 from circuits.models import Model, node_output
-from circuits.models.layers import (
-    Geometry,
-    attend,
-    attention_output,
-    mlp_output,
-    neuron_activations,
-    normalise,
-    placed,
-    project,
-    unembed,
-)
-from circuits.patching.engine.variant_pass import single_neuron
+from circuits.models.geometry import Geometry
+from circuits.models.layers import attend, attention_output, mlp_output, neuron_activations, normalise, placed, project, unembed
+from circuits.patching.engine.variant_mlp import single_neuron
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metric import Metric
 
 SLOTS = ("q", "k", "v")
 

@@ -11,7 +11,7 @@ from circuits.patching.engine.base import Base
 from circuits.patching.engine.directions import difference, reading_change
 from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.sweep import Sweep
-from circuits.tasks.metrics import answer_logits
+from circuits.tasks.metric import answer_logits
 from tests.attribution.reference import slow_scores
 from tests.patching.test_sweeps import difference_of, random_case
 

@@ -16,7 +16,8 @@ from circuits.patching.effects import Direction
 from circuits.patching.subgraphs.subgraph import run_subgraph
 from circuits.tasks import PromptPairs
 from circuits.tasks.library.planted import carrying, planted_logic_pairs, planted_task
-from circuits.tasks.metrics import accuracy, answer_logits, logit_difference
+from circuits.tasks.metric import answer_logits
+from circuits.tasks.metrics import accuracy, logit_difference
 from experiments.ground_truth_models import trained_route
 
 MAKERS = {"gate": planted_gate, "or": planted_or, "chain": planted_chain}

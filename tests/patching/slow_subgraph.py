@@ -5,8 +5,9 @@ from torch import Tensor
 
 from circuits.graph import Circuit, Edge, Graph, Node, Reader
 from circuits.models import Model, Run, attention_bias, node_output
-from circuits.models.layers import Geometry, attend, mlp_output, neuron_activations, normalise, placed, project, unembed
-from circuits.patching.engine.variant_pass import single_neuron
+from circuits.models.geometry import Geometry
+from circuits.models.layers import attend, mlp_output, neuron_activations, normalise, placed, project, unembed
+from circuits.patching.engine.variant_mlp import single_neuron
 
 
 def slow_subgraph(model: Model, own: Run, circuit: Circuit, theirs: dict[Node, Tensor]) -> Tensor:

@@ -208,13 +208,13 @@ class Broken(KeyboardInterrupt):
 
 
 def test_broken_sweeps_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    from circuits.patching.engine import variant_pass as running
+    from circuits.patching.engine import variant_mlp, variant_pass
 
     model = Model.from_bridge(native_bridge(2, d_vocab=D_VOCAB))
     pairs, fingerprint = random_pairs(random.Random(1)), model.fingerprint
     torch.manual_seed(5)
     state = torch.random.get_rng_state()
-    original, countdown = running.normalise, [0]
+    original, countdown = variant_pass.normalise, [0]
 
     def failing(*args):
         countdown[0] -= 1
@@ -222,7 +222,8 @@ def test_broken_sweeps_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> 
             raise Broken
         return original(*args)
 
-    monkeypatch.setattr(running, "normalise", failing)
+    for part in (variant_pass, variant_mlp):
+        monkeypatch.setattr(part, "normalise", failing)
     stopped = 0
     rng = random.Random(0)
     for _ in range(200):

@@ -15,7 +15,8 @@ from circuits.errors import FileFormatError, NonFiniteError, PromptError
 from circuits.models import Edit, Model, TokenBatch
 from circuits.models.folding import through_norm
 from circuits.models.forward import forward
-from circuits.models.layers import Geometry, embed, mix, mlp_output, neuron_activations, normalise
+from circuits.models.geometry import Geometry
+from circuits.models.layers import embed, mix, mlp_output, neuron_activations, normalise
 from circuits.models.planted import planted_tables
 from circuits.patching import LayerRemoval, Terms, order_of_terms, remove_layers
 from circuits.patching.ablation.expansion import expand, frozen_final

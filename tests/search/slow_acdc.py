@@ -10,7 +10,7 @@ from circuits.patching.subgraphs.members import Members
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.patching.subgraphs.subgraph import Circuits
 from circuits.tasks import PromptPairs, metrics
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metric import Metric
 
 
 def slow_acdc(

@@ -22,7 +22,7 @@ from circuits.tasks import (
     read_mib_json,
     read_prompts,
 )
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metric import Metric
 from tests.damage import mutate
 from tests.models import bundled
 from tests.tasks.layouts import CAPITALS, LAYOUTS, OPPOSITES, Rows, listed, swapped, table

@@ -24,7 +24,8 @@ from circuits.tasks import (
     readings,
     task,
 )
-from circuits.tasks.metrics import Metric, answer_logits, logit_difference
+from circuits.tasks.metric import Metric, answer_logits
+from circuits.tasks.metrics import logit_difference
 from circuits.tasks.readings import draw_right, read_answers
 from tests.models import bundled
 from tests.models.native import native_bridge

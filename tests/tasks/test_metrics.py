@@ -12,7 +12,7 @@ from circuits.cli.prompts import metric_names
 from circuits.errors import CircuitsError, NonFiniteError, PromptError
 from circuits.models import Model, TokenBatch
 from circuits.tasks import PromptPairs, metrics
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metric import Metric
 from tests.models.native import native_bridge
 
 SIZE = 11

@@ -12,7 +12,7 @@ from circuits.errors import NonFiniteError, PromptError
 from circuits.tasks import PromptPairs, agreement, docstring, greater_than
 from circuits.tasks.library.docstring import docstring_metric
 from circuits.tasks.library.greater_than import greater_than_metric, year_tokens
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metric import Metric
 from tests.tasks.vocabularies import KINDS, Make, made, model, texts, word
 
 

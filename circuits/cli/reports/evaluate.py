@@ -14,7 +14,7 @@ from circuits.cli.text import one_line
 from circuits.graph.per_head import PerHead
 from circuits.search.judging.verdict import Verdict
 from circuits.tasks import PromptReport
-from circuits.tasks.metrics import Metric, Relative
+from circuits.tasks.metric import Metric, Relative
 
 _MOST_ROWS = 12
 

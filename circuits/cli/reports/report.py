@@ -108,7 +108,7 @@ def _same(pairs: PromptPairs, report: PromptReport, model: circuits.Model) -> bo
 
 def _searched(pairs: PromptPairs, metric: Any, seed: int) -> tuple[PromptPairs, Any]:
     """Those that the search saw, whose effects the scores are means of."""
-    from circuits.tasks.metrics import Metric, Relative
+    from circuits.tasks.metric import Metric, Relative
     from circuits.tasks.sharing import halves
 
     if len(pairs) < 4:

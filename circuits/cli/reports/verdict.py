@@ -8,7 +8,7 @@ from circuits.files.words import counted
 from circuits.search.judging.extent import NODES, JudgingTime
 from circuits.search.judging.verdict import NOTHING, SIGNIFICANT, Verdict
 from circuits.statistics import FEWEST
-from circuits.tasks.metrics import Metric, Relative
+from circuits.tasks.metric import Metric, Relative
 
 _LONG = 20.0
 """Seconds from which on it is said beforehand how long judging will take."""

@@ -14,7 +14,8 @@ from circuits.heads.composition import output_matrices
 from circuits.heads.weight_tables.ranking import blocks
 from circuits.models import Model
 from circuits.models.folding import through_norm
-from circuits.models.layers import Rotation, linear, mlp_output, neuron_activations, norm_scale, normalise, rotate
+from circuits.models.geometry import Rotation, rotate
+from circuits.models.layers import linear, mlp_output, neuron_activations, norm_scale, normalise
 from circuits.models.weights import Rotary, Weights
 
 

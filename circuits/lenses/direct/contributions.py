@@ -9,7 +9,8 @@ from torch import Tensor
 
 from circuits.models import Run
 from circuits.models.folding import behind_norm
-from circuits.models.layers import Geometry, attention_output, attention_pattern, linear, norm_scale
+from circuits.models.geometry import Geometry
+from circuits.models.layers import attention_output, attention_pattern, linear, norm_scale
 from circuits.models.weights import Attention, Block, Norm
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 from circuits.errors import GraphError
 from circuits.models import Model, TokenBatch
 from circuits.models.choosing import refuse_without_mlps
+from circuits.models.geometry import Geometry
 from circuits.models.layers import (
     SLOTS,
-    Geometry,
     attend,
     attention_output,
     embed,

@@ -26,7 +26,7 @@ from circuits.patching.patches import PatchKind
 from circuits.progress import Progress
 from circuits.statistics import Effect, bootstrap
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import AnyMetric, answer_logits, fitted
+from circuits.tasks.metric import AnyMetric, answer_logits, fitted
 
 NodeSets = str | Sequence[str] | Sequence[Sequence[str]]
 

@@ -19,7 +19,8 @@ from circuits.patching.engine.base import Base
 from circuits.progress import Progress, silent
 from circuits.statistics import Effect, bootstrap
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import answer_logits, logit_difference
+from circuits.tasks.metric import answer_logits
+from circuits.tasks.metrics import logit_difference
 
 Part = Literal["attention", "mlp"]
 COLUMNS = ("direct", "total", "compensation")

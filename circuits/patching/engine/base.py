@@ -12,7 +12,8 @@ from circuits.graph import Node
 from circuits.models import Edit, Model, Run, TokenBatch
 from circuits.models.edits import compile_edits
 from circuits.models.forward import Keep, forward
-from circuits.models.layers import Geometry, attention_output, mlp_output
+from circuits.models.geometry import Geometry
+from circuits.models.layers import attention_output, mlp_output
 from circuits.models.weights import all_finite
 
 _FACTORS = (("q", "q"), ("k", "k"), ("v", "v"), ("z", "z"), ("middles", "middle"), ("neurons", "neurons"))

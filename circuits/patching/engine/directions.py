@@ -10,18 +10,10 @@ from torch import Tensor
 from circuits.errors import GraphError
 from circuits.graph import Graph, Node, Reader
 from circuits.models import node_output
-from circuits.models.layers import (
-    attend,
-    attention_output,
-    mlp_output,
-    neuron_activations,
-    normalise,
-    placed,
-    project,
-)
+from circuits.models.layers import attend, attention_output, mlp_output, neuron_activations, normalise, placed, project
 from circuits.patching.engine.base import Base
 from circuits.patching.engine.change import Change, Kind
-from circuits.patching.engine.variant_pass import single_neuron
+from circuits.patching.engine.variant_mlp import single_neuron
 
 Delta = Float[Tensor, "prompt position d_model"]
 

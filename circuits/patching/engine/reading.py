@@ -10,7 +10,7 @@ from torch import Tensor
 from circuits.models.layers import linear, normalise, unembed
 from circuits.models.weights import Weights
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric, answer_tokens, answers_alone
+from circuits.tasks.metric import Metric, answer_tokens, answers_alone
 
 VOCABULARY = 4096
 """Tokens that are unembedded at a time, at most, where only the sum over all is wanted."""

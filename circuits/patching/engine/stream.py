@@ -14,6 +14,9 @@ from circuits.patching.engine.plan import Planned
 ACTIVE = 0
 """The stage at which rows enter that already differ from the base run, or whose residual stream is changed."""
 
+WHOLE: dict[int, Kind] = {0: "residual", 2: "head", 3: "attention", 4: "middle", 7: "mlp"}
+"""What is set at a stage as it stands there."""
+
 
 @dataclasses.dataclass(eq=False)
 class Stream:
@@ -152,3 +155,10 @@ class StreamBlock:
         mask = mask.reshape(*mask.shape, *[1] * (target.ndim - 2))
         new = target + value if change.add else value
         target.copy_(torch.where(mask, new.to(target.dtype), target))
+
+    def set_whole(self, tensor: Tensor, stage: int, columns: Tensor) -> None:
+        """Make the changes of whole sites at a stage in place; those of heads and neurons by themselves only where they are
+        there. `tensor` is `[stream prompt column …]`, of the first streams."""
+        for row, stream in enumerate(self.streams[: tensor.shape[0]]):
+            for change in stream.of(WHOLE[stage]):
+                self.put(tensor[row] if change.index is None else tensor[row][:, :, change.index], change, columns)

@@ -3,34 +3,29 @@
 import functools
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from circuits.errors import NonFiniteError
+from circuits.models.geometry import Rotation
 from circuits.models.layers import (
     SLOTS,
-    Rotation,
     Slot,
-    activate,
     attention_output,
     linear,
-    mlp_output,
-    neuron_activations,
     normalise,
     placed,
     project,
 )
-from circuits.models.weights import MLP, Attention
+from circuits.models.weights import Attention
 from circuits.patching.engine.base import Base
 from circuits.patching.engine.change import STAGE, Kind, Variant
 from circuits.patching.engine.mixing import mixed
 from circuits.patching.engine.plan import Planned
 from circuits.patching.engine.rows import in_chunks, joined
 from circuits.patching.engine.stream import ACTIVE, Stream, StreamBlock
+from circuits.patching.engine.variant_mlp import MLPs
 
 SLOT_KINDS: tuple[tuple[Slot, Kind, Kind], ...] = (("q", "q", "q_in"), ("k", "k", "k_in"), ("v", "v", "v_in"))
-WHOLE: dict[int, Kind] = {0: "residual", 2: "head", 3: "attention", 4: "middle", 7: "mlp"}
-"""What is set at a stage as it stands there."""
 
 
 class Pass:
@@ -40,6 +35,7 @@ class Pass:
         self.base, self.read, self.freeze_patterns, self.watch = base, read, freeze_patterns, watch
         self.weights = base.run.weights
         self.n_layers = len(self.weights.blocks)
+        self.mlps = MLPs(base)
 
     def run(self, planned: Sequence[Planned]) -> list[StreamBlock]:
         """Blocks whose `x` is `[stream prompt read d_model]`, the final residual stream at the columns that are read."""
@@ -56,7 +52,7 @@ class Pass:
                 # Up to its first change a variant is the base run bit by bit, so its row begins as the base's residual here and
                 # no earlier layer is run for it.
                 block.x = block.extended(block.x, self.base.run.residuals[layer], ACTIVE, place)
-                self._apply(block, block.x, ACTIVE, place)
+                block.set_whole(block.x, ACTIVE, place)
             self._check([block.x for block in blocks], f"the residual stream before layer {layer}")
             if layer < self.n_layers and blocks:
                 self._layer(layer, blocks)
@@ -117,12 +113,12 @@ class Pass:
             before[i] = block.extended(before[i], residuals, STAGE["mlp"], block.queries)
             middle = attention[i].add_(before[i][: attention[i].shape[0]])
             middle = block.extended(middle, middles, STAGE["mlp"], block.queries)
-            self._apply(block, middle, STAGE["middle"], block.queries)
+            block.set_whole(middle, STAGE["middle"], block.queries)
             block.x = middle
         mlp = self.weights.blocks[layer].mlp
         if mlp is None:
             return
-        for block, written in zip(blocks, self._mlp(layer, blocks, before), strict=True):
+        for block, written in zip(blocks, self.mlps.written(layer, blocks, before), strict=True):
             block.x = written.add_(block.x)
 
     def _attention(self, layer: int, blocks: list[StreamBlock], before: list[Tensor]) -> list[Tensor]:
@@ -135,13 +131,13 @@ class Pass:
             z.append(mixed(self.base, block, layer, q, k, v, freeze_patterns=self.freeze_patterns))
         for i, block in enumerate(blocks):
             z[i] = block.extended(z[i], run.z[layer], STAGE["head"], block.queries)
-            self._apply(block, z[i], STAGE["head"], block.queries)
+            block.set_whole(z[i], STAGE["head"], block.queries)
         outputs = joined(lambda x: attention_output(x, weights.attention, weights.attention_post_norm), z, 2)
         for i, block in enumerate(blocks):
             if block.count(STAGE["attention"]) > outputs[i].shape[0]:
                 outputs[i] = block.extended(outputs[i], self.base.attention(layer), STAGE["attention"], block.queries)
             self._heads_alone(layer, block, outputs[i])
-            self._apply(block, outputs[i], STAGE["attention"], block.queries)
+            block.set_whole(outputs[i], STAGE["attention"], block.queries)
         return outputs
 
     def _slots(self, layer: int, blocks: list[StreamBlock], before: list[Tensor]) -> list[list[Tensor]]:
@@ -226,115 +222,6 @@ class Pass:
                         block.put(new, change, block.queries)
                 outputs[row] += (new - own) @ W_O[head]
 
-    def _mlp(self, layer: int, blocks: list[StreamBlock], before: list[Tensor]) -> list[Tensor]:
-        """What the MLP wrote, of all streams; `block.x` holds the residual stream in the middle of the layer."""
-        mlp = self.weights.blocks[layer].mlp
-        assert mlp is not None
-        reads = [before[i] if self.weights.parallel else block.x for i, block in enumerate(blocks)]
-        for i, block in enumerate(blocks):
-            for row, stream in enumerate(block.streams):
-                for value in block.added(stream.of("mlp_in"), block.queries).values():
-                    # What is added is read by the MLP alone: in place, it would stay in the residual stream for all that
-                    # follows.
-                    if reads[i] is before[i] or reads[i] is block.x:
-                        reads[i] = reads[i].clone()
-                    reads[i][row] += value
-        apart = any(stream.of("neuron", "neuron_in") for block in blocks for stream in block.streams)
-        written = (self._by_neurons if apart else self._whole_mlps)(layer, blocks, reads)
-        for i, block in enumerate(blocks):
-            if block.count(STAGE["mlp"]) > written[i].shape[0]:
-                written[i] = block.extended(written[i], self.base.mlp(layer), STAGE["mlp"], block.queries)
-            self._neurons_alone(layer, block, written[i], reads[i])
-            self._apply(block, written[i], STAGE["mlp"], block.queries)
-        return written
-
-    def _whole_mlps(self, layer: int, blocks: list[StreamBlock], reads: list[Tensor]) -> list[Tensor]:
-        """What the MLP wrote, of the streams that enter before it, where nobody changes single neurons; what will be replaced
-        is left open."""
-        weights = self.weights.blocks[layer]
-        mlp = weights.mlp
-        assert mlp is not None
-        written, places, sources = [], [], []
-        for i, (block, read) in enumerate(zip(blocks, reads, strict=True)):
-            count = block.count(STAGE["mlp_in"])
-            written.append(torch.empty_like(read[:count]))
-            some = self._parts_of_mlp(block, count)
-            if any(stream.fresh and stream.entry > STAGE["q"] for stream in block.streams[:count]):
-                written[i].copy_(block.pick(self.base.mlp(layer), block.queries))
-            places += [(i, rows, at) for rows, at in some]
-            sources += [read[rows, :, at] for rows, at in some]
-
-        def write(x: Tensor) -> tuple[Tensor]:
-            """What the MLP makes of some rows: all at one go, so that their neurons are never held at once."""
-            return (mlp_output(neuron_activations(normalise(x, weights.mlp_norm), mlp), mlp, weights.mlp_post_norm),)
-
-        for place, some, (value,) in in_chunks(write, sources):
-            i, rows, at = places[place]
-            written[i][rows, :, at][some] = value
-        return written
-
-    def _parts_of_mlp(self, block: StreamBlock, count: int) -> list[tuple[slice, slice]]:
-        """The streams and columns that the MLP has to be computed for."""
-        if block.queries is not block.columns:
-            return [(slice(0, count), slice(0, block.queries.shape[1]))]
-
-        def needed(stream: Stream) -> tuple[int, int]:
-            """Where the MLP reads something else than in the base run, and is not replaced."""
-            # Up to what attention wrote, a row that enters later is the base run where it is not changed.
-            late = stream.entry > STAGE["q"]
-            start, stop = (
-                block.moved(stream, ("head", "attention", "middle", "mlp_in")) if late else (0, block.columns.shape[1])
-            )
-            return max(start, block.replaced(stream, "mlp")), stop
-
-        return block.parts(count, needed)
-
-    def _by_neurons(self, layer: int, blocks: list[StreamBlock], reads: list[Tensor]) -> list[Tensor]:
-        """What the MLP wrote, of the streams that enter by its neurons, with their changes."""
-        weights, run = self.weights.blocks[layer], self.base.run
-        mlp = weights.mlp
-        assert mlp is not None
-        # Rows whose neurons are all recomputed come first; those that only change some neurons take the base's others.
-        wide = [source[: block.count(STAGE["mlp_in"])] for source, block in zip(reads, blocks, strict=True)]
-        neurons = joined(lambda x: neuron_activations(normalise(x, weights.mlp_norm), mlp), wide)
-        for i, block in enumerate(blocks):
-            neurons[i] = block.extended(neurons[i], run.neurons[layer], STAGE["neuron"], block.queries)
-            for row, stream in enumerate(block.streams[: neurons[i].shape[0]]):
-                self._change_neurons(layer, block, stream, neurons[i][row], reads[i][row])
-        return joined(lambda x: mlp_output(x, mlp, weights.mlp_post_norm), neurons)
-
-    def _change_neurons(self, layer: int, block: StreamBlock, stream: Stream, target: Tensor, reads: Tensor) -> set[int]:
-        """Neurons of one stream, `[prompt column d_mlp]`, in place; returns which."""
-        weights, touched = self.weights.blocks[layer], set()
-        assert weights.mlp is not None
-        for index, value in block.added(stream.of("neuron_in"), block.queries).items():
-            moved, rest = (normalise(x, weights.mlp_norm) for x in (reads + value, reads))
-            target[:, :, index] = single_neuron(moved, rest, weights.mlp, index or 0)
-            touched.add(index or 0)
-        for change in stream.of("neuron"):
-            block.put(target[:, :, change.index], change, block.queries)
-            touched.add(change.index or 0)
-        return touched
-
-    def _neurons_alone(self, layer: int, block: StreamBlock, written: Tensor, reads: Tensor) -> None:
-        """Neurons of streams that enter as a change of what the MLP wrote."""
-        mlp = self.weights.blocks[layer].mlp
-        assert mlp is not None
-        for row, stream in enumerate(block.streams[: written.shape[0]]):
-            if stream.entry == STAGE["mlp"] and stream.of("neuron", "neuron_in"):
-                # The difference of the touched neurons times their rows of W_out: the rows of all others would be multiplied by
-                # zeros.
-                own = block.pick(self.base.run.neurons[layer], block.queries)
-                new = own.expand(len(self.base.run.tokens), *own.shape[1:]).clone()
-                touched = sorted(self._change_neurons(layer, block, stream, new, reads[row]))
-                written[row] += (new - own)[:, :, touched] @ mlp.W_out[touched]
-
-    def _apply(self, block: StreamBlock, tensor: Tensor, stage: int, columns: Tensor) -> None:
-        """The changes of whole sites at a stage, in place; heads and neurons by themselves only where they are there."""
-        for row, stream in enumerate(block.streams[: tensor.shape[0]]):
-            for change in stream.of(WHOLE[stage]):
-                block.put(tensor[row] if change.index is None else tensor[row][:, :, change.index], change, columns)
-
 
 def project_one(x: Tensor, attention: Attention, slot: Slot, index: int) -> Tensor:
     """`project` of one head of queries, or one group of keys or values, `[... 1 d_head]`."""
@@ -346,28 +233,3 @@ def project_one(x: Tensor, attention: Attention, slot: Slot, index: int) -> Tens
     bias = getattr(attention, f"b_{slot.upper()}")
     W = getattr(attention, f"W_{slot.upper()}")[:, own]
     return normalise(linear(x, W, None if bias is None else bias[own]).unsqueeze(-2), norm)
-
-
-def single_neuron(moved: Tensor, reads: Tensor, mlp: MLP, index: int) -> Tensor:
-    """The activation of one neuron that reads `moved` (normed) while the others read `reads`."""
-    one = MLP(
-        W_in=mlp.W_in[:, index, None],
-        W_out=mlp.W_out[index, None],
-        b_in=None if mlp.b_in is None else mlp.b_in[index, None],
-        b_out=None,
-        activation=mlp.activation,
-        W_gate=None if mlp.W_gate is None else mlp.W_gate[:, index, None],
-        b_gate=None if mlp.b_gate is None else mlp.b_gate[index, None],
-    )
-    # A SoLU neuron's activation holds a softmax over the whole layer, so the others' pre-activations are needed though only
-    # this one is wanted.
-    if mlp.activation != "solu":
-        return neuron_activations(moved, one)[..., 0]
-    W, b, alone, bias = mlp.W_in, mlp.b_in, one.W_in, one.b_in
-    if mlp.W_gate is not None:
-        W, b, alone, bias = mlp.W_gate, mlp.b_gate, one.W_gate, one.b_gate
-    assert alone is not None
-    before = linear(reads, W, b)
-    before[..., index] = linear(moved, alone, bias)[..., 0]
-    activated = activate(before, mlp.activation)[..., index]
-    return activated if mlp.W_gate is None else activated * linear(moved, one.W_in, one.b_in)[..., 0]

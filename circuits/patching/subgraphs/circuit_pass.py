@@ -13,10 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.models.folding import through_norm
+from circuits.models.geometry import Geometry, Rotation
 from circuits.models.layers import (
     SLOTS,
-    Geometry,
-    Rotation,
     Slot,
     activated,
     attend,

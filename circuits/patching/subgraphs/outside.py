@@ -10,9 +10,9 @@ from torch import Tensor
 
 from circuits.models import Run
 from circuits.models.folding import through_norm
+from circuits.models.geometry import Geometry
 from circuits.models.layers import (
     SLOTS,
-    Geometry,
     attend,
     attention_output,
     linear,

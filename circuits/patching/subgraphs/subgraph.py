@@ -10,7 +10,8 @@ from torch import Tensor
 from circuits.errors import CircuitsError, NonFiniteError
 from circuits.graph import Circuit, Graph
 from circuits.models import Model, Run, TokenBatch
-from circuits.models.layers import Geometry, unembed
+from circuits.models.geometry import Geometry
+from circuits.models.layers import unembed
 from circuits.models.memory import BUDGET
 from circuits.patching.engine.base import plain_run, some_prompts
 from circuits.patching.engine.reading import Reading, read_within
@@ -21,7 +22,7 @@ from circuits.patching.subgraphs.outside import Outside, OutsideKind, outside_of
 from circuits.patching.subgraphs.sharing import Sharing
 from circuits.progress import Progress, silent
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import AnyMetric, fitted
+from circuits.tasks.metric import AnyMetric, fitted
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from circuits.search.acdc.plan import Plan, plan
 from circuits.search.acdc.state import Ground, State
 from circuits.search.acdc.variants import Variants
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import AnyMetric, fitted
+from circuits.tasks.metric import AnyMetric, fitted
 
 LEAST = 16
 """Variants that are run together however badly their guesses hold."""

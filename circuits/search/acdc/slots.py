@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.models.layers import SLOTS, Geometry, Rotation, Slot, attend, headed, normalise, placed, projected
+from circuits.models.geometry import Geometry, Rotation
+from circuits.models.layers import SLOTS, Slot, attend, headed, normalise, placed, projected
 from circuits.models.weights import Weights
 
 

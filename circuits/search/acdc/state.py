@@ -14,7 +14,8 @@ from circuits.graph import Graph
 from circuits.graph.places import reads_from
 from circuits.models import Model, Run
 from circuits.models.folding import through_norm
-from circuits.models.layers import Geometry, mlp_output, unembed
+from circuits.models.geometry import Geometry
+from circuits.models.layers import mlp_output, unembed
 from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.reading import Reading
 from circuits.patching.subgraphs.members import is_edge
@@ -22,7 +23,7 @@ from circuits.patching.subgraphs.outside import Outside, OutsideKind, outside_of
 from circuits.patching.subgraphs.subgraph import first_column
 from circuits.search.acdc.slots import Slots
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metric import Metric
 
 Loss = Callable[[Tensor], Tensor]
 

@@ -25,7 +25,7 @@ from circuits.search.judging.judge import Judge
 from circuits.search.judging.nulls import random_edges
 from circuits.statistics import Effect
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import AnyMetric
+from circuits.tasks.metric import AnyMetric
 
 MIB_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Shares of all edges at which MIB measures (Mueller et al. 2025)."""

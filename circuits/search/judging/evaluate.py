@@ -21,7 +21,7 @@ from circuits.search.judging.removals import completeness, drawn, measured_on, m
 from circuits.search.judging.verdict import SIGNIFICANT, Verdict
 from circuits.statistics import Chance, Effect, sequential_p_value
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import AnyMetric, fitted
+from circuits.tasks.metric import AnyMetric, fitted
 
 Expected = Callable[[JudgingTime], None]
 """Hears about how long judging will take."""

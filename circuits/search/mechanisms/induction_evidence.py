@@ -11,7 +11,8 @@ from torch import Tensor
 from circuits.graph import Node
 from circuits.models import Model, Run, TokenBatch, node_output
 from circuits.models.forward import FACTORS, forward
-from circuits.models.layers import Geometry, attention_pattern, normalise, placed, project, unembed
+from circuits.models.geometry import Geometry
+from circuits.models.layers import attention_pattern, normalise, placed, project, unembed
 from circuits.models.memory import prompts_at_once
 from circuits.patching.engine.change import Change, Variant
 from circuits.patching.engine.reading import Reading

@@ -17,7 +17,8 @@ from circuits.patching.nodes import Pair, both_runs
 from circuits.progress import Progress
 from circuits.statistics import Effect, ratio_intervals
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import answer_logits, logit_difference
+from circuits.tasks.metric import answer_logits
+from circuits.tasks.metrics import logit_difference
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from circuits.graph import Circuit
     from circuits.models import Model
     from circuits.tasks import PromptPairs
-    from circuits.tasks.metrics import Metric
+    from circuits.tasks.metric import Metric
 
 THRESHOLDS = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0001)
 """Thresholds in nats that are tried where a number of edges is asked for."""

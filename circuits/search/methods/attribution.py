@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from circuits.attribution import EdgeScores
     from circuits.models import Model
     from circuits.tasks import PromptPairs
-    from circuits.tasks.metrics import Metric
+    from circuits.tasks.metric import Metric
 
 _SCORE = "score: change of the metric when the edge alone carries its corrupt value; negative = the edge supports the metric"
 

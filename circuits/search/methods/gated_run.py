@@ -9,7 +9,8 @@ from torch import Tensor
 from circuits.graph import Graph
 from circuits.models import Model, Run
 from circuits.models.folding import through_norm
-from circuits.models.layers import Geometry, mlp_output, neuron_activations, normalise
+from circuits.models.geometry import Geometry
+from circuits.models.layers import mlp_output, neuron_activations, normalise
 from circuits.patching.engine.base import plain_run
 from circuits.patching.subgraphs.members import is_edge
 from circuits.patching.subgraphs.outside import LayerOutside, Outside, OutsideKind, outside_of, scaled_heads

@@ -18,7 +18,7 @@ from circuits.patching.subgraphs.subgraph import first_column
 from circuits.search.methods.gate_table import TOGETHER, final_stream
 from circuits.search.methods.gated_run import GatedRun
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric
+from circuits.tasks.metric import Metric
 
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 """Temperature and stretch of a hard-concrete gate (Louizos et al. 2018)."""

@@ -19,7 +19,8 @@ from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress, silent
 from circuits.search.methods.gates import Gated, gated, open_probability, sampled
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import AnyMetric, Metric, fitted, kl_divergence
+from circuits.tasks.metric import AnyMetric, Metric, fitted
+from circuits.tasks.metrics import kl_divergence
 
 START = 1.0
 """Every gate's first log alpha: not closed 93 times in 100."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from circuits.graph import Circuit
     from circuits.models import Model
     from circuits.tasks import PromptPairs
-    from circuits.tasks.metrics import Metric
+    from circuits.tasks.metric import Metric
 
 
 def _run(

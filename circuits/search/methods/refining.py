@@ -17,7 +17,7 @@ from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Found, Progress, heard, silent
 from circuits.search.methods.gates import Gated, gated
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import AnyMetric, fitted
+from circuits.tasks.metric import AnyMetric, fitted
 from circuits.tasks.prompts import refuse_zero_gap
 
 START = 0.04

@@ -14,7 +14,7 @@ from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress, silent
 from circuits.search.methods.gates import Gated, gated
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import AnyMetric, fitted
+from circuits.tasks.metric import AnyMetric, fitted
 
 SHARES = (0.25, 0.75)
 """How far the gates of the edges that are left stand open where gradients are taken."""

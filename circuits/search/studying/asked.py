@@ -7,7 +7,8 @@ from circuits.errors import PromptError
 from circuits.models import Model
 from circuits.progress import Progress
 from circuits.tasks import PromptPairs
-from circuits.tasks.metrics import Metric, logit_difference
+from circuits.tasks.metric import Metric
+from circuits.tasks.metrics import logit_difference
 from circuits.tasks.readings import Drawn
 from circuits.tasks.registry import task
 

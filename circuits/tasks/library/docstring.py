@@ -10,7 +10,8 @@ from torch import Tensor
 from circuits.errors import PromptError
 from circuits.models import Model
 from circuits.tasks.library.wording import Case, pairs_of, sayable, single_tokens, word_list
-from circuits.tasks.metrics import Metric, _checked
+from circuits.tasks.metric import Metric
+from circuits.tasks.metrics import _checked
 from circuits.tasks.prompts import PromptPairs
 
 Corruption = Literal["random", "random_answer", "random_doc"]

@@ -11,7 +11,8 @@ from torch import Tensor
 from circuits.errors import PromptError
 from circuits.models import Model
 from circuits.tasks.library.wording import Case, encode, pairs_of, sayable, single_tokens, word_list
-from circuits.tasks.metrics import Metric, _checked
+from circuits.tasks.metric import Metric
+from circuits.tasks.metrics import _checked
 from circuits.tasks.prompts import PromptPairs
 
 CENTURIES = range(11, 18)
