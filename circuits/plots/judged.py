@@ -30,7 +30,7 @@ _LINES = ("-", "--", ":")
 def curve_figure(curves: Mapping[str, Curve], title: str | None = None) -> Figure:
     """Draw faithfulness over the share of edges (logarithmic) with 95 % intervals, a line a curve.
 
-    Grey: circuits of random edges, their range and their mean. The legend gives the area under each curve (CPR, higher is
+    Grey: random circuits, their range and their mean. The legend gives the area under each curve (CPR, higher is
     better) and that between it and 1 (CMD, lower is better). Raises CircuitsError without a curve.
     """
     if not curves:

@@ -16,7 +16,7 @@ from circuits.models.memory import BUDGET
 from circuits.progress import Found, Progress, heard
 from circuits.search.judging.curves import Curve, curve_of
 from circuits.search.judging.evaluate import Expected, faithfulness, verdict_of
-from circuits.search.judging.extent import Minimality, asked as asked_of
+from circuits.search.judging.extent import RANDOM, Minimality, asked as asked_of
 from circuits.search.judging.judge import Judge
 from circuits.search.judging.verdict import Verdict
 from circuits.search.methods.method import Method
@@ -82,7 +82,7 @@ def discover(
     steps: int | None = None,
     threshold: float | None = None,
     verify: bool = False,
-    random_circuits: int = 128,
+    random_circuits: int = RANDOM,
     minimality: Minimality = True,
     seed: int = 0,
     budget: int = BUDGET,
@@ -164,7 +164,7 @@ def discover(
     verdict, curve = verdict_of(judge, circuit, searched_on=seen, seed=seed, **counts, **hearing), None
     hear(verdict)
     if sizes is not None:
-        curve = curve_of(judge, sizes, by=by or "size", seed=seed)
+        curve = curve_of(judge, sizes, by=by or "size", seed=seed, beside=verdict)
         hear(curve)
     return Discovery(circuit, verdict, scores, curve, screening)
 

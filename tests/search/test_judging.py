@@ -1,5 +1,6 @@
 """Verdicts, curves, ROC, comparisons and screening on models whose circuit is known."""
 
+import itertools
 import json
 import random
 
@@ -10,11 +11,13 @@ from circuits import metrics
 from circuits.attribution import EdgeScores, attribute_edges
 from circuits.errors import CircuitsError, FileFormatError, GraphError
 from circuits.graph import Circuit, Graph
+from circuits.graph.places import on_paths
 from circuits.patching.subgraphs.members import Members
 from circuits.search.judging.compare import compare
-from circuits.search.judging.curves import MIB_SIZES, Curve, faithfulness_curve
+from circuits.search.judging.curves import MIB_SIZES, Curve, curve_of, faithfulness_curve
 from circuits.search.judging.evaluate import evaluate
-from circuits.search.judging.nulls import random_edges, random_paths
+from circuits.search.judging.judge import Judge
+from circuits.search.judging.nulls import random_circuits, random_edges, random_paths
 from circuits.search.judging.roc import node_scores, roc
 from circuits.search.judging.verdict import Verdict
 from circuits.search.screening import screen_then_verify
@@ -86,6 +89,12 @@ def test_random_circuits_have_the_size_that_was_asked_for() -> None:
     assert torch.equal(one.writers, random_paths(graph, 12, random.Random(5)).writers)
     with pytest.raises(GraphError):
         random_paths(graph, graph.edge_count + 1, draw)
+    again = [itertools.islice(random_circuits(graph, size, 3), 4) for size in (30, 30, 31)]
+    drawn = [[tuple(zip(one.writers.tolist(), one.readers.tolist(), strict=True)) for one in some] for some in again]
+    assert drawn[0] == drawn[1] and len(set(drawn[0])) == 4 and not set(drawn[0]) & set(drawn[2])
+    for one in drawn[0]:  # a quarter of all edges at most: all of it lies on paths, but the last
+        writers, readers = zip(*sorted(one), strict=True)
+        assert sum(on_paths(graph, writers, readers)) > 20
 
 
 def test_the_planted_circuit_is_faithful_complete_and_minimal(gate, verdict: Verdict) -> None:
@@ -141,6 +150,11 @@ def test_a_curve_is_the_circuits_of_each_size(gate, scores: EdgeScores, tmp_path
             planted.model, scores.top(edges), pairs, difference_of, random_circuits=0, random_sets=0, minimality=False
         )
         assert alone.faithfulness.effect == pytest.approx(point.effect, abs=1e-9)
+    beside = evaluate(planted.model, scores.top(curve.edges[5]), pairs, difference_of, random_circuits=8, minimality=False)
+    known = curve_of(Judge(planted.model, pairs, difference_of), scores, random_orders=3, beside=beside)
+    for one in (curve, known):
+        assert one.null[:, 5].tolist() == pytest.approx(list(beside.null[:3]), abs=1e-9), "the verdict's own random circuits"
+    assert torch.allclose(known.null, curve.null)
     heights = [point.effect for point in curve.faithfulness]
     area = sum((b - a) * (y + z) / 2 for a, b, y, z in zip(MIB_SIZES, MIB_SIZES[1:], heights, heights[1:], strict=False))
     assert curve.cpr == pytest.approx(area)

@@ -1,6 +1,7 @@
 """Circuits and the whole model without some nodes: the fast way against the definition, edge by edge."""
 
 import dataclasses
+import itertools
 import random
 from typing import Any
 
@@ -11,14 +12,15 @@ from circuits import metrics
 from circuits.errors import CircuitsError
 from circuits.graph import Circuit, Node
 from circuits.models import Model
+from circuits.patching.subgraphs import circuit_pass
 from circuits.patching.subgraphs.members import Members
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.patching.subgraphs.sharing import Sharing
 from circuits.search.judging import evaluate as evaluate_module, extent, removals as removals_module
 from circuits.search.judging.evaluate import verdict_of
-from circuits.search.judging.extent import ASKED, LOOK, MANY, JudgingRuns, JudgingTime, asked
+from circuits.search.judging.extent import ASKED, LOOK, MANY, NULL, JudgingRuns, JudgingTime, asked
 from circuits.search.judging.judge import Judge
-from circuits.search.judging.nulls import random_paths
+from circuits.search.judging.nulls import random_circuits, random_paths
 from circuits.search.judging.removals import completeness, minimality
 from circuits.search.judging.verdict import UNNEEDED
 from circuits.tasks import PromptPairs, induction
@@ -65,8 +67,10 @@ def test_a_norm_behind_attention_is_no_reason_for_another_number(seed: int) -> N
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_circuits_run_together_are_what_they_are_alone(seed: int) -> None:
-    """Circuits with much in common: one, and the same without some nodes, without others as well."""
+def test_circuits_run_together_are_what_they_are_alone(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Circuits with much in common: one, and the same without some nodes, without others as well. Their heads' products one by
+    one or in a batch, as readings are large or small."""
+    monkeypatch.setattr(circuit_pass, "_LARGE", 0 if seed % 2 else 2**30)
     rng, _, _, model, pairs = random_case(seed)
     graph = model.graph()
     judge, one = Judge(model, pairs, metrics.log_probability), random_paths(graph, min(30, graph.edge_count), rng)
@@ -136,7 +140,10 @@ def test_of_many_nodes_some_are_tried_alone_and_on_few_prompts(monkeypatch: pyte
         (extent, "ASKED", 2),
     ):
         monkeypatch.setattr(module, name, value)
-    found = verdict_of(judge, planted.whole, random_circuits=0, random_sets=2, expected=told.append)
+    found = verdict_of(judge, planted.whole, random_circuits=3, random_sets=2, expected=told.append)
+    drawn = [*itertools.islice(random_circuits(circuit.graph, len(circuit), 0), 3)]
+    assert found.null == pytest.approx(judge.first(NULL).faithfulness(drawn, "").tolist(), abs=1e-9)
+    assert found.metadata["random_prompts"] == NULL
     whole, *alone = few.without(circuit, [[], *([node] for node in nodes)], "")
     changes = {str(node): value - whole for node, value in zip(nodes, alone, strict=True)}
     assert len(found.minimality) == 2 and found.drawn_from == len(nodes) > 2
@@ -149,7 +156,7 @@ def test_of_many_nodes_some_are_tried_alone_and_on_few_prompts(monkeypatch: pyte
         gone = [planted.model.graph().node(name) for name in one.nodes]
         ours, model = some.without(circuit, [gone], ""), some.model_without([gone], "")
         assert [one.circuit, one.model] == pytest.approx([*ours, *model], abs=1e-9)
-    assert list(told[0].seconds) == ["sets of nodes", "nodes one by one"] and told[0].total > 0
+    assert list(told[0].seconds) == ["random circuits", "sets of nodes", "nodes one by one"] and told[0].total > 0
     every = verdict_of(judge, planted.whole, random_circuits=0, random_sets=0, minimality="all")
     assert {need.node: need.change for need in every.minimality} == pytest.approx(changes) and every.drawn_from is None
 

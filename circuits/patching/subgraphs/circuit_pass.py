@@ -33,6 +33,8 @@ from circuits.patching.subgraphs.sharing import HeadWork, NeuronWork, Reads, Sha
 
 AT_ONCE = 2**26
 """Bytes of residual streams that readers of one kind read at once."""
+_LARGE = 2**13
+"""Numbers in a reading from which on a product of its own is worth being started."""
 Projected = dict[tuple[Slot, int, Reads], Tensor]
 """Queries, keys and values `[prompt position d_head]` by slot, head (group) and what was read."""
 
@@ -70,12 +72,13 @@ class CircuitPass:
         attention = block.attention
         values = {slot: self._at_rest(attention, rest, slot, heads) for slot in SLOTS}
         found = self._projected(layer, block, rest, heads)
-        for row, head in enumerate(heads):
-            for slot, reads in zip(SLOTS, head.slots, strict=True):
-                if reads:
-                    # Queries stand from `start` on, keys and values from column 0: what lies before is looked at, as outside.
-                    into = values[slot][:, :, row] if slot == "q" else values[slot][:, self.start :, row]
-                    into.copy_(found[slot, _index(attention, slot, head.index), reads])
+        for place, slot in enumerate(SLOTS):
+            rows = [row for row, head in enumerate(heads) if head.slots[place]]
+            if rows:
+                # Queries stand from `start` on, keys and values from column 0: what lies before is looked at, as outside.
+                into = values[slot] if slot == "q" else values[slot][:, self.start :]
+                some = ((_index(attention, slot, heads[row].index), heads[row].slots[place]) for row in rows)
+                into[:, :, rows] = torch.stack([found[slot, index, reads] for index, reads in some], dim=2)
         # Heads of however many circuits stand beside each other as heads of one layer do, each with keys of its own.
         alone = dataclasses.replace(attention, n_heads=1, n_key_value_heads=1)
         z = attend(values["q"], values["k"], values["v"], alone, self._bias(attention.window, heads))
@@ -221,12 +224,25 @@ def _projections(
         parts = [headed(projected(normed[row], attention, slot), attention, slot)[:, :, head] for row, head in asked]
         return placed(torch.stack(parts)[..., None, :], slot, rotation)[..., 0, :]
     W, b = getattr(attention, f"W_{slot.upper()}"), getattr(attention, f"b_{slot.upper()}")
-    source = normed if rows == list(range(len(normed))) else normed[rows]
-    found = torch.bmm(source.flatten(1, 2), W.unflatten(1, (-1, width)).transpose(0, 1)[index])
+    found = _products(normed.flatten(1, 2), W.unflatten(1, (-1, width)).transpose(0, 1), rows, index)
     found = found if b is None else found + b.unflatten(0, (-1, width))[index][:, None]
     norm = {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot]
     found = normalise(found.unflatten(1, normed.shape[1:3]), norm)
     return placed(found[..., None, :], slot, rotation)[..., 0, :]
+
+
+def _products(
+    source: Float[Tensor, "reading flat d_model"], W: Float[Tensor, "head d_model d_head"], rows: list[int], index: list[int]
+) -> Float[Tensor, "asked flat d_head"]:
+    """Some readings, each times the weights of some head."""
+    if source[0].numel() < _LARGE:
+        source = source if rows == list(range(len(source))) else source[rows]
+        return torch.bmm(source, W[index])
+    # One batch would first copy each reading and each head's weights, which takes longer than the products do.
+    found = source.new_empty(len(rows), source.shape[1], W.shape[2])
+    for row, head, into in zip(rows, index, found, strict=True):
+        torch.mm(source[row], W[head], out=into)
+    return found
 
 
 def _neuron_parts(

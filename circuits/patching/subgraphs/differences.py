@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -14,6 +15,8 @@ _TOGETHER = 64
 """Readings that are summed in one product at most."""
 _TIMES, _MOVED = 0.02, 0.4
 """About how many nanoseconds it takes to multiply two numbers in a product, and to fetch one from memory."""
+_SUMMED = 0.4
+"""The same for a number that is added where a reading's values are summed one after the other."""
 
 
 class Differences:
@@ -24,7 +27,8 @@ class Differences:
         self._rows = {value: row for row, value in enumerate(dense)}
         # Values stand before prompts and positions: what many readers read is then a 0-1 matrix times this table, flattened
         # without a copy.
-        self._dense = like.new_zeros(len(dense), *like.shape)
+        self._dense = like.new_zeros(1 + len(dense), *like.shape)
+        # The last row is for what is read at rest: a value like others to whatever sums readings one by one.
         self._neurons = _Neurons(like, neurons)
 
     def place(self, value: int) -> Float[Tensor, "prompt position d_model"]:
@@ -48,55 +52,82 @@ class Differences:
         prompts and positions that are wanted."""
         # Three arrays of that size are alive at once: what is read, and two within a norm.
         at_once = min(_TOGETHER, max(1, budget // (3 * rest.numel() * rest.element_size())))
-        for part in self._alike(reads, at_once):
-            yield part, self._summed(part, rest, picked)
+        table = self._dense
+        if picked is not None:
+            table = table[:, picked[0], picked[1]]
+        table[-1] = rest
+        for start in range(0, len(reads), at_once):
+            part = reads[start : start + at_once]
+            yield part, self._summed(part, table, picked)
 
-    def _alike(self, reads: Sequence[Reads], at_once: int) -> Iterator[Sequence[Reads]]:
-        """Readings in a row, at most so many together, cut where those of another circuit begin: its values are other rows of
-        the table, and a product goes over all rows between the first and the last."""
-        part: list[Reads] = []
-        last = 0
-        for one in reads:
-            row = max((self._rows.get(value, 0) for value in one), default=0)
-            if part and (len(part) == at_once or row - last > len(one)):
-                yield part
-                part = []
-            part.append(one)
-            last = row if len(part) == 1 else max(last, row)
-        if part:
-            yield part
-
-    def _summed(self, reads: Sequence[Reads], rest: Tensor, picked: Picked | None) -> Tensor:
-        table = self._dense if picked is None else self._dense[:, picked[0], picked[1]]
-        flat, still = table.flatten(1), rest.flatten()
+    def _summed(self, reads: Sequence[Reads], table: Tensor, picked: Picked | None) -> Tensor:
+        flat = table.flatten(1)
+        read = flat.new_empty(len(reads), flat.shape[1])
         dense = [[self._rows[value] for value in one if value in self._rows] for one in reads]
-        used = sorted({row for rows in dense for row in rows})
-        count, span = sum(map(len, dense)), used[-1] + 1 - used[0] if used else 0
-        # A stretch of the table is a view, rows here and there are copied (fetched, written, fetched again); few readings of
-        # few values are best added one by one.
-        product = [max(_TIMES * len(reads), _MOVED) * width for width in (span, len(used))]
-        if min(product[0], product[1] + 2 * _MOVED * len(used)) < 2 * _MOVED * count:
-            read = _product(flat, dense, used, still, whole=product[0] <= product[1] + 2 * _MOVED * len(used))
-        else:
-            read = still.repeat(len(reads), 1)
-            for into, rows in zip(read, dense, strict=True):
-                for row in rows:
-                    into += flat[row]
+        singly: list[int] = []
+        for start, end in _alike(dense):
+            some = dense[start:end]
+            used = sorted({row for rows in some for row in rows})
+            count, span = sum(map(len, some)), used[-1] + 1 - used[0] if used else 0
+            # A stretch of the table is a view, rows here and there are copied (fetched, written, fetched again); readings of
+            # few values, or of values that others do not read, are best summed one by one.
+            whole, copied = (max(_TIMES * len(some), _MOVED) * width for width in (span, len(used)))
+            copied += 2 * _MOVED * len(used)
+            if min(whole, copied) < _SUMMED * count:
+                _product(flat, some, used, whole=whole <= copied, out=read[start:end])
+            else:
+                singly += range(start, end)
+        if len(singly) == len(reads):
+            read = _sums(table, dense).flatten(1)
+        elif singly:
+            read[singly] = _sums(table, [dense[index] for index in singly]).flatten(1)
         self._neurons.add_to(read, reads, picked)
-        return read.unflatten(1, rest.shape)
+        return read.unflatten(1, table.shape[1:])
 
 
-def _product(
-    flat: Float[Tensor, "row flat"], rows: list[list[int]], used: list[int], still: Float[Tensor, " flat"], *, whole: bool
-) -> Float[Tensor, "reading flat"]:
-    """Sums of rows of a table, and of what is read at rest, as one product with a 0-1 matrix: with the `whole` stretch of the
-    table between the first and the last of the rows, or with a copy of those that are used."""
+def _alike(rows: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
+    """Readings in a row, from where to where, cut where those of another circuit begin: its values are other rows of the table,
+    and a product goes over all rows between the first and the last."""
+    start = last = 0
+    for index, one in enumerate(rows):
+        row = max(one, default=0)
+        if index > start and row - last > len(one):
+            yield start, index
+            start = index
+        last = row if index == start else max(last, row)
+    if rows:
+        yield start, len(rows)
+
+
+def _sums(
+    table: Float[Tensor, "row prompt position d_model"], rows: Sequence[Sequence[int]]
+) -> Float[Tensor, "reading prompt position d_model"]:
+    """Sums of rows of a table and of its last row, reading by reading and position by position: each number is fetched once,
+    and what is summed stays in the processor until it is whole."""
+    spots, last, device = table[0, ..., 0].numel(), len(table) - 1, table.device
+    counts = torch.tensor([1 + len(own) for own in rows], device=device)
+    members = torch.tensor([row for own in rows for row in (*own, last)], device=device)
+    first = counts.cumsum(0) - counts
+    # Of each bag, one a reading and position, its reading; of each member, its bag and its place in that.
+    reading = torch.arange(len(rows), device=device).repeat_interleave(spots)
+    sizes = counts[reading]
+    offsets = sizes.cumsum(0) - sizes
+    bag = torch.arange(len(sizes), device=device).repeat_interleave(sizes)
+    place = torch.arange(len(bag), device=device) - offsets[bag]
+    index = members[first[reading][bag] + place] * spots + bag % spots
+    found = F.embedding_bag(index, table.flatten(0, -2), offsets, mode="sum")
+    return found.unflatten(0, (len(rows), *table.shape[1:-1]))
+
+
+def _product(flat: Float[Tensor, "row flat"], rows: list[list[int]], used: list[int], *, whole: bool, out: Tensor) -> None:
+    """Sums of rows of a table, and of its last row, as one product with a 0-1 matrix: with the `whole` stretch of the table
+    between the first and the last of the rows, or with a copy of those that are used."""
     first, last = used[0], used[-1] + 1
     place = {row: row - first for row in used} if whole else {row: index for index, row in enumerate(used)}
     mask = flat.new_zeros(len(rows), last - first if whole else len(used))
     into = torch.tensor([index for index, own in enumerate(rows) for _ in own])
     mask[into, torch.tensor([place[row] for own in rows for row in own])] = 1.0
-    return torch.addmm(still[None], mask, flat[first:last] if whole else flat[used])
+    torch.addmm(flat[-1:], mask, flat[first:last] if whole else flat[used], out=out)
 
 
 class _Neurons:

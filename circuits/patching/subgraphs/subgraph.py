@@ -128,6 +128,8 @@ class Circuits:
             chosen = rows[done : done + len(circuits.finals)]
             done += len(chosen)
             prompts = max(1, self._room(circuits.graph) // (len(circuits.needed()[0]) + self._widest(circuits.graph)))
+            # Passes of like size: one of a few prompts that are left over takes nearly as long as a whole one.
+            prompts = -(-len(self.pairs) // -(-len(self.pairs) // prompts))
             starts = range(0, len(self.pairs), prompts)
             parts = (slice(start, min(start + prompts, len(self.pairs))) for start in starts)
             final = torch.cat([self._pass(circuits, part) for part in parts], dim=1)

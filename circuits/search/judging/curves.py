@@ -2,11 +2,11 @@
 
 import dataclasses
 import itertools
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,15 +14,17 @@ from circuits.attribution.scores import By, EdgeScores
 from circuits.errors import CircuitsError
 from circuits.files.fields import stored
 from circuits.files.results import Result
+from circuits.graph import Graph
 from circuits.models import Model
 from circuits.models.memory import BUDGET
 from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import Members
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress
-from circuits.search.judging.extent import LOOK
+from circuits.search.judging.extent import null_prompts
 from circuits.search.judging.judge import Judge
-from circuits.search.judging.nulls import random_edges
+from circuits.search.judging.nulls import random_circuits
+from circuits.search.judging.verdict import Verdict
 from circuits.statistics import Effect
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric
@@ -41,7 +43,8 @@ class Curve(Result, format="circuits-faithfulness"):
     faithfulness: tuple[Effect, ...] = dataclasses.field(metadata=stored(axis="size"))
     """With 95 % intervals over prompts."""
     null: Float[Tensor, "draw size"]
-    """Faithfulness of as many edges drawn at random, on the first few prompts (`metadata["random_prompts"]`)."""
+    """Faithfulness of as many edges on random paths, the same that a verdict of that size and seed draws first, on the first
+    few prompts (`metadata["random_prompts"]`)."""
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -96,8 +99,9 @@ def faithfulness_curve(
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> Curve:
-    """Run the strongest edges alone, for each share of all edges, and as many random ones (on the first 8 prompts): all on one
-    pair of base runs. Raises CircuitsError for shares outside 0 to 1 and for scores of some edges alone.
+    """Run the strongest edges alone, for each share of all edges, and as many on random paths (drawn from all where they are
+    more than a quarter; on the first 8 prompts, in graphs of 96 nodes or more the first 4): all on one pair of base runs.
+    Raises CircuitsError for shares outside 0 to 1 and for scores of some edges alone.
 
     Args:
         model: the model that was scored.
@@ -107,8 +111,8 @@ def faithfulness_curve(
         shares: parts of all edges that are kept, each from 0 to 1.
         by: strongest by |score| ("size"), or by how much they support the metric ("support").
         outside: what edges outside the circuit carry: the corrupt prompts' values ("corrupt"), their mean, or zero.
-        random_orders: how many random orders of edges stand beside.
-        seed: that of the random orders.
+        random_orders: how many random circuits of each size stand beside.
+        seed: that of the random circuits.
         budget: bytes that a pass may take above the model and its base runs; a smaller one takes longer and changes nothing.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
@@ -124,8 +128,10 @@ def curve_of(
     by: By = "size",
     random_orders: int = 5,
     seed: int = 0,
+    beside: Verdict | None = None,
 ) -> Curve:
-    """`faithfulness_curve` on base runs that are there already."""
+    """`faithfulness_curve` on base runs that are there already. `beside`: a verdict by this judge and seed, whose random
+    circuits are not run again."""
     if not shares or any(not 0 < share <= 1 for share in shares):
         raise CircuitsError("shares of edges lie above 0 and at most at 1")
     if not scores.complete:
@@ -134,14 +140,31 @@ def curve_of(
     sizes = [max(1, round(share * len(scores))) for share in shares]
     order, graph = scores.order(by), scores.graph
     circuits = [_chosen(scores, order[:size]) for size in sizes]
-    draw, few = random.Random(seed), judge.few(LOOK)
+    few = judge.few(null_prompts(graph.writer_count - 1))
     points = judge.effects(judge.changes(circuits, "running circuits of all sizes"), seed=seed)
-    others = [random_edges(graph, size, draw) for _ in range(random_orders) for size in sizes]
-    null = few.faithfulness(others, "running random circuits of all sizes")
+    known = {} if beside is None else _known(beside, random_orders, len(few.gap))
+    null = _random(few, graph, sizes, random_orders, seed, known)
     setting = {"outside": judge.outside, "by": by, "prompts": len(judge.gap), "seed": seed}
     setting |= {"random_prompts": len(few.gap)} if few is not judge else {}
     details = about(judge.model, judge.metric, **setting, scores=dict(scores.metadata))
-    return Curve(shares, tuple(sizes), tuple(points), null.reshape(random_orders, len(sizes)), details)
+    return Curve(shares, tuple(sizes), tuple(points), null, details)
+
+
+def _known(verdict: Verdict, random_orders: int, prompts: int) -> dict[int, list[float]]:
+    """The random circuits of a verdict by their size, where there are so many on so many prompts."""
+    there = verdict.metadata.get("random_prompts", verdict.prompts) == prompts and len(verdict.null) >= random_orders
+    return {verdict.edges: list(verdict.null[:random_orders])} if there else {}
+
+
+def _random(
+    judge: Judge, graph: Graph, sizes: Sequence[int], count: int, seed: int, known: Mapping[int, Sequence[float]]
+) -> Float[Tensor, "draw size"]:
+    """So many random circuits of each size, those of a size that is `known` as they are."""
+    wanted = [size for size in dict.fromkeys(sizes) if size not in known]
+    drawn = [one for size in wanted for one in itertools.islice(random_circuits(graph, size, seed), count)]
+    values = judge.faithfulness(drawn, "running random circuits of all sizes").reshape(len(wanted), count).tolist()
+    found = {**known, **dict(zip(wanted, values, strict=True))}
+    return torch.tensor([found[size] for size in sizes], dtype=torch.float64).reshape(len(sizes), count).T.contiguous()
 
 
 def _chosen(scores: EdgeScores, rows: Tensor) -> Members:

@@ -1,6 +1,7 @@
 """Judging a circuit: is it faithful, complete, minimal, and better than chance?"""
 
 import dataclasses
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +15,19 @@ from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import Members
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Found, Progress
-from circuits.search.judging.extent import LOOK, MANY, SETS, JudgingRuns, JudgingTime, Minimality, asked
+from circuits.search.judging.extent import (
+    LOOK,
+    MANY,
+    RANDOM,
+    SETS,
+    JudgingRuns,
+    JudgingTime,
+    Minimality,
+    asked,
+    null_prompts,
+)
 from circuits.search.judging.judge import Judge
-from circuits.search.judging.nulls import random_paths
+from circuits.search.judging.nulls import random_circuits as circuits_of
 from circuits.search.judging.removals import completeness, drawn, measured_on, minimality as needs_of
 from circuits.search.judging.verdict import SIGNIFICANT, Verdict
 from circuits.statistics import Chance, Effect, sequential_p_value
@@ -38,7 +49,7 @@ def evaluate(
     *,
     searched_on: PromptPairs | None = None,
     outside: OutsideKind = "corrupt",
-    random_circuits: int = 128,
+    random_circuits: int = RANDOM,
     random_sets: int = SETS,
     minimality: Minimality = True,
     seed: int = 0,
@@ -53,9 +64,9 @@ def evaluate(
     many edges on random paths from input to logits, on the first 8 prompts, drawn until so many are as faithful there that p
     stays above 0.05 (`sequential_p_value`). Completeness (Wang et al. 2022): the gap between circuit and model when random
     halves of the circuit's nodes, and greedily grown sets, leave both. Minimality: for each node the change when it goes, or
-    where that is next to nothing the largest one after another node or set. In circuits of 96 nodes or more sets are taken out
-    on the first 16 prompts, and 60 nodes drawn at random go, each by itself alone and on the first 8 prompts. Raises GraphError
-    for an empty circuit or one of another graph, PromptError where a pair has no gap.
+    where that is next to nothing the largest one after another node or set. In circuits of 96 nodes or more random circuits
+    are run on the first 4 prompts, sets are taken out on the first 16, and 60 nodes drawn at random go, each by itself alone
+    and on the first 8. Raises GraphError for an empty circuit or one of another graph, PromptError where a pair has no gap.
 
     Args:
         model: the model that the circuit is of.
@@ -89,7 +100,7 @@ def verdict_of(
     circuit: Circuit,
     *,
     searched_on: Effect | None = None,
-    random_circuits: int = 128,
+    random_circuits: int = RANDOM,
     random_sets: int = SETS,
     minimality: Minimality = True,
     seed: int = 0,
@@ -119,8 +130,8 @@ def verdict_of(
     details: dict[str, Any] = {"outside": judge.outside, "seed": seed}
     chance = None
     if random_circuits:
-        few = judge.few(LOOK)
-        chance = _chance(few, members, random_circuits, draw)
+        few = judge.few(null_prompts(len(nodes)))
+        chance = _chance(few, members, random_circuits, seed)
         details |= {"random_circuits": random_circuits, "random_reached": chance.reached}
         details |= {"random_prompts": len(few.gap)} if few is not judge else {}
     verdict = Verdict(
@@ -147,14 +158,15 @@ def verdict_of(
     return dataclasses.replace(verdict, completeness=tuple(removals), minimality=tuple(needs), metadata=metadata)
 
 
-def _chance(judge: Judge, members: Members, most: int, draw: random.Random) -> Chance:
+def _chance(judge: Judge, members: Members, most: int, seed: int) -> Chance:
     """How a circuit stands against random ones of as many edges, on the judge's prompts."""
     what, graph = "running random circuits", judge.model.graph(neurons=judge.neurons)
+    others = circuits_of(graph, len(members), seed)
 
     def values() -> Iterator[list[float]]:
         """The faithfulness of random circuits, some at a time; each time those of a batch are run when they are asked for."""
         for start in range(0, most, _BATCH):
-            drawn = [random_paths(graph, len(members), draw) for _ in range(min(_BATCH, most - start))]
+            drawn = list(itertools.islice(others, min(_BATCH, most - start)))
             yield judge.faithfulness(drawn, what, place=(start, most)).tolist()
 
     own = float(judge.faithfulness([members], "running the circuit")[0])

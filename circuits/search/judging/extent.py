@@ -9,6 +9,13 @@ from circuits.files.words import duration
 
 LOOK = 8
 """Prompts on which many circuits or sets of nodes are tried."""
+NULL = 4
+"""Prompts on which random circuits, and the circuit beside them, are run where circuits have MANY nodes. How many there are
+does not touch what p means: on any prompts, a circuit that is no better than a random one comes among the first k of n with
+chance k / n. More prompts would tell a circuit that keeps little from random ones more surely; for one that keeps half of the
+behaviour, as `Verdict.standing` asks, four are enough where random ones keep next to nothing."""
+RANDOM = 128
+"""Random circuits at most. 19 can give p = .05, 100 less than .01; with 128 one that reaches the circuit still leaves .016."""
 SETS, CANDIDATES, GREEDY_STEPS = 8, 10, 5
 """Random sets of nodes that completeness tries; nodes that a step of its greedy search tries, drawn at random; its steps."""
 MANY = 96
@@ -37,6 +44,11 @@ def asked(minimality: Minimality, nodes: int) -> int:
     return min(minimality, nodes)
 
 
+def null_prompts(nodes: int) -> int:
+    """On how many prompts random circuits are run that stand beside one of so many nodes."""
+    return NULL if nodes >= MANY else LOOK
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JudgingRuns:
     """About how many runs of a circuit on one prompt the parts of judging it take at most."""
@@ -56,10 +68,10 @@ class JudgingRuns:
         grown = min(GREEDY_STEPS, nodes)
         tried = few * grown * min(CANDIDATES, nodes) * _TRIED if sets else 0.0
         return cls(
-            null=few * random_circuits * _RANDOM,
+            null=min(null_prompts(nodes), prompts) * random_circuits * _RANDOM,
             completeness=tried + (measured * (sets + grown) * _SET if sets else 0.0),
             minimality=(few if many else prompts) * asked * _ALONE,
-            curve=prompts * _SIZES + few * _RANDOM_SIZES if curve else 0.0,
+            curve=prompts * _SIZES + min(null_prompts(nodes), prompts) * _RANDOM_SIZES if curve else 0.0,
         )
 
     @property
@@ -68,10 +80,10 @@ class JudgingRuns:
         return self.null + self.completeness + self.minimality
 
 
-_RANDOM, _TRIED, _SET, _ALONE, _SIZES, _RANDOM_SIZES = 1.0, 1.0, 1.0, 0.8, 14.0, 31.0
-"""Runs of a circuit that these cost, roughly: a random circuit of its size; circuit and model without a set of nodes that
-hardly differs from others; both without a random half; the circuit without one node, beside others; all sizes; as many random
-edges, in all orders."""
+_RANDOM, _TRIED, _SET, _ALONE, _SIZES, _RANDOM_SIZES = 2.2, 0.72, 0.72, 0.42, 10.5, 90.0
+"""Runs of a circuit that these cost, roughly, as `experiments/judging_costs.py` measured on a model of 135M: a random circuit
+of its size, which has more nodes and shares none; circuit and model without a set of nodes that hardly differs from others;
+both without a random half; the circuit without one node, beside others; all sizes; random circuits of each size."""
 
 
 @dataclasses.dataclass(frozen=True)
