@@ -153,8 +153,7 @@ class Parts:
             return ""
         with contextlib.suppress(OSError):  # it may have been stopped while files moved
             self._note_done([name for name in self.files if (self.folder / name).is_file()], ended=why)
-        missing = f"; missing: {', '.join(self.mark.missing)}" if self.mark.missing else ""
-        return f"saved in {self.folder}, marked by {self.name}: {', '.join(self.mark.done)}{missing}"
+        return f"saved in {self.folder}, marked by {self.name}: {', '.join(self.mark.done)}{self.mark.lacks}"
 
 
 @contextlib.contextmanager

@@ -6,12 +6,16 @@ from types import TracebackType
 import typer
 from tqdm import tqdm
 
+_USUAL, _LONGEST = 30, 44
+"""Characters of what is being done: bars of one kind stand below each other, and longer words are cut."""
+
 
 class ProgressBars:
     """Call it with what is being done, how many of these steps are done, and how many there are."""
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
+        self._what = ""
 
     def __enter__(self) -> "ProgressBars":
         return self
@@ -22,11 +26,13 @@ class ProgressBars:
         self._close()
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        if self._bar is None or self._bar.desc != what:
+        if self._bar is None or self._what != what:
             self._close()
+            self._what = what
             pause, wait = (0.1, 0.0) if sys.stderr.isatty() else (1.0, 0.3)  # a log needs no bars of quick steps
-            layout = "{desc:<30}{bar:24} {n_fmt}/{total_fmt}  {elapsed}, {remaining} left"
-            self._bar = tqdm(desc=what, total=total, mininterval=pause, delay=wait, bar_format=layout)
+            layout = "{desc} {bar:24} {n_fmt}/{total_fmt}  {elapsed}, {remaining} left"
+            desc = what if len(what) <= _LONGEST else f"{what[: _LONGEST - 1]}…"
+            self._bar = tqdm(desc=desc.ljust(_USUAL), total=total, mininterval=pause, delay=wait, bar_format=layout)
         self._bar.total = total
         self._bar.update(done - self._bar.n)
         if done >= total:

@@ -19,6 +19,7 @@ from circuits.cli.progress import ProgressBars
 from circuits.cli.report import Part, Report, text_of
 from circuits.cli.text import one_line, print_json, quoted
 from circuits.errors import CircuitsError, MemoryBudgetError, ModelError
+from circuits.files.origins import made_by
 
 DTYPES = ("float32", "float64", "bfloat16")
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -240,7 +241,8 @@ def with_setting(
             """Call the command with a `Setting` in place of the shared options."""
             words = tuple((options[heard] if heard else options.pop("_context")).obj or ())
             setting = Setting(job=job, words=words, **{name: options.pop(name, usual) for name, (_, usual) in shared.items()})
-            command(**options, setting=setting)
+            with made_by(setting.line):  # all that a command saves tells its command line
+                command(**options, setting=setting)
 
         run.__signature__ = inspect.Signature([*own, *more, *also])  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in (*own, *more, *also)}

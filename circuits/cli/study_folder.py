@@ -14,6 +14,7 @@ from circuits.cli.reports.discover import edge_table, noted, write as write_circ
 from circuits.cli.reports.study import circuit_line, command_of, planned_table
 from circuits.cli.settings import Work
 from circuits.errors import CircuitsError
+from circuits.files.origins import made_by
 from circuits.files.unfinished import unfinished_run
 from circuits.search.studying.asked import StudyTask
 from circuits.search.studying.plan import fits
@@ -44,6 +45,11 @@ class StudyFolder:
     def of(self, task: str) -> Path:
         """The folder of a task."""
         return self.work.setting.folder / task_folder(task)
+
+    def beside(self, task: str) -> Path:
+        """A folder beside the study's, where a task's circuit found once more overwrites nothing."""
+        folder = self.work.setting.folder.resolve()
+        return self.work.setting.folder.parent / f"{folder.name}-{task_folder(task)}"
 
     def plan(self, model: "circuits.Model", tasks: Sequence[StudyTask], *, seed: int, budget: float | None) -> StudyPlan | None:
         """The plan that is there, where it is about what is asked now."""
@@ -106,13 +112,13 @@ class StudyFolder:
         files = [STUDIED, *(["induction_heads.json"] if part.mechanism is not None else [])]
         every = {one: what for name, what in self.files.items() for one in pictured([name])}
         about = {"job": "study", "command": self.work.files.mark.command, "files": every, "expected": files}
-        with parts(self.of(task), **about) as folder:
+        again = command_of(part.studied.settings, str(self.asked[task].prompts or task), self.work.setting)
+        with parts(self.of(task), **about) as folder, made_by(again):
             if part.mechanism is not None:
                 part.mechanism.save(folder.staging / "induction_heads.json")
             if found is not None and part.looked is not None:
                 search, asked = self.question(part.studied.settings)
-                command = command_of(part.studied.settings, str(self.asked[task].prompts or task), self.work.setting)
-                circuit = noted(found.circuit, found.verdict, search, asked, command=command)
+                circuit = noted(found.circuit, found.verdict, search, asked)
                 found = dataclasses.replace(found, circuit=circuit)
                 part.looked.save(folder.staging / "prompts.json")
                 found.verdict.save(folder.staging / "verdict.json")

@@ -8,6 +8,8 @@ from typing import Any
 from circuits.errors import FileFormatError, shown
 
 LARGEST_FILE = 32 * 2**20
+VERSION = 1
+"""Of every format of this package."""
 _MOST_DIGITS = 20
 
 
@@ -69,9 +71,26 @@ def read_document(path: str | Path, kind: str, *, max_bytes: int = LARGEST_FILE)
     """Read a JSON object of format `kind`, version 1, without these two keys. Raises FileFormatError as `read_json`, and for
     anything else."""
     data = read_json(Path(path), max_bytes=max_bytes)
-    if not isinstance(data, dict) or data.pop("format", None) != kind or data.pop("version", None) != 1:
-        raise FileFormatError(f"{path}: not a file of format {kind}, version 1")
+    if not isinstance(data, dict) or data.pop("format", None) != kind:
+        raise FileFormatError(f"{path}: not a file of format {kind}")
+    check_version(path, kind, data.pop("version", None))
     return data
+
+
+def check_version(path: str | Path, kind: str, version: object) -> None:
+    """Raise FileFormatError where a file of a format that is known is not of the one version that there is."""
+    wrong = wrong_version(kind, version)
+    if wrong:
+        raise FileFormatError(f"{path}: {wrong}")
+
+
+def wrong_version(kind: str, version: object) -> str:
+    """Why a file of a known format cannot be read, in the words that all formats share; "" where its version is the one there
+    is."""
+    if type(version) is int and version == VERSION:
+        return ""
+    newer = "; a newer transformer-circuits wrote it: update" if type(version) is int and version > VERSION else ""
+    return f"version {shown(version)} of the format {kind}: this program reads version {VERSION}{newer}"
 
 
 def _unique(pairs: list) -> dict:

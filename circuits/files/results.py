@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from circuits.errors import CircuitsError, FileFormatError
 from circuits.files import arrays, fields
+from circuits.files.origins import origin, without_origin
 from circuits.files.pictures import drawing_of
 from circuits.files.previews import preview
-from circuits.files.reading import read_document
+from circuits.files.reading import VERSION, read_document
 from circuits.files.tensors import load_tensors, save_tensors
 from circuits.files.words import counted, one_line
 from circuits.files.writing import write_whole
@@ -79,13 +80,15 @@ class Result:
         return fields.record_from_plain(cls, data)
 
     def save(self, path: str | Path) -> None:
-        """Write to a file, which appears whole or not at all; `load` reads it. Equal results are equal bytes. Raises
-        FileFormatError where nothing can be written, NonFiniteError for NaN and infinity."""
+        """Write to a file, which appears whole or not at all; `load` reads it. Equal results are equal bytes; where a command
+        saves it, the file also tells the command line. Raises FileFormatError where nothing can be written, NonFiniteError for
+        NaN and infinity."""
         if self._tensors:
             save_tensors(Path(path), self.FORMAT, self)
             return
         plain = self.as_json()
-        document = {"format": self.FORMAT, "version": 1, **({self._inside: plain} if self._inside else plain)}
+        about = {"format": self.FORMAT, "version": VERSION, **origin()}
+        document = {**about, **({self._inside: plain} if self._inside else plain)}
         write_whole(Path(path), json.dumps(document, allow_nan=False, indent=self._indent).encode())
 
     @classmethod
@@ -98,7 +101,7 @@ class Result:
             return found
         data = read_document(path, cls.FORMAT, max_bytes=LARGEST_RESULT)
         with _fitting(path, cls.FORMAT):
-            return cls.from_json(_opened(data, cls._inside))
+            return cls.from_json(_opened(without_origin(data), cls._inside))
 
     def __repr__(self) -> str:
         try:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from circuits.errors import CircuitsError, FileFormatError
 from circuits.files import arrays, fields
-from circuits.files.reading import LARGEST_FILE
+from circuits.files.origins import origin, origin_of, without_origin
+from circuits.files.reading import LARGEST_FILE, VERSION, wrong_version
 from circuits.files.writing import write_whole
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def save_tensors(path: Path, kind: str, record: Any, *, beside: "Mapping[str, Te
 
     document, tensors = _apart(record)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in {**tensors, **(beside or {})}.items()}
-    text = json.dumps({"version": 1, **document}, sort_keys=True, allow_nan=False)
+    text = json.dumps({"version": VERSION, **origin(), **document}, sort_keys=True, allow_nan=False)
     write_whole(path, save(plain, metadata={kind: text}))
 
 
@@ -46,23 +47,37 @@ def load_tensors(path: Path, kind: str, cls: type[Record]) -> "tuple[Record, dic
         raise FileFormatError(f"{path}: cannot be read: {error.strerror or 'no file of tensors'}") from None
     except (SafetensorError, CircuitsError, KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
         words = " ".join(str(error).split())[:200]
-        raise FileFormatError(f"{path}: not a file of format {kind}, version 1, or it does not fit together: {words}") from None
+        raise FileFormatError(f"{path}: not a file of format {kind}, or it does not fit together: {words}") from None
 
 
 def format_of_tensors(path: Path) -> str:
     """The format that a safetensors file of this package names in its header; empty for another one. Raises FileFormatError
     where it cannot be read."""
+    return next((key for key in _header(path) if key.startswith("circuits-")), "")
+
+
+def origin_of_tensors(path: Path) -> str:
+    """The command line that a safetensors file of this package names; "" where it names none. Raises FileFormatError where it
+    cannot be read."""
+    header = _header(path)
+    text = next((text for key, text in header.items() if key.startswith("circuits-")), "")
+    try:
+        return origin_of(json.loads(text)) if len(text) <= LARGEST_FILE else ""
+    except (ValueError, RecursionError):
+        return ""
+
+
+def _header(path: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with path.open("rb") as file:  # for the plain message where it is missing
             file.read(1)
         with safe_open(path, framework="pt") as file:
-            header = dict(file.metadata() or {})
+            return dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         words = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise FileFormatError(f"{path}: cannot be read: {words}") from None
-    return next((key for key in header if key.startswith("circuits-")), "")
 
 
 def _apart(record: Any, prefix: str = "") -> "tuple[dict[str, Any], dict[str, Tensor]]":
@@ -127,6 +142,8 @@ def _document(header: Mapping[str, str], kind: str, cls: type) -> dict[str, Any]
     if text is None or len(text) > LARGEST_FILE:
         raise FileFormatError(f"its header has no {kind!r}")
     document = json.loads(text)
-    if not isinstance(document, dict) or document.pop("version", None) != 1:
-        raise FileFormatError("it is of another version")
-    return document
+    if not isinstance(document, dict):
+        raise FileFormatError("its header holds no object")
+    if wrong := wrong_version(kind, document.pop("version", None)):
+        raise FileFormatError(wrong)
+    return without_origin(document)

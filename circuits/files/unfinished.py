@@ -45,8 +45,15 @@ class Unfinished:
             how = "is still running"
         else:
             how = f"did not finish ({self.ended or 'killed'})"
-        missing = f"; missing: {', '.join(self.missing)}" if self.missing else ""
-        return " ".join(f"unfinished: {self.command} (begun {self.began[:16].replace('T', ' ')}) {how}{missing}".split())
+        words = f"unfinished: {self.command} (begun {self.began[:16].replace('T', ' ')}) {how}{self.lacks}"
+        return " ".join(words.split())
+
+    @property
+    def lacks(self) -> str:
+        """What was still to be done, and the files that were still to come, in words; "" where nothing was."""
+        files = [name for name in self.missing if "." in name]
+        rest = [name for name in self.missing if "." not in name]
+        return "".join(f"; {what}: {', '.join(names)}" for what, names in (("not done", rest), ("missing", files)) if names)
 
 
 def mark_name(job: str) -> str:
@@ -77,5 +84,5 @@ def load_mark(path: Path) -> Unfinished:
     texts = {name: data.get(name) for name in ("command", "began", "ended", "staging")}
     files = {name: data.get(name) for name in ("done", "missing")}
     if not all(isinstance(text, str) for text in texts.values()) or not all(isinstance(one, dict) for one in files.values()):
-        raise FileFormatError(f"{path}: not a file of format {FORMAT}, version 1")
+        raise FileFormatError(f"{path}: not a file of format {FORMAT}")
     return Unfinished(**texts, **files)  # type: ignore[arg-type]

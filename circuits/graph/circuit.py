@@ -159,6 +159,10 @@ class Circuit(Result, format="transformer-circuits/circuit"):
         nodes = {node: score for node, score in self.nodes.items() if node in left or node in ends}
         return self._with(self, edges, nodes, positions, self.metadata)
 
+    def noted(self, details: Mapping[str, object]) -> "Circuit":
+        """The same circuit with more in its metadata; what is noted takes the place of what has its name already."""
+        return self._with(self, self.edges, self.nodes, self.positions, {**self.metadata, **details})
+
     def _same_graph(self, other: "Circuit") -> None:
         if self.graph != other.graph:
             raise GraphError(f"circuits of different graphs cannot be combined: {self.graph} and {other.graph}")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from circuits.errors import GraphError, shown
+from circuits.files.reading import wrong_version
 from circuits.files.writing import write_whole
 from circuits.graph.circuit import Circuit
 from circuits.graph.document import from_document, to_document
@@ -242,8 +243,8 @@ def from_neuronpedia(value: object) -> Circuit:
     about = metadata.get("circuit") if isinstance(metadata, Mapping) else None
     if not isinstance(about, Mapping) or about.get("format") != FORMAT:
         raise GraphError("an attribution graph of another program: its nodes are features, not heads, MLPs and neurons")
-    if about.get("version") != VERSION:
-        raise GraphError(f"metadata.circuit has version {shown(about.get('version'))}; this program reads {VERSION}")
+    if wrong := wrong_version(FORMAT, about.get("version")):
+        raise GraphError(f"metadata.circuit: {wrong}")
     nodes = [_record(one, "nodes") for one in _list(whole.get("nodes"), "nodes")]
     edges: list[object] = []
     for one in _list(whole.get("links"), "links"):

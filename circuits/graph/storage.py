@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import cast
 
 from circuits.errors import FileFormatError, GraphError, NonFiniteError, shown
-from circuits.files.reading import LARGEST_FILE, read_json
+from circuits.files.origins import KEY, origin
+from circuits.files.reading import LARGEST_FILE, VERSION, read_json, wrong_version
 from circuits.files.writing import write_whole
 from circuits.graph.circuit import Circuit
 from circuits.graph.document import from_document, to_document, to_networkx
@@ -21,7 +22,6 @@ from circuits.graph.neuronpedia import SUFFIX, from_neuronpedia, is_neuronpedia
 from circuits.graph.per_head import PerHead
 
 FORMAT = Circuit.FORMAT
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,8 @@ def from_json(value: object) -> Circuit:
     if not isinstance(value, Mapping) or found != FORMAT:
         other = f"no circuit, but a file of format {shown(found)}" if isinstance(found, str) else "no circuit"
         raise GraphError(f"{other}: the key 'format' must say {FORMAT!r}")
-    version = value.get("version")
-    if type(version) is not int or version < 1:
-        raise GraphError(f"version is {shown(version)}; expected a whole number")
-    if version > VERSION:
-        raise GraphError(f"version {version} is newer than this program reads ({VERSION}); update transformer-circuits")
+    if wrong := wrong_version(FORMAT, value.get("version")):
+        raise GraphError(wrong)
     for key in ("directed", "multigraph"):
         if key not in value:
             raise GraphError(f"lacks the key {key!r}")
@@ -172,10 +169,16 @@ def export(circuit: Circuit, path: str | Path, format: str | None = None) -> Non
             "circuits.graph.neuronpedia.save"
         )
     try:
-        text = (_by_suffix(path) if format is None else FORMATS[format]).write(circuit)
+        text = (_by_suffix(path) if format is None else FORMATS[format]).write(_with_origin(circuit))
     except GraphError as error:
         raise FileFormatError(f"{path}: {error}") from None
     write_whole(path, text.encode("utf-8"))
+
+
+def _with_origin(circuit: Circuit) -> Circuit:
+    """The circuit, whose metadata also tell the command line that saves it, where it comes from no other."""
+    line = origin()
+    return circuit if not line or KEY in circuit.metadata else circuit.noted(line)
 
 
 def load(

@@ -54,7 +54,7 @@ def curve_figure(curves: Mapping[str, Curve], title: str | None = None) -> Figur
     about = f", {prompts} prompts" if isinstance(prompts, int) else ""
     model = first.metadata.get("model")
     of = f" of {shortened(str(model), 40)}" if model else ""
-    _head(figure, title or f"Faithfulness of circuits{of} by size{about}; bars: 95 % intervals")
+    _head(figure, title or f"Faithfulness of circuits{of} by size{about}; bars: 95\N{NO-BREAK SPACE}% intervals")
     return figure
 
 

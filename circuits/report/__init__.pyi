@@ -8,7 +8,7 @@ from .blocks import (
     Paragraphs as Paragraphs,
     Section as Section,
 )
-from .closer import Closer as Closer, look_closer as look_closer
+from .closer import Closer as Closer, Looked as Looked, look_closer as look_closer
 from .folder import Saved as Saved, read_saved as read_saved
 from .page import Page as Page
 from .run import run_page as run_page

@@ -45,6 +45,17 @@ class Grid:
 
 
 @dataclasses.dataclass(frozen=True)
+class Links:
+    """Nodes, and by name the circuits of the page that they are in: a click shows the node there."""
+
+    KIND: ClassVar[str] = "links"
+    header: tuple[str, str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+    caption: str = ""
+    folded: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Heatmap:
     """Numbers by row and column, coloured: blue above zero, vermilion below; None where there is none."""
 

@@ -28,12 +28,20 @@ TOKENS = 8
 """Tokens that a node raises and lowers most."""
 _TRIGGERS = 5
 """Places at which a neuron is most active."""
-_ROOM = 900_000
+ROOM = 900_000
 """Characters of the page that attention patterns may take."""
 _CHARACTERS = 9
 """Of a number in the page, about."""
 _AROUND = (8, 3)
 """Tokens shown before and after a trigger."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Looked:
+    """What the model says of a circuit, and beside it, or in its place, what is missing, each with what would bring it."""
+
+    closer: "Closer | None" = None
+    missing: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +74,7 @@ def look_closer(
     *,
     metric: AnyMetric | None = None,
     most: int = PROMPTS,
+    room: int = ROOM,
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> Closer:
@@ -77,7 +86,9 @@ def look_closer(
         circuit: the nodes and edges that are looked at.
         prompts: clean and corrupt prompts, or prompts alone.
         metric: what edges are measured by; a metric of `circuits.metrics`, or a function of one's own.
-        most: how many prompts are shown; the first ones.
+        most: how many prompts are shown; the first ones. Triggers of neurons are searched for on all.
+        room: characters that attention patterns may take in the page; of those that need more, what each head attends to from
+            where the answer is read is kept alone.
         budget: bytes that a pass may take above the model.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
@@ -92,8 +103,10 @@ def look_closer(
     report("looking at nodes", 0, 1)
     with torch.no_grad():
         run = model.run(batch)
-    nodes = _Nodes(model, run, columns).all(circuit)
+    nodes = _Nodes(model, run, columns, room).all(circuit)
     report("looking at nodes", 1, 1)
+    for name, found in _triggers(model, circuit, prompts, most, report).items():
+        nodes[name] |= found
     edges, about = {}, ""
     if pairs is not None and metric is not None and not circuit.graph.neurons and len(circuit):
         edges, about = _by_prompt(model, circuit, pairs, metric, budget, report)
@@ -121,6 +134,8 @@ class _Nodes:
     run: Run
     columns: Sequence[int]
     """Where each prompt's answer is read."""
+    room: int
+    """Characters that patterns, or activations, may take."""
 
     def all(self, circuit: Circuit) -> dict[str, dict[str, Any]]:
         """What there is of each node, by name."""
@@ -133,9 +148,9 @@ class _Nodes:
         for node in heads:
             found[str(node)]["attention"] = patterns[str(node)]
         neurons = [node for node in nodes if node.kind == "neuron"]
-        every = len(neurons) * int(self.run.tokens.mask.sum()) * _CHARACTERS <= _ROOM
-        for node in neurons:
-            found[str(node)] |= self._activations(node, every)
+        if len(neurons) * int(self.run.tokens.mask.sum()) * _CHARACTERS <= self.room:
+            for node in neurons:
+                found[str(node)]["activations"] = _active(self.run, node)
         return found
 
     def _writes(self, nodes: Sequence[Node]) -> list[dict[str, Any]]:
@@ -161,7 +176,7 @@ class _Nodes:
         widths = [int(mask.sum()) for mask in self.run.tokens.mask]
         causal = self.model.weights.causal
         cells = sum(width * (width + 1) // 2 if causal else width * width for width in widths)
-        whole = len(heads) * cells * 4 // 3 <= _ROOM
+        whole = len(heads) * cells * 4 // 3 <= self.room
         found: dict[str, dict[str, Any]] = {}
         for layer in sorted({node.layer or 0 for node in heads}):
             pattern = self.run.pattern(layer)
@@ -180,22 +195,39 @@ class _Nodes:
             kept = inside[torch.ones_like(inside).tril().bool()] if causal else inside.flatten()
         return base64.b64encode(bytes((kept.double() * 100).round().clamp(0, 100).int().tolist())).decode()
 
-    def _activations(self, node: Node, every: bool) -> dict[str, Any]:
-        """The places where a neuron is most active; with `every` its activation at every token."""
-        values = self.run.neurons[node.layer or 0][:, :, node.index or 0].double().cpu()
-        rows, triggers = [], []
-        for row, mask in enumerate(self.run.tokens.mask.cpu()):
-            tokens, own = self.model.to_token_strings(self.run.tokens.ids[row][mask]), values[row][mask].tolist()
-            rows.append(own)
-            triggers += [(value, tokens, at) for at, value in enumerate(own)]
-        triggers.sort(key=lambda one: -abs(one[0]))
-        before, after = _AROUND
-        named = [
-            {"activation": value, "tokens": tokens[max(0, at - before) : at + after + 1], "at": min(at, before)}
-            for value, tokens, at in triggers[:_TRIGGERS]
-        ]
-        found: dict[str, Any] = {"triggers": {"rows": named, "about": "Among the prompts shown."}}
-        return found | ({"activations": rows} if every else {})
+
+def _active(run: Run, node: Node) -> list[list[float]]:
+    """A neuron's activation at every token of every prompt."""
+    values = run.neurons[node.layer or 0][:, :, node.index or 0].double().cpu()
+    return [values[row][mask].tolist() for row, mask in enumerate(run.tokens.mask.cpu())]
+
+
+def _triggers(
+    model: Model, circuit: Circuit, prompts: PromptPairs | TokenBatch, at_once: int, report: Progress
+) -> dict[str, dict[str, Any]]:
+    """The places among all prompts, clean ones of pairs, at which each neuron is most active."""
+    neurons = [node for node in circuit.nodes if node.kind == "neuron"]
+    batch = prompts.clean if isinstance(prompts, PromptPairs) else prompts
+    rows = list(range(len(batch.ids)))
+    places: dict[Node, list[tuple[float, int, int]]] = {node: [] for node in neurons}
+    for start in range(0, len(rows) if neurons else 0, at_once):
+        report("looking for triggers", start, len(rows))
+        with torch.no_grad():
+            run = model.run(batch[rows[start : start + at_once]])
+        for node in neurons:
+            active = _active(run, node)
+            found = [(value, start + row, at) for row, own in enumerate(active) for at, value in enumerate(own)]
+            places[node] = sorted([*places[node], *found], key=lambda one: -abs(one[0]))[:_TRIGGERS]
+        report("looking for triggers", min(start + at_once, len(rows)), len(rows))
+    before, after = _AROUND
+
+    def shown(value: float, row: int, at: int) -> dict[str, Any]:
+        """A place with the tokens around it."""
+        tokens = model.to_token_strings(batch.ids[row][batch.mask[row]])
+        return {"activation": value, "tokens": tokens[max(0, at - before) : at + after + 1], "at": min(at, before)}
+
+    about = f"Where it is most active on {len(rows)} prompts."
+    return {str(node): {"triggers": {"rows": [shown(*one) for one in found], "about": about}} for node, found in places.items()}
 
 
 def _by_prompt(

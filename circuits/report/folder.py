@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from circuits.errors import CircuitsError, FileFormatError
+from circuits.files.origins import origin_of
 from circuits.files.reading import read_bytes, read_json
 from circuits.files.results import LARGEST_RESULT, Result
-from circuits.files.tensors import format_of_tensors
+from circuits.files.tensors import format_of_tensors, origin_of_tensors
 from circuits.files.unfinished import FORMAT as UNFINISHED, unfinished_run
 from circuits.graph import Circuit, Node
 from circuits.graph.neuronpedia import SUFFIX, is_neuronpedia
@@ -41,6 +42,8 @@ class Saved:
     """Runs that did not finish, a line each."""
     parts: Mapping[str, "Saved"] = dataclasses.field(default_factory=dict)
     """Of a study the folders of its tasks, by name."""
+    commands: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The command line that each file comes from, where it tells."""
 
     def opened(self) -> "Saved":
         """The same with the parts of a discovery as results of their own, also in the folders below."""
@@ -61,6 +64,10 @@ class Saved:
         name = _CIRCUIT if _CIRCUIT in found else next(iter(found), None)
         return None if name is None else found[name]
 
+    def command_lines(self) -> list[str]:
+        """The different command lines that the files come from."""
+        return list(dict.fromkeys(line for line in self.commands.values() if line))
+
     def all(self, kind: type[_Kind]) -> dict[str, _Kind]:
         """All results of a kind, by file name."""
         return {name: result for name, result in self.results.items() if isinstance(result, kind)}
@@ -74,18 +81,18 @@ def read_saved(place: Path) -> Saved:
     if not place.exists():
         raise FileFormatError(f"{place}: No such file or directory")
     line = unfinished_run(place)
-    found = _read_file(place)
+    found, command = _read_file(place)
     if found is None:
         raise FileFormatError(f"{place}: not a saved result: expected a circuit or another file that circuits wrote")
-    return Saved(place, {place.name: found}, unfinished=() if line is None else (line,))
+    return Saved(place, {place.name: found}, unfinished=() if line is None else (line,), commands={place.name: command})
 
 
 def _read_folder(folder: Path) -> Saved:
-    results, unread, lines = dict[str, Result](), dict[str, str](), dict[str, None]()
+    results, unread, lines, commands = dict[str, Result](), dict[str, str](), dict[str, None](), dict[str, str]()
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     for file in [one for one in files if one.suffix in (".json", ".safetensors")][:_MOST_FILES]:
         try:
-            found = _read_file(file)
+            found, commands[file.name] = _read_file(file)
         except CircuitsError as error:
             unread[file.name] = _reason(error, file)
             continue
@@ -110,7 +117,7 @@ def _read_folder(folder: Path) -> Saved:
         )
     studies = [one for one in results.values() if isinstance(one, Study)]
     parts = _read_parts(folder, studies, unread) if studies else {}
-    return Saved(folder, results, heads, unread, tuple(lines), parts)
+    return Saved(folder, results, heads, unread, tuple(lines), parts, commands)
 
 
 def _read_parts(folder: Path, studies: Sequence[Study], unread: dict[str, str]) -> dict[str, Saved]:
@@ -137,25 +144,23 @@ def _reason(error: Exception, file: Path) -> str:
     return " ".join(str(error).removeprefix(f"{file}: ").split())
 
 
-def _read_file(file: Path) -> Result | None:
-    """The result of a file; None for JSON and tensors of another origin."""
+def _read_file(file: Path) -> tuple[Result | None, str]:
+    """The result of a file, and its command line; None for JSON and tensors of another origin."""
     if file.suffix.lower() == ".safetensors":
         kind = format_of_tensors(file)  # of a model's weights it is empty
-        return KINDS[kind].load(file) if kind in KINDS else None
+        return (KINDS[kind].load(file), origin_of_tensors(file)) if kind in KINDS else (None, "")
     data = read_json(file, max_bytes=LARGEST_RESULT)
     kind = data.get("format") if isinstance(data, dict) else None
     if isinstance(data, dict) and kind is None and ("cfg" in data or is_neuronpedia(data)):
-        return Circuit.load(file)
+        return Circuit.load(file), ""
     if not isinstance(kind, str) or kind == UNFINISHED:
-        return None
+        return None, ""
     if kind not in KINDS:
         if kind.startswith(("circuits-", "transformer-circuits")):
             raise FileFormatError(f"{file}: of the format {kind[:60]}, which this version does not know")
-        return None
-    version = data.get("version") if isinstance(data, dict) else None
-    if version != 1:
-        raise FileFormatError(f"{file}: version {str(version)[:20]} of the format {kind}; this version reads 1")
-    return KINDS[kind].load(file)
+        return None, ""
+    found = KINDS[kind].load(file)
+    return found, origin_of(found.metadata if isinstance(found, Circuit) else data)
 
 
 def _head_scores(file: Path) -> dict[str, list[list[float]]]:

@@ -1,69 +1,123 @@
-"""Which class reads a saved result, by the format that its file names."""
+"""The kinds of saved results, by the format that their files name: in words, their class, and the command that shows them."""
 
+import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from circuits.attribution import EdgeScores
-from circuits.files.results import Result
+from circuits.errors import FileFormatError
+from circuits.files.origins import origin_of
+from circuits.files.reading import read_json
+from circuits.files.results import LARGEST_RESULT, Result
+from circuits.files.tensors import format_of_tensors, origin_of_tensors
 from circuits.graph import Circuit
-from circuits.heads import AttentionProbe, Composition, Compression, HeadLabels, HeadScores, Tables, TrainingCurves
-from circuits.lenses import (
-    Clamp,
-    DirectLogits,
-    KeyValueAgreement,
-    Lens,
-    LensComparison,
-    NeuronReport,
-    SubUpdates,
-    Triggers,
-    TunedLens,
-    Values,
-)
-from circuits.patching import Ablation, AttentionTrace, Effects, Knockout, LayerRemoval, SelfRepair, Terms, Trace, Traces
-from circuits.search import Comparison, Curve, Discovery, Roc, Screening, StudiedCircuit, Study, StudyPlan, Verdict
-from circuits.tasks import BehaviourScores, PromptReport
 
-_TITLES: Mapping[type[Result], str] = {
-    Ablation: "Ablation",
-    AttentionProbe: "Attention probe",
-    AttentionTrace: "Attention",
-    BehaviourScores: "Behaviour",
-    Circuit: "The circuit",
-    Clamp: "A neuron held",
-    Comparison: "Two circuits compared",
-    Composition: "Composition of heads",
-    Compression: "Compression of heads",
-    Curve: "Faithfulness over sizes",
-    DirectLogits: "Direct logit attribution",
-    Discovery: "The circuit",
-    EdgeScores: "Edge scores",
-    Effects: "Patching",
-    HeadLabels: "Head labels",
-    HeadScores: "Head scores",
-    KeyValueAgreement: "Keys and values of neurons",
-    Knockout: "Attention knockout",
-    LayerRemoval: "Layers taken out",
-    Lens: "Lens",
-    LensComparison: "Lenses compared",
-    NeuronReport: "A neuron",
-    PromptReport: "The prompts",
-    Roc: "Scores against a known circuit",
-    Screening: "Edges tested exactly",
-    SelfRepair: "Self-repair",
-    StudiedCircuit: "A task of a study",
-    Study: "A study",
-    StudyPlan: "What a study measured and planned",
-    SubUpdates: "What neurons write",
-    Tables: "Tables of the weights",
-    Terms: "Loss by order of terms",
-    Trace: "Causal tracing",
-    Traces: "Causal tracing",
-    TrainingCurves: "Heads over training",
-    Triggers: "Triggers of neurons",
-    TunedLens: "A tuned lens",
-    Values: "Values of neurons",
-    Verdict: "Verdict",
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of saved result."""
+
+    what: str
+    """What it is, in words."""
+    title: str
+    """What its section of a page is called."""
+    cls: str
+    """Its class, which is imported when the first such file is read."""
+    command: str = ""
+    """The words of the command that shows it, where there is one."""
+
+    def load(self, file: Path) -> Result:
+        """A file of this kind. Raises FileFormatError for any other."""
+        return self.result.load(file)
+
+    @property
+    def result(self) -> type[Result]:
+        """The class itself."""
+        from circuits import attribution, graph, heads, lenses, patching, search, tasks
+
+        room, _, name = self.cls.partition(".")
+        rooms = {"attribution": attribution, "graph": graph, "heads": heads, "lenses": lenses, "patching": patching}
+        return getattr({**rooms, "search": search, "tasks": tasks}[room], name)
+
+
+KINDS: Mapping[str, Kind] = {
+    "circuits-ablation": Kind("ablations", "Ablation", "patching.Ablation", "ablate --open"),
+    "circuits-attention": Kind("attention traced to tokens", "Attention", "patching.AttentionTrace", "attention --open"),
+    "circuits-attention-probe": Kind("the attention-only probe", "Attention probe", "heads.AttentionProbe"),
+    "circuits-behaviour-scores": Kind("behaviour scores", "Behaviour", "tasks.BehaviourScores", "behaviour --open"),
+    "circuits-clamp": Kind("a neuron that was held", "A neuron held", "lenses.Clamp"),
+    "circuits-comparison": Kind("two circuits compared", "Two circuits compared", "search.Comparison"),
+    "circuits-composition": Kind("composition between heads", "Composition of heads", "heads.Composition"),
+    "circuits-compression": Kind("heads of low rank", "Compression of heads", "heads.Compression", "tables compress --open"),
+    "circuits-direct-logits": Kind("logits taken apart", "Direct logit attribution", "lenses.DirectLogits", "logits --open"),
+    "circuits-discovery": Kind("a circuit with scores and verdict", "The circuit", "search.Discovery"),
+    "circuits-edge-scores": Kind("scores of edges", "Edge scores", "attribution.EdgeScores"),
+    "circuits-effects": Kind("effects of patching", "Patching", "patching.Effects", "patch --open"),
+    "circuits-faithfulness": Kind("faithfulness over sizes", "Faithfulness over sizes", "search.Curve"),
+    "circuits-head-labels": Kind("heads labelled by relations", "Head labels", "heads.HeadLabels", "attention labels --open"),
+    "circuits-head-scores": Kind("scores of heads", "Head scores", "heads.HeadScores"),
+    "circuits-knockout": Kind("attention that was blocked", "Attention knockout", "patching.Knockout"),
+    "circuits-layer-removal": Kind(
+        "the loss without layers", "Layers taken out", "patching.LayerRemoval", "tables layers --open"
+    ),
+    "circuits-lens": Kind("a lens", "Lens", "lenses.Lens", "lens --open"),
+    "circuits-lens-comparison": Kind("lenses compared", "Lenses compared", "lenses.LensComparison"),
+    "circuits-memory-agreement": Kind(
+        "values of neurons beside what follows triggers", "Keys and values of neurons", "lenses.KeyValueAgreement"
+    ),
+    "circuits-neuron": Kind("a neuron", "A neuron", "lenses.NeuronReport", "neuron --open"),
+    "circuits-prompt-report": Kind("how the model does on prompts", "The prompts", "tasks.PromptReport"),
+    "circuits-roc": Kind("a ROC curve", "Scores against a known circuit", "search.Roc"),
+    "circuits-screening": Kind("edges screened and verified", "Edges tested exactly", "search.Screening"),
+    "circuits-self-repair": Kind("self-repair by layer", "Self-repair", "patching.SelfRepair"),
+    "circuits-studied": Kind("a behaviour that was studied", "A task of a study", "search.StudiedCircuit"),
+    "circuits-study": Kind("a study of a model", "A study", "search.Study"),
+    "circuits-study-plan": Kind("the plan of a study", "What a study measured and planned", "search.StudyPlan"),
+    "circuits-sub-updates": Kind("what neurons add to a prediction", "What neurons write", "lenses.SubUpdates"),
+    "circuits-tables": Kind("weight tables", "Tables of the weights", "heads.Tables", "tables --open"),
+    "circuits-terms": Kind("the loss term by term", "Loss by order of terms", "patching.Terms", "tables terms --open"),
+    "circuits-trace": Kind("a causal trace", "Causal tracing", "patching.Trace", "trace --open"),
+    "circuits-traces": Kind("causal traces of facts", "Causal tracing", "patching.Traces", "trace --open"),
+    "circuits-training-curves": Kind("scores of heads over training", "Heads over training", "heads.TrainingCurves"),
+    "circuits-triggers": Kind("triggers of neurons", "Triggers of neurons", "lenses.Triggers"),
+    "circuits-tuned-lens": Kind("a tuned lens", "A tuned lens", "lenses.TunedLens", "lens --tuned"),
+    "circuits-values": Kind("values of neurons", "Values of neurons", "lenses.Values"),
+    "circuits-verdict": Kind("a verdict on a circuit", "Verdict", "search.Verdict"),
+    "transformer-circuits/circuit": Kind("a circuit", "The circuit", "graph.Circuit", "info"),
 }
-TITLES: Mapping[str, str] = {kind.FORMAT: title for kind, title in _TITLES.items()}
-"""The format of a file → what its section is called."""
-KINDS: Mapping[str, type[Result]] = {kind.FORMAT: kind for kind in _TITLES}
-"""The format of a file → the class that reads it."""
+"""The format of a file → what it holds."""
+
+
+def title_of(result: Result) -> str:
+    """What the section of a result is called."""
+    kind: Any = type(result)
+    return KINDS[kind.FORMAT].title if kind.FORMAT in KINDS else kind.FORMAT
+
+
+def format_of(file: Path) -> str:
+    """The format that a file names, of JSON or of tensors; empty where it names none. Raises FileFormatError for a file that
+    cannot be read."""
+    if file.suffix.lower() == ".safetensors":
+        return format_of_tensors(file)
+    data = read_json(file, max_bytes=LARGEST_RESULT)
+    found = data.get("format") if isinstance(data, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def origin_in(file: Path) -> str:
+    """The command line that a file of a result names; "" where it names none. Raises FileFormatError for a file that cannot be
+    read."""
+    if file.suffix.lower() == ".safetensors":
+        return origin_of_tensors(file)
+    data = read_json(file, max_bytes=LARGEST_RESULT)
+    if isinstance(data, dict) and data.get("format") == Circuit.FORMAT:  # its metadata tell it
+        data = data["graph"].get("metadata") if isinstance(data.get("graph"), dict) else None
+    return origin_of(data)
+
+
+def load_saved(file: Path) -> tuple[Kind, Result]:
+    """A saved result of any kind. Raises FileFormatError, with the file's name, for one of no kind that is known."""
+    name = format_of(file)
+    if name not in KINDS:
+        raise FileFormatError(f"{file}: {f'no format is called {name[:80]!r}' if name else 'names no format'}")
+    return KINDS[name], KINDS[name].load(file)

@@ -18,6 +18,7 @@ SCRIPTS = (
     "elements",
     "numbers",
     "blocks",
+    "links",
     "charts",
     "heatmaps",
     "graph_data",
@@ -25,6 +26,7 @@ SCRIPTS = (
     "graph_picture",
     "graph_hits",
     "graph_view",
+    "graph_hands",
     "attention",
     "panel",
     "graph_tables",
@@ -32,7 +34,7 @@ SCRIPTS = (
     "page",
 )
 """The files of the script, in the order in which they stand in the page; the last one begins to draw."""
-STYLES = ("colours", "page", "blocks", "explorer")
+STYLES = ("colours", "page", "blocks", "explorer", "print")
 _DIGITS = 6
 """Digits of a number in the page."""
 _TEMPLATE = """<!DOCTYPE html>

@@ -8,9 +8,9 @@ from circuits.heads import HeadScores
 from circuits.lenses import Lens
 from circuits.patching import Trace, Traces
 from circuits.report.blocks import AnyBlock, Grid, Paragraphs, Section
-from circuits.report.closer import Closer
+from circuits.report.closer import Closer, Looked
 from circuits.report.folder import Saved
-from circuits.report.kinds import TITLES
+from circuits.report.kinds import title_of
 from circuits.report.page import Page
 from circuits.report.sections.explorer import explorer_section
 from circuits.report.sections.general import result_section
@@ -31,6 +31,7 @@ def run_page(
     *,
     closer: Closer | None = None,
     missing: Sequence[str] = (),
+    parts: Mapping[str, Looked] | None = None,
     commands: Sequence[tuple[str, str]] = (),
     title: str | None = None,
 ) -> Page:
@@ -40,6 +41,7 @@ def run_page(
         saved: what a folder or a file holds.
         closer: what the model itself says of the circuit.
         missing: what the page cannot show of the circuit, each with what would bring it.
+        parts: the same of the circuits of a study, by their folders' names.
         commands: command lines that belong to it: what each did, and the line.
         title: the page's title (default: the task and the model).
     """
@@ -61,19 +63,20 @@ def run_page(
         about = {"scores": scores, "verdict": own, "curve": _curve_of(curve, circuit), "closer": closer, "missing": missing}
         sections.append(explorer_section(circuit, **about))
     for study in saved.all(Study).values():
-        sections += [study_section(study), *_studied(saved, missing)]
+        sections += [study_section(study), *_studied(saved, parts or {})]
     if verdict is not None or (circuit is not None and circuit.metadata.get("verdict") != "found"):
         sections.append(verdict_section(verdict, curve))
     sections += _others(saved)
     metadata = _metadata(saved, circuit)
-    files = {name: f"{TITLES.get(result.FORMAT, result.FORMAT)}" for name, result in saved.results.items()}
-    sections.append(made_section(metadata, commands=commands, files=files))
+    files = {name: title_of(result) for name, result in saved.results.items()}
+    lines = [("command line", line) for line in saved.command_lines() if line != metadata.get("command")]
+    sections.append(made_section(metadata, commands=[*lines, *commands], files=files))
     lead = metadata.get("summary")
     return Page(title or _title(metadata, saved), sections, lead=lead if isinstance(lead, str) else "")
 
 
-def _studied(saved: Saved, missing: Sequence[str]) -> list[Section]:
-    """The circuit of each task of a study, with its verdict; `missing`: what is shown of none of them."""
+def _studied(saved: Saved, looks: Mapping[str, Looked]) -> list[Section]:
+    """The circuit of each task of a study, with its verdict and what the model says of it."""
     sections = []
     for name, part in saved.parts.items():
         circuit, verdict = part.first(Circuit), part.first(Verdict)
@@ -82,8 +85,9 @@ def _studied(saved: Saved, missing: Sequence[str]) -> list[Section]:
         own = verdict if verdict is not None and _fits(verdict, circuit) else None
         curve = part.first(Curve)
         about = {"scores": part.first(EdgeScores), "verdict": own, "curve": _curve_of(curve, circuit)}
-        about |= {"missing": [*missing, *_lacking(circuit)]}
-        sections.append(explorer_section(circuit, **about, title=f"{name}: the circuit"))
+        look = looks.get(name, Looked())
+        about |= {"closer": look.closer, "missing": [*look.missing, *_lacking(circuit)]}
+        sections.append(explorer_section(circuit, **about, title=f"{name}: the circuit", name=name))
         sections.append(verdict_section(verdict, curve, title=f"{name}: verdict"))
     return sections
 
@@ -141,7 +145,7 @@ def _others(saved: Saved) -> list[Section]:
     first = saved.first(Circuit)
     for name, result in saved.results.items():
         if not isinstance(result, shown) and result is not first:
-            found.append(result_section(result, title=_named(TITLES.get(result.FORMAT, result.FORMAT), name, saved)))
+            found.append(result_section(result, title=_named(title_of(result), name, saved)))
     return found
 
 

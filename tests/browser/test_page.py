@@ -1,6 +1,7 @@
 """The page in a real browser: what it shows, what changes when one acts on it, and that it asks nobody for anything."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,7 @@ def test_a_click_opens_a_node_and_an_edge(opened: Open, large: Path) -> None:
     assert one.state("selected") == {"kind": "node", "place": place}
     panel = one.page.locator(".panel")
     assert panel.locator("h3").inner_text() == "logits" and "Edges in" in panel.inner_text()
+    assert "Edges out" not in panel.inner_text(), "nothing reads the logits"
     panel.locator("td .link").first.click()
     assert one.state("selected.kind") == "edge" and "->logits" in panel.locator("h3").inner_text()
     x, y = one.script(
@@ -100,6 +102,72 @@ def test_a_click_opens_a_node_and_an_edge(opened: Open, large: Path) -> None:
     one.script(f"{CIRCUIT}.view.pan({300 - x}, {300 - y})")
     one.page.mouse.click(box["x"] + 300, box["y"] + 300)
     assert one.state("selected.kind") == "edge"
+    one.check()
+
+
+def test_a_node_lists_its_edges_out_which_lead_to_the_other_node(opened: Open, large: Path) -> None:
+    one = opened(large)
+    place, name, count, edge = one.script(
+        """(() => { const { graph } = document.querySelector('.explorer').circuit;
+        const place = graph.nodes.findIndex((node) => node.kind === 'head' && node.outs.length > 1);
+        const node = graph.nodes[place];
+        return [place, node.name, node.outs.length, graph.edges[node.outs[0]].name]; })()"""
+    )
+    one.script(f"{CIRCUIT}.choose({{ kind: 'node', place: {place} }})")
+    out = one.page.locator(".panel details", has_text="Edges out")
+    assert out.locator("summary").inner_text() == f"Edges out ({count})"
+    one.script("[...document.querySelectorAll('.panel details')].forEach((each) => { each.open = true; })")
+    first = out.locator("tbody tr").first
+    assert edge.startswith(f"{name}->") and first.locator("th").inner_text() in edge
+    first.locator("th .link").click()
+    assert one.page.locator(".panel h3").inner_text() != name and one.state("selected.kind") == "node"
+    one.check()
+
+
+def test_a_head_of_several_circuits_leads_to_its_panel_in_each(opened: Open, tmp_path: Path) -> None:
+    file, circuit = tmp_path / "study.html", examples.circuit()
+    study = dataclasses.replace(examples.study(), heads={"a0.h1": ("one", "two", "three")})
+    parts = {name: Saved(tmp_path / name, {"circuit.json": circuit}) for name in ("one", "two")}
+    run_page(Saved(tmp_path, {"study.json": study}, parts=parts)).save(file)
+    one = opened(file)
+    row = one.page.locator("table", has_text="in the circuits of").locator("tbody tr")
+    assert row.locator("th").inner_text() == "a0.h1" and row.locator("button").all_inner_texts() == ["one", "two"]
+    assert "three" in row.inner_text(), "a circuit that is not on the page is named all the same"
+    row.locator("button").nth(1).click()
+    first, second = one.page.locator(".explorer").all()
+    assert second.locator(".panel h3").inner_text() == "a0.h1" and first.locator(".panel h3").count() == 0
+    assert one.script("document.activeElement.className") == "close", "the keyboard is there too"
+    one.check()
+
+
+def test_every_bar_of_many_has_its_name_on_the_paper(opened: Open, tmp_path: Path) -> None:
+    verdict, file = examples.verdict(), tmp_path / "many.html"
+    needs = [dataclasses.replace(verdict.minimality[0], node=f"a{place}.h{place}", change=0.1 * place) for place in range(40)]
+    run_page(Saved(tmp_path, {"verdict.json": dataclasses.replace(verdict, minimality=tuple(needs))})).save(file)
+    one = opened(file)
+    names = one.page.locator("svg.chart text.upright")
+    assert sorted(names.all_text_contents()) == sorted(need.node for need in needs)
+    boxes = [box for name in names.all() if (box := name.bounding_box())]
+    chart = one.page.locator("svg.chart", has=one.page.locator("text.upright")).bounding_box()
+    assert chart is not None and all(box["y"] + box["height"] <= chart["y"] + chart["height"] for box in boxes)
+    edges = sorted((box["x"], box["x"] + box["width"]) for box in boxes)
+    assert all(right <= left + 0.5 for (_, right), (left, _) in itertools.pairwise(edges)), "none covers another"
+    one.check()
+
+
+def test_on_paper_the_page_is_light_and_whole(opened: Open, whole: Path) -> None:
+    one = opened(whole, dark=True)
+    one.page.locator("details.grid").first.wait_for()
+    one.page.emulate_media(media="print")
+    one.script("window.dispatchEvent(new Event('beforeprint'))")
+    assert one.script("getComputedStyle(document.querySelector('h2')).color") == "rgb(29, 29, 31)"
+    assert one.script("[...document.querySelectorAll('.tools, nav, .look, .copy')].every((e) => !e.getClientRects().length)")
+    folded = "[...document.querySelectorAll('details')].filter((one) => !one.open && !one.closest('.charted, .layers'))"
+    assert one.script(f"{folded}.length") == 0, "what is folded is on paper too"
+    wide = one.script("[...document.querySelectorAll('.scroll')].every((e) => e.scrollHeight <= e.clientHeight + 1)")
+    assert wide, "nothing is cut off below"
+    one.script("window.dispatchEvent(new Event('afterprint'))")
+    assert one.script(f"{folded}.length") > 0, "and folded again after"
     one.check()
 
 
@@ -162,6 +230,13 @@ def test_the_table_has_the_same_edges(opened: Open, large: Path) -> None:
     assert tables.nth(1).locator("tbody tr").count() == 500
     names = tables.nth(1).locator("tbody th").all_text_contents()
     assert names == one.script(f"{CIRCUIT}.graph.edges.map((edge) => edge.name)")
+    header = tables.nth(0).locator("thead th").all_text_contents()
+    counted = one.script(f"{CIRCUIT}.graph.nodes.map((node) => [node.name, node.ins.length, node.outs.length])")
+    rows = (
+        tables.nth(0).locator("tbody tr").evaluate_all("(rows) => rows.map((row) => [...row.cells].map((c) => c.textContent))")
+    )
+    columns = [header.index(name) for name in ("node", "edges in", "edges out")]
+    assert [[row[column] for column in columns] for row in rows] == [[name, str(into), str(out)] for name, into, out in counted]
     tables.nth(1).locator("tbody .link").first.click()
     assert one.state("selected") == {"kind": "edge", "place": 0}
     one.check()

@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 
 import circuits
 from circuits.cli import app
+from circuits.errors import FileFormatError
 from circuits.graph import Circuit, Graph
 from circuits.models import Model, load_model
+from circuits.report.kinds import KINDS, format_of, origin_in
 from tests import HANGS
 from tests.models import checkpoints
 
@@ -63,12 +65,34 @@ def command() -> Command:
     """`command("heads", "--top", 3)` in this process."""
 
     def run(*arguments: object) -> Answer:
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        words = [str(argument) for argument in arguments]
+        before = results_of(words)
+        result = CliRunner().invoke(app, words)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
+        for file in [file for file, when in results_of(words).items() if before.get(file) != when]:
+            told = "circuits " if words[0] == "study" else f"circuits {words[0]}"
+            assert origin_in(file).startswith(told), f"{file} does not tell the command line that saved it"
         return Answer(result.exit_code, result.stdout, result.stderr)
 
     return run
+
+
+def results_of(words: list[str]) -> dict[Path, int]:
+    """The saved results where a command line says that files go, each with when it was written."""
+    place = Path(words[words.index("--out") + 1]) if "--out" in words[:-1] else None
+    if place is None or words[0] == "export":
+        return {}
+    files = [one for one in (place, *place.rglob("*")) if one.suffix in (".json", ".safetensors") and one.is_file()]
+    return {file: file.stat().st_mtime_ns for file in files if is_result(file)}
+
+
+def is_result(file: Path) -> bool:
+    """Whether a file is one of a result of the package, for itself and no other program."""
+    try:
+        return format_of(file) in KINDS
+    except FileFormatError:
+        return False
 
 
 @pytest.fixture

@@ -191,6 +191,9 @@ def test_export_draws_a_circuit_over_a_prompt_for_neuronpedia(command: Command, 
     check_one_line(command(*asked, "--at", "subject"), "--at", "subject_last=3")
     check_one_line(command(*asked[:4]), "--prompt")
     check_one_line(command("export", saved, "--to", "dot", "--slug", "a"), "--slug", "neuronpedia")
+    nowhere = command(*asked, "--model", tmp_path / "no model", "--out", tmp_path)
+    check_one_line(nowhere, "it is a folder")
+    assert "no model" not in nowhere.err, "refused before a model is asked for"
     check_one_line(command(*asked, "--slug", "a b"), "slug")
     check_one_line(command("export", saved, *asked[2:], "--model", "mini"), "another graph")
     check_one_line(command("export", saved, *asked[2:]), "--model")

@@ -230,7 +230,7 @@ def test_a_circuit_says_its_verdict_as_soon_as_that_is_known(
 
     monkeypatch.setattr(circuits, "discover", stopped)
     answer = command("discover", "--model", tiny, *QUICK, "--method", "eap", "--seed", 3, "--out", tmp_path)
-    assert answer.status == 130 and "missing: completeness, minimality" in answer.err
+    assert answer.status == 130 and "not done: completeness, minimality; missing: circuit.mib.json" in answer.err
     circuit, verdict = Circuit.load(tmp_path / "circuit.json"), Verdict.load(tmp_path / "verdict.json")
     assert circuit.metadata["verdict"] == verdict.standing and circuit.metadata["summary"] == verdict.summary
 

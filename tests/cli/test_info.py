@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-import circuits
-from circuits.cli.saved import KINDS, load_saved
 from circuits.files.unfinished import Unfinished
+from circuits.report.kinds import KINDS, load_saved
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
 from tests.files import examples
@@ -18,8 +17,7 @@ def test_every_kind_of_result_is_known_by_its_format_and_loads() -> None:
     of_package = {kind.FORMAT: kind for kind in kinds()}
     assert set(of_package) == set(KINDS)
     for name, kind in KINDS.items():
-        room, _, cls = kind.cls.partition(".")
-        assert getattr(getattr(circuits, room), cls) is of_package[name], name
+        assert kind.result is of_package[name], name
 
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "circuit"])
@@ -45,12 +43,14 @@ def test_a_folder_lists_what_is_in_it_and_what_did_not_finish(command: Command, 
     examples.verdict().save(folder / "verdict.json")
     said = command("info", folder).out
     assert "2 saved results" in said and "verdict.json   a verdict on a circuit: " in said and "foreign" not in said
-    mark = Unfinished(command="circuits x \x1b[31m", began="2026-01-01T00:00", done={"a.csv": "a\nb"}, missing={"c": ""})
+    mark = Unfinished(
+        command="circuits x \x1b[31m", began="2026-01-01T00:00", done={"a.csv": "a\nb"}, missing={"c.csv": "", "searching": ""}
+    )
     mark.save(folder / "unfinished-x.json")
-    assert "did not finish (killed); missing: c" in command("info", folder).out
+    assert "did not finish (killed); not done: searching; missing: c.csv" in command("info", folder).out
     told = command("info", folder / "unfinished-x.json")
     assert told.status == 0 and "did not finish (killed)" in told.out and "a.csv   a b" in told.out and "\x1b" not in told.out
-    assert json.loads(command("info", folder / "unfinished-x.json", "--json").out)["missing"] == ["c"]
+    assert json.loads(command("info", folder / "unfinished-x.json", "--json").out)["missing"] == ["c.csv", "searching"]
 
 
 def test_commands_about_circuits_name_what_they_were_given(command: Command, tmp_path: Path) -> None:

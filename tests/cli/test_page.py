@@ -13,11 +13,16 @@ from tests.files import examples
 from tests.report.samples import data_of
 
 
-def test_a_run_of_mini_becomes_a_page_with_what_the_model_says(command: Command, tmp_path: Path) -> None:
+def few_edges_of_mini() -> Circuit:
+    """Three edges on a path, found by EAP on induction."""
     model = load_model("mini")
     edges = {"input->a0.h5<v>": -0.5, "a0.h5->a1.h3<k>": -1.0, "a1.h3->logits": -2.0}
     about = {"model": "mini", "task": "induction", "seed": 0, "weights_sha256": model.fingerprint, "method": "eap"}
-    Circuit(model.graph(), edges, metadata=about).save(tmp_path / "circuit.json")
+    return Circuit(model.graph(), edges, metadata=about)
+
+
+def test_a_run_of_mini_becomes_a_page_with_what_the_model_says(command: Command, tmp_path: Path) -> None:
+    few_edges_of_mini().save(tmp_path / "circuit.json")
     answer = command("report", tmp_path, "--json")
     said = json.loads(answer.out)
     assert said["page"] == str(tmp_path / "report.html") and said["bytes"] < 300_000
@@ -48,8 +53,15 @@ def test_what_the_model_tells_of_a_discovery_and_of_a_study_s_circuits_is_asked_
     (study / "b").mkdir(parents=True)
     examples.study().save(study / "study.json")
     saved.rename(study / "b" / "circuit.json")
-    assert "the folder of one task (b)" in command("report", study).out
-    assert "the folder of one task (b)" in (study / "report.html").read_text()
+    assert "need the model (m): circuits report --model MODEL" in command("report", study).out
+    assert "need the model (m): circuits report --model MODEL" in (study / "report.html").read_text()
+    few_edges_of_mini().save(study / "b" / "circuit.json")
+    answer = command("report", study)
+    assert "need the model" not in answer.out and f"file://{study}/report.html" in answer.out
+    (section,) = (one for one in data_of((study / "report.html").read_text())["sections"] if one["title"] == "b: the circuit")
+    (explorer,) = (block for block in section["blocks"] if block["kind"] == "explorer")
+    (head,) = (node for node in explorer["nodes"] if node["name"] == "a1.h3")
+    assert len(head["attention"]["prompts"]) == len(explorer["prompts"]) == 8 and explorer["name"] == "b"
 
 
 def test_nothing_to_show_is_one_line(command: Command, tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_a_killed_command_leaves_a_circuit_that_says_so(command: Command, tmp_pa
     assert "circuit.json" in json.loads(mark.read_text())["done"]
     shown = command("info", out / "circuit.json")
     assert shown.status == 0 and shown.err.count("\n") == 1
-    assert "did not finish (killed); missing: the verdict, circuit.mib.json" in shown.err
+    assert "did not finish (killed); not done: the verdict; missing: circuit.mib.json" in shown.err
     assert [path.name for path in out.iterdir() if path.name.startswith(".")], "the process had no time to clean up"
     command("induction", "--model", "./nowhere", "--out", out)
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")] and mark.is_file()

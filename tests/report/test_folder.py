@@ -34,7 +34,10 @@ def test_an_empty_folder_is_a_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"format": "circuits-verdict", "version": 2}', "version 2 of the format circuits-verdict; this version reads 1"),
+        (
+            '{"format": "circuits-verdict", "version": 99}',
+            "version 99 of the format circuits-verdict: this program reads version 1; a newer",
+        ),
         ('{"format": "circuits-future", "version": 1}', "circuits-future, which this version does not know"),
         ('{"format": "circuits-verdict", "version": 1, "edges": 3}', "does not fit together"),
         ("{", "not JSON"),

@@ -108,8 +108,9 @@ def test_a_budget_takes_the_most_that_fits_and_leaves_out_the_last() -> None:
     one = estimate(least[0], task, measured("ioi"), pace, graph)
     short = plan_of(5.0 + 1.2 * one)
     assert [step.settings.task for step in short.steps] == ["ioi"] and list(short.left_out) == ["agreement"]
-    with pytest.raises(CircuitsError, match="too small: ioi alone takes about"):
-        plan_of(5.0 + 0.5 * one)
+    none = plan_of(5.0 + 0.5 * one)
+    assert not none.steps and none.behaviours == short.behaviours, "what was measured is kept"
+    assert "too small: it alone takes about" in none.left_out["ioi"] and set(none.left_out) == {"ioi", "agreement"}
 
 
 def test_overlaps_agree_with_counting_all_draws() -> None:

@@ -168,7 +168,7 @@ def run(search: Search, asked: Behaviour, setting: Setting) -> None:
         options["expected"] = lambda time: announced(time, work)
         options["found"] = DiscoveryParts(work, search, asked, measured).add
         found = search.run(model, pairs, metric, held_out, **options)
-        circuit = noted(found.circuit, found.verdict, search, asked, command=setting.line)
+        circuit = noted(found.circuit, found.verdict, search, asked)
         found = dataclasses.replace(found, circuit=circuit)
         write(found, work.staging, f"{asked.prompts.name} in {model.name}: circuit by {search.describe(found.circuit)}")
     setting.answer(discovery_report(found, search, asked, setting, measured, work.written))

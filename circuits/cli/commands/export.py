@@ -75,6 +75,8 @@ def export(
         raise PromptError("neuronpedia draws a circuit over a prompt: give --prompt TEXT")
     if to != _SHOWN and beside:
         raise CircuitsError(f"{beside[0]} is about --to neuronpedia: leave it out")
+    if out is not None:
+        _check_place(out)
     circuit = circuits.Circuit.load(file, n_key_value_heads=key_value_heads)
     try:
         if to == _SHOWN:
@@ -92,6 +94,14 @@ def export(
 
     write_whole(out, text.encode("utf-8"))
     typer.echo(f"wrote {one_line(out)}", err=True)
+
+
+def _check_place(out: Path) -> None:
+    """Raise FileFormatError where no file can be written: a model takes long to load."""
+    if out.is_dir():
+        raise FileFormatError(f"{out}: cannot be written: it is a folder; name a file in it with --out")
+    if not out.parent.is_dir():
+        raise FileFormatError(f"{out}: cannot be written: there is no folder {out.parent}; name another file with --out")
 
 
 def _plain(circuit: "circuits.Circuit", to: str) -> str:

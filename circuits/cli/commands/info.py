@@ -48,9 +48,9 @@ def info(
 def _of_result(file: Path, setting: Setting) -> Report | None:
     """What is in a folder, a mark or a result; None for what may be a circuit."""
     from circuits.cli.reports.saved import folder_report, mark_report, result_report
-    from circuits.cli.saved import KINDS, format_of, load_saved
     from circuits.files.unfinished import FORMAT, unfinished_run
     from circuits.graph.storage import FORMAT as CIRCUIT
+    from circuits.report.kinds import KINDS, format_of, load_saved
 
     if file.is_dir():
         return folder_report(file)

@@ -56,12 +56,16 @@ def report(
 
 def run(place: Path, setting: Setting, *, out: Path | None, model: str | None, no_model: bool, title: str | None) -> None:
     """Read, look closer, write the page, say what is in it."""
-    from circuits.cli.reports.report import closer_of, page_report
-    from circuits.report import read_saved, run_page
+    from circuits.cli.reports.report import looks_of, page_report
+    from circuits.report import Looked, read_saved, run_page
 
     saved = read_saved(place)
-    closer, missing = (None, ["Made without the model."]) if no_model else closer_of(saved, model, setting)
-    page = run_page(saved, closer=closer, missing=missing, title=title, commands=[("this page", _line(place, setting))])
+    without = Looked(missing=["Made without the model."])
+    looks = dict.fromkeys(["", *saved.parts], without) if no_model else looks_of(saved, model, setting)
+    own, parts = looks.get("", Looked()), {name: one for name, one in looks.items() if name}
+    about = {"closer": own.closer, "missing": own.missing, "parts": parts}
+    page = run_page(saved, **about, title=title, commands=[("this page", _line(place, setting))])
+    missing = list(dict.fromkeys(line for look in looks.values() for line in look.missing))
     file = out or _beside(place)
     page.save(file)
     setting.answer(page_report(saved, page, file, missing))

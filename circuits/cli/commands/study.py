@@ -103,7 +103,7 @@ def _seconds(text: str | None) -> float | None:
     found = _TIME.fullmatch(text.strip().lower())
     parts = [int(part or 0) for part in found.groups()] if found else [0]
     if not any(parts):
-        raise CircuitsError(f"--budget is {text!r}; expected a time such as 90s, 10m or 1h30m")
+        raise CircuitsError(f"--budget is {text!r}; expected a time of 1s or more, such as 90s, 10m or 1h30m")
     return parts[0] * 3600.0 + parts[1] * 60 + parts[2]
 
 
@@ -131,7 +131,9 @@ def run(asked: dict[str, PromptOptions], setting: Setting, *, budget: float | No
         )
         made.write(found)
         sources = {name: str(options.prompts or name) for name, options in asked.items()}
-        again = {one.task: command_of(one.settings, sources[one.task], setting) for one in found.circuits}
+        again = {
+            one.task: command_of(one.settings, sources[one.task], setting, out=made.beside(one.task)) for one in found.circuits
+        }
         folders = {made.of(one.task).name: "its circuit, verdict, prompts and pictures (a folder)" for one in found.circuits}
         report = study_report(found, plans[0], again, {**FILES, **folders}, setting, time.perf_counter() - began)
         (work.staging / "study.md").write_text(markdown(report), encoding="utf-8")

@@ -35,7 +35,9 @@ def size_named(text: str | None) -> tuple[int | None, float | None]:
         return int(whole[0]), None
     if part and 0 < float(part[1]) <= 100:
         return None, float(part[1]) / 100
-    raise CircuitsError(f"--edges is {shown(text)}: expected how many edges, or a share of all such as 2%")
+    raise CircuitsError(
+        f"--edges is {shown(text)}: expected how many edges, 1 or more, or a share of all up to 100%, such as 2%"
+    )
 
 
 def minimality_named(text: str | None, no_minimality: bool = False) -> Any:

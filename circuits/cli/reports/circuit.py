@@ -56,7 +56,7 @@ def circuit_report(circuit: Circuit, file: Path, counts: PerHead | None = None) 
     if counts is not None:
         hint = " (--key-value-heads says it: scores of a group's heads are then summed)" if counts.unsaid else ""
         lines.append(f"by query head: {counts.describe()}{hint}")
-    for key in ("task", "model", "verdict", "summary", "created_by"):
+    for key in ("task", "model", "verdict", "summary", "created_by", "command"):
         if isinstance(circuit.metadata.get(key), str):
             lines.append(f"{key.replace('_', ' ')}: {one_line(circuit.metadata[key])}")
     roles: dict[str, list[str]] = {}

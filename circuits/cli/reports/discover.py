@@ -45,9 +45,8 @@ _VERIFIED = (
 )
 
 
-def noted(one: Circuit, verdict: Verdict | None, search: Search, asked: Behaviour, *, command: str) -> Circuit:
-    """The circuit, which also says what it is one of and what was made of it, if it was judged yet; `command`: the command line
-    that finds it (empty: not known)."""
+def noted(one: Circuit, verdict: Verdict | None, search: Search, asked: Behaviour) -> Circuit:
+    """The circuit, which also says what it is one of and what was made of it, if it was judged yet."""
     details: Any = thaw(one.metadata)
     details |= {
         "task": asked.prompts.name,
@@ -55,7 +54,6 @@ def noted(one: Circuit, verdict: Verdict | None, search: Search, asked: Behaviou
         **({"question": question} if (question := asked.prompts.question) else {}),
         "search": search.describe(one),
         "seed": asked.prompts.seed,
-        **({"command": command} if command else {}),
     }
     unjudged = f"{counted(len(one), 'edge')} between {counted(len(one.nodes), 'node')}; not judged yet."
     details["verdict"] = "unjudged" if verdict is None else verdict.standing
@@ -113,7 +111,7 @@ class DiscoveryParts:
         work.publish()
 
     def _noted(self, circuit: Circuit, verdict: Verdict | None) -> Circuit:
-        return noted(circuit, verdict, self.search, self.asked, command=self.work.setting.line)
+        return noted(circuit, verdict, self.search, self.asked)
 
     def _add_verdict(self, verdict: Verdict) -> None:
         """The verdict comes before completeness and minimality are known, and again with them."""

@@ -9,50 +9,57 @@ from circuits.cli.report import Pairs, Part, Report, Table
 from circuits.cli.settings import Setting, load
 from circuits.cli.text import one_line
 from circuits.errors import CircuitsError
+from circuits.files.words import counted
 from circuits.graph import Circuit
 from circuits.models import TokenBatch
-from circuits.report import Closer, Facts, Grid, Page, Paragraphs, Saved, Section, look_closer
+from circuits.progress import Progress
+from circuits.report import Facts, Grid, Looked, Page, Paragraphs, Saved, Section, look_closer
 from circuits.report.blocks import AnyBlock
+from circuits.report.closer import ROOM
 from circuits.tasks import PromptPairs, PromptReport
 
 _COUNT = 16
 """Pairs that are drawn where it is not known how many a run had."""
 
 
-def closer_of(saved: Saved, model: str | None, setting: Setting) -> tuple[Closer | None, list[str]]:
-    """What the model says of the circuit; else, and beside it, what is missing. Raises ModelError where a model that was named
-    cannot be loaded."""
+def looks_of(saved: Saved, model: str | None, setting: Setting) -> dict[str, Looked]:
+    """What the model says of the circuit of a run ("") and of those of a study (by folder); else, and beside it, what is
+    missing. Raises ModelError where a model that was named cannot be loaded."""
     saved = saved.opened()
-    circuit = saved.first(Circuit)
-    if circuit is None:
-        return None, _of_parts(saved)
-    name = model or circuit.metadata.get("model")
-    if model is None and name not in circuits.bundled_models():
-        which = f" ({one_line(name)})" if isinstance(name, str) else ""
+    places = {name: one for name, one in {"": saved, **saved.parts}.items() if one.first(Circuit) is not None}
+    names = [circuit.metadata.get("model") for one in places.values() if (circuit := one.first(Circuit)) is not None]
+    if not places:
+        return {}
+    if model is None and names[0] not in circuits.bundled_models():
+        which = f" ({one_line(names[0])})" if isinstance(names[0], str) else ""
         said = f"Attention, written tokens and effects by prompt need the model{which}: circuits report --model MODEL."
-        return None, [said]
+        return dict.fromkeys(places, Looked(missing=[said]))
     with ProgressBars() as progress:
         progress("loading the model", 0, 1)
-        loaded = load(str(name), device=setting.device, dtype=setting.dtype)
+        loaded = load(model or str(names[0]), device=setting.device, dtype=setting.dtype)
         progress("loading the model", 1, 1)
-        refused = _other_model(circuit, loaded)
-        if refused:
-            return None, [refused]
-        prompts, metric, missing = _prompts(saved, circuit, loaded, progress)
-        if prompts is None:
-            return None, missing
-        return look_closer(loaded, circuit, prompts, metric=metric, progress=progress), missing
+        room = ROOM // len(places)
+        return {name: _look(one, loaded, room, _named(progress, name)) for name, one in places.items()}
 
 
-def _of_parts(saved: Saved) -> list[str]:
-    """That a study's page tells nothing that only the model can, and what does."""
-    names = [name for name, part in saved.parts.items() if part.first(Circuit) is not None]
-    if not names:
-        return []
-    said = (
-        "A study's page shows no attention, written tokens and effects by prompt; circuits report shows them of the folder of"
-    )
-    return [f"{said} one task ({one_line(', '.join(names))})."]
+def _named(progress: ProgressBars, name: str) -> Progress:
+    """Progress that says which circuit it is about, where there are several."""
+    return progress if not name else lambda what, done, total: progress(f"{name}: {what}", done, total)
+
+
+def _look(saved: Saved, model: circuits.Model, room: int, progress: Progress) -> Looked:
+    """What a model says of one circuit."""
+    circuit = saved.first(Circuit)
+    assert circuit is not None
+    refused = _other_model(circuit, model)
+    if refused:
+        return Looked(missing=[refused])
+    opened = circuit.metadata.get("prepend_bos")
+    model = model.with_bos(opened if isinstance(opened, bool) else None)
+    prompts, metric, missing = _prompts(saved, circuit, model, progress)
+    if prompts is None:
+        return Looked(missing=missing)
+    return Looked(look_closer(model, circuit, prompts, metric=metric, room=room, progress=progress), missing)
 
 
 def _other_model(circuit: Circuit, model: circuits.Model) -> str:
@@ -68,7 +75,7 @@ def _other_model(circuit: Circuit, model: circuits.Model) -> str:
 
 
 def _prompts(
-    saved: Saved, circuit: Circuit, model: circuits.Model, progress: ProgressBars
+    saved: Saved, circuit: Circuit, model: circuits.Model, progress: Progress
 ) -> tuple[PromptPairs | TokenBatch | None, Any, list[str]]:
     """The prompts of the run: its pairs where the task draws them again, else their texts; the metric where there are pairs;
     and what is missing."""
@@ -94,7 +101,7 @@ def _prompts(
     if report is None:
         return None, None, ["Attention and written tokens need prompts: the folder has no prompts.json."]
     said = "On which prompts an edge matters is not shown: the corrupt prompts were not saved."
-    return model.to_tokens(list(report.prompts[:_COUNT])), None, [said]
+    return model.to_tokens(list(report.prompts)), None, [said]
 
 
 def _same(pairs: PromptPairs, report: PromptReport, model: circuits.Model) -> bool:
@@ -139,11 +146,12 @@ def report_section(report: Report, *, title: str | None = None) -> Section:
 def page_report(saved: Saved, page: Page, file: Path, missing: list[str]) -> Report:
     """What was written, and what is in it."""
     size = file.stat().st_size
-    rows = [(section.title, section.word or f"{len(section.blocks)} parts") for section in page.sections]
+    rows = [(section.title, section.word or counted(len(section.blocks), "part")) for section in page.sections]
     parts: list[Part] = [Pairs("Sections", [(one_line(title), word) for title, word in rows])]
     notes = [*saved.unfinished, *(f"{name}: {why}" for name, why in saved.unread.items()), *missing]
     parts += ["\n".join(map(one_line, notes))] if notes else []
-    heading = f"{one_line(file)}: {size / 1e6:.2f} MB, one file, opens in any browser"
+    parts.append(f"Open it in a browser: {file.resolve().as_uri()}")
+    heading = f"{one_line(file)}: {size / 1e6:.2f} MB, one file that needs no network"
     data = {
         "page": str(file),
         "bytes": size,

@@ -1,14 +1,16 @@
 """What is in a file or a folder that a command wrote, in a line each."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from circuits.cli.report import Pairs, Report
-from circuits.cli.saved import Kind, load_saved
 from circuits.cli.settings import Setting
 from circuits.cli.text import filled, one_line, quoted
 from circuits.errors import CircuitsError, FileFormatError
 from circuits.files.unfinished import load_mark, marks
+from circuits.files.words import counted
+from circuits.report.kinds import KINDS, Kind, format_of, load_saved, origin_in
 
 _READ = (".json", ".safetensors")
 
@@ -17,11 +19,12 @@ def result_report(file: Path, kind: Kind, found: Any, setting: Setting) -> Repor
     """A saved result: what it is, in words, and how to see more of it."""
     command = [word for word in kind.command.split() if word]
     shown = setting.command(*command, str(file), model=False) if command else ""
-    cls = f"circuits.{kind.cls}"
+    cls, made = f"circuits.{kind.cls}", origin_in(file)
     return Report(
         heading=f"{one_line(file)}: {kind.what}",
-        parts=[filled(found.summary)],
-        data={"file": str(file), "format": type(found).FORMAT, "class": cls, "summary": one_line(found.summary)},
+        parts=[filled(found.summary), *([f"made by: {one_line(made)}"] if made else [])],
+        data={"file": str(file), "format": type(found).FORMAT, "class": cls, "summary": one_line(found.summary)}
+        | {"command": made or None},
         next=[
             *([(shown, "all of it")] if shown else []),
             (f"python -c {quoted(f'import circuits; print({cls}.load({str(file)!r}).to_dataframe())')}", "as a table"),
@@ -50,14 +53,42 @@ def folder_report(folder: Path) -> Report:
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _READ and not path.name.startswith("."))
     rows = [(one_line(path.name), said) for path in files if (said := _in_a_line(path))]
     unfinished = [one_line(mark.describe(folder)) for _, mark in marks(folder)]
-    if not rows and not unfinished:
+    below = {f"{one.name}/": said for one in sorted(folder.iterdir()) if one.is_dir() and (said := _of_folder(one))}
+    if not rows and not unfinished and not below:
         raise FileFormatError(f"{folder}: a folder without a saved result; name a file, or a folder that a command wrote")
+    lists = [Pairs(what, held) for what, held in (("Results", rows), ("Folders", list(below.items()))) if held]
+    more = f", and {counted(len(below), 'folder')} with more" if below else ""
     return Report(
-        heading=f"{one_line(folder)}: {len(rows)} saved result{'' if len(rows) == 1 else 's'}",
-        parts=[*unfinished, Pairs("Results", rows)] if rows else unfinished,
-        data={"folder": str(folder), "results": dict(rows), "unfinished": unfinished},
-        next=[(Setting(job="info").command("info", str(folder / name), model=False), "more of one") for name, _ in rows[:1]],
+        heading=f"{one_line(folder)}: {counted(len(rows), 'saved result')}{more}",
+        parts=[*unfinished, *lists],
+        data={"folder": str(folder), "results": dict(rows), "folders": below, "unfinished": unfinished},
+        next=_next(folder, [name for name, _ in rows], list(below)),
     )
+
+
+def _next(folder: Path, files: Sequence[str], folders: Sequence[str]) -> list[tuple[str, str]]:
+    """The page of all, and more of one file or folder."""
+    setting = Setting(job="info")
+    page = [(setting.command("report", str(folder), model=False), "all of it as one page")] if files else []
+    one = [setting.command("info", str(folder / name), model=False) for name in [*files[:1], *folders[:1]]]
+    return [*page, *((line, "more of one") for line in one)]
+
+
+def _of_folder(folder: Path) -> str:
+    """What is in a folder below; nothing where it holds no result."""
+    if folder.name.startswith("."):
+        return ""
+    studied = folder / "studied.json"
+    said = _in_a_line(studied) if studied.is_file() else ""
+    count = sum(_is_result(path) for path in folder.iterdir() if path.suffix.lower() in _READ)
+    return said or (counted(count, "saved result") if count else "")
+
+
+def _is_result(file: Path) -> bool:
+    try:
+        return format_of(file) in KINDS
+    except FileFormatError:
+        return False
 
 
 def _in_a_line(file: Path) -> str:

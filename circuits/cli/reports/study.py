@@ -1,7 +1,9 @@
 """A study as it is printed, and as a page of text."""
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from circuits.cli.report import Part, Report, Table
@@ -123,22 +125,31 @@ def study_report(
     if study.heads:
         rows = [(head, str(len(tasks)), ", ".join(tasks)) for head, tasks in list(study.heads.items())[:12]]
         more = f"... and {len(study.heads) - 12} more in study.json" if len(study.heads) > 12 else ""
-        parts.append(Table(("heads of several circuits", "tasks", ""), rows, below=more))
+        parts.append(Table(("heads in several circuits", "in", "of these tasks"), rows, below=more))
     parts.append(filled(LIMITS))
     parts.append(f"Announced: about {duration(plan.announced)}; taken: {duration(taken)}.")
     data: dict[str, Any] = {"study": study.as_json(), "summary": study.summary, "again": dict(again)}
     data |= {"announced": plan.announced, "taken": taken}
-    next_steps = [(line, f"the circuit of {task} again") for task, line in again.items()]
-    return Report(heading=heading, parts=parts, data=data, files=files, next=next_steps)
+    return Report(heading=heading, parts=parts, data=data, files=files, next=_next(again, setting))
 
 
-def command_of(settings: StudySettings, source: str, setting: Setting) -> str:
-    """The command line that finds a task's circuit once more; `source`: the task, or the file."""
+def _next(again: Mapping[str, str], setting: Setting) -> list[tuple[str, str]]:
+    """The page of it all, and the circuits once more."""
+    page = dataclasses.replace(setting, bos=None).command("report", str(setting.folder))  # the circuits tell how prompts opened
+    steps = [(page, "all of it as one page: circuits to walk through, what each node does, verdicts")]
+    steps += [(line, f"the circuit of {task} again") for task, line in again.items()]
+    return steps
+
+
+def command_of(settings: StudySettings, source: str, setting: Setting, *, out: Path | None = None) -> str:
+    """The command line that finds a task's circuit once more; `source`: the task, or the file; `out`: a folder for it, else the
+    one that `circuits discover` takes."""
     words = ["discover", "--task", source, "--edges", str(settings.edges)]
     words += [] if settings.method is None else ["--method", settings.method]
     words += [] if setting.memory == Setting.memory else ["--memory", str(setting.memory)]
     words += ["--count", str(settings.count), "--random-circuits", str(settings.random_circuits), "--seed", str(settings.seed)]
-    return setting.command(*words, *([] if settings.minimality else ["--no-minimality"]))
+    words += [] if settings.minimality else ["--no-minimality"]
+    return setting.command(*words, *([] if out is None else ["--out", str(out)]))
 
 
 def markdown(report: Report) -> str:
@@ -155,7 +166,7 @@ def markdown(report: Report) -> str:
         blocks += ["## Files", "\n".join(f"- {_code(name)}: {_text(what)}" for name, what in report.files.items())]
     if report.next:
         blocks += [
-            "## Every number again",
+            "## The page, and every number again",
             "\n".join(f"- {_text(told)}:\n\n      {one_line(line)}" for line, told in report.next),
         ]
     return "\n\n".join(block for block in blocks if block) + "\n"

@@ -56,10 +56,15 @@ function grid(block) {
   return make("figure", { class: "grid" }, block.caption && make("figcaption", {}, block.caption), scrolling(table, block.caption));
 }
 
+/** Characters from which on a cell is long. */
+const LONG = 32;
+
 /** A cell; the first of a row names it. */
 function gridCell(cell, first, numeric) {
   const text = cell === null ? "" : typeof cell === "number" ? plain(cell) : cell;
-  return first && !numeric ? make("th", { scope: "row" }, text) : make("td", { class: numeric && "number" }, text);
+  // What is long is wide too: on a narrow screen the table scrolls sideways, and its rows stay low.
+  const kind = numeric ? "number" : text.length > LONG ? "long" : "short";
+  return first && !numeric ? make("th", { scope: "row", class: kind }, text) : make("td", { class: kind }, text);
 }
 
 /**

@@ -4,6 +4,9 @@ const WIDE = 620;
 const HIGH = 300;
 const ROOM = { left: 58, right: 14, top: 12, bottom: 46 };
 
+/** Characters of words below the x axis, with room around each, that stand side by side; of more, words stand upright. */
+const SIDE_BY_SIDE = 90;
+
 /**
  * @typedef {Object} Series
  * @property {string} name
@@ -23,7 +26,7 @@ const ROOM = { left: 58, right: 14, top: 12, bottom: 46 };
  */
 function chart(block) {
   const axes = axesOf(block);
-  const picture = shape("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, class: "chart", role: "img", "aria-label": block.caption });
+  const picture = shape("svg", { viewBox: `0 0 ${WIDE} ${HIGH + axes.upright}`, class: "chart", role: "img", "aria-label": block.caption });
   drawFrame(picture, block, axes);
   for (const band of block.series.filter((one) => one.look === "band")) drawBand(picture, band, axes);
   if (block.diagonal) {
@@ -49,9 +52,16 @@ function axesOf(block) {
   return {
     x,
     y,
+    upright: uprightOf(block),
     across: (value) => ROOM.left + (width * (place(value) - left)) / (right - left || 1),
     up: (value) => ROOM.top + height - (height * (value - y.low)) / (y.high - y.low || 1),
   };
+}
+
+/** How much higher the picture is for words that stand upright; 0 where they stand side by side. */
+function uprightOf(block) {
+  const words = block.x_ticks.map(([, word]) => word.length);
+  return words.reduce((sum, length) => sum + length + 3, 0) <= SIDE_BY_SIDE ? 0 : 6.4 * Math.min(14, Math.max(...words)) - 8;
 }
 
 /** The smallest and the largest, with room around. */
@@ -84,11 +94,11 @@ function drawFrame(picture, block, axes) {
   const across = block.x_ticks.length ? block.x_ticks : tickNames(block, axes);
   for (const [value, word] of across) {
     picture.append(line(axes.across(value), bottom, axes.across(value), bottom + 4, "axis"));
-    picture.append(label(axes.across(value), bottom + 17, word, "middle"));
+    picture.append(axes.upright ? upright(axes.across(value), bottom, word) : label(axes.across(value), bottom + 17, word, "middle"));
   }
   for (const value of block.lines_at) picture.append(line(ROOM.left, axes.up(value), right, axes.up(value), "guide"));
   picture.append(line(ROOM.left, bottom, right, bottom, "axis"), line(ROOM.left, ROOM.top, ROOM.left, bottom, "axis"));
-  picture.append(label((ROOM.left + right) / 2, HIGH - 8, block.x_name, "middle"));
+  picture.append(label((ROOM.left + right) / 2, HIGH + axes.upright - 8, block.x_name, "middle"));
   const turned = label(0, 0, block.y_name, "middle");
   turned.setAttribute("transform", `translate(14 ${(ROOM.top + bottom) / 2}) rotate(-90)`);
   picture.append(turned);
@@ -113,6 +123,13 @@ function line(x1, y1, x2, y2, kind) {
 
 function label(x, y, text, anchor) {
   return shape("text", { x, y, "text-anchor": anchor }, text);
+}
+
+/** A word below the axis that is read from below. */
+function upright(x, bottom, word) {
+  const own = shape("text", { "text-anchor": "end", class: "upright" }, clipped(word, 14));
+  own.setAttribute("transform", `translate(${x + 4} ${bottom + 8}) rotate(-90)`);
+  return own;
 }
 
 /** The class of a series' colour. */

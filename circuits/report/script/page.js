@@ -1,7 +1,7 @@
 // The page: its title, its sections, the look that is on.
 
 /** What draws each kind of block. */
-const BLOCKS = { paragraphs, facts, grid, heatmap, chart, explorer };
+const BLOCKS = { paragraphs, facts, grid, links, heatmap, chart, explorer };
 
 /** A section with its heading. */
 function sectionOf(section, place) {
@@ -39,16 +39,20 @@ function repaint() {
   }
 }
 
-/** On paper the page is light. */
+/** On paper the page is light, and nothing is folded but the numbers of charts, which are drawn. */
 function listenToPrinting() {
   let before = "";
+  let folded = [];
   window.addEventListener("beforeprint", () => {
     before = document.documentElement.getAttribute("data-look") ?? "";
     document.documentElement.setAttribute("data-look", "light");
+    folded = [...document.querySelectorAll("details:not([open], .layers, .charted details)")];
+    for (const each of folded) each.open = true;
     repaint();
   });
   window.addEventListener("afterprint", () => {
     document.documentElement.setAttribute("data-look", before);
+    for (const each of folded) each.open = false;
     repaint();
   });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);

@@ -46,6 +46,8 @@ class Explorer:
     """Whether tokens see earlier ones alone."""
     missing: Sequence[str] = ()
     """What the page does not show, and what would bring it."""
+    name: str = ""
+    """What `Links` call it."""
 
 
 def explorer_section(
@@ -57,6 +59,7 @@ def explorer_section(
     closer: Closer | None = None,
     missing: Sequence[str] = (),
     title: str = "The circuit",
+    name: str = "",
 ) -> Section:
     """A circuit as a section.
 
@@ -68,6 +71,7 @@ def explorer_section(
         closer: what the model itself says of the nodes and edges.
         missing: what there is not, in words, each with what would bring it.
         title: the section's heading.
+        name: what links to its nodes call it, where a page has several.
     """
     if not circuit.nodes:
         return Section(title, [Paragraphs(["There is nothing in this circuit."], tone="warning")])
@@ -96,6 +100,7 @@ def explorer_section(
         prompts=[] if closer is None else closer.prompts,
         missing=missing,
         causal=closer is None or closer.causal,
+        name=name,
     )
     return Section(title, [*blocks, explorer])
 

@@ -170,7 +170,7 @@ def _minimality_chart(verdict: Verdict) -> Chart:
             series.append(
                 {"name": name, "look": "bars", "x": xs, "y": ys, "names": [need.node for _, need in found], "colour": colour}
             )
-    ticks = [(float(place), need.node) for place, need in enumerate(needs)] if len(needs) <= 9 else [(0.0, needs[0].node)]
+    ticks = [(float(place), need.node) for place, need in enumerate(needs)]
     spare = len(verdict.unneeded())
     words = f"{spare} of {_asked(verdict)} not needed" if spare else f"all {_asked(verdict)} needed"
     words = words if spare or verdict.drawn_from is not None else "every node is needed"

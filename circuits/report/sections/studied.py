@@ -1,11 +1,18 @@
 """A study as sections: which behaviours a model has, how the circuit of each stands, and what circuits share."""
 
-from circuits.report.blocks import AnyBlock, Chart, Grid, Paragraphs, Section, Standing
-from circuits.search import Study
+from circuits.report.blocks import AnyBlock, Chart, Grid, Links, Paragraphs, Section, Standing
+from circuits.search import StudiedCircuit, Study
 from circuits.search.judging.verdict import HALF, SIGNIFICANT
+from circuits.search.studying.results import task_folder
 from circuits.statistics import Effect
 
 _WORDS = {"proven": "proven", "partial": "partial", "unproven": "unproven", "none": "no circuit found"}
+_KEPT = (
+    "Prompts: searched on + held out. Keeps: the share of the behaviour that the circuit keeps by itself, held out. p: the "
+    "chance that a random circuit keeps as much. Misses: the largest gap to the model when nodes are taken out of both."
+)
+_MOST_HEADS = 24
+"""Heads in several circuits that are listed open."""
 
 
 def study_section(study: Study, *, title: str = "The study") -> Section:
@@ -38,21 +45,42 @@ def study_section(study: Study, *, title: str = "The study") -> Section:
         ticks = [(float(place), task) for place, (task, _) in enumerate(judged)]
         name = "faithfulness (1 = as the whole model)"
         blocks.append(Chart("What each circuit keeps by itself", [series], "", name, lines_at=(0.0, HALF, 1.0), x_ticks=ticks))
-    circuits = [(one.task, _WORDS[one.standing], one.edges, len(one.nodes), one.summary) for one in study.circuits]
-    if circuits:
-        blocks.append(Grid(("task", "verdict", "edges", "nodes", "in words"), circuits, "The circuits"))
+    if study.circuits:
+        rows = [(one.task, _WORDS[one.standing], *_figures(one)) for one in study.circuits]
+        header = ("task", "verdict", "prompts", "edges", "nodes", "keeps", "p", "misses")
+        blocks += [Grid(header, rows, "The circuits"), Paragraphs([_KEPT], tone="note")]
+        blocks += [Paragraphs(lines)] if (lines := _beside(study)) else []
     blocks += _shared(study)
-    standings = {one.standing for one in study.circuits}
-    return Section(title, blocks, *_ending(standings))
+    return Section(title, blocks, *_ending(study))
 
 
-def _ending(standings: set[str]) -> tuple[str, Standing]:
-    """In a word how the circuits stand."""
-    if not standings:
-        return "no circuit", "bad"
-    if standings == {"proven"}:
-        return "all proven", "good"
-    return ("some proven", "part") if "proven" in standings else ("none proven", "bad")
+def _figures(one: StudiedCircuit) -> tuple[str | int | float, ...]:
+    """What a circuit's verdict says; nothing of what has none."""
+    verdict = one.verdict
+    if verdict is None:
+        return ("",) * 6
+    chance, gap = ("" if value is None else value for value in (verdict.p_value, verdict.incompleteness))
+    prompts = f"{one.prompts_searched} + {one.prompts_held_out}"
+    return prompts, one.edges, len(one.nodes), _said(verdict.faithfulness), chance, gap
+
+
+def _beside(study: Study) -> list[str]:
+    """What the table does not say: why there is no circuit, or none that is refined; which heads do it by what they do."""
+    lines = [f"{one.task}: no circuit, since {one.why}." for one in study.circuits if one.verdict is None]
+    lines += [f"{one.task}: by {one.method}, unrefined: {one.unrefined}." for one in study.circuits if one.unrefined]
+    return [*lines, *(f"{one.task}, heads by what they do: {one.mechanism}" for one in study.circuits if one.mechanism)]
+
+
+def _ending(study: Study) -> tuple[str, Standing]:
+    """In a few words how many circuits are proven, and how many behaviours have none; good where all that was asked for is
+    proven."""
+    counts = {word: sum(one.standing == standing for one in study.circuits) for standing, word in _WORDS.items()}
+    counts["not searched"] = len(study.left_out)
+    counts["not had"] = sum(one.state == "has not" for one in study.behaviours)
+    counts["not asked"] = sum(one.state == "cannot be asked" for one in study.behaviours)
+    there = [f"{count} {word}" for word, count in counts.items() if count]
+    standing: Standing = "part" if counts["proven"] else "bad"
+    return ", ".join(there) or "nothing asked", "good" if list(there) == [f"{counts['proven']} proven"] else standing
 
 
 def _shared(study: Study) -> list[AnyBlock]:
@@ -68,8 +96,9 @@ def _shared(study: Study) -> list[AnyBlock]:
     header = ("circuits", "of", "shared", "by chance", "p", "heads in both")
     blocks: list[AnyBlock] = [Grid(header, rows, caption)]
     if study.heads:
-        heads = [(head, ", ".join(tasks)) for head, tasks in study.heads.items()]
-        blocks.append(Grid(("head", "in the circuits of"), heads, "Heads of several circuits", folded=True))
+        heads = [(head, list(map(task_folder, tasks))) for head, tasks in study.heads.items()]
+        caption = f"Heads in several circuits: {len(heads)}; a click on a task shows the head in its circuit"
+        blocks.append(Links(("head", "in the circuits of"), heads, caption, folded=len(heads) > _MOST_HEADS))
     return blocks
 
 

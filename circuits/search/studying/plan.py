@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from circuits.errors import CircuitsError
 from circuits.files.words import duration
 from circuits.graph import Graph
 from circuits.models import Model
@@ -115,8 +114,7 @@ def planned(
     measuring: float,
 ) -> StudyPlan:
     """What to search for, in the order in which tasks were named: all behaviours that the model has at the usual sizes, or with
-    a budget at the largest sizes that fit; where the smallest do not, the last ones are left out. Raises CircuitsError where
-    not even one fits."""
+    a budget at the largest sizes that fit; where the smallest do not, the last ones are left out, if need be all of them."""
     by_name, graph = {one.name: one for one in tasks}, model.graph()
     had = [one for one in measured if one.had]
     left_out: dict[str, str] = {}
@@ -135,14 +133,13 @@ def planned(
         room = budget - measuring
         fitting = (level for level in LADDER if sum(step.estimate for step in steps(level)) <= room)
         chosen = steps(next(fitting, LADDER[-1]))
-        while len(chosen) > 1 and sum(step.estimate for step in chosen) > room:
+        while chosen and sum(step.estimate for step in chosen) > room:
             dropped = chosen.pop()
-            left_out[dropped.settings.task] = f"its circuit would take about {duration(dropped.estimate)} more"
-        if sum(step.estimate for step in chosen) > room:
-            least = duration(measuring + chosen[0].estimate)
-            raise CircuitsError(
-                f"a budget of {duration(budget)} is too small: {chosen[0].settings.task} alone takes about {least}"
-            )
+            why = f"its circuit would take about {duration(dropped.estimate)} more"
+            if not chosen:
+                alone = duration(measuring + dropped.estimate)
+                why = f"a budget of {duration(budget)} is too small: it alone takes about {alone}"
+            left_out[dropped.settings.task] = why
     return StudyPlan(
         model=model.name,
         weights_sha256=model.fingerprint,

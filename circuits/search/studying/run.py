@@ -57,8 +57,8 @@ def study(
 
     Each circuit is what `discover` gives at the settings of the plan; for induction the heads that do it are also searched for
     (`find_induction_circuit`). What the tokenizer cannot ask, and what cannot be searched for, is said to be so in the result
-    and stops nothing, also where it is for want of memory. Raises PromptError for names of tasks that there are none of,
-    CircuitsError for a budget in which not even one circuit fits, and for a plan of another model, or of other tasks.
+    and stops nothing, also where it is for want of memory or of time. Raises PromptError for names of tasks that there are none
+    of, and CircuitsError for a plan of another model, or of other tasks.
 
     Args:
         model: the model that is studied.
