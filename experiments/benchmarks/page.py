@@ -1,8 +1,9 @@
 """How heavy a page is and how fluid: size, first paint, frames a second while the graph is dragged and thinned.
 
-    python experiments/benchmarks/page.py [--json] [--only gpt2] [--chromium /usr/bin/chromium]
+    python experiments/benchmarks/page.py [--json] [--only gpt2] [--page report.html] [--chromium /usr/bin/chromium]
 
-Random circuits with random scores, opened by the installed chromium, headless and without a GPU, at 1400 by 900 pixels:
+Random circuits with random scores, or with `--page` the page of a real run, as `circuits report` wrote it, opened by the
+installed chromium, headless and without a GPU, at 1400 by 900 pixels:
 `gpt2`: 500 edges of GPT-2 small's shape, with what a model of that shape with random weights says of its nodes and edges on
 8 of 64 prompts; `deep`: 500 edges of SmolLM2-135M's shape (30 layers); `large`: 2,000 edges of GPT-2 small's. First paint: the
 browser's own first contentful paint, after navigation began. Open: until the graph itself was painted and the page took input.
@@ -96,8 +97,8 @@ def _closer(circuit: Circuit) -> Closer:
 
 
 def measured(file: Path, chromium: str) -> dict[str, float]:
-    """Milliseconds to the first paint and until the graph is there; frames a second, and the slowest frame in twenty in
-    milliseconds."""
+    """Milliseconds to the first paint and until the graph is there; edges of the page's first circuit; frames a second, and the
+    slowest frame in twenty in milliseconds, while that is moved."""
     from playwright.sync_api import sync_playwright
 
     # The sandbox of chromium refuses to run as root.
@@ -108,6 +109,7 @@ def measured(file: Path, chromium: str) -> dict[str, float]:
         page.goto("about:blank")
         page.goto(file.resolve().as_uri())
         found = {"open_ms": page.evaluate(_OPEN), "first_paint_ms": page.evaluate(_PAINTED)}
+        found["edges"] = page.evaluate("document.querySelector('.explorer').circuit.graph.edges.length")
         page.evaluate(_FRAMES)
         page.evaluate("document.querySelector('.layers').open = true")
         page.get_by_role("button", name="unfold all").click()
@@ -134,14 +136,16 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     for name, row in rows.items():
         times = f"{row['first_paint_ms']:8.0f} ms {row['open_ms']:8.0f} ms"
         moves = "".join(f"   {row[f'{what}_fps']:8.1f} {row[f'{what}_slow_ms']:8.1f} ms" for what in ("drag", "slider"))
-        lines.append(f"{name:8} {SHAPES[name][1]:6,} {row['megabytes']:5.2f} {times}{moves}")
+        lines.append(f"{name:8} {row['edges']:6,} {row['megabytes']:5.2f} {times}{moves}")
     return "\n".join(lines)
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=SHAPES, help="one of the three")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--only", choices=SHAPES, help="one of the three")
+    which.add_argument("--page", type=Path, help="a page that circuits report wrote")
     parser.add_argument(
         "--chromium", default=next(filter(None, map(shutil.which, BROWSERS)), None), help="the browser's program"
     )
@@ -154,9 +158,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in [options.only] if options.only else SHAPES:
-            file = folder / f"{name}.html"
-            page_of(name).save(file)
+        for name in [options.only] if options.only else ["real"] if options.page else SHAPES:
+            file = options.page or folder / f"{name}.html"
+            if not options.page:
+                page_of(name).save(file)
             rows[name] = {"megabytes": file.stat().st_size / 1e6, **measured(file, options.chromium)}
     print(json.dumps(rows, indent=2) if options.json else table(rows))
 
