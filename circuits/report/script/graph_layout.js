@@ -42,7 +42,7 @@ const MOST_SPREAD = 2.2;
 function arrange(graph, state, aspect) {
   const rows = rowsOf(graph, state);
   const busy = (1.4 * graph.edges.length) / Math.max(1, rows.length);
-  const gap = rows.length > UNFOLDED ? 24 + Math.min(20, busy) : 30 + Math.min(60, busy);
+  const gap = rows.length > UNFOLDED ? 20 + Math.min(12, busy) : 30 + Math.min(60, busy);
   let y = 0;
   for (const row of rows) {
     row.y = y + row.height / 2;

@@ -10,6 +10,14 @@ const STILL = 140;
 const BEYOND = 0.5;
 const REACH = 7;
 
+/** Height of the view for each of many rows. */
+const ROW = 28;
+
+/** How high a view may be: what fits a window, or where there are many rows somewhat more, so that names can be read. */
+function mostHigh(arranged) {
+  return Math.max(0.78 * window.innerHeight, Math.min(1.2 * window.innerHeight, ROW * arranged.rows.length));
+}
+
 /** Room at the left edge for the names of rows. */
 function gutterOf(view) {
   return view.width < 560 ? 34 : 104;
@@ -99,11 +107,12 @@ function graphView(graph, state, acts) {
   /** Takes the width that the page gives, and a height that the graph needs. */
   function resize() {
     const wide = stage.clientWidth - gutterOf({ width: stage.clientWidth });
-    const aspect = wide / (0.78 * window.innerHeight);
+    const most = mostHigh(own.arranged);
+    const aspect = wide / most;
     if (Math.abs(aspect - own.aspect) > 0.05) [own.aspect, own.arranged, own.index] = [aspect, arrange(graph, state, aspect), null];
     const { arranged } = own;
     const needed = Math.min(1.25, wide / (arranged.right - arranged.left)) * arranged.height + 32;
-    stage.style.height = `${Math.round(Math.max(300, Math.min(needed, 0.78 * window.innerHeight)))}px`;
+    stage.style.height = `${Math.round(Math.max(300, Math.min(needed, most)))}px`;
     const box = stage.getBoundingClientRect();
     view.dense = Math.min(2, window.devicePixelRatio || 1);
     const first = view.width === 0;

@@ -89,7 +89,7 @@ def _faithfulness_chart(verdict: Verdict) -> Chart:
     if verdict.searched_on is not None:
         at += 1
         ticks.append((float(at), "searched on"))
-        series.append(_point("circuit, searched on", float(at), verdict.searched_on, "5"))
+        series.append(_point("circuit, searched on", float(at), verdict.searched_on, "3"))
     if verdict.null:
         at += 1
         ticks.append((float(at), "random circuits"))

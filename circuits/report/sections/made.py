@@ -43,7 +43,7 @@ def made_section(
     """
     rows = [(name, _said(metadata[key])) for key, name in _NAMES.items() if metadata.get(key) is not None]
     rows += list(commands)
-    rows.append(("this page", f"written by Python {platform.python_version()} with {', '.join(_versions())}"))
+    rows.append(("versions", f"Python {platform.python_version()} with {', '.join(_versions())}"))
     copied = "\n".join(f"{name}: {value}" for name, value in rows)
     listed = [(name, what) for name, what in (files or {}).items()]
     blocks = [Facts(rows, copied), *([Grid(("file", "what is in it"), listed, "Files", folded=True)] if listed else [])]
