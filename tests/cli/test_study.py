@@ -53,7 +53,7 @@ def test_a_study_writes_all_and_a_second_one_reads_it(command: Command, tmp_path
     assert {path: path.stat().st_mtime_ns for path in task.iterdir()} == made, "nothing is made anew"
     assert json.loads(again.out)["study"] == study.as_json()
     command_line = json.loads(again.out)["again"]["gendered-pronoun"].split()[1:]
-    saved_line = Circuit.load(task / "circuit.json").metadata["command"].split()[1:]
+    saved_line = str(Circuit.load(task / "circuit.json").metadata["command"]).split()[1:]
     alone = tmp_path.parent / f"{tmp_path.name}-gendered-pronoun"
     assert command_line == [*saved_line, "--out", str(alone)], "a page of the circuit tells it; it overwrites nothing"
     assert f"circuits report {tmp_path}" in answer.out and f"circuits report {tmp_path}" in (tmp_path / "study.md").read_text()
