@@ -9,8 +9,8 @@ from circuits.heads.weight_tables.ranking import best_of_rows
 from circuits.models import Model
 from circuits.models.folding import behind_norm
 
-VOCABULARY_BLOCK = 2**26
-"""Numbers of logits that are held at once, unless a function is told otherwise."""
+VOCABULARY_BLOCK = 2**24
+"""Numbers of logits that are held at once (three or four arrays of so many), unless a function is told otherwise."""
 
 
 def direction(

@@ -35,8 +35,11 @@ def test_facts_of_a_file_and_json(command: Command, tmp_path: Path) -> None:
         "samples": [{"subject": "France", "object": "Paris"}, {"subject": "Japan", "object": "Tokyo"}],
     }
     (tmp_path / "facts.json").write_text(json.dumps(relation))
-    answer = command("recall", "--facts", tmp_path / "facts.json", *QUICK, "--out", tmp_path / "out", "--json")
+    answer = command(
+        "recall", "--facts", tmp_path / "facts.json", *QUICK, "--forwards", 30, "--out", tmp_path / "out", "--json"
+    )
     assert answer.status == 0, answer.err
+    assert "recall: about " in answer.err and "smaller --forwards or --count" in answer.err
     found = json.loads(answer.out)
     assert found["prompts"] == 2 and found["verdict"] in ("found", "unproven", "none")
 

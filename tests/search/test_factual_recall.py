@@ -1,17 +1,19 @@
 """The recall search: exact on models whose facts were planted, honest elsewhere."""
 
 import itertools
+import math
 from typing import Any
 
 import pytest
 
-from circuits.errors import PromptError
+from circuits.errors import CircuitsError, PromptError
 from circuits.files.plain import thaw
 from circuits.graph import Circuit
 from circuits.models import Model
 from circuits.models.planted import planted_recall
 from circuits.search import find_factual_recall_circuit
 from circuits.search.mechanisms.recall import sites_of
+from circuits.search.mechanisms.recall_search import Effort
 from circuits.tasks import fact_pairs, induction, mini_facts, planted_pairs
 from tests.models import bundled
 from tests.models.native import native_bridge
@@ -37,6 +39,38 @@ def test_planted_heads_neurons_and_edges_are_found_exactly(seed: int) -> None:
     assert sorted(map(str, found.edges)) == sorted(map(str, planted.circuit.edges))
     assert found.roles == planted.circuit.roles
     assert found.metadata["verdict"] == "found"
+
+
+@pytest.mark.slow
+def test_counting_forwards_finds_the_planted_circuit_too_and_says_what_it_left_out() -> None:
+    planted = planted_recall(seed=1, entities=6, relations=2)
+    pairs = planted_pairs(planted)
+    screened, cut = (find_factual_recall_circuit(planted.model, pairs, most_forwards=forwards) for forwards in (1e6, 1.0))
+    assert (
+        sorted(map(str, screened.edges)) == sorted(map(str, planted.circuit.edges)) and screened.roles == planted.circuit.roles
+    )
+    assert screened.metadata["followed_all"] and "heads and" in screened.metadata["summary"]
+    about = thaw(cut.metadata)
+    assert set(cut.edges) < set(screened.edges) and not about["followed_all"]
+    assert about["followed"] == [0, len(cut.roles)] and f"in 0 of the {len(cut.roles)} found" in about["summary"]
+
+
+@pytest.mark.parametrize("forwards", [math.inf, 100.0])
+def test_heads_that_share_keys_are_searched_though_few_were_patched(forwards: float) -> None:
+    planted = planted_recall(seed=0, entities=6, relations=2)
+    model = Model.from_bridge(native_bridge(1, n_layers=2, n_heads=4, n_key_value_heads=2, d_vocab=60, n_ctx=8))
+    options: dict[str, Any] = {"most_heads": 3, "most_neurons": 5, "control_sets": 2, "min_effect": 0.01}
+    found = find_factual_recall_circuit(model, planted_pairs(planted)[:6], most_forwards=forwards, **options)
+    assert thaw(found.metadata["patched"]) == {"heads": [3, 8], "neurons": [5, 12]}
+    assert sum(str(name).startswith("a") for name in found.roles) <= 3
+
+
+def test_how_much_is_searched_depends_on_size_unless_said() -> None:
+    model = bundled.mini()
+    assert Effort.of(model, None, None, None) == Effort(32, 512, math.inf)
+    assert Effort.of(model, None, 7, 20.0) == Effort(32, 7, 20.0)
+    with pytest.raises(CircuitsError, match=r"most_forwards is -1.0; expected a number of at least 0"):
+        Effort.of(model, None, None, -1.0)
 
 
 @pytest.fixture(scope="module")

@@ -156,7 +156,7 @@ def _many(
     values = circuits.read_values(model, names, progress=progress)
     progress("comparing with chance", 0, 1)
     agreement = circuits.key_value_agreement(model, found, corpus, seed=question.seed, values=values)
-    listed = list_neurons(model, found, values, corpus)
     progress("comparing with chance", 1, 1)
+    listed = list_neurons(model, found, values, corpus, progress=progress)
     write_neurons(found, agreement, listed, staging)
     return neurons_report(listed.head(question.top), agreement, written(staging, FILES), setting, question.words())

@@ -1,5 +1,6 @@
 """`circuits recall`: the search for a factual-recall circuit."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from circuits.cli.settings import Setting, with_setting
 from circuits.errors import CircuitsError
 
 if TYPE_CHECKING:
-    from circuits.tasks import Fact
+    from circuits.tasks import Fact, PromptPairs
 
 FILES = {
     "circuit.json": "the circuit with all its evidence; circuits.Circuit.load reads it",
@@ -45,6 +46,14 @@ def recall(
             help="Share of the clean-corrupt gap that an edge must cost by itself; lower finds more, and takes longer."
         ),
     ] = 0.03,
+    forwards: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            help="Plain forwards over the pairs that all may take, about; the strongest nodes and edges come first.",
+            show_default="52 in models of more than 64 heads, no limit in smaller ones",
+        ),
+    ] = None,
     seed: Seed = 0,
     *,
     setting: Setting,
@@ -53,8 +62,9 @@ def recall(
 
     It is made of positions, heads and single neurons. Each fact is paired with another one of its relation, in the same
     words. The search goes backwards from the logits and takes an edge where patching it alone, exactly, costs enough of the
-    difference between the two answers; neurons are screened by gradient and verified by patching. The found nodes are
-    ablated together, beside random sets of as many.
+    difference between the two answers; neurons are screened by gradient and verified by patching. In a model of many heads
+    these are screened too, and so are edges, and the search ends after so many --forwards. The found nodes are ablated
+    together, beside random sets of as many.
 
     \b
     Examples:
@@ -68,22 +78,50 @@ def recall(
         raise CircuitsError("--skip-bad is about rows of a file: it needs --facts")
     said = repeated(context, "min_effect")
     asked = None if facts is None else facts_of(facts, setting, skip_bad=skip_bad)
-    run(setting, asked, count=count, min_effect=min_effect, seed=seed, said=said)
+    run(setting, asked, count=count, min_effect=min_effect, forwards=forwards, seed=seed, said=said)
 
 
 def run(
-    setting: Setting, facts: "Sequence[Fact] | None", *, count: int, min_effect: float, seed: int, said: Sequence[str]
+    setting: Setting,
+    facts: "Sequence[Fact] | None",
+    *,
+    count: int,
+    min_effect: float,
+    forwards: float | None,
+    seed: int,
+    said: Sequence[str],
 ) -> None:
     """Find the circuit, write the files, print the report; `said`: how to ask for the same again."""
     from circuits.cli.reports.recall import recall_parts, recall_report, write
+    from circuits.search.mechanisms.recall_search import Effort
     from circuits.tasks import fact_pairs, mini_facts
 
     asked = mini_facts() if facts is None else facts
     with setting.parts(FILES) as work:
         model = setting.load(work.progress)
         pairs = fact_pairs(model, asked, count=count, seed=seed)
-        options: dict[str, Any] = {"min_effect": min_effect, "seed": seed, "budget": setting.budget}
+        effort = Effort.of(model, None, None, forwards)
+        if effort.screens:
+            work.progress.say(_announced(model, pairs, effort.forwards), err=True)
+        options: dict[str, Any] = {"min_effect": min_effect, "most_forwards": effort.forwards, "seed": seed}
+        options |= {"budget": setting.budget}
         options |= {"progress": work.progress, "found": recall_parts(work)}
         circuit = circuits.find_factual_recall_circuit(model, pairs, **options)
         write(circuit, work.staging)
     setting.answer(recall_report(circuit, work.written, setting, said))
+
+
+def _announced(model: "circuits.Model", pairs: "PromptPairs", forwards: float) -> str:
+    """How long the search takes, by the time of one run of the clean prompts, and what makes it less."""
+    import torch
+
+    from circuits.search.studying.results import duration
+
+    with torch.no_grad():
+        began = time.perf_counter()
+        model.run(pairs.clean, keep="logits")
+        forward = 2 * (time.perf_counter() - began)
+    return (
+        f"recall: about {duration(forwards * forward)} (at most some {forwards:g} plain forwards over {len(pairs)} pairs, "
+        f"{forward:.1f} s each); less with a smaller --forwards or --count, or a larger --min-effect"
+    )

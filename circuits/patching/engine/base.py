@@ -70,12 +70,15 @@ def plain_run(model: Model, tokens: TokenBatch, edits: Sequence[Edit] = (), *, k
     return run
 
 
-def some_prompts(run: Run, rows: slice) -> Run:
-    """The same run of some of its prompts: views of its values."""
-    names = ("residuals", "middles", "q", "k", "v", "z", "neurons", "patterns")
-    parts = {name: tuple(value[rows] for value in getattr(run, name)) for name in names}
-    edited = {layer: value[rows] for layer, value in run.edited_mlps.items()}
-    return dataclasses.replace(run, tokens=run.tokens[rows], logits=run.logits[rows], edited_mlps=edited, reads=(), **parts)
+def some_prompts(run: Run, rows: slice | Tensor, width: int | None = None) -> Run:
+    """The same run of some of its prompts, up to a column (default: the last): views of its values, or for a list of prompts
+    copies. What is left out to the right must be pads, or what is kept must not look there."""
+    names, columns = ("residuals", "middles", "q", "k", "v", "z", "neurons"), slice(width)
+    parts = {name: tuple(value[rows, columns] for value in getattr(run, name)) for name in names}
+    parts["patterns"] = tuple(value[rows, :, columns, columns] for value in run.patterns)
+    edited = {layer: value[rows, columns] for layer, value in run.edited_mlps.items()}
+    tokens = TokenBatch(run.tokens.ids[rows, columns], run.tokens.mask[rows, columns])
+    return dataclasses.replace(run, tokens=tokens, logits=run.logits[rows, columns], edited_mlps=edited, reads=(), **parts)
 
 
 def held_nodes(other: Run, nodes: Sequence[Node]) -> tuple[Edit, ...]:

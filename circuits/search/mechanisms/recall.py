@@ -1,28 +1,31 @@
 """Finding the circuit behind a recalled fact: positions, heads and single neurons (Meng et al. 2022, Geva et al. 2023)."""
 
-import dataclasses
 import importlib.metadata
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from circuits.errors import PromptError
-from circuits.graph import Circuit, Edge, Graph, Node, Reader
+from circuits.graph import Circuit, Graph, Node
 from circuits.models import Model
 from circuits.models.memory import BUDGET
 from circuits.patching.ablation.ablation import ablate
 from circuits.patching.effects import Effects
 from circuits.patching.nodes import patch_nodes
 from circuits.progress import Found, Progress, heard
-from circuits.search.mechanisms.recall_evidence import Claim, Evidence
+from circuits.search.mechanisms.recall_evidence import Evidence
+from circuits.search.mechanisms.recall_search import Effort, Search
 from circuits.statistics import p_value
 from circuits.tasks import Fact, PromptPairs, fact_pairs, mini_facts
 from circuits.tasks.metrics import logit_difference
 
 ROLES = ("previous token", "subject gather", "entity neuron", "answer neuron", "attribute fetch", "relation")
+_STEPS, _SITES = 3, 16
+"""Points on the way from corrupt to clean prompts at which gradients are taken, where nodes and edges are screened; pairs
+on which the residual stream is put back there."""
 _PLACES = ("subject_first", "subject_last", "last")
 """Where the clean residual stream is put back."""
 
@@ -32,8 +35,10 @@ def find_factual_recall_circuit(
     prompts: PromptPairs | Sequence[Fact] | None = None,
     *,
     min_effect: float = 0.1,
-    most_neurons: int = 512,
+    most_heads: int | None = None,
+    most_neurons: int | None = None,
     most_nodes: int = 400,
+    most_forwards: float | None = None,
     control_sets: int = 20,
     count: int = 32,
     seed: int = 0,
@@ -58,8 +63,15 @@ def find_factual_recall_circuit(
         prompts: pairs whose corrupt prompt has another subject, with positions `subject_first` and `subject_last` (as
             `fact_pairs` makes them), or facts to pair (default: the bundled model's).
         min_effect: share of the gap that an edge must cost.
-        most_neurons: how many neurons are verified: those that count most to first order.
+        most_heads: how many heads are patched: those that count most to first order (default: all; 48 where forwards are
+            counted).
+        most_neurons: how many neurons are verified, likewise (default: 512; 64 where forwards are counted).
         most_nodes: how many nodes are followed at most.
+        most_forwards: how many plain forwards over both prompts of all pairs the whole takes, about (default: 52 in models of
+            more than 64 heads, no limit in smaller ones; infinity: no limit). With a limit nodes are followed from the one
+            whose patch costs most until it is reached, and of the edges into each reader the 16 largest are tested whose
+            estimates reach half of `min_effect`; the residual stream is put back on 16 pairs. The circuit's `patched`,
+            `followed` and `sites_prompts` say how much was looked at.
         control_sets: how many random sets of as many nodes.
         count: how many of the bundled facts, where no `prompts` are given.
         seed: that of the sets and of the bootstrap.
@@ -70,15 +82,21 @@ def find_factual_recall_circuit(
             circuit), and the judged one, each as soon as it is there.
     """
     give, pairs = heard(found), _pairs(model, prompts, count, seed)
-    evidence = Evidence(model, pairs, min_effect=min_effect, seed=seed, budget=budget, progress=progress)
+    effort = Effort.of(model, most_heads, most_neurons, most_forwards)
+    common: dict[str, Any] = {"min_effect": min_effect, "seed": seed, "budget": budget, "progress": progress}
+    evidence = Evidence(model, pairs, steps=_STEPS if effort.screens else 0, **common)
     with torch.no_grad():
-        restored = _restored(model, pairs, seed, budget, progress)
+        some = pairs[:_SITES] if effort.screens else pairs
+        restored = _restored(model, some, seed, budget, progress)
         give(restored)
-        search = _Search(evidence, min_effect, most_nodes)
-        search.measure(most_neurons)
-        about = _about(model, pairs, seed, min_effect, sites_of(restored))
+        layers = [evidence.price(layer, evidence.pair.mask[: len(some)]) for layer in range(model.n_layers)]
+        evidence.spent += len(some) / len(pairs) + 2 * sum(layers)  # the last position costs next to nothing
+        reserved = (control_sets + 1) * evidence.price(0, pairs.clean.mask)
+        search = Search(evidence, min_effect, most_nodes, effort, reserved)
+        search.measure()
+        about = {**_about(model, pairs, seed, min_effect, sites_of(restored)), "sites_prompts": len(some)}
         search.grow(lambda: give(_growing(evidence.graph, search, {**about, "followed_all": False, "verdict": "searching"})))
-        about |= {"followed_all": search.complete}
+        about |= search.about()
         if not search.edges:
             circuit = Circuit(evidence.graph, metadata={**about, "verdict": "none", "summary": _why_none(min_effect)})
         else:
@@ -98,73 +116,6 @@ def _pairs(model: Model, prompts: PromptPairs | Sequence[Fact] | None, count: in
     if missing:
         raise PromptError(f"the pairs name no position {missing[0]}: make them with fact_pairs, or give subjects")
     return pairs
-
-
-@dataclasses.dataclass(eq=False)
-class _Search:
-    """Goes backwards from the logits along edges that pass the test."""
-
-    evidence: Evidence
-    min_effect: float
-    most_nodes: int
-    writers: list[Node] = dataclasses.field(default_factory=list)
-    """Nodes that may write: input, heads, and the neurons that passed."""
-    edges: dict[Edge, tuple[Claim, ...]] = dataclasses.field(default_factory=dict)
-    complete: bool = True
-    """False where `most_nodes` stopped the search."""
-
-    def measure(self, most_neurons: int) -> None:
-        """Patch every head and the screened neurons; those that move no prompt are left out."""
-        evidence, model = self.evidence, self.evidence.model
-        heads = [Node("head", layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
-        evidence.measure_nodes(heads, "patching heads")
-        neurons = evidence.screened(most_neurons)
-        if neurons:
-            evidence.measure_nodes(neurons, "patching neurons")
-        kept = [neuron for neuron in neurons if self.passes(evidence.node_claim(neuron))]
-        self.writers = [Node("input"), *sorted(heads + kept)]
-
-    def passes(self, claim: Claim) -> bool:
-        """Whether an effect is large and sure enough."""
-        return claim.prompts > 0 and claim.effect.effect >= self.min_effect and claim.effect.low > 0
-
-    def grow(self, more: Callable[[], None]) -> None:
-        """Test every edge into the logits, then every edge into what was found, until nothing new comes; `more` is called where
-        a node has new edges."""
-        waiting: list[Node] = [Node("logits")]
-        seen = set(waiting)
-        while waiting and len(seen) <= self.most_nodes:
-            node, before = waiting.pop(0), len(self.edges)
-            for reader in self._readers(node):
-                for writer in self._test(reader):
-                    if writer.kind != "input" and writer not in seen:
-                        seen.add(writer)
-                        waiting.append(writer)
-            if len(self.edges) > before and waiting:
-                more()
-        self.complete = not waiting
-
-    def _readers(self, node: Node) -> list[Reader]:
-        if node.kind != "head":
-            return [Reader(node)]
-        return [self.evidence.graph.reader_of(node, slot) for slot in ("q", "k", "v")]
-
-    def _test(self, reader: Reader) -> list[Node]:
-        allowed = set(self.evidence.graph.writers(reader))
-        writers = [writer for writer in self.writers if writer in allowed]
-        found = []
-        for writer, claims in self.evidence.edge_claims(writers, reader).items():
-            passed = tuple(claim for claim in claims if self.passes(claim))
-            if passed:
-                self.edges[Edge(writer, reader.node, reader.slot)] = passed
-                found.append(writer)
-        return found
-
-    def nodes(self) -> list[Node]:
-        """Heads and neurons on the found edges."""
-        ends = {edge.writer for edge in self.edges} | {edge.reader for edge in self.edges if edge.slot is None}
-        heads = {target for edge in self.edges if edge.slot for target in self.evidence.graph.targets(edge)}
-        return sorted(node for node in ends | heads if node.kind in ("head", "neuron"))
 
 
 def _restored(model: Model, pairs: PromptPairs, seed: int, budget: int, progress: Progress | None) -> Effects:
@@ -221,7 +172,7 @@ def _about(model: Model, pairs: PromptPairs, seed: int, min_effect: float, sites
     }
 
 
-def _circuit(evidence: Evidence, search: _Search, metadata: dict[str, Any]) -> Circuit:
+def _circuit(evidence: Evidence, search: Search, metadata: dict[str, Any]) -> Circuit:
     graph, nodes = evidence.graph, search.nodes()
     roles = {str(node): _role(evidence, search, node) for node in nodes}
     scores = {str(node): evidence.node_claim(node) for node in nodes}
@@ -245,7 +196,7 @@ def _circuit(evidence: Evidence, search: _Search, metadata: dict[str, Any]) -> C
     return Circuit(graph, edges, numbers, positions=known, evidence=about, roles=roles, metadata=metadata)
 
 
-def _growing(graph: Graph, search: _Search, metadata: dict[str, Any]) -> Circuit:
+def _growing(graph: Graph, search: Search, metadata: dict[str, Any]) -> Circuit:
     """The edges found so far, with what each costs."""
     edges = {str(edge): max(claim.effect.effect for claim in claims) for edge, claims in sorted(search.edges.items())}
     summary = f"{len(edges)} edges so far; the search has not come to its end."
@@ -259,7 +210,7 @@ def _saying(circuit: Circuit, metadata: dict[str, Any]) -> Circuit:
     return Circuit(circuit.graph, circuit.edges, circuit.nodes, metadata=about, **known)
 
 
-def _role(evidence: Evidence, search: _Search, node: Node) -> str:
+def _role(evidence: Evidence, search: Search, node: Node) -> str:
     """What a node does, by what it writes to and where it looks."""
     to_logits = any(edge.writer == node and edge.reader.kind == "logits" for edge in search.edges)
     if node.kind == "neuron":
@@ -289,6 +240,8 @@ def _summary(roles: dict[str, str], metadata: dict[str, Any]) -> str:
         return f"{len(roles)} nodes ({', '.join(counts)}); not ablated together yet."
     lost, control = metadata["set"], metadata["control"]
     doubts = [] if metadata["followed_all"] else [" The search stopped at its largest number of nodes."]
+    if "followed" in metadata:
+        doubts = [_how_much(metadata)]
     if metadata["verdict"] == "unproven":
         few = control["sets"] < 19
         reached = "too few random sets to compare with" if few else "random sets of other nodes reach this, or zero does"
@@ -297,3 +250,15 @@ def _summary(roles: dict[str, str], metadata: dict[str, Any]) -> str:
         f"{len(roles)} nodes ({', '.join(counts)}); without them the logit difference falls by {lost['effect']:.2f} "
         f"(95 % interval {lost['low']:.2f} to {lost['high']:.2f}).{''.join(doubts)}"
     )
+
+
+def _how_much(metadata: dict[str, Any]) -> str:
+    """What was looked at, where not everything was."""
+    (heads, all_heads), (neurons, all_neurons) = metadata["patched"]["heads"], metadata["patched"]["neurons"]
+    said = (
+        f" {heads} of {all_heads} heads and {neurons:,} of {all_neurons:,} neurons were patched, those of the largest estimates"
+    )
+    followed, found = metadata["followed"]
+    if not metadata["followed_all"]:
+        said += f"; what feeds them was looked for in {followed} of the {found} found, from the strongest on"
+    return f"{said}."

@@ -1,6 +1,7 @@
 """What the search for a recall circuit measures: exact effects of nodes and edges, on the prompts where they can matter."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -8,17 +9,23 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.graph import Graph, Node, Reader
-from circuits.models import Edit, Model, node_output
-from circuits.patching.engine.base import Base
+from circuits.models import Model, node_output
+from circuits.patching.engine.base import Base, some_prompts
 from circuits.patching.engine.change import Change, Variant
 from circuits.patching.engine.directions import difference, reading_change
+from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.sites import find_sites, position_masks, value_at
+from circuits.patching.engine.sweep import Sweep
 from circuits.patching.nodes import Pair, both_runs
 from circuits.progress import Progress
+from circuits.search.mechanisms.recall_estimates import Slopes
 from circuits.statistics import Effect, ratio_intervals
 from circuits.tasks import PromptPairs
-from circuits.tasks.metric import answer_logits
 from circuits.tasks.metrics import logit_difference
+
+MOST_EDGES = 16
+"""Values tested of the edges into one reader, where only those of large estimates are."""
+_AT_ONCE = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +49,27 @@ class Evidence:
     strongest prompt, and (where there are such) on which it fires more than on the corrupt prompt."""
 
     def __init__(
-        self, model: Model, pairs: PromptPairs, *, min_effect: float, seed: int, budget: int, progress: Progress | None
+        self,
+        model: Model,
+        pairs: PromptPairs,
+        *,
+        min_effect: float,
+        seed: int,
+        budget: int,
+        progress: Progress | None,
+        steps: int = 0,
     ) -> None:
         self.model, self.pairs, self.min_effect, self.seed, self.progress = model, pairs, min_effect, seed, progress
         self.graph: Graph = model.graph(neurons=model.d_mlp > 0)
         self.pair: Pair = both_runs(model, pairs, logit_difference, "noising", budget=budget)
         clean, corrupt = self.pair.ends
         self.gaps = (clean - corrupt).double().cpu()
+        self.steps = steps
+        self.spent = 1.0
+        """Plain forwards over all pairs that were taken, about."""
         self._importance: dict[Node, Tensor] = {}
+        self._where: dict[Node, Tensor] = {}
+        self._part: tuple[list[int], Pair] = (list(range(len(pairs))), self.pair)
         self._means: dict[Node, Tensor] = {}
 
     @property
@@ -57,35 +77,58 @@ class Evidence:
         """The clean run."""
         return self.pair.sweep.base
 
-    def screened(self, most: int) -> list[Node]:
-        """The neurons whose change, to first order, moves some prompt's metric most: gradient times difference."""
-        if not self.model.d_mlp:
+    @functools.cached_property
+    def slopes(self) -> Slopes:
+        """Gradients, for estimates."""
+        ends, steps = (self.clean, self.pair.other), self.steps
+        self.spent += 1.5 * max(1, steps)  # forward and back, over half of all prompts
+        return Slopes.of(self.model, self.pairs, *ends, steps=steps, budget=self.pair.sweep.budget)
+
+    def screened(self, kind: str, most: int) -> list[Node]:
+        """The heads or neurons whose change, to first order, moves some prompt's metric most: gradient times difference."""
+        if not most or (kind == "neuron" and not self.model.d_mlp):
             return []
-        scores = []
-        with torch.enable_grad():
-            start = self.clean.run.residuals[0].detach().clone().requires_grad_()
-            run = self.model.run(self.pairs.clean, edits=[Edit("input", lambda _: start)])
-            metric = logit_difference(answer_logits(run, self.pairs), self.pairs).sum()
-            gradients = torch.autograd.grad(metric, run.neurons)
-        for gradient, own, other in zip(gradients, self.clean.run.neurons, self.pair.other.run.neurons, strict=True):
-            moved = (gradient * (other - own) * self.pairs.clean.mask[..., None]).sum(dim=1)
-            scores.append(moved.abs().amax(dim=0))
-        flat = torch.cat(scores)
-        chosen = flat.argsort(descending=True, stable=True)[:most].tolist()
-        return sorted(Node("neuron", i // self.model.d_mlp, i % self.model.d_mlp) for i in chosen if float(flat[i]) > 0)
+        return self.slopes.strongest(kind, self.clean, self.pair.other, most)
 
     def measure_nodes(self, nodes: Sequence[Node], what: str) -> None:
         """Patch every node by itself and remember how far each prompt's metric moves, `[prompt]`."""
-        variants: list[Variant] = []
-        for node in nodes:
-            site = find_sites(self.model, str(node))[0]
-            value = value_at(self.pair.other, site)
-            variants.append((Change(site.kind, site.layer, site.index, value, self.pair.mask, label=str(node)),))
-        for node, moved in zip(nodes, self._moved(variants, what), strict=True):
-            self._importance[node] = moved
+        moved, sites = (
+            torch.zeros(len(nodes), len(self.pairs), dtype=torch.float64),
+            find_sites(self.model, list(map(str, nodes))),
+        )
+        for rows in self._alike:
+            kept, pair = self._on(rows)
+            variants: list[Variant] = []
+            for site in sites:
+                value = value_at(pair.other, site)
+                variants.append((Change(site.kind, site.layer, site.index, value, pair.mask, label=site.name),))
+            moved += self._moved(variants, what, kept, pair)
+        for node, own in zip(nodes, moved, strict=True):
+            self._importance[node] = own
+            self._where.pop(node, None)
+
+    @functools.cached_property
+    def _alike(self) -> list[Bool[Tensor, " prompt"]]:
+        """The prompts in groups of like length and first differing token: a run takes, in every prompt, the columns from the
+        first of these to the longest."""
+        lengths, starts = self.pairs.clean.mask.sum(dim=1).tolist(), self.pair.mask.long().argmax(dim=1).tolist()
+        count = len(self.pairs)
+        order = sorted(range(count), key=lambda row: (lengths[row], starts[row], row))
+        groups = 1 if len(set(zip(lengths, starts, strict=True))) == 1 else max(1, min(4, count // 8))
+        found = []
+        for group in range(groups):
+            rows = torch.zeros(count, dtype=torch.bool)
+            rows[order[group * count // groups : (group + 1) * count // groups]] = True
+            found.append(rows)
+        return found
 
     def where(self, node: Node) -> Bool[Tensor, " prompt"]:
         """The prompts on which a node matters; all of them for input and logits."""
+        if node not in self._where:
+            self._where[node] = self._matters(node)
+        return self._where[node]
+
+    def _matters(self, node: Node) -> Bool[Tensor, " prompt"]:
         everywhere = torch.ones(len(self.pairs), dtype=torch.bool)
         if node not in self._importance:
             return everywhere
@@ -109,42 +152,89 @@ class Evidence:
         """The effect of patching one measured node, over all prompts: free of any choice of prompts."""
         return self._claim(self._importance[node], torch.ones(len(self.pairs), dtype=torch.bool), "resample")
 
+    def whole(self, node: Node) -> float:
+        """The effect of patching one measured node, over all prompts, without its interval."""
+        return float(self._importance[node].sum() / self.gaps.sum())
+
     def positions_of(self, node: Node, min_effect: float) -> tuple[str, ...]:
         """Those of the pairs' positions where patching the node alone costs `min_effect`, on the prompts where it matters."""
         there = [name for name, columns in self.pairs.positions.items() if bool((columns >= 0).any())]
-        site, places = find_sites(self.model, str(node))[0], (*there, "last")
-        value, masks = value_at(self.pair.other, site), position_masks(self.pairs, places)
-        kept = [mask & self.pair.mask for mask in masks.values()]
-        variants = [(Change(site.kind, site.layer, site.index, value, mask, label=str(node)),) for mask in kept]
-        rows, having = self.where(node), [mask.any(dim=1).cpu() for mask in masks.values()]
-        found = zip(self._moved(variants, "finding positions"), having, strict=True)
+        rows, site, places = self.where(node), find_sites(self.model, str(node))[0], (*there, "last")
+        kept, pair = self._on(rows)
+        value, masks = value_at(pair.other, site), position_masks(self.pairs, places)
+        variants = []
+        for mask in masks.values():
+            mask = mask[kept, : pair.mask.shape[1]] & pair.mask
+            variants.append((Change(site.kind, site.layer, site.index, value, mask, label=str(node)),))
+        having = [mask.any(dim=1).cpu() for mask in masks.values()]
+        found = zip(self._moved(variants, "finding positions", kept, pair), having, strict=True)
         claims = [self._claim(moved, rows & one, "resample") for moved, one in found]
         return tuple(place for place, claim in zip(places, claims, strict=True) if claim.effect.effect >= min_effect)
 
-    def edge_claims(self, writers: Sequence[Node], reader: Reader) -> dict[Node, list[Claim]]:
+    def edge_claims(self, writers: Sequence[Node], reader: Reader, *, least: float | None = None) -> dict[Node, list[Claim]]:
         """For each writer what its edge into a reader is worth, with its value from the paired prompt and with its mean over
-        all tokens of the clean prompts. Only prompts on which the reader's node matters are run."""
-        matters = self.where(reader.node)
-        kept = matters.nonzero()[:, 0].tolist()
-        if not kept:
+        all tokens of the clean prompts. Only prompts on which the reader's node matters are run, and of the writers only those
+        that matter on some of them; with `least` no more than MOST_EDGES values, those of the largest estimates, where these
+        reach such a share of the gap."""
+        matters = self._reading(reader)
+        writers = [writer for writer in writers if bool((self.where(writer) & matters).any())]
+        if not writers:
             return {}
-        pair = self.pair
-        if len(kept) < len(self.pairs):
-            pair = both_runs(self.model, self.pairs[kept], logit_difference, "noising", budget=self.pair.sweep.budget)
-        base, variants = pair.sweep.base, list[Variant]()
-        for writer in writers:
-            with torch.no_grad():
-                deltas = difference(base, pair.other, writer), self._mean(writer) - node_output(base.run, writer)
-            variants += [(reading_change(self.graph, reader, delta, base.run.tokens.mask),) for delta in deltas]
-        scores = pair.sweep.evaluate(variants, progress=self.progress, what="testing edges")
-        moved = torch.zeros(len(writers), 2, len(self.pairs), dtype=torch.float64)
-        moved[:, :, kept] = (pair.ends[0] - scores).double().cpu().unflatten(0, (len(writers), 2))
-        claims = {}
-        for writer, (resampled, averaged) in zip(writers, moved, strict=True):
-            chosen = self.where(writer) & matters
-            found = [self._claim(resampled, chosen, "resample"), self._claim(averaged, chosen, "mean")]
-            claims[writer] = found if bool(chosen.any()) else []
+        kept, pair = self._on(matters)
+        tests = [(writer, kind) for writer in writers for kind in ("resample", "mean")]
+        if least is not None and reader.node.kind != "logits":  # an edge into the logits costs no layer
+            tests = self._promising(tests, reader, kept, pair, least)
+        claims: dict[Node, list[Claim]] = {}
+        for start in range(0, len(tests), _AT_ONCE):  # a value is as large as the residual stream
+            some, variants = tests[start : start + _AT_ONCE], list[Variant]()
+            for writer, kind in some:
+                mask = pair.mask if kind == "resample" else pair.sweep.base.run.tokens.mask
+                variants.append((reading_change(self.graph, reader, self._delta(writer, kind, pair), mask),))
+            for (writer, kind), moved in zip(some, self._moved(variants, "testing edges", kept, pair), strict=True):
+                claims.setdefault(writer, []).append(self._claim(moved, self.where(writer) & matters, kind))
         return claims
+
+    def _reading(self, reader: Reader) -> Bool[Tensor, " prompt"]:
+        """The prompts on which a node that computes with this reading matters: of a shared key or value any measured head."""
+        nodes = self.graph.targets(reader) if reader.slot else [reader.node]
+        known = [node for node in nodes if node in self._importance or node.kind == "logits"]
+        return torch.stack([self.where(node) for node in known]).any(dim=0)
+
+    def _promising(
+        self, tests: list[tuple[Node, str]], reader: Reader, kept: list[int], pair: Pair, least: float
+    ) -> list[tuple[Node, str]]:
+        """Those edges, and kinds of value, whose estimates are largest."""
+        base, found = pair.sweep.base, list[tuple[float, int]]()
+        for place, (writer, kind) in enumerate(tests):
+            with torch.no_grad():
+                lost = self.slopes.lost(base, reader, [self._delta(writer, kind, pair)], kept)[0].double().cpu()
+            rows = self.where(writer)[kept]
+            share = float(lost[rows].sum() / self.gaps[kept][rows].sum())
+            if share >= least:
+                found.append((-share, place))
+        return [tests[place] for place in sorted(place for _, place in sorted(found)[:MOST_EDGES])]
+
+    def _delta(self, writer: Node, kind: str, pair: Pair) -> Tensor:
+        """What is added to what a reader reads where a writer's output is changed."""
+        base = pair.sweep.base
+        with torch.no_grad():
+            if kind == "resample":
+                return difference(base, pair.other, writer)
+            return self._mean(writer) - node_output(base.run, writer)
+
+    def _on(self, rows: Bool[Tensor, " prompt"]) -> tuple[list[int], Pair]:
+        """Which prompts these are (all, where there is none), and both runs of them alone."""
+        kept = rows.nonzero()[:, 0].tolist()
+        if not kept or len(kept) == len(self.pairs):
+            return list(range(len(self.pairs))), self.pair
+        if self._part[0] != kept:
+            pairs, whole = self.pairs[kept], self.pair
+            width = int(pairs.clean.mask.sum(dim=1).max())
+            own, other = (some_prompts(base.run, torch.tensor(kept), width) for base in (self.clean, whole.other))
+            sweep = Sweep(self.model, own, Reading.of(logit_difference, pairs), budget=whole.sweep.budget)
+            ends = whole.ends[0][kept], whole.ends[1][kept]
+            self._part = kept, Pair(sweep, Base(self.model, other), ends, whole.mask[kept, :width])
+        return self._part
 
     def knocked_out(self, head: Node, columns: Tensor) -> Claim:
         """What is lost when a head's answer query may not attend to a column of each prompt that has one (-1: none)."""
@@ -164,9 +254,27 @@ class Evidence:
             self._means[writer] = (own * mask).sum(dim=(0, 1)) / mask.sum()
         return self._means[writer]
 
-    def _moved(self, variants: Sequence[Variant], what: str) -> Float[Tensor, "variant prompt"]:
-        scores = self.pair.sweep.evaluate(variants, progress=self.progress, what=what)
-        return (self.pair.ends[0] - scores).double().cpu()
+    def _moved(
+        self, variants: Sequence[Variant], what: str, kept: list[int] | None = None, pair: Pair | None = None
+    ) -> Float[Tensor, "variant prompt"]:
+        """How far each variant moves the metric of each prompt; 0 for prompts that are not `kept`."""
+        pair = pair or self.pair
+        scores = pair.sweep.evaluate(variants, progress=self.progress, what=what)
+        self.spent += sum(self.price(variant[0].layer, variant[0].mask) for variant in variants)
+        moved = torch.zeros(len(variants), len(self.pairs), dtype=torch.float64)
+        moved[:, list(range(len(self.pairs))) if kept is None else kept] = (pair.ends[0] - scores).double().cpu()
+        return moved
+
+    def price(self, layer: int, mask: Tensor) -> float:
+        """Plain forwards over both prompts of all pairs that one run takes which leaves the clean one at a layer, about."""
+        weights, (prompts, width) = self.model.weights, mask.shape
+        block, first = weights.blocks[0], mask.any(dim=0).nonzero()
+        matrices = [block.attention.W_Q, block.attention.W_K, block.attention.W_V, block.attention.W_O]
+        if block.mlp is not None:
+            matrices += [one for one in (block.mlp.W_in, block.mlp.W_gate, block.mlp.W_out) if one is not None]
+        size, tokens = sum(matrix.numel() for matrix in matrices), prompts * (width - int(first[0])) if len(first) else 0
+        whole = 2 * self.pairs.clean.ids.numel() * (size * len(weights.blocks) + weights.W_U.numel())
+        return tokens * (len(weights.blocks) - layer) * size / whole
 
     def _claim(self, moved: Tensor, rows: Tensor, kind: str) -> Claim:
         if not bool(rows.any()):
