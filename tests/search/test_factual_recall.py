@@ -43,16 +43,16 @@ def test_planted_heads_neurons_and_edges_are_found_exactly(seed: int) -> None:
 
 @pytest.mark.slow
 def test_counting_forwards_finds_the_planted_circuit_too_and_says_what_it_left_out() -> None:
-    planted = planted_recall(seed=1, entities=6, relations=2)
+    planted = planted_recall(seed=1, entities=18, relations=2)  # more edges into a key than are tested at once
     pairs = planted_pairs(planted)
-    screened, cut = (find_factual_recall_circuit(planted.model, pairs, most_forwards=forwards) for forwards in (1e6, 1.0))
-    assert (
-        sorted(map(str, screened.edges)) == sorted(map(str, planted.circuit.edges)) and screened.roles == planted.circuit.roles
-    )
-    assert screened.metadata["followed_all"] and "heads and" in screened.metadata["summary"]
-    about = thaw(cut.metadata)
-    assert set(cut.edges) < set(screened.edges) and not about["followed_all"]
-    assert about["followed"] == [0, len(cut.roles)] and f"in 0 of the {len(cut.roles)} found" in about["summary"]
+    free, cut = (find_factual_recall_circuit(planted.model, pairs, most_forwards=forwards) for forwards in (1e6, 40.0))
+    assert sorted(map(str, free.edges)) == sorted(map(str, planted.circuit.edges)) and free.roles == planted.circuit.roles
+    every, some = thaw(free.metadata), thaw(cut.metadata)
+    assert every["followed_all"] and every["left_out"] == 0 and every["tested"][0] < every["tested"][1]
+    assert "more edges" not in every["summary"] and "16 of 16 heads" in every["summary"]
+    assert set(cut.edges) < set(free.edges) and all(cut.edges[edge] == free.edges[edge] for edge in cut.edges)
+    assert not some["followed_all"] and some["forwards"] <= 40 < every["forwards"] and some["left_out"] > 0
+    assert f"({some['left_out']} more edges may cost enough)" in some["summary"]
 
 
 @pytest.mark.parametrize("forwards", [math.inf, 100.0])
@@ -68,7 +68,7 @@ def test_heads_that_share_keys_are_searched_though_few_were_patched(forwards: fl
 def test_how_much_is_searched_depends_on_size_unless_said() -> None:
     model = bundled.mini()
     assert Effort.of(model, None, None, None) == Effort(32, 512, math.inf)
-    assert Effort.of(model, None, 7, 20.0) == Effort(32, 7, 20.0)
+    assert Effort.of(model, None, 7, 20.0) == Effort(19, 7, 20.0) and Effort.of(model, 5, None, 1e9) == Effort(5, 512, 1e9)
     with pytest.raises(CircuitsError, match=r"most_forwards is -1.0; expected a number of at least 0"):
         Effort.of(model, None, None, -1.0)
 

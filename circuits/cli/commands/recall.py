@@ -50,7 +50,7 @@ def recall(
         float | None,
         typer.Option(
             min=1,
-            help="Plain forwards over the pairs that all may take, about; the strongest nodes and edges come first.",
+            help="Plain forwards over the pairs that all may take, about; nodes and edges of the largest estimates come first.",
             show_default="52 in models of more than 64 heads, no limit in smaller ones",
         ),
     ] = None,
@@ -112,16 +112,19 @@ def run(
 
 
 def _announced(model: "circuits.Model", pairs: "PromptPairs", forwards: float) -> str:
-    """How long the search takes, by the time of one run of the clean prompts, and what makes it less."""
+    """What is searched where forwards are counted, how long that takes, by the time of one run of the clean prompts, and what
+    makes it less."""
     import torch
 
-    from circuits.search.studying.results import duration
+    from circuits.files.words import duration
 
     with torch.no_grad():
         began = time.perf_counter()
         model.run(pairs.clean, keep="logits")
         forward = 2 * (time.perf_counter() - began)
+    heads, neurons = model.n_layers * model.n_heads, model.n_layers * model.d_mlp
     return (
-        f"recall: about {duration(forwards * forward)} (at most some {forwards:g} plain forwards over {len(pairs)} pairs, "
-        f"{forward:.1f} s each); less with a smaller --forwards or --count, or a larger --min-effect"
+        f"recall: of {heads:,} heads, {neurons:,} neurons and edges between them those of the largest estimates are tested, "
+        f"within some {forwards:g} plain forwards over {len(pairs)} pairs, {forward:.1f} s each: about "
+        f"{duration(forwards * forward)}; less with a smaller --forwards or --count"
     )

@@ -15,6 +15,7 @@ from circuits.progress import Progress, silent
 _SHOWN = 5
 """Tokens of a value that are listed."""
 _REPORTED = 256
+"""Neurons between two reports of progress."""
 
 
 def list_neurons(

@@ -17,7 +17,7 @@ from circuits.patching.effects import Effects
 from circuits.patching.nodes import patch_nodes
 from circuits.progress import Found, Progress, heard
 from circuits.search.mechanisms.recall_evidence import Evidence
-from circuits.search.mechanisms.recall_search import Effort, Search
+from circuits.search.mechanisms.recall_search import Effort, RecallSearch
 from circuits.statistics import p_value
 from circuits.tasks import Fact, PromptPairs, fact_pairs, mini_facts
 from circuits.tasks.metrics import logit_difference
@@ -63,15 +63,15 @@ def find_factual_recall_circuit(
         prompts: pairs whose corrupt prompt has another subject, with positions `subject_first` and `subject_last` (as
             `fact_pairs` makes them), or facts to pair (default: the bundled model's).
         min_effect: share of the gap that an edge must cost.
-        most_heads: how many heads are patched: those that count most to first order (default: all; 48 where forwards are
-            counted).
-        most_neurons: how many neurons are verified, likewise (default: 512; 64 where forwards are counted).
+        most_heads: how many heads are patched: those that count most to first order (default: all; where forwards are
+            counted, 48 for 52 of them and others in proportion).
+        most_neurons: how many neurons are verified, likewise (default: 512; where forwards are counted, 64 for 52 of them).
         most_nodes: how many nodes are followed at most.
         most_forwards: how many plain forwards over both prompts of all pairs the whole takes, about (default: 52 in models of
             more than 64 heads, no limit in smaller ones; infinity: no limit). With a limit nodes are followed from the one
-            whose patch costs most until it is reached, and of the edges into each reader the 16 largest are tested whose
-            estimates reach half of `min_effect`; the residual stream is put back on 16 pairs. The circuit's `patched`,
-            `followed` and `sites_prompts` say how much was looked at.
+            whose patch costs most until it is reached, and only edges are tested whose estimates reach half of `min_effect`,
+            of those into each reader the 16 largest first; the residual stream is put back on 16 pairs. The circuit's
+            `patched`, `followed`, `tested`, `left_out` and `sites_prompts` say how much was looked at, `forwards` what it took.
         control_sets: how many random sets of as many nodes.
         count: how many of the bundled facts, where no `prompts` are given.
         seed: that of the sets and of the bootstrap.
@@ -92,18 +92,20 @@ def find_factual_recall_circuit(
         layers = [evidence.price(layer, evidence.pair.mask[: len(some)]) for layer in range(model.n_layers)]
         evidence.spent += len(some) / len(pairs) + 2 * sum(layers)  # the last position costs next to nothing
         reserved = (control_sets + 1) * evidence.price(0, pairs.clean.mask)
-        search = Search(evidence, min_effect, most_nodes, effort, reserved)
+        search = RecallSearch(evidence, min_effect, most_nodes, effort, reserved)
         search.measure()
         about = {**_about(model, pairs, seed, min_effect, sites_of(restored)), "sites_prompts": len(some)}
         search.grow(lambda: give(_growing(evidence.graph, search, {**about, "followed_all": False, "verdict": "searching"})))
         about |= search.about()
         if not search.edges:
-            circuit = Circuit(evidence.graph, metadata={**about, "verdict": "none", "summary": _why_none(min_effect)})
+            why = _why_none(min_effect) + (_how_much(about) if effort.screens else "")
+            circuit = Circuit(evidence.graph, metadata={**about, "verdict": "none", "summary": why})
         else:
             unjudged = _circuit(evidence, search, {**about, "verdict": "unjudged"})
             give(unjudged)
             proof = _proof(model, pairs, search.nodes(), control_sets, seed, budget, progress)
-            circuit = _saying(unjudged, {**about, **proof})
+            took = {"forwards": round(evidence.spent + reserved, 1)} if effort.screens else {}
+            circuit = _saying(unjudged, {**about, **proof, **took})
     give(circuit)
     return circuit
 
@@ -172,7 +174,7 @@ def _about(model: Model, pairs: PromptPairs, seed: int, min_effect: float, sites
     }
 
 
-def _circuit(evidence: Evidence, search: Search, metadata: dict[str, Any]) -> Circuit:
+def _circuit(evidence: Evidence, search: RecallSearch, metadata: dict[str, Any]) -> Circuit:
     graph, nodes = evidence.graph, search.nodes()
     roles = {str(node): _role(evidence, search, node) for node in nodes}
     scores = {str(node): evidence.node_claim(node) for node in nodes}
@@ -196,7 +198,7 @@ def _circuit(evidence: Evidence, search: Search, metadata: dict[str, Any]) -> Ci
     return Circuit(graph, edges, numbers, positions=known, evidence=about, roles=roles, metadata=metadata)
 
 
-def _growing(graph: Graph, search: Search, metadata: dict[str, Any]) -> Circuit:
+def _growing(graph: Graph, search: RecallSearch, metadata: dict[str, Any]) -> Circuit:
     """The edges found so far, with what each costs."""
     edges = {str(edge): max(claim.effect.effect for claim in claims) for edge, claims in sorted(search.edges.items())}
     summary = f"{len(edges)} edges so far; the search has not come to its end."
@@ -210,7 +212,7 @@ def _saying(circuit: Circuit, metadata: dict[str, Any]) -> Circuit:
     return Circuit(circuit.graph, circuit.edges, circuit.nodes, metadata=about, **known)
 
 
-def _role(evidence: Evidence, search: Search, node: Node) -> str:
+def _role(evidence: Evidence, search: RecallSearch, node: Node) -> str:
     """What a node does, by what it writes to and where it looks."""
     to_logits = any(edge.writer == node and edge.reader.kind == "logits" for edge in search.edges)
     if node.kind == "neuron":
@@ -253,12 +255,13 @@ def _summary(roles: dict[str, str], metadata: dict[str, Any]) -> str:
 
 
 def _how_much(metadata: dict[str, Any]) -> str:
-    """What was looked at, where not everything was."""
+    """What was looked at, where not everything was: nodes that were patched and followed, edges that were tested."""
     (heads, all_heads), (neurons, all_neurons) = metadata["patched"]["heads"], metadata["patched"]["neurons"]
-    said = (
-        f" {heads} of {all_heads} heads and {neurons:,} of {all_neurons:,} neurons were patched, those of the largest estimates"
-    )
-    followed, found = metadata["followed"]
-    if not metadata["followed_all"]:
+    (tested, edges), (followed, found) = metadata["tested"], metadata["followed"]
+    said = f" {heads} of {all_heads} heads, {neurons:,} of {all_neurons:,} neurons and {tested:,} of {edges:,} edges between "
+    said += "them were patched, those of the largest estimates"
+    if metadata["left_out"]:
+        said += f" ({metadata['left_out']:,} more edges may cost enough)"
+    if followed < found:
         said += f"; what feeds them was looked for in {followed} of the {found} found, from the strongest on"
     return f"{said}."

@@ -12,7 +12,6 @@ from circuits.graph import Graph, Node, Reader
 from circuits.models import Model, node_output
 from circuits.patching.engine.base import Base, some_prompts
 from circuits.patching.engine.change import Change, Variant
-from circuits.patching.engine.directions import difference, reading_change
 from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.sites import find_sites, position_masks, value_at
 from circuits.patching.engine.sweep import Sweep
@@ -22,10 +21,6 @@ from circuits.search.mechanisms.recall_estimates import Slopes
 from circuits.statistics import Effect, ratio_intervals
 from circuits.tasks import PromptPairs
 from circuits.tasks.metrics import logit_difference
-
-MOST_EDGES = 16
-"""Values tested of the edges into one reader, where only those of large estimates are."""
-_AT_ONCE = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +60,9 @@ class Evidence:
         clean, corrupt = self.pair.ends
         self.gaps = (clean - corrupt).double().cpu()
         self.steps = steps
+        """Points at which gradients for estimates are taken; 0: the clean run alone."""
         self.spent = 1.0
-        """Plain forwards over all pairs that were taken, about."""
+        """Plain forwards over both prompts of all pairs that were taken, about."""
         self._importance: dict[Node, Tensor] = {}
         self._where: dict[Node, Tensor] = {}
         self._part: tuple[list[int], Pair] = (list(range(len(pairs))), self.pair)
@@ -92,17 +88,17 @@ class Evidence:
 
     def measure_nodes(self, nodes: Sequence[Node], what: str) -> None:
         """Patch every node by itself and remember how far each prompt's metric moves, `[prompt]`."""
-        moved, sites = (
-            torch.zeros(len(nodes), len(self.pairs), dtype=torch.float64),
-            find_sites(self.model, list(map(str, nodes))),
-        )
+        if not nodes:
+            return
+        moved = torch.zeros(len(nodes), len(self.pairs), dtype=torch.float64)
+        sites = find_sites(self.model, list(map(str, nodes)))
         for rows in self._alike:
-            kept, pair = self._on(rows)
+            kept, pair = self.on(rows)
             variants: list[Variant] = []
             for site in sites:
                 value = value_at(pair.other, site)
                 variants.append((Change(site.kind, site.layer, site.index, value, pair.mask, label=site.name),))
-            moved += self._moved(variants, what, kept, pair)
+            moved += self.moved(variants, what, kept, pair)
         for node, own in zip(nodes, moved, strict=True):
             self._importance[node] = own
             self._where.pop(node, None)
@@ -146,11 +142,11 @@ class Evidence:
     def node_claim(self, node: Node) -> Claim:
         """The effect of patching one measured node."""
         rows = self.where(node)
-        return self._claim(self._importance[node], rows, "resample")
+        return self.claim(self._importance[node], rows, "resample")
 
     def everywhere(self, node: Node) -> Claim:
         """The effect of patching one measured node, over all prompts: free of any choice of prompts."""
-        return self._claim(self._importance[node], torch.ones(len(self.pairs), dtype=torch.bool), "resample")
+        return self.claim(self._importance[node], torch.ones(len(self.pairs), dtype=torch.bool), "resample")
 
     def whole(self, node: Node) -> float:
         """The effect of patching one measured node, over all prompts, without its interval."""
@@ -160,69 +156,24 @@ class Evidence:
         """Those of the pairs' positions where patching the node alone costs `min_effect`, on the prompts where it matters."""
         there = [name for name, columns in self.pairs.positions.items() if bool((columns >= 0).any())]
         rows, site, places = self.where(node), find_sites(self.model, str(node))[0], (*there, "last")
-        kept, pair = self._on(rows)
+        kept, pair = self.on(rows)
         value, masks = value_at(pair.other, site), position_masks(self.pairs, places)
         variants = []
         for mask in masks.values():
             mask = mask[kept, : pair.mask.shape[1]] & pair.mask
             variants.append((Change(site.kind, site.layer, site.index, value, mask, label=str(node)),))
         having = [mask.any(dim=1).cpu() for mask in masks.values()]
-        found = zip(self._moved(variants, "finding positions", kept, pair), having, strict=True)
-        claims = [self._claim(moved, rows & one, "resample") for moved, one in found]
+        found = zip(self.moved(variants, "finding positions", kept, pair), having, strict=True)
+        claims = [self.claim(moved, rows & one, "resample") for moved, one in found]
         return tuple(place for place, claim in zip(places, claims, strict=True) if claim.effect.effect >= min_effect)
 
-    def edge_claims(self, writers: Sequence[Node], reader: Reader, *, least: float | None = None) -> dict[Node, list[Claim]]:
-        """For each writer what its edge into a reader is worth, with its value from the paired prompt and with its mean over
-        all tokens of the clean prompts. Only prompts on which the reader's node matters are run, and of the writers only those
-        that matter on some of them; with `least` no more than MOST_EDGES values, those of the largest estimates, where these
-        reach such a share of the gap."""
-        matters = self._reading(reader)
-        writers = [writer for writer in writers if bool((self.where(writer) & matters).any())]
-        if not writers:
-            return {}
-        kept, pair = self._on(matters)
-        tests = [(writer, kind) for writer in writers for kind in ("resample", "mean")]
-        if least is not None and reader.node.kind != "logits":  # an edge into the logits costs no layer
-            tests = self._promising(tests, reader, kept, pair, least)
-        claims: dict[Node, list[Claim]] = {}
-        for start in range(0, len(tests), _AT_ONCE):  # a value is as large as the residual stream
-            some, variants = tests[start : start + _AT_ONCE], list[Variant]()
-            for writer, kind in some:
-                mask = pair.mask if kind == "resample" else pair.sweep.base.run.tokens.mask
-                variants.append((reading_change(self.graph, reader, self._delta(writer, kind, pair), mask),))
-            for (writer, kind), moved in zip(some, self._moved(variants, "testing edges", kept, pair), strict=True):
-                claims.setdefault(writer, []).append(self._claim(moved, self.where(writer) & matters, kind))
-        return claims
-
-    def _reading(self, reader: Reader) -> Bool[Tensor, " prompt"]:
+    def where_read(self, reader: Reader) -> Bool[Tensor, " prompt"]:
         """The prompts on which a node that computes with this reading matters: of a shared key or value any measured head."""
         nodes = self.graph.targets(reader) if reader.slot else [reader.node]
         known = [node for node in nodes if node in self._importance or node.kind == "logits"]
         return torch.stack([self.where(node) for node in known]).any(dim=0)
 
-    def _promising(
-        self, tests: list[tuple[Node, str]], reader: Reader, kept: list[int], pair: Pair, least: float
-    ) -> list[tuple[Node, str]]:
-        """Those edges, and kinds of value, whose estimates are largest."""
-        base, found = pair.sweep.base, list[tuple[float, int]]()
-        for place, (writer, kind) in enumerate(tests):
-            with torch.no_grad():
-                lost = self.slopes.lost(base, reader, [self._delta(writer, kind, pair)], kept)[0].double().cpu()
-            rows = self.where(writer)[kept]
-            share = float(lost[rows].sum() / self.gaps[kept][rows].sum())
-            if share >= least:
-                found.append((-share, place))
-        return [tests[place] for place in sorted(place for _, place in sorted(found)[:MOST_EDGES])]
-
-    def _delta(self, writer: Node, kind: str, pair: Pair) -> Tensor:
-        """What is added to what a reader reads where a writer's output is changed."""
-        base = pair.sweep.base
-        with torch.no_grad():
-            if kind == "resample":
-                return difference(base, pair.other, writer)
-            return self._mean(writer) - node_output(base.run, writer)
-
-    def _on(self, rows: Bool[Tensor, " prompt"]) -> tuple[list[int], Pair]:
+    def on(self, rows: Bool[Tensor, " prompt"]) -> tuple[list[int], Pair]:
         """Which prompts these are (all, where there is none), and both runs of them alone."""
         kept = rows.nonzero()[:, 0].tolist()
         if not kept or len(kept) == len(self.pairs):
@@ -245,16 +196,16 @@ class Evidence:
         own = torch.eye(width, dtype=torch.bool, device=self.model.device)
         change = Change("knockout", head.layer or 0, head.index, keys & ~own, query, label=f"attention of {head}")
         rows = self.where(head) & (columns >= 0).cpu()
-        return self._claim(self._moved([(change,)], "blocking attention")[0], rows, "knockout")
+        return self.claim(self.moved([(change,)], "blocking attention")[0], rows, "knockout")
 
-    def _mean(self, writer: Node) -> Float[Tensor, " d_model"]:
+    def mean(self, writer: Node) -> Float[Tensor, " d_model"]:
         """What a node writes, averaged over all tokens of the clean prompts."""
         if writer not in self._means:
             own, mask = node_output(self.clean.run, writer), self.pairs.clean.mask[..., None]
             self._means[writer] = (own * mask).sum(dim=(0, 1)) / mask.sum()
         return self._means[writer]
 
-    def _moved(
+    def moved(
         self, variants: Sequence[Variant], what: str, kept: list[int] | None = None, pair: Pair | None = None
     ) -> Float[Tensor, "variant prompt"]:
         """How far each variant moves the metric of each prompt; 0 for prompts that are not `kept`."""
@@ -276,7 +227,8 @@ class Evidence:
         whole = 2 * self.pairs.clean.ids.numel() * (size * len(weights.blocks) + weights.W_U.numel())
         return tokens * (len(weights.blocks) - layer) * size / whole
 
-    def _claim(self, moved: Tensor, rows: Tensor, kind: str) -> Claim:
+    def claim(self, moved: Float[Tensor, " prompt"], rows: Bool[Tensor, " prompt"], kind: str) -> Claim:
+        """What a change costs on some prompts, from how far it moved each of them; zero where there are none."""
         if not bool(rows.any()):
             return Claim(Effect(0.0, 0.0, 0.0), kind, 0)
         effect = ratio_intervals(moved[None, rows], self.gaps[rows], seed=self.seed)[0]
