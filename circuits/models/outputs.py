@@ -9,7 +9,6 @@ from circuits.graph.named import NodeName, parsed
 from circuits.models.folding import through_norm
 from circuits.models.layers import attention_output, linear, mlp_output, norm_scale
 from circuits.models.run import Run
-from circuits.models.weights import Norm
 
 
 def node_output(run: Run, node: NodeName) -> Float[Tensor, "prompt position d_model"]:
@@ -30,8 +29,7 @@ def node_output(run: Run, node: NodeName) -> Float[Tensor, "prompt position d_mo
         if index is None or index >= block.attention.n_heads:
             raise GraphError(f"the model has no node {node}: it has {block.attention.n_heads} heads a layer")
         output = run.z[layer][:, :, index] @ block.attention.per_head("W_O")[index]
-        whole = _before_post_norm(run, layer, "attention")
-        return _through_post_norm(output, whole, block.attention_post_norm)
+        return _through_post_norm(output, run, layer, "attention")
     if block.mlp is None or (index is not None and index >= block.mlp.W_in.shape[1]):
         raise GraphError(f"the model has no node {node}")
     if node.kind == "mlp" and layer in run.edited_mlps:
@@ -39,7 +37,7 @@ def node_output(run: Run, node: NodeName) -> Float[Tensor, "prompt position d_mo
     if node.kind == "mlp":
         return mlp_output(run.neurons[layer], block.mlp, block.mlp_post_norm)
     output = run.neurons[layer][:, :, index, None] * block.mlp.W_out[index]
-    return _through_post_norm(output, _before_post_norm(run, layer, "mlp"), block.mlp_post_norm)
+    return _through_post_norm(output, run, layer, "mlp")
 
 
 def attention_bias(run: Run, layer: int) -> Float[Tensor, "prompt position d_model"]:
@@ -49,7 +47,7 @@ def attention_bias(run: Run, layer: int) -> Float[Tensor, "prompt position d_mod
     if block.attention.b_O is not None:
         bias = bias + block.attention.b_O
     post = block.attention_post_norm
-    bias = _through_post_norm(bias, _before_post_norm(run, layer, "attention"), post)
+    bias = _through_post_norm(bias, run, layer, "attention")
     return bias if post is None or post.bias is None else bias + post.bias
 
 
@@ -61,6 +59,10 @@ def _before_post_norm(run: Run, layer: int, part: str) -> Tensor:
     return linear(run.neurons[layer], block.mlp.W_out, block.mlp.b_out)
 
 
-def _through_post_norm(part: Tensor, whole: Tensor, norm: Norm | None) -> Tensor:
-    """The share of a summand in a norm's output, the norm's scale taken from the whole sum (without its bias)."""
-    return part if norm is None else through_norm(part, norm, norm_scale(whole, norm))
+def _through_post_norm(part: Tensor, run: Run, layer: int, whole: str) -> Tensor:
+    """The share of a summand in the output of a norm behind attention or MLP, with the scale that the norm had in the run
+    (without its bias)."""
+    block = run.weights.blocks[layer]
+    norm = block.attention_post_norm if whole == "attention" else block.mlp_post_norm
+    # Without a norm the whole is not made: it costs far more than the part.
+    return part if norm is None else through_norm(part, norm, norm_scale(_before_post_norm(run, layer, whole), norm))

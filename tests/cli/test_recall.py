@@ -41,7 +41,7 @@ def test_facts_of_a_file_and_json(command: Command, tmp_path: Path) -> None:
     assert answer.status == 0, answer.err
     assert "recall: of 32 heads, 4,096 neurons" in answer.err and "some 30 plain forwards over 2 pairs" in answer.err
     found = json.loads(answer.out)
-    assert found["patched"]["heads"] == [28, 32] and "28 of 32 heads" in found["summary"]
+    assert found["patched"]["heads"] == [27, 32] and "27 of 32 heads" in found["summary"]
     assert found["prompts"] == 2 and found["verdict"] in ("found", "unproven", "none")
 
 

@@ -68,7 +68,7 @@ def test_heads_that_share_keys_are_searched_though_few_were_patched(forwards: fl
 def test_how_much_is_searched_depends_on_size_unless_said() -> None:
     model = bundled.mini()
     assert Effort.of(model, None, None, None) == Effort(32, 512, math.inf)
-    assert Effort.of(model, None, 7, 20.0) == Effort(19, 7, 20.0) and Effort.of(model, 5, None, 1e9) == Effort(5, 512, 1e9)
+    assert Effort.of(model, None, 7, 20.0) == Effort(18, 7, 20.0) and Effort.of(model, 5, None, 1e9) == Effort(5, 512, 1e9)
     with pytest.raises(CircuitsError, match=r"most_forwards is -1.0; expected a number of at least 0"):
         Effort.of(model, None, None, -1.0)
 

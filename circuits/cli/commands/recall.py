@@ -51,7 +51,7 @@ def recall(
         typer.Option(
             min=1,
             help="Plain forwards over the pairs that all may take, about; nodes and edges of the largest estimates come first.",
-            show_default="52 in models of more than 64 heads, no limit in smaller ones",
+            show_default="40 in models of more than 64 heads, no limit in smaller ones",
         ),
     ] = None,
     seed: Seed = 0,

@@ -64,10 +64,10 @@ def find_factual_recall_circuit(
             `fact_pairs` makes them), or facts to pair (default: the bundled model's).
         min_effect: share of the gap that an edge must cost.
         most_heads: how many heads are patched: those that count most to first order (default: all; where forwards are
-            counted, 48 for 52 of them and others in proportion).
-        most_neurons: how many neurons are verified, likewise (default: 512; where forwards are counted, 64 for 52 of them).
+            counted, 36 for 40 of them and others in proportion).
+        most_neurons: how many neurons are verified, likewise (default: 512; where forwards are counted, 48 for 40 of them).
         most_nodes: how many nodes are followed at most.
-        most_forwards: how many plain forwards over both prompts of all pairs the whole takes, about (default: 52 in models of
+        most_forwards: how many plain forwards over both prompts of all pairs the whole takes, about (default: 40 in models of
             more than 64 heads, no limit in smaller ones; infinity: no limit). With a limit nodes are followed from the one
             whose patch costs most until it is reached, and only edges are tested whose estimates reach half of `min_effect`,
             of those into each reader the 16 largest first; the residual stream is put back on 16 pairs. The circuit's

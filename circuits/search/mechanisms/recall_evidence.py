@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -78,7 +79,8 @@ class Evidence:
         """Gradients, for estimates."""
         ends, steps = (self.clean, self.pair.other), self.steps
         self.spent += 1.5 * max(1, steps)  # forward and back, over half of all prompts
-        return Slopes.of(self.model, self.pairs, *ends, steps=steps, budget=self.pair.sweep.budget)
+        options: dict[str, Any] = {"steps": steps, "budget": self.pair.sweep.budget, "progress": self.progress}
+        return Slopes.of(self.model, self.pairs, *ends, **options)
 
     def screened(self, kind: str, most: int) -> list[Node]:
         """The heads or neurons whose change, to first order, moves some prompt's metric most: gradient times difference."""
@@ -181,7 +183,9 @@ class Evidence:
         if self._part[0] != kept:
             pairs, whole = self.pairs[kept], self.pair
             width = int(pairs.clean.mask.sum(dim=1).max())
-            own, other = (some_prompts(base.run, torch.tensor(kept), width) for base in (self.clean, whole.other))
+            # Of the other run only what nodes write is read: copies of the rest would cost as much as they save.
+            written = dataclasses.replace(whole.other.run, middles=(), q=(), k=(), v=())
+            own, other = (some_prompts(run, torch.tensor(kept), width) for run in (self.clean.run, written))
             sweep = Sweep(self.model, own, Reading.of(logit_difference, pairs), budget=whole.sweep.budget)
             ends = whole.ends[0][kept], whole.ends[1][kept]
             self._part = kept, Pair(sweep, Base(self.model, other), ends, whole.mask[kept, :width])

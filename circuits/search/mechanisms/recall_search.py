@@ -12,13 +12,13 @@ from circuits.search.mechanisms.recall_evidence import Claim, Evidence
 
 SMALL = 64
 """Heads of a model that is searched whole unless told otherwise."""
-FORWARDS = 52.0
+FORWARDS = 40.0
 """Plain forwards over both prompts of all pairs that the search takes, about, in a larger one."""
-_HEADS, _NEURONS, _WHOLE = 48, 64, 512
+_HEADS, _NEURONS, _WHOLE = 36, 48, 512
 """Heads and neurons that are patched where there are FORWARDS, with others in proportion; neurons at most."""
 _TOGETHER = 16
 """Edges into one reader that are tested before those into other nodes, where forwards are counted."""
-_AFTER = 0.05
+_AFTER = 0.08
 """Forwards that each found node costs after the search, about: it is patched at some positions."""
 
 
