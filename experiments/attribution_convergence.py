@@ -10,7 +10,8 @@ the methods and numbers of points asked for, beside the most points: rank correl
 the gap between clean and corrupt prompts. `patching`: the strongest edges by each method patched exactly, one by one: rank
 correlation of estimate and effect, share of like sign, and what all of it takes, in plain forwards of the clean and the corrupt
 prompts with all logits, timed in the same run. `nodes`: every head and MLP by attribution, beside exact patching of noising
-(corrupt values into the clean run, which attribution estimates) and of denoising (the reverse).
+(corrupt values into the clean run, which attribution estimates) and of denoising (the reverse), and which of the strongest
+20 are the same.
 """
 
 import argparse
@@ -37,6 +38,8 @@ from circuits.tasks.library.ioi import ioi
 from circuits.tasks.metrics import logit_difference
 
 PARTS = ("convergence", "patching", "nodes")
+STRONGEST = 20
+"""Nodes of which it is said how many are the same."""
 
 
 def forwards(model: Model, pairs: PromptPairs, *, rounds: int = 3) -> float:
@@ -98,20 +101,34 @@ def patching(model: Model, pairs: PromptPairs, methods: list[str], edges: int) -
     return rows
 
 
-def nodes(model: Model, pairs: PromptPairs, methods: list[str]) -> list[dict[str, Any]]:
-    """A row a method that scores nodes: rank correlation over heads and MLPs with exact patching in either direction."""
-    ways = ("noising", "denoising")
-    exact = {way: patch_nodes(model, pairs, logit_difference, direction=way) for way in ways}
-    away, back = exact["noising"], exact["denoising"]  # both as the part of the gap that the node carries
-    moved = {"noising": (away.clean - away.scores).mean(dim=1), "denoising": (back.scores - back.corrupt).mean(dim=1)}
-    rows = []
+def nodes(model: Model, pairs: PromptPairs, methods: list[str], ways: list[str]) -> list[dict[str, Any]]:
+    """A row a method that scores nodes: rank correlation over heads and MLPs with exact patching in either direction, and how
+    many of the strongest are the same."""
+    moved, names = dict[str, torch.Tensor](), tuple[str, ...]()
+    for way in ways:  # as the part of the gap that the node carries
+        found = patch_nodes(model, pairs, logit_difference, direction="noising" if way == "noising" else "denoising")
+        change = found.clean - found.scores if way == "noising" else found.scores - found.corrupt
+        moved[way], names = change.mean(dim=1), found.names
+    rows, estimates = [], dict[str, torch.Tensor]()
     for method in [name for name in methods if RULES[name].nodes]:
-        found = attribute_nodes(model, pairs, logit_difference, method=method)
-        estimates = dict(zip(found.names, (found.clean - found.scores).mean(dim=1), strict=True))
-        column = torch.stack([estimates[name] for name in exact["noising"].names])
-        rows.append({"method": method, "nodes": len(column), **{way: spearman(column, moved[way]) for way in ways}})
-    itself = {"method": "noising itself", "nodes": len(away), "noising": 1.0, "denoising": spearman(*moved.values())}
-    return [*rows, itself]
+        for steps in (None, 20) if RULES[method].points is not None else (None,):
+            found = attribute_nodes(model, pairs, logit_difference, method=method, steps=steps)
+            known = dict(zip(found.names, (found.clean - found.scores).mean(dim=1), strict=True))
+            label = method if found.metadata["steps"] == 1 else f"{method}, {found.metadata['steps']} points"
+            estimates[label] = torch.stack([known[name] for name in names])
+    for label, values in {**estimates, **{f"{way} itself": moved[way] for way in ways}}.items():
+        row: dict[str, Any] = {"method": label, "nodes": len(values)}
+        for way, exact in moved.items():
+            row |= {way: spearman(values, exact), f"strongest {STRONGEST}, {way}": _shared(values, exact)}
+        rows.append(row)
+    return rows
+
+
+def _shared(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Which part of the strongest by one are among the strongest by the other."""
+    count = min(STRONGEST, len(first))
+    best = [set(values.abs().topk(count).indices.tolist()) for values in (first, second)]
+    return len(best[0] & best[1]) / count
 
 
 def main() -> None:
@@ -126,6 +143,7 @@ def main() -> None:
     )
     parser.add_argument("--activation-points", default="1,5", help="of eap-ig-activations, which takes them for every layer")
     parser.add_argument("--methods", default=",".join(RULES), help="whose best edges are patched, with commas between them")
+    parser.add_argument("--directions", default="noising,denoising", help="in which nodes are patched, likewise")
     parser.add_argument("--only", choices=PARTS, help="one part alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
@@ -159,7 +177,7 @@ def measure(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     if options.only in (None, "patching"):
         tables["patching"] = patching(model, pairs, options.methods.split(","), options.edges)
     if options.only in (None, "nodes"):
-        tables["nodes"] = nodes(model, pairs, options.methods.split(","))
+        tables["nodes"] = nodes(model, pairs, options.methods.split(","), options.directions.split(","))
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         for name, rows in tables.items():

@@ -155,7 +155,9 @@ def test_points_and_types_of_a_small_model_are_held_side_by_side(
     most = said["convergence"][-1]
     assert most["rank, all"] == pytest.approx(1) and most["shared"] == 1 and most["error"] < 0.1
     assert [(row["method"], row["edges"]) for row in said["patching"]] == [("eap", 5), ("relp", 5)]
-    assert [(row["method"], row["nodes"]) for row in said["nodes"]] == [("eap", 4), ("relp", 4), ("noising itself", 4)]
+    names = ["eap", "relp", "noising itself", "denoising itself"]
+    assert [(row["method"], row["nodes"]) for row in said["nodes"]] == [(name, 4) for name in names]
+    assert said["nodes"][2]["noising"] == pytest.approx(1) and said["nodes"][2]["strongest 20, noising"] == 1
     assert all(abs(row[way]) <= 1 for row in said["nodes"] for way in ("noising", "denoising"))
     assert call(monkeypatch, "half_precision", *options, "--pairs", "4") == 0
     said = json.loads(capsys.readouterr().out)

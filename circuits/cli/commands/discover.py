@@ -18,7 +18,7 @@ from circuits.cli.options import (
     TaskOrFile,
 )
 from circuits.cli.prompts import Behaviour, task_or_file
-from circuits.cli.questions.discover import SPELLED, Search, level_named, minimality_named
+from circuits.cli.questions.discover import COUNT, SPELLED, Search, level_named, minimality_named
 from circuits.cli.settings import Setting, with_setting
 
 FILES = {
@@ -38,9 +38,6 @@ FILES = {
     "prompts.json": "how the model does on each prompt; circuits.PromptReport.load reads it",
 }
 """What `circuits discover` writes, and what for; some with some options alone."""
-
-COUNT = 64
-"""Pairs of a task, unless the command line says how many."""
 
 
 def method_lines() -> list[tuple[str, str]]:
@@ -100,7 +97,7 @@ def discover(
         ),
     ] = None,
     count: Annotated[
-        int | None, typer.Option(help="Pairs; half of them are held out to judge on.", show_default="64; all of a file")
+        int | None, typer.Option(help="Pairs; half of them are held out to judge on.", show_default=f"{COUNT}; all of a file")
     ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Points on the way from corrupt to clean.", show_default="the method's own")

@@ -9,6 +9,9 @@ from circuits.cli.errors import check_at_least
 from circuits.cli.prompts import check_metric, has_gradient
 from circuits.errors import CircuitsError, shown
 
+COUNT = 96
+"""Pairs of a task, unless the command line says how many; half of them are searched on. On fewer a circuit of many edges is
+fitted to the prompts searched on (docs/measured.md)."""
 SPELLED = {
     "method": "--method",
     "verify": "--verify",

@@ -12,7 +12,7 @@ from circuits.attribution import EdgeScores
 from circuits.attribution.completeness import far, said_of
 from circuits.cli.output import save_figure
 from circuits.cli.prompts import Behaviour
-from circuits.cli.questions.discover import Search
+from circuits.cli.questions.discover import COUNT, Search
 from circuits.cli.report import Part, Report, Table, records
 from circuits.cli.reports.circuit import draw
 from circuits.cli.reports.look import looked
@@ -293,7 +293,7 @@ def _with_interval(row: dict[str, Any]) -> str:
 def _next(search: Search, asked: Behaviour, setting: Setting) -> list[tuple[str, str]]:
     """What to try after this."""
     folder, circuit, seed = setting.folder, str(setting.folder / "circuit.json"), asked.prompts.seed
-    evaluate = setting.command("evaluate", circuit, *again(asked, seed=seed + 1, usual=1))
+    evaluate = setting.command("evaluate", circuit, *again(asked, seed=seed + 1, usual=1, count=COUNT))
     whose = "other prompts" if asked.prompts.prompts is None else "all prompts of the file"
     steps = [(evaluate, f"the same circuit on {whose}")]
     if not search.verify and not search.neurons and search.method.estimates:
@@ -301,11 +301,11 @@ def _next(search: Search, asked: Behaviour, setting: Setting) -> list[tuple[str,
         size = ["--edges", str(min(search.edges, EDGES))]  # each is patched
         words = ["--method", search.method.name, *size, "--verify", "--out", out]
         told = "which of these edges hold when they are patched exactly"
-        steps.append((setting.command("discover", *words, *again(asked, seed=seed)), told))
+        steps.append((setting.command("discover", *words, *again(asked, seed=seed, count=COUNT)), told))
     other = next(one for one in (DEFAULT, OTHERWISE) if one != search.method.name) if not search.neurons else EXACT.name
     out = folder.with_name(f"{folder.name}-{other}")
     words = ["--method", other, "--edges", str(search.edges), "--out", str(out)]
-    steps.append((setting.command("discover", *words, *again(asked, seed=seed)), "another method"))
+    steps.append((setting.command("discover", *words, *again(asked, seed=seed, count=COUNT)), "another method"))
     compare = setting.command("compare", circuit, str(out / "circuit.json"), model=False)
     steps.append((compare, "what the two share"))
     steps.append((setting.command("info", circuit, model=False), "the circuit again"))

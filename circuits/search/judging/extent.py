@@ -80,7 +80,7 @@ class JudgingRuns:
         return self.null + self.completeness + self.minimality
 
 
-_RANDOM, _TRIED, _SET, _ALONE, _SIZES, _RANDOM_SIZES = 2.2, 0.72, 0.72, 0.42, 10.5, 90.0
+_RANDOM, _TRIED, _SET, _ALONE, _SIZES, _RANDOM_SIZES = 1.6, 0.78, 0.78, 0.5, 11.5, 83.0
 """Runs of a circuit that these cost, roughly, as `experiments/judging_costs.py` measured on a model of 135M: a random circuit
 of its size, which has more nodes and shares none; circuit and model without a set of nodes that hardly differs from others;
 both without a random half; the circuit without one node, beside others; all sizes; random circuits of each size."""
