@@ -39,6 +39,10 @@ def attribute_nodes(
     `direction="noising"`, not with its default. For the input, every head and every MLP (or neuron): the change of its output
     times the gradient by it. Raises NonFiniteError, CircuitsError for options that do not exist.
 
+    The mean gradient ("eap-ig") names the strongest nodes more surely than that of the clean run alone ("eap"), which is flat
+    where attention is saturated; the latter ranks all nodes, most of which do little, more like single patches, for these leave
+    the rest of the run clean (docs/measured.md: 0.70 against 0.55 of the strongest 20, rank correlation 0.69 against 0.84).
+
     The two directions ask different questions, whether a node is needed and whether it is enough, and may rank nodes quite
     differently. `metadata["completeness"]` says how far the input's own estimate is from the whole gap.
 
