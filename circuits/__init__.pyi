@@ -9,6 +9,7 @@ from . import (
     models as models,
     patching as patching,
     plots as plots,
+    probes as probes,
     report as report,
     search as search,
     tasks as tasks,
@@ -75,6 +76,11 @@ from .patching import (
     run_circuits as run_circuits,
     self_repair as self_repair,
     trace_facts as trace_facts,
+)
+from .probes import (
+    Probes as Probes,
+    probe as probe,
+    property_use as property_use,
 )
 from .search import (
     acdc as acdc,

@@ -20,6 +20,7 @@ ROOMS = (
     "heads",
     "lenses",
     "patching",
+    "probes",
     "attribution",
     "search",
     "plots",

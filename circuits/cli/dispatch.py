@@ -30,6 +30,7 @@ ORDER = (
     "neuron",
     "tables",
     "attention",
+    "probe",
     "behaviour",
 )
 """The order in which `circuits --help` lists commands; those that it does not name follow, by name."""

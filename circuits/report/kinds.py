@@ -33,11 +33,11 @@ class Kind:
     @property
     def result(self) -> type[Result]:
         """The class itself."""
-        from circuits import attribution, graph, heads, lenses, patching, search, tasks
+        from circuits import attribution, graph, heads, lenses, patching, probes, search, tasks
 
         room, _, name = self.cls.partition(".")
         rooms = {"attribution": attribution, "graph": graph, "heads": heads, "lenses": lenses, "patching": patching}
-        return getattr({**rooms, "search": search, "tasks": tasks}[room], name)
+        return getattr({**rooms, "probes": probes, "search": search, "tasks": tasks}[room], name)
 
 
 KINDS: Mapping[str, Kind] = {
@@ -66,7 +66,9 @@ KINDS: Mapping[str, Kind] = {
         "values of neurons beside what follows triggers", "Keys and values of neurons", "lenses.KeyValueAgreement"
     ),
     "circuits-neuron": Kind("a neuron", "A neuron", "lenses.NeuronReport", "neuron --open"),
+    "circuits-probes": Kind("probes of a property", "Probes of a property", "probes.Probes", "probe --open"),
     "circuits-prompt-report": Kind("how the model does on prompts", "The prompts", "tasks.PromptReport"),
+    "circuits-property-use": Kind("what erasing a property costs", "What erasing a property costs", "probes.PropertyUse"),
     "circuits-roc": Kind("a ROC curve", "Scores against a known circuit", "search.Roc"),
     "circuits-screening": Kind("edges screened and verified", "Edges tested exactly", "search.Screening"),
     "circuits-self-repair": Kind("self-repair by layer", "Self-repair", "patching.SelfRepair"),

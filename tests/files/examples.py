@@ -35,6 +35,7 @@ from circuits.patching.effects import Effects
 from circuits.patching.tracing.attention_trace import EFFECTS, AttentionTrace
 from circuits.patching.tracing.knockout import Knockout
 from circuits.patching.tracing.results import Trace, Traces
+from circuits.probes.results import HiddenLayer, Probes, PropertyUse
 from circuits.search.discover import Discovery
 from circuits.search.judging.compare import Comparison, compare
 from circuits.search.judging.curves import Curve
@@ -316,3 +317,28 @@ def clamp() -> Clamp:
     shifts = (Shift(" a", 0.5, 0.25), Shift("<b>", 0.25, 0.5))
     held = {"m0.n3": 2.0}, {"m0.n3": -0.125}
     return Clamp("mini", "a <b> c", *held, shifts, shifts[::-1], shifts[1:], shifts[:1], 0.375, (" a", "<b>"))
+
+
+def probes() -> Probes:
+    shares = {"accuracy": numbers(3).abs() / 3, "errors": numbers(3).abs() / 90, "macro_f1": numbers(3).abs() / 4}
+    control = {"control": numbers(3).abs() / 5, "selectivity": numbers(3) / 9, "selectivity_errors": numbers(3).abs() / 80}
+    rest = {"spread": torch.full((3,), torch.nan).double(), "bits": numbers(3).abs() + 0.5, "penalties": numbers(3).abs() + 0.1}
+    about = {"words": 900, "judged": 180, "sentences": 60, "left_out": {"too long": 1}, "seeds": (0,)}
+    baselines = {"majority": (0.5, 0.01), "neighbours": (0.6, 0.02)}
+    hidden = (HiddenLayer("resid2", 8, 0.75, 0.01, 0.5, 0.25, 0.02),)
+    where = ("mini", SHA, "<b>upos", ("NOUN", "<i>&"), "last", ("resid0", "resid1", "resid2"))
+    random = {"random": (0.25, 0.5, 0.125), "random_errors": (0.01, 0.02, 0.03)}
+    return Probes(*where, **about, **shares, **control, **rest, baselines=baselines, **random, hidden=hidden)
+
+
+def property_use() -> PropertyUse:
+    lost, whole_loss = numbers(2, 4, 2) / 5, torch.tensor([2.5, torch.nan]).double()
+    parts = {
+        "ranks": whole(2) + 1,
+        "whole": whole_loss,
+        "counts": torch.tensor([40, 0]),
+        "lost": lost,
+        "errors": lost.abs() / 9,
+    }
+    beyond = {"beyond": numbers(2).abs() / 5, "beyond_errors": numbers(2).abs() / 90}
+    return PropertyUse("mini", SHA, "<b>upos", ("resid0", "resid2"), **parts, **beyond, draws=3, sentences=12, seed=0)

@@ -41,7 +41,8 @@ ALONE = ("losses",)
 
 WITH_FUNCTIONS = [room for room in ROOMS if (PACKAGE / room).is_dir() and room not in ("files", "plots", "cli")]
 """The rooms whose public functions find something."""
-INGREDIENTS = "Fact KnownCircuit Metric MinimalPair Model PromptFile PromptPairs Sentence ShownPrompt Task TokenBatch"
+INGREDIENTS = "Activations Fact KnownCircuit Metric MinimalPair Model PromptFile PromptPairs Sentence ShownPrompt Task"
+INGREDIENTS += " TokenBatch"
 PAGES = "Closer Page Saved Section"
 ROWS = "Effect PhaseChange SkipTrigram SkipTrigramBug Snapshot VirtualHead"
 LAZY = "WeightTable"

@@ -1,12 +1,192 @@
-"""`circuits probe`: where its work has gone."""
+"""`circuits probe`: what activations encode of a property of words, beside baselines, and whether the model uses it."""
 
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import circuits
 from circuits.cli.app import app
+from circuits.cli.errors import Context, refuse_with_open
+from circuits.cli.options import Open
+from circuits.cli.questions.probe import ProbeQuestion
+from circuits.cli.saved import opened, written_again
+from circuits.cli.settings import Setting, Work, with_setting
 from circuits.errors import CircuitsError
 
+FILES = {
+    "probes.json": "every place beside its baselines; circuits probe --open shows it again",
+    "probes.csv": "the same as a table",
+    "probes.png": "the same as a picture",
+    "use.json": "what the model loses without what the probes read",
+    "use.csv": "the same as a table",
+    "use.png": "the same as a picture",
+}
+"""What `circuits probe` writes, and what for."""
+OF_USE = ("use.json", "use.csv", "use.png")
+_FORMER = typer.Option(hidden=True)
 
-@app.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-def probe() -> None:
-    """Moved: circuits behaviour scores minimal pairs and facts."""
-    raise CircuitsError(
-        "circuits probe is now circuits behaviour, with the same options and files: circuits behaviour --help says more"
-    )
+
+@app.command()
+@with_setting("probe", memory=True)
+def probe(
+    context: Context,
+    former: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Annotated sentences, CoNLL-U.", show_default="made by a small grammar"),
+    ] = None,
+    column: Annotated[
+        str,
+        typer.Option(
+            "--property",
+            metavar="NAME",
+            help="upos, xpos, relation, deprel, depth, head, lemma, feats, or a feature such as Number.",
+        ),
+    ] = "upos",
+    layers: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBERS", help="The residual streams before these layers: 0,5,10.", show_default="all"),
+    ] = None,
+    sites: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Other places: middle, heads, neurons, or resid3, mid3, a3 (a layer's heads), a3.h1, m3 (its neurons).",
+            show_default="residual",
+        ),
+    ] = None,
+    pooling: Annotated[
+        str, typer.Option(metavar="last|mean", help="What stands for a word of several tokens: the last one, or their mean.")
+    ] = "last",
+    words: Annotated[int, typer.Option(min=100, help="Stop reading sentences after so many words.")] = 25_000,
+    least: Annotated[int, typer.Option(min=1, help="Leave out classes that fewer words have.")] = 20,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="How many times words are split and control tasks drawn.")] = 3,
+    hidden: Annotated[int, typer.Option(min=0, help="Units of a hidden layer, tried at the best place; 0 = none.")] = 256,
+    random_weights: Annotated[
+        bool, typer.Option("--random/--no-random", help="Also probe the same architecture with random weights.")
+    ] = True,
+    use: Annotated[
+        bool, typer.Option("--use/--no-use", help="Also erase what probes read, and see what the model loses.")
+    ] = True,
+    keep: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Keep activations here: the next property of the same text reads nothing again."),
+    ] = None,
+    open_file: Open = None,
+    minimal_pairs: Annotated[list[Path] | None, typer.Option("--minimal-pairs", hidden=True)] = None,
+    facts: Annotated[list[Path] | None, typer.Option("--facts", hidden=True)] = None,
+    *,
+    setting: Setting,
+) -> None:
+    """Probe what activations encode, layer by layer.
+
+    A linear probe learns to read a property of words (part of speech, relation, depth in the tree) off the residual stream
+    before each layer, and is judged on other sentences. Beside it stand what needs no model (each word's most frequent class,
+    a window of words), the embeddings, the same architecture with random weights, and a control task that can only be learnt by
+    heart. Then what the probe reads is erased: encoded is not yet used.
+
+    \b
+    Examples:
+      circuits probe
+      circuits probe --data en_ewt-ud-dev.conllu -m gpt2
+      circuits probe --data en_ewt-ud-dev.conllu --property relation
+      circuits probe --data en_ewt-ud-dev.conllu --property Number
+      circuits probe --data en_ewt-ud-dev.conllu --layers 0,2,4 --no-use
+      circuits probe --sites heads --no-random
+      circuits probe --open out/probe-mini/probes.json
+    """
+    if former or minimal_pairs or facts:
+        raise CircuitsError(
+            "circuits probe is now circuits behaviour, with the same options and files, where it scored pairs and facts: "
+            "circuits behaviour --help says more; sentences to probe on are named by --data"
+        )
+    if open_file is not None:
+        refuse_with_open(context)
+        reopen(open_file, setting)
+        return
+    where: dict[str, Any] = {"data": data, "column": column, "layers": layers, "sites": sites, "pooling": pooling}
+    how: dict[str, Any] = {"words": words, "least": least, "seeds": seeds, "hidden": hidden, "keep": keep}
+    question = ProbeQuestion(**where, **how, random_weights=random_weights, use=use)
+    question.check()
+    run(question, setting)
+
+
+def run(question: ProbeQuestion, setting: Setting) -> None:
+    """Probe, erase, write the files, print the report."""
+    from circuits.cli.reports.probe import next_steps, without_model, write
+    from circuits.probes.probing import answer
+    from circuits.probes.question import Question
+    from circuits.probes.reading import WordText
+    from circuits.probes.sites import sites_of
+
+    sentences = question.read()
+    expected = [name for name in FILES if question.use or name not in OF_USE]
+    with setting.parts(FILES, expected=expected, options="--words, --memory") as work, _folder(question.keep) as folder:
+        model = setting.load(work.progress)
+        sites_of(model, question.places)  # what is wrong about them is said before anything else
+        text = WordText.of(model, sentences, words=question.words)
+        asked = Question.of(text, question.column, seeds=question.seeds, least=question.least)
+        work.say(without_model(model.name, asked, question.describe()))
+        about: dict[str, Any] = {"folder": folder, "budget": setting.budget, "progress": work.progress}
+        found = answer(model, asked, **question.options, **about, found=lambda part: _note(part, question, work))
+        _note(found, question, work)
+        write(found, None, work.staging)
+        work.publish()
+        use = circuits.property_use(model, text, found, **about) if question.use and _streams(found) else None
+        if use is None:
+            work.files.drop(*OF_USE)
+        else:
+            use.save(work.staging / "use.json")
+            write(None, use, work.staging)
+    _say(found, use, setting, work.written, next_steps(found, question.data, setting))
+
+
+def _note(found: "circuits.Probes", question: ProbeQuestion, work: Work) -> None:
+    """What is found so far appears."""
+    lacking = [] if found.random or not question.random_weights else ["random weights"]
+    lacking += [] if found.hidden or not question.hidden else ["the hidden layer"]
+    found.save(work.staging / "probes.json")
+    work.publish(lacking=", ".join(lacking))
+
+
+def _streams(found: "circuits.Probes") -> bool:
+    """Whether residual streams besides the embeddings were probed."""
+    return sum(name.startswith("resid") for name in found.sites) > 1
+
+
+@contextlib.contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    """Where activations are, as long as they are needed."""
+    if keep is not None:
+        yield keep
+        return
+    with tempfile.TemporaryDirectory(prefix="circuits-probe-") as folder:
+        yield Path(folder)
+
+
+def reopen(file: Path, setting: Setting) -> None:
+    """Print saved probes again, with what erasing costs where that lies beside them, and write tables and pictures beside them,
+    or into the folder asked for."""
+    from circuits.cli.reports.probe import write
+
+    found, beside = opened(circuits.Probes, file), file.with_name("use.json")
+    use = circuits.probes.PropertyUse.load(beside) if beside.is_file() else None
+    setting, files = written_again(found, file, setting, lambda probes, folder: write(probes, use, folder), FILES)
+    _say(found, use, setting, files)
+
+
+def _say(
+    found: "circuits.Probes",
+    use: "circuits.probes.PropertyUse | None",
+    setting: Setting,
+    files: dict[str, str],
+    steps: list[tuple[str, str]] | None = None,
+) -> None:
+    from circuits.cli.reports.probe import probe_report
+
+    setting.answer(dataclasses.replace(probe_report(found, use), files=files, next=steps or []))

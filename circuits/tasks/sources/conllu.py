@@ -17,7 +17,8 @@ _COLUMNS = 10
 @dataclasses.dataclass(frozen=True)
 class Word:
     """A syntactic word: where it stands in its sentence's text (characters from `start` up to `end`), its universal part of
-    speech, its head (index in the sentence, None for the root) and the relation to it, such as "nsubj" or "nmod:poss"."""
+    speech, its head (index in the sentence, None for the root) and the relation to it, such as "nsubj" or "nmod:poss"; and
+    the file's other columns as they stand there, `_` for nothing."""
 
     form: str
     start: int
@@ -25,6 +26,11 @@ class Word:
     tag: str
     head: int | None
     relation: str
+    lemma: str = "_"
+    xpos: str = "_"
+    feats: str = "_"
+    deps: str = "_"
+    misc: str = "_"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,20 +41,30 @@ class Sentence:
     words: tuple[Word, ...]
     name: str = ""
     """The file's `sent_id`."""
+    place: str = dataclasses.field(default="", compare=False)
+    """The file and the line where its first word stands; no part of what it says."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """A line of a sentence: number (first and last for a multiword token), form, tag, head, relation, followed by a space."""
+    """A line of a sentence: number (first and last for a multiword token), its ten columns, its head as a number (-1 for a
+    multiword token)."""
 
     line: int
     first: int
     last: int
-    form: str
-    tag: str
+    cells: tuple[str, ...]
     head: int
-    relation: str
-    spaced: bool
+
+    @property
+    def form(self) -> str:
+        """The word as it is written."""
+        return self.cells[1]
+
+    @property
+    def spaced(self) -> bool:
+        """Whether a space follows."""
+        return "SpaceAfter=No" not in self.cells[9].split("|")
 
     @property
     def ranged(self) -> bool:
@@ -107,25 +123,25 @@ def _row(path: Path, number: int, line: str, before: list[_Row]) -> Iterator[_Ro
     blank = next((place for place, cell in enumerate(cells, 1) if not cell.strip()), None)
     if blank is not None:
         raise FileFormatError(f"{path}: line {number}: column {blank} is empty; expected _ where there is nothing")
-    place, form, tag, head, relation = cells[0], cells[1], cells[3], cells[6], cells[7]
+    place, head = cells[0], cells[6]
     words = [row for row in before if not row.ranged]
     if empty := _EMPTY.fullmatch(place):
         if int(empty[1]) != len(words):
             raise FileFormatError(f"{path}: line {number}: the empty node {place} comes after word {len(words)}")
         return
-    following, spaced = len(words) + 1, "SpaceAfter=No" not in cells[9].split("|")
+    following = len(words) + 1
     if span := _RANGE.fullmatch(place):
         first, last = int(span[1]), int(span[2])
         inside = any(row.ranged and row.last >= first for row in before)
         if first != following or last <= first or inside:
             raise FileFormatError(f"{path}: line {number}: the multiword token {place} does not begin at word {following}")
-        yield _Row(number, first, last, form, "_", -1, "_", spaced)
+        yield _Row(number, first, last, tuple(cells), -1)
         return
     if not _NUMBER.fullmatch(place) or int(place) != following:
         raise FileFormatError(f"{path}: line {number}: the word number is {shown(place)}; expected {following}")
     if head != "0" and not _NUMBER.fullmatch(head):
         raise FileFormatError(f"{path}: line {number}: the head is {shown(head)}; expected a word's number, or 0 for the root")
-    yield _Row(number, following, following, form, tag, int(head), relation, spaced)
+    yield _Row(number, following, following, tuple(cells), int(head))
 
 
 def _sentence(path: Path, rows: list[_Row], text: str | None, name: str) -> Sentence:
@@ -137,9 +153,11 @@ def _sentence(path: Path, rows: list[_Row], text: str | None, name: str) -> Sent
     places = _places(path, rows, text)
     found = []
     for row, (start, end) in zip(words, places, strict=True):
-        found.append(Word(row.form, start, end, row.tag, None if row.head == 0 else row.head - 1, row.relation))
+        _, form, lemma, tag, xpos, feats, _, relation, deps, misc = row.cells
+        head = None if row.head == 0 else row.head - 1
+        found.append(Word(form, start, end, tag, head, relation, lemma, xpos, feats, deps, misc))
     spelt = text if text is not None else "".join(row.form + " " * row.spaced for row in _written(rows)).rstrip()
-    return Sentence(spelt, tuple(found), name)
+    return Sentence(spelt, tuple(found), name, f"{path}:{rows[0].line}")
 
 
 def _check_tree(path: Path, words: list[_Row]) -> None:

@@ -1,0 +1,71 @@
+"""What `circuits probe` asks."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import circuits
+from circuits.cli.prompts import names_of
+from circuits.errors import PromptError
+
+MADE = 900
+"""Sentences that are made where no file is named."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeQuestion:
+    """For which property, in which sentences, and where in the model."""
+
+    data: Path | None
+    column: str
+    layers: str | None
+    sites: str | None
+    pooling: str
+    words: int
+    least: int
+    seeds: int
+    hidden: int
+    random_weights: bool
+    use: bool
+    keep: Path | None
+
+    def check(self) -> None:
+        """Raise PromptError for what can be seen to be wrong before anything is read."""
+        if self.pooling not in ("last", "mean"):
+            raise PromptError(f"--pooling {self.pooling}: expected last or mean")
+        if self.layers is not None and self.sites is not None:
+            raise PromptError("--layers and --sites are two ways to say where: leave out one of them")
+        _ = self.places
+
+    def read(self) -> "tuple[circuits.tasks.Sentence, ...]":
+        """The sentences of the file, or those that are made."""
+        if self.data is None:
+            return circuits.tasks.grammar_sentences(MADE)
+        return circuits.tasks.read_conllu(self.data)
+
+    @property
+    def places(self) -> list[str] | str:
+        """Names of places, or a family of them. Raises PromptError for what is no number of a layer."""
+        if self.sites is not None:
+            return names_of(self.sites)
+        if self.layers is None:
+            return "residual"
+        numbers = names_of(self.layers)
+        wrong = next((number for number in numbers if not number.isdecimal()), None)
+        if wrong is not None:
+            raise PromptError(f"--layers {self.layers}: {wrong!r} is no number of a layer; expected such as 0,5,10")
+        return [f"resid{int(number)}" for number in numbers]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What decides where in the model, and how."""
+        return {
+            "sites": self.places,
+            "pooling": self.pooling,
+            "random_weights": self.random_weights,
+            "hidden": self.hidden,
+        }
+
+    def describe(self) -> str:
+        """Whose sentences, in words."""
+        return "made by a small grammar" if self.data is None else f"of {self.data.name}"

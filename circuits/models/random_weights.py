@@ -1,0 +1,47 @@
+"""The same architecture with nothing learnt: what of a finding comes from the architecture alone."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuits.models.model import Model
+
+
+def with_random_weights(model: Model, *, seed: int = 0) -> Model:
+    """The model with weights drawn anew, decided by `seed`: every matrix normal, with mean 0 and the root mean square of the
+    one it replaces; biases 0; gains of norms 1. Embedding and unembedding stay one matrix where they were one. Switches,
+    positions that are computed, tokenizer and BOS are the model's own."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = _drawn(model.weights, generator)
+    if model.weights.W_U.data_ptr() == model.weights.W_E.data_ptr():
+        weights = dataclasses.replace(weights, W_U=weights.W_E.T)
+    return dataclasses.replace(model, name=f"{model.name} with random weights", weights=weights, make_bridge=None)
+
+
+def _drawn(record: Any, generator: torch.Generator) -> Any:
+    """A record with its tensors replaced, and those of records inside."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, Tensor) and not _computed(field.name):
+            changes[field.name] = _replaced(value, field.name, generator)
+        elif isinstance(value, tuple) and field.name == "blocks":
+            changes[field.name] = tuple(_drawn(one, generator) for one in value)
+        elif dataclasses.is_dataclass(value) and field.name != "rotary":
+            changes[field.name] = _drawn(value, generator)
+    return dataclasses.replace(record, **changes)
+
+
+def _computed(name: str) -> bool:
+    """Whether a tensor is no weight but follows from the architecture."""
+    return name in ("inverse_frequencies", "alibi_slopes")
+
+
+def _replaced(value: Tensor, name: str, generator: torch.Generator) -> Tensor:
+    if value.ndim == 1:
+        return torch.ones_like(value) if name == "weight" else torch.zeros_like(value)
+    size = value.double().square().mean().sqrt()
+    normal = torch.randn(value.shape, generator=generator, dtype=torch.float32)
+    return normal.mul_(float(size)).to(value)

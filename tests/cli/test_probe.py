@@ -1,0 +1,82 @@
+"""`circuits probe`: what it writes and says, what it shows again, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from circuits.probes import Probes, PropertyUse
+from circuits.tasks import Sentence, grammar_sentences
+from tests.cli.conftest import Command
+from tests.cli.test_errors import check_one_line
+
+FILES = {"probes.json", "probes.csv", "probes.png", "use.json", "use.csv", "use.png"}
+
+
+def conllu(sentences: tuple[Sentence, ...]) -> str:
+    """Sentences as a file has them."""
+    blocks = []
+    for one in sentences:
+        lines = [f"# text = {one.text}"]
+        for number, word in enumerate(one.words, 1):
+            head = 0 if word.head is None else word.head + 1
+            cells = (number, word.form, word.lemma, word.tag, "_", word.feats, head, word.relation, "_", "_")
+            lines.append("\t".join(map(str, cells)))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some annotated sentences."""
+    path = tmp_path_factory.mktemp("data") / "made.conllu"
+    path.write_text(conllu(grammar_sentences(60)))
+    return path
+
+
+def test_probes_are_written_said_and_shown_again(command: Command, tiny: Path, data: Path, tmp_path: Path) -> None:
+    out, kept = tmp_path / "out", tmp_path / "kept"
+    options = ("--data", data, "--model", tiny, "--seeds", 1, "--hidden", 4, "--least", 5, "--keep", kept)
+    answer = command("probe", *options, "--out", out)
+    assert answer.status == 0, answer.err
+    assert {path.name for path in out.iterdir()} == FILES, "and no mark of an unfinished run"
+    found, use = Probes.load(out / "probes.json"), PropertyUse.load(out / "use.json")
+    assert found.column == "upos" and found.sites == ("resid0", "resid1", "resid2") and found.random and found.hidden
+    assert use.sites == found.sites
+    assert answer.out.index("without any model: majority") < answer.out.index("upos read off")
+    assert "made.conllu" in answer.out and "what the model loses" in answer.out and "beyond random" in answer.out
+    assert len(list(kept.iterdir())) == 2, "the model's activations, and those of random weights"
+    again = command("probe", "--open", out / "probes.json", "--out", tmp_path / "again", "--json")
+    said = json.loads(again.out)
+    assert said["best"] == found.sites[found.best] and len(said["places"]) == 3 and said["use"]["lost"]
+    assert {path.name for path in (tmp_path / "again").iterdir()} == {"probes.csv", "probes.png", "use.csv", "use.png"}
+    more = command("probe", *options, "--property", "Number", "--layers", 2, "--no-use", "--no-random", "--out", out, "--json")
+    assert [row["site"] for row in json.loads(more.out)["places"]] == ["resid0", "resid2"]
+    assert json.loads(more.out)["use"] is None
+    assert {path.name for path in out.iterdir()} == {"probes.json", "probes.csv", "probes.png"}, "nothing of the earlier run"
+
+
+def test_what_is_wrong_is_one_line(command: Command, tiny: Path, data: Path, tmp_path: Path) -> None:
+    model = ("--model", tiny, "--out", tmp_path / "out")
+    broken = tmp_path / "broken.conllu"
+    broken.write_text(data.read_text().replace("\t_\t_\n", "\t_\n", 1))
+    long = tmp_path / "long.conllu"
+    word = "{0}\tword\tword\tNOUN\t_\t_\t{1}\tdep\t_\t_"
+    long.write_text("\n".join(word.format(number, number - 1) for number in range(1, 900)) + "\n")
+    for options, words in (
+        (("--data", tmp_path / "none.conllu"), "none.conllu: cannot be read"),
+        (("--data", broken), "broken.conllu: line 2: 9 columns between tabs; expected 10"),
+        (("--data", data, "--property", "xpos"), "made.conllu: none of"),
+        (("--data", data, "--property", "SpaceAfter"), "has 'SpaceAfter'"),
+        (("--data", data, "--property", "misc"), "a property is one of"),
+        (("--data", data, "--least", 5000), "0 of them on 5000 words or more: a probe needs two"),
+        (("--data", long), "long.conllu:1: none of 1 sentences can be used: 1 are too long"),
+        (("--pooling", "first"), "--pooling first: expected last or mean"),
+        (("--layers", "0,x"), "'x' is no number of a layer"),
+        (("--layers", "0", "--sites", "heads"), "leave out one of them"),
+        (("--data", data, "--layers", "9"), "has no resid9"),
+        (("--open", data), "not"),
+    ):
+        answer = command("probe", *options, *(() if "--open" in options else model))
+        check_one_line(answer, words)
+    assert not (tmp_path / "out").exists()
