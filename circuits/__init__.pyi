@@ -78,9 +78,14 @@ from .patching import (
     trace_facts as trace_facts,
 )
 from .probes import (
+    NeuronKnockout as NeuronKnockout,
+    NeuronRankings as NeuronRankings,
     Probes as Probes,
+    knock_out as knock_out,
+    neuron_circuit as neuron_circuit,
     probe as probe,
     property_use as property_use,
+    rank_neurons as rank_neurons,
 )
 from .search import (
     acdc as acdc,

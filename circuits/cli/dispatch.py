@@ -31,6 +31,7 @@ ORDER = (
     "tables",
     "attention",
     "probe",
+    "neurons",
     "behaviour",
 )
 """The order in which `circuits --help` lists commands; those that it does not name follow, by name."""

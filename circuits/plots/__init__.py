@@ -22,6 +22,7 @@ from circuits.plots.lenses.memories import (
     triggers_figure,
     values_figure,
 )
+from circuits.plots.neuron_rankings import neuron_knockout_figure, neuron_rankings_figure
 from circuits.plots.patching.effects import effects_figure
 from circuits.plots.patching.losses import ablation_figure, knockout_figure, self_repair_figure
 from circuits.plots.patching.terms import layer_removal_figure, terms_figure
@@ -54,6 +55,8 @@ __all__ = [
     "lens_curves_figure",
     "lens_figure",
     "neuron_figure",
+    "neuron_knockout_figure",
+    "neuron_rankings_figure",
     "path_figure",
     "patterns_figure",
     "phase_change_figure",

@@ -1,6 +1,10 @@
 """What can be read off activations by training a little model on them, beside what that would give without the model."""
 
 from circuits.probes.probing import probe
+from circuits.probes.ranking.circuit import neuron_circuit
+from circuits.probes.ranking.knockout import knock_out
+from circuits.probes.ranking.rank import rank_neurons
+from circuits.probes.ranking.results import NeuronKnockout, NeuronRankings
 from circuits.probes.results import HiddenLayer, Probes, PropertyUse
 from circuits.probes.storing import Activations, activations
 from circuits.probes.use import property_use
@@ -8,9 +12,14 @@ from circuits.probes.use import property_use
 __all__ = [
     "Activations",
     "HiddenLayer",
+    "NeuronKnockout",
+    "NeuronRankings",
     "Probes",
     "PropertyUse",
     "activations",
+    "knock_out",
+    "neuron_circuit",
     "probe",
     "property_use",
+    "rank_neurons",
 ]

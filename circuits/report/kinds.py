@@ -66,6 +66,10 @@ KINDS: Mapping[str, Kind] = {
         "values of neurons beside what follows triggers", "Keys and values of neurons", "lenses.KeyValueAgreement"
     ),
     "circuits-neuron": Kind("a neuron", "A neuron", "lenses.NeuronReport", "neuron --open"),
+    "circuits-neuron-knockout": Kind("what is lost without neurons", "What is lost without neurons", "probes.NeuronKnockout"),
+    "circuits-neuron-rankings": Kind(
+        "neurons ranked by what they know", "Neurons ranked", "probes.NeuronRankings", "neurons --open"
+    ),
     "circuits-probes": Kind("probes of a property", "Probes of a property", "probes.Probes", "probe --open"),
     "circuits-prompt-report": Kind("how the model does on prompts", "The prompts", "tasks.PromptReport"),
     "circuits-property-use": Kind("what erasing a property costs", "What erasing a property costs", "probes.PropertyUse"),

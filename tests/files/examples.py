@@ -35,6 +35,7 @@ from circuits.patching.effects import Effects
 from circuits.patching.tracing.attention_trace import EFFECTS, AttentionTrace
 from circuits.patching.tracing.knockout import Knockout
 from circuits.patching.tracing.results import Trace, Traces
+from circuits.probes.ranking.results import NeuronKnockout, NeuronRankings
 from circuits.probes.results import HiddenLayer, Probes, PropertyUse
 from circuits.search.discover import Discovery
 from circuits.search.judging.compare import Comparison, compare
@@ -329,6 +330,30 @@ def probes() -> Probes:
     where = ("mini", SHA, "<b>upos", ("NOUN", "<i>&"), "last", ("resid0", "resid1", "resid2"))
     random = {"random": (0.25, 0.5, 0.125), "random_errors": (0.01, 0.02, 0.03)}
     return Probes(*where, **about, **shares, **control, **rest, baselines=baselines, **random, hidden=hidden)
+
+
+def neuron_rankings() -> NeuronRankings:
+    shares = {"accuracy": numbers(2, 2).abs() / 4, "errors": numbers(2, 2).abs() / 80, "selectivity": numbers(2, 2) / 9}
+    rest = {"selectivity_errors": numbers(2, 2).abs() / 70, "whole": (0.75, 0.01), "majority": (0.5, 0.02)}
+    about = {"words": 900, "judged": 180, "sentences": 60, "left_out": {"too long": 1}, "candidates": 4}
+    places = {"layers": torch.tensor([0, 0, 2, 2]), "indices": torch.tensor([0, 1, 0, 1]), "sizes": torch.tensor([1, 2])}
+    scores = torch.where(numbers(2, 4) > 0.5, torch.nan, numbers(2, 4)).double()
+    order = {"ways": ("lca", "probeless"), "order": torch.tensor([[3, 1, 0, 2], [0, 1, 2, 3]]), "scores": scores}
+    where = ("mini", SHA, "<b>upos", ("NOUN", "<i>&"), "last")
+    return NeuronRankings(*where, **about, **places, **order, **shares, **rest, others=("<b>other",))
+
+
+def neuron_knockout() -> NeuronKnockout:
+    lost, whole_loss = numbers(2, 3, 1, 2, 2) / 5, torch.tensor([2.5, torch.nan]).double()
+    lost[..., 1] = torch.nan
+    about = {
+        "lost": lost,
+        "errors": lost.abs() / 9,
+        "beyond": numbers(2, 1, 2) / 5,
+        "beyond_errors": numbers(2, 1, 2).abs() / 50,
+    }
+    counts = {"whole": whole_loss, "counts": torch.tensor([40, 0]), "draws": 3, "sentences": 6}
+    return NeuronKnockout("mini", SHA, "<b>upos", ("lca", "probeless"), ("mean",), (1, 2), **counts, **about)
 
 
 def property_use() -> PropertyUse:

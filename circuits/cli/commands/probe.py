@@ -1,9 +1,6 @@
 """`circuits probe`: what activations encode of a property of words, beside baselines, and whether the model uses it."""
 
-import contextlib
 import dataclasses
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +10,7 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import Open
-from circuits.cli.questions.probe import ProbeQuestion
+from circuits.cli.questions.probe import ProbeQuestion, activations_folder
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, Work, with_setting
 from circuits.errors import CircuitsError
@@ -126,7 +123,10 @@ def run(question: ProbeQuestion, setting: Setting) -> None:
 
     sentences = question.read()
     expected = [name for name in FILES if question.use or name not in OF_USE]
-    with setting.parts(FILES, expected=expected, options="--words, --memory") as work, _folder(question.keep) as folder:
+    with (
+        setting.parts(FILES, expected=expected, options="--words, --memory") as work,
+        activations_folder(question.keep) as folder,
+    ):
         model = setting.load(work.progress)
         sites_of(model, question.places)  # what is wrong about them is said before anything else
         text = WordText.of(model, sentences, words=question.words)
@@ -157,16 +157,6 @@ def _note(found: "circuits.Probes", question: ProbeQuestion, work: Work) -> None
 def _streams(found: "circuits.Probes") -> bool:
     """Whether residual streams besides the embeddings were probed."""
     return sum(name.startswith("resid") for name in found.sites) > 1
-
-
-@contextlib.contextmanager
-def _folder(keep: Path | None) -> Iterator[Path]:
-    """Where activations are, as long as they are needed."""
-    if keep is not None:
-        yield keep
-        return
-    with tempfile.TemporaryDirectory(prefix="circuits-probe-") as folder:
-        yield Path(folder)
 
 
 def reopen(file: Path, setting: Setting) -> None:

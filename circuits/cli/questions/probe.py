@@ -1,6 +1,9 @@
 """What `circuits probe` asks."""
 
+import contextlib
 import dataclasses
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,16 @@ from circuits.errors import PromptError
 
 MADE = 900
 """Sentences that are made where no file is named."""
+
+
+@contextlib.contextmanager
+def activations_folder(keep: Path | None) -> Iterator[Path]:
+    """Where activations are, as long as they are needed."""
+    if keep is not None:
+        yield keep
+        return
+    with tempfile.TemporaryDirectory(prefix="circuits-probe-") as folder:
+        yield Path(folder)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
