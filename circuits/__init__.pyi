@@ -41,12 +41,18 @@ from .heads import (
 )
 from .lenses import (
     DirectLogits as DirectLogits,
+    Explanations as Explanations,
     Lens as Lens,
+    ModuleExplanation as ModuleExplanation,
+    NeuronExplanation as NeuronExplanation,
     NeuronReport as NeuronReport,
     Triggers as Triggers,
     TunedLens as TunedLens,
     clamp as clamp,
     compare_lenses as compare_lenses,
+    explain as explain,
+    explain_module as explain_module,
+    explain_neurons as explain_neurons,
     find_triggers as find_triggers,
     key_value_agreement as key_value_agreement,
     logit_lens as logit_lens,

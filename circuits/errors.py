@@ -25,6 +25,10 @@ class FileFormatError(CircuitsError):
     """A circuit or prompt file cannot be read or written."""
 
 
+class EndpointError(CircuitsError):
+    """A server that is asked to explain or to simulate cannot be reached, refuses, or gives half an answer."""
+
+
 class NonFiniteError(CircuitsError):
     """A NaN or an infinity stands where a finite number is needed."""
 

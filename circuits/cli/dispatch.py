@@ -28,6 +28,7 @@ ORDER = (
     "lens",
     "logits",
     "neuron",
+    "explain",
     "tables",
     "attention",
     "probe",

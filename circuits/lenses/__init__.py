@@ -6,6 +6,10 @@ from typing import Any
 from circuits.lenses.comparison import LensComparison, compare_lenses
 from circuits.lenses.direct.attribution import logits
 from circuits.lenses.direct.direct_logits import DirectLogits
+from circuits.lenses.explaining.explaining import explain, explain_neurons
+from circuits.lenses.explaining.explanations import Explanations, NeuronExplanation
+from circuits.lenses.explaining.module_explanations import ModuleExplanation
+from circuits.lenses.explaining.sasc import explain_module
 from circuits.lenses.lens import Lens
 from circuits.lenses.logit_lens import logit_lens
 from circuits.lenses.neurons.clamping import Clamp, clamp
@@ -20,9 +24,12 @@ from circuits.lenses.tuned_lens import TunedLens
 __all__ = [
     "Clamp",
     "DirectLogits",
+    "Explanations",
     "KeyValueAgreement",
     "Lens",
     "LensComparison",
+    "ModuleExplanation",
+    "NeuronExplanation",
     "NeuronReport",
     "SubUpdates",
     "Triggers",
@@ -30,6 +37,9 @@ __all__ = [
     "Values",
     "clamp",
     "compare_lenses",
+    "explain",
+    "explain_module",
+    "explain_neurons",
     "find_triggers",
     "key_value_agreement",
     "logit_lens",

@@ -1,5 +1,7 @@
 """Text that a model writes: one token after the other, with the keys and values of those before kept."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -40,30 +42,62 @@ class Writer:
 
     def add(self, ids: Int[Tensor, " prompt"]) -> Float[Tensor, "prompt d_vocab_out"]:
         """Logits after one more token of every prompt."""
-        weights, at = self.weights, self.count
-        self.tokens[:, at] = ids
-        x = embed(weights, TokenBatch.unpadded(self.tokens[:, : at + 1]))[:, at:]
+        return self.read(ids[:, None])
+
+    def read(self, ids: Int[Tensor, "prompt new"]) -> Float[Tensor, "prompt d_vocab_out"]:
+        """Logits after further tokens of every prompt, which are read together."""
+        weights, at, until = self.weights, self.count, self.count + ids.shape[1]
+        self.tokens[:, at:until] = ids
+        x = embed(weights, TokenBatch.unpadded(self.tokens[:, :until]))[:, at:]
         for layer, block in enumerate(weights.blocks):
             middle = x + self._attended(layer, block, x)
             if block.mlp is not None:
                 neurons = neuron_activations(normalise(x if weights.parallel else middle, block.mlp_norm), block.mlp)
                 middle = middle + mlp_output(neurons, block.mlp, block.mlp_post_norm)
             x = middle
-        self.count += 1
-        return unembed(weights, x)[:, 0]
+        self.count = until
+        return unembed(weights, x[:, -1:])[:, 0]
 
-    def _attended(self, layer: int, block: Block, x: Tensor) -> Float[Tensor, "prompt 1 d_model"]:
-        attention, normed, at = block.attention, normalise(x, block.attention_norm), self.count
+    def _attended(self, layer: int, block: Block, x: Tensor) -> Float[Tensor, "prompt new d_model"]:
+        attention, normed, at, until = block.attention, normalise(x, block.attention_norm), self.count, self.count + x.shape[1]
         rotation = self.geometry.rotation(layer)
-        rotation = None if rotation is None else rotation.picked(lambda table: table[:, at : at + 1])
+        rotation = None if rotation is None else rotation.picked(lambda table: table[:, at:until])
         q, k, v = (placed(project(normed, attention, slot), slot, rotation) for slot in SLOTS)
         for kept, new in zip(self._kept[layer], (k, v), strict=True):
-            kept[:, at : at + 1] = new
-        keys, values = (kept[:, : at + 1] for kept in self._kept[layer])
-        column = torch.tensor([[at]], device=x.device)
-        bias = self.geometry.bias_at(attention.window, column)[..., : at + 1]
+            kept[:, at:until] = new
+        keys, values = (kept[:, :until] for kept in self._kept[layer])
+        columns = torch.arange(at, until, device=x.device)[None]
+        bias = self.geometry.bias_at(attention.window, columns)[..., :until]
         pattern = attention_pattern(q, keys, attention, bias)
         return attention_output(mix(pattern, values, attention), attention, block.attention_post_norm)
+
+
+@torch.no_grad()
+def most_probable(weights: Weights, prompt: Int[Tensor, " position"], length: int, *, stop: Callable[[int], bool]) -> list[int]:
+    """What a model writes after a prompt, always its most probable token: `length` tokens at most, up to the first at which
+    `stop` holds, which is left out."""
+    writer, found = Writer(weights, 1, len(prompt) + length), list[int]()
+    new = prompt[None]
+    for _ in range(length):
+        new = writer.read(new).argmax(dim=-1)[:, None]
+        if stop(int(new)):
+            break
+        found.append(int(new))
+    return found
+
+
+@torch.no_grad()
+def sampled(
+    weights: Weights, prompt: Int[Tensor, " position"], count: int, length: int, *, generator: torch.Generator
+) -> Int[Tensor, "count length"]:
+    """What a model writes after a prompt, `count` times: `length` tokens, each drawn from what it predicts."""
+    writer, found = Writer(weights, count, len(prompt) + length), list[Tensor]()
+    new = prompt.expand(count, -1)
+    for _ in range(length):
+        chances = writer.read(new).double().cpu().softmax(dim=-1)
+        new = torch.multinomial(chances, 1, generator=generator).to(prompt.device)
+        found.append(new)
+    return torch.cat(found, dim=1)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from circuits.plots.heads.tracing import attention_figure, attention_probe_figur
 from circuits.plots.heads.training import phase_change_figure, training_curves_figure
 from circuits.plots.judged import curve_figure, roc_figure, verdict_figure
 from circuits.plots.lenses.direct import direct_logits_figure
+from circuits.plots.lenses.explaining import explanation_figure, explanations_figure, module_figure
 from circuits.plots.lenses.lens import lens_comparison_figure, lens_curves_figure, lens_figure, tuned_lens_figure
 from circuits.plots.lenses.memories import (
     agreement_figure,
@@ -47,6 +48,8 @@ __all__ = [
     "direct_logits_figure",
     "disagreement_figure",
     "effects_figure",
+    "explanation_figure",
+    "explanations_figure",
     "head_labels_figure",
     "head_scores_figure",
     "knockout_figure",
@@ -54,6 +57,7 @@ __all__ = [
     "lens_comparison_figure",
     "lens_curves_figure",
     "lens_figure",
+    "module_figure",
     "neuron_figure",
     "neuron_knockout_figure",
     "neuron_rankings_figure",

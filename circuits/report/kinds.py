@@ -53,6 +53,8 @@ KINDS: Mapping[str, Kind] = {
     "circuits-discovery": Kind("a circuit with scores and verdict", "The circuit", "search.Discovery"),
     "circuits-edge-scores": Kind("scores of edges", "Edge scores", "attribution.EdgeScores"),
     "circuits-effects": Kind("effects of patching", "Patching", "patching.Effects", "patch --open"),
+    "circuits-explanation": Kind("a neuron explained", "A neuron explained", "lenses.NeuronExplanation", "explain --open"),
+    "circuits-explanations": Kind("neurons explained", "Neurons explained", "lenses.Explanations", "explain --open"),
     "circuits-faithfulness": Kind("faithfulness over sizes", "Faithfulness over sizes", "search.Curve"),
     "circuits-head-labels": Kind("heads labelled by relations", "Head labels", "heads.HeadLabels", "attention labels --open"),
     "circuits-head-scores": Kind("scores of heads", "Head scores", "heads.HeadScores"),
@@ -64,6 +66,9 @@ KINDS: Mapping[str, Kind] = {
     "circuits-lens-comparison": Kind("lenses compared", "Lenses compared", "lenses.LensComparison"),
     "circuits-memory-agreement": Kind(
         "values of neurons beside what follows triggers", "Keys and values of neurons", "lenses.KeyValueAgreement"
+    ),
+    "circuits-module-explanation": Kind(
+        "a module explained", "A module explained", "lenses.ModuleExplanation", "explain --open"
     ),
     "circuits-neuron": Kind("a neuron", "A neuron", "lenses.NeuronReport", "neuron --open"),
     "circuits-neuron-knockout": Kind("what is lost without neurons", "What is lost without neurons", "probes.NeuronKnockout"),

@@ -19,6 +19,10 @@ from circuits.heads.weight_tables.skip_trigrams import SkipTrigram
 from circuits.heads.weight_tables.virtual import VirtualHead
 from circuits.lenses.comparison import LensComparison
 from circuits.lenses.direct.direct_logits import DirectLogits
+from circuits.lenses.explaining.excerpts import Excerpt
+from circuits.lenses.explaining.explanations import ExplainedNeuron, Explanations, ExplanationScore, NeuronExplanation
+from circuits.lenses.explaining.module_explanations import ModuleExplanation, SascCandidate
+from circuits.lenses.explaining.scores import Correlation
 from circuits.lenses.lens import Lens
 from circuits.lenses.neurons.clamping import Clamp, Shift
 from circuits.lenses.neurons.contexts import Context
@@ -367,3 +371,29 @@ def property_use() -> PropertyUse:
     }
     beyond = {"beyond": numbers(2).abs() / 5, "beyond_errors": numbers(2).abs() / 90}
     return PropertyUse("mini", SHA, "<b>upos", ("resid0", "resid2"), **parts, **beyond, draws=3, sentences=12, seed=0)
+
+
+def correlation(value: float | None = 0.5) -> Correlation:
+    why = "" if value is not None else "what is simulated is the same at every token"
+    return Correlation(value, value and value - 0.25, value and value + 0.25, 9, 3, why)
+
+
+def neuron_explanation() -> NeuronExplanation:
+    excerpts = tuple(Excerpt(kind, 2, TOKENS, (0.5, -1.5, 0.0)) for kind in ("top", "random"))
+    score = ExplanationScore(correlation(), correlation(None), correlation(-0.25))
+    about = {"explanation": 'the token "<b>" (10)', "explainer": "rule", "simulator": "rule", "scale": 0.5, "rows": 40}
+    about |= {"shown": excerpts, "held": excerpts, "simulated": ((10.0, 0.0, 0.25), (0.0, 0.0, 0.0))}
+    return NeuronExplanation("mini", SHA, "m0.n7", **about, score=score, seed=1)
+
+
+def explanations() -> Explanations:
+    score = ExplanationScore(correlation(), correlation(None), correlation(-0.25))
+    rows = tuple(ExplainedNeuron(f"m0.n{n}", 'the token "<b>" (10)', 0.5, score) for n in (1, 7))
+    return Explanations("mini", SHA, SHA, "rule", "rule", 20, 1, rows, 5)
+
+
+def module_explanation() -> ModuleExplanation:
+    candidate = SascCandidate('the token "<b>" (10)', 1.5, 0.5, 2.0, ("a <b> c", "a \n c"))
+    about = {"reads": "activation", "explainer": "rule", "author": "rule", "ngrams": (("<b>", 2.0), ("\n", 1.5))}
+    numbers = {"mean": -0.25, "sigma": 0.5, "counted": 90, "candidates": (candidate,), "texts": 20, "seed": 1}
+    return ModuleExplanation("mini", SHA, "a0.h1", **about, **numbers)

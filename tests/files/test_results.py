@@ -25,7 +25,7 @@ from circuits.files.results import Result
 from tests.files import examples
 from tests.test_arrows import PACKAGE, ROOMS
 
-HELPERS = ("numbers", "whole", "measured", "settings")
+HELPERS = ("numbers", "whole", "measured", "settings", "correlation")
 """What examples are made of."""
 EXAMPLES: dict[str, Callable[[], Any]] = {
     name: make

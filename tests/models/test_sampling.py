@@ -1,6 +1,7 @@
 """A model that writes token by token computes what a run of the whole prompt does."""
 
 import dataclasses
+import itertools
 import random
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from circuits.errors import ModelError
 from circuits.models import TokenBatch
 from circuits.models.forward import forward
-from circuits.models.sampling import Writer, write
+from circuits.models.sampling import Writer, most_probable, write
 from circuits.models.weights import Weights
 from tests.models.random_models import random_shape, random_weights, record_of
 
@@ -27,7 +28,21 @@ def test_logits_are_those_of_whole_runs(seed: int) -> None:
     ids = torch.randint(weights.W_E.shape[0], (3, 6), generator=generator)
     writer = Writer(weights, 3, 6)
     found = torch.stack([writer.add(column) for column in ids.T], dim=1)
-    torch.testing.assert_close(found, forward(weights, TokenBatch.unpadded(ids)).logits, rtol=0, atol=1e-10)
+    whole = forward(weights, TokenBatch.unpadded(ids)).logits
+    torch.testing.assert_close(found, whole, rtol=0, atol=1e-10)
+    writer, cuts = Writer(weights, 3, 6), sorted(random.Random(seed).sample(range(1, 6), 2))
+    for start, stop in itertools.pairwise([0, *cuts, 6]):
+        torch.testing.assert_close(writer.read(ids[:, start:stop]), whole[:, stop - 1], rtol=0, atol=1e-10)
+
+
+def test_the_most_probable_rest_is_that_of_whole_runs() -> None:
+    weights, ids = drawn(3), torch.tensor([[0, 4]])
+    for _ in range(4):
+        ids = torch.cat([ids, forward(weights, TokenBatch.unpadded(ids)).logits[:, -1:].argmax(dim=-1)], dim=1)
+    assert most_probable(weights, ids[0, :2], 4, stop=lambda token: False) == ids[0, 2:].tolist()
+    last = int(ids[0, 4])
+    until = ids[0, 2:].tolist().index(last)
+    assert most_probable(weights, ids[0, :2], 4, stop=lambda token: token == last) == ids[0, 2 : 2 + until].tolist()
 
 
 def test_what_is_banned_is_not_written() -> None:

@@ -160,9 +160,10 @@ def neuron(
     )
 
 
-def default_corpus(model: Model, *, seed: int = 0, progress: Progress | None = None) -> TokenBatch:
-    """A text for where none is at hand: what the model writes by itself and, for the bundled model, facts that it knows."""
-    written = written_text(model, count=64, length=64, seed=seed, progress=progress)
+def default_corpus(model: Model, *, count: int = 64, seed: int = 0, progress: Progress | None = None) -> TokenBatch:
+    """A text for where none is at hand: what the model writes by itself, `count` prompts of 64 tokens, and, for the bundled
+    model, facts that it knows."""
+    written = written_text(model, count=count, length=64, seed=seed, progress=progress)
     bos = model.bos_id
     if model.name != "mini" or bos is None:
         return written

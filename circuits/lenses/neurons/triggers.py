@@ -104,7 +104,7 @@ def find_triggers(
     report("reading the text", 0, total or 1)
     with torch.no_grad():
         for prompts in _batches(model, tokens, batch, budget):
-            rows = _counted(model, prompts, count_bos).flatten().nonzero()[:, 0]
+            rows = counted_places(model, prompts, count_bos).flatten().nonzero()[:, 0]
             width = prompts.ids.shape[1]
             places = (rows.div(width, rounding_mode="floor") + done) * _PROMPT + rows % width
             for layer, values in neuron_layers(model.weights, prompts, last=max(layers)):
@@ -134,7 +134,7 @@ def _started(model: Model, layer: int, columns: list[int], top: int, lowest: boo
     return _Layer(layer, indices, whole, made[0], made[1] if lowest else None, zeros, zeros.long())
 
 
-def _counted(model: Model, prompts: TokenBatch, count_bos: bool) -> Bool[Tensor, "prompt position"]:
+def counted_places(model: Model, prompts: TokenBatch, count_bos: bool = False) -> Bool[Tensor, "prompt position"]:
     """Where neurons are looked at: not at pads, nor at the BOS that opens a prompt."""
     bos = model.bos_id
     if count_bos or bos is None:

@@ -1,0 +1,66 @@
+"""Who explains, who simulates and who writes texts: functions, one's own or by name."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from circuits.errors import PromptError, shown
+from circuits.lenses.explaining.authors import Author, inserting
+from circuits.lenses.explaining.endpoint import Endpoint
+from circuits.lenses.explaining.excerpts import Excerpt
+from circuits.lenses.explaining.local_model import LocalModel
+from circuits.lenses.explaining.ngrams import Word
+from circuits.lenses.explaining.rule_search import rule_explainer
+from circuits.lenses.explaining.rules import rule_simulator
+from circuits.models import Model, load_model
+
+Explainer = Callable[[Sequence[Excerpt], float], str]
+"""From excerpts with activations, and the activation that is 10, to an explanation in words."""
+Simulator = Callable[[str, Sequence[str]], Sequence[float]]
+"""From an explanation and the tokens of an excerpt to the expected activation at each token, from 0 to 10."""
+RULE = "rule"
+
+
+def check_role(name: str) -> None:
+    """Raise PromptError, or EndpointError for an address, where nobody has this name."""
+    kind, _, rest = name.partition(":")
+    if kind == "endpoint":
+        Endpoint.parse(rest)
+    elif name != RULE and not (kind == "model" and rest):
+        raise PromptError(f"{shown(name)} neither explains nor simulates: expected rule, model:DIR or endpoint:URL")
+
+
+def roles(explainer: str | Explainer, simulator: str | Simulator) -> tuple[Explainer, Simulator]:
+    """An explainer and a simulator by name (`rule`, `model:DIR`, `endpoint:URL`), or functions of one's own as they are; a
+    model that does both is loaded once."""
+    made = {name: _named(name) for name in dict.fromkeys((explainer, simulator)) if isinstance(name, str)}
+    explain = made[explainer] if isinstance(explainer, str) else explainer
+    simulate = made[simulator] if isinstance(simulator, str) else simulator
+    explain = explain.explain if isinstance(explain, LocalModel | Endpoint) else explain or rule_explainer
+    return explain, simulate.simulate if isinstance(simulate, LocalModel | Endpoint) else simulate or rule_simulator
+
+
+def explainer_of(explainer: str | Explainer) -> Explainer:
+    """An explainer by name, or a function as it is."""
+    return roles(explainer, RULE)[0]
+
+
+def author_of(author: str | Author, model: Model, rows: list[list[Word]], *, seed: int = 0) -> Author:
+    """Who writes texts with and without something, by name, or a function as it is; `rule` makes them of a text's rows."""
+    if not isinstance(author, str):
+        return author
+    found = _named(author)
+    return inserting(model, rows, seed=seed) if found is None else found.sentences
+
+
+def role_name(role: Any) -> str:
+    """How a result names who did it."""
+    return role if isinstance(role, str) else getattr(role, "__name__", type(role).__name__)
+
+
+def _named(name: str) -> LocalModel | Endpoint | None:
+    """A model or a server; None for the rule, which needs neither."""
+    check_role(name)
+    kind, _, rest = name.partition(":")
+    if kind == RULE:
+        return None
+    return Endpoint.parse(rest) if kind == "endpoint" else LocalModel(load_model(rest))
