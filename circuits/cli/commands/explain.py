@@ -131,7 +131,8 @@ def reopen(file: Path, setting: Setting) -> None:
     from circuits.lenses import Explanations, ModuleExplanation, NeuronExplanation
     from circuits.report.kinds import load_saved
 
-    kind, found = load_saved(file)
+    kind, result = load_saved(file)
+    found: Any = result
     shown = {
         NeuronExplanation: (ONE, reports.write_explanation, lambda files, own: reports.explanation_report(found, files, own)),
         Explanations: (MANY, reports.write_explanations, lambda files, own: reports.explanations_report(found, files, own)),

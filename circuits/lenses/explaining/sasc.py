@@ -109,11 +109,11 @@ def _shown(
 ) -> list[Excerpt]:
     """Groups of words as an explainer sees excerpts. 0 is what the module does least on, by the mean of the others."""
     floor = sum(min(each[place]) for place in others) / max(len(others), 1)
-    found = []
-    for kind, places in (("top", best), ("random", others)):
-        for place in places:
-            tokens = tuple(model.to_token_strings(ids_of(groups[place])))
-            found.append(Excerpt(kind, place, tokens, tuple(value - floor for value in each[place])))
+    found, top = list[Excerpt](), set(best)
+    for place in (*best, *others):
+        tokens = tuple(model.to_token_strings(ids_of(groups[place])))
+        activations = tuple(value - floor for value in each[place])
+        found.append(Excerpt("top" if place in top else "random", place, tokens, activations))
     return found
 
 
