@@ -114,7 +114,7 @@ def mean_metric(model: Model, pairs: PromptPairs, metric: Metric) -> tuple[torch
 
 
 def random_areas(curve: Curve) -> tuple[float, float]:
-    """CPR and CMD of random circuits."""
+    """CPR and CMD of random circuits: edges on random paths, up to a quarter of all edges; MIB's baseline draws from all."""
     shares, mean = torch.tensor(curve.shares, dtype=torch.float64), curve.null.mean(dim=0)
     return float(torch.trapezoid(mean, shares)), float(torch.trapezoid((1 - mean).abs(), shares))
 
@@ -169,7 +169,7 @@ def show(found: Found, figures: dict[str, Any], published: Sequence[Published], 
     if "cpr" in figures:
         lines.append(
             f"Over all sizes: CPR {figures['cpr']:.2f}, CMD {figures['cmd']:.2f} "
-            f"(random circuits: {figures['random_cpr']:.2f}, {figures['random_cmd']:.2f})."
+            f"(edges on random paths: {figures['random_cpr']:.2f}, {figures['random_cmd']:.2f})."
         )
     if known is None:
         lines.append("The model has not the shape of the paper's model (GPT-2 small): its heads cannot be compared.")

@@ -75,7 +75,9 @@ def _random_bands(axes: Axes, curves: list[Curve]) -> None:
         few = {curve.metadata.get("random_prompts") for curve in curves}
         (number,) = few if len(few) == 1 else (None,)
         where = f" on {number} prompts" if isinstance(number, int) else ""
-        words = f"{len(null)} random circuits of each size{where}: " if len(pools) == 1 else "random circuits: "
+        names = {curve.random_name for curve in curves}
+        name = names.pop() if len(names) == 1 else "random circuits"
+        words = f"{len(null)} {name} of each size{where}: " if len(pools) == 1 else f"{name}: "
         band = axes.fill_between(shares, null.min(axis=0), null.max(axis=0), color=BAND, linewidth=0.8, zorder=1)
         band.set_edgecolor("#b0b0b0")
         (line,) = axes.plot(shares, null.mean(axis=0), color=_GREY, linewidth=1.2, zorder=2)

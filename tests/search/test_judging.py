@@ -94,7 +94,7 @@ def test_random_circuits_have_the_size_that_was_asked_for() -> None:
     assert drawn[0] == drawn[1] and len(set(drawn[0])) == 4 and not set(drawn[0]) & set(drawn[2])
     for one in drawn[0]:  # a quarter of all edges at most: all of it lies on paths, but the last
         writers, readers = zip(*sorted(one), strict=True)
-        assert sum(on_paths(graph, writers, readers)) > 20
+        assert sum(on_paths(graph, writers, readers)) >= 30 - 6, "a whole path has at most seven edges here"
 
 
 def test_the_planted_circuit_is_faithful_complete_and_minimal(gate, verdict: Verdict) -> None:

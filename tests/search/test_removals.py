@@ -203,4 +203,6 @@ def test_few_prompts_stand_for_all_only_where_their_gap_is_like_that_of_all() ->
 
     judge = Judge(model, pairs, metrics.Metric("turned", turned, by_prompt=True))
     assert judge.few(2) is judge and judge.few(3) is judge, "their gap has the other sign"
+    judge.gap = torch.tensor([-1.0, 1.0, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64)
+    assert len(judge.few(1).gap) == 4, "twice as many until their gap is like that of all"
     assert len(judge.few(5).gap) == 5

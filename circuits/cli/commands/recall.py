@@ -111,6 +111,10 @@ def run(
     setting.answer(recall_report(circuit, work.written, setting, said))
 
 
+_ALL = 10_000
+"""So many forwards are no limit on what is found: how long that takes, nobody can say beforehand."""
+
+
 def _announced(model: "circuits.Model", pairs: "PromptPairs", forwards: float) -> str:
     """What is searched where forwards are counted, how long that takes, by the time of one run of the clean prompts, and what
     makes it less."""
@@ -123,6 +127,10 @@ def _announced(model: "circuits.Model", pairs: "PromptPairs", forwards: float) -
         model.run(pairs.clean, keep="logits")
         forward = 2 * (time.perf_counter() - began)
     heads, neurons = model.n_layers * model.n_heads, model.n_layers * model.d_mlp
+    if not forwards < _ALL:
+        return (
+            f"recall: {heads:,} heads, {neurons:,} neurons and all edges between those that matter are tested, without a limit"
+        )
     return (
         f"recall: of {heads:,} heads, {neurons:,} neurons and edges between them those of the largest estimates are tested, "
         f"within some {forwards:g} plain forwards over {len(pairs)} pairs, {forward:.1f} s each: about "

@@ -293,7 +293,7 @@ def _with_interval(row: dict[str, Any]) -> str:
 def _next(search: Search, asked: Behaviour, setting: Setting) -> list[tuple[str, str]]:
     """What to try after this."""
     folder, circuit, seed = setting.folder, str(setting.folder / "circuit.json"), asked.prompts.seed
-    evaluate = setting.command("evaluate", circuit, *again(asked, seed=seed + 1, usual=1, count=COUNT))
+    evaluate = setting.command("evaluate", circuit, *again(asked, seed=seed + 1, usual=1))
     whose = "other prompts" if asked.prompts.prompts is None else "all prompts of the file"
     steps = [(evaluate, f"the same circuit on {whose}")]
     if not search.verify and not search.neurons and search.method.estimates:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from circuits.cli.options import OUTSIDE
 from circuits.cli.prompts import Behaviour
+from circuits.cli.questions.discover import COUNT as PAIRS
 from circuits.cli.report import Part, Report, Table
 from circuits.cli.reports.look import figures, looked
 from circuits.cli.reports.verdict import again, asks, judged, named
@@ -86,6 +87,6 @@ def _next(file: Path, asked: Behaviour, outside: str, setting: Setting) -> list[
     words = ["evaluate", str(file), "--outside", other, *again(asked, seed=seed, usual=1)]
     return [
         (setting.command(*words), f"edges outside carry {OUTSIDE[other]}"),
-        (setting.command("discover", *again(asked, seed=seed)), "a circuit of your own for this task"),
+        (setting.command("discover", *again(asked, seed=seed, count=PAIRS)), "a circuit of your own for this task"),
         (setting.command("info", str(file), model=False), "what is in the circuit"),
     ]

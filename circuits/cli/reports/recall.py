@@ -54,7 +54,6 @@ def recall_report(circuit: Circuit, files: Mapping[str, str], setting: Setting, 
     parts: list[Part] = [filled(about["summary"]), _sites(about["sites"])]
     if circuit:
         parts += [_nodes(circuit), "\n".join(["How sure", *_control(about)])]
-    least = f"{about['min_effect'] / 2:g}"
     return Report(
         heading=f"Recall circuit of {one_line(about['model'])}: {about['verdict']}",
         parts=parts,
@@ -62,9 +61,19 @@ def recall_report(circuit: Circuit, files: Mapping[str, str], setting: Setting, 
         files=files,
         next=[
             (setting.command("info", str(setting.folder / "circuit.json"), model=False), "the circuit again"),
-            (setting.command("recall", *said, "--min-effect", least), "more nodes and edges"),
+            (setting.command("recall", *_more(about, said)), "more nodes and edges"),
         ],
     )
+
+
+def _more(about: Mapping[str, Any], said: Sequence[str]) -> list[str]:
+    """Options that find more: weaker edges, or, where the limit on forwards has cut the search, a higher limit (weaker edges
+    would wait behind those that were not tested)."""
+    if not about.get("left_out"):
+        return [*said, "--min-effect", f"{about['min_effect'] / 2:g}"]
+    at = said.index("--forwards") if "--forwards" in said else len(said)
+    kept = [*said[:at], *said[at + 2 :], "--min-effect", f"{about['min_effect']:g}"]
+    return [*kept, "--forwards", f"{max(80.0, 2 * about['forwards']):.0f}"]
 
 
 def _sites(sites: Mapping[str, Sequence[Mapping[str, float]]]) -> Table:

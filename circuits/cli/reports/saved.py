@@ -13,6 +13,8 @@ from circuits.files.words import counted
 from circuits.report.kinds import KINDS, Kind, format_of, load_saved, origin_in
 
 _READ = (".json", ".safetensors")
+_LARGEST_LOOK = 64 * 2**20
+"""Bytes of a file in a folder below that is read to count it."""
 
 
 def result_report(file: Path, kind: Kind, found: Any, setting: Setting) -> Report:
@@ -75,18 +77,23 @@ def _next(folder: Path, files: Sequence[str], folders: Sequence[str]) -> list[tu
 
 
 def _of_folder(folder: Path) -> str:
-    """What is in a folder below; nothing where it holds no result."""
+    """What is in a folder below; nothing where it holds no result, or cannot be looked into."""
     if folder.name.startswith("."):
         return ""
-    studied = folder / "studied.json"
-    said = _in_a_line(studied) if studied.is_file() else ""
-    count = sum(_is_result(path) for path in folder.iterdir() if path.suffix.lower() in _READ)
-    return said or (counted(count, "saved result") if count else "")
+    try:
+        studied = folder / "studied.json"
+        if studied.is_file() and (said := _in_a_line(studied)):
+            return said
+        count = sum(_is_result(path) for path in folder.iterdir() if path.suffix.lower() in _READ)
+    except OSError:
+        return ""
+    return counted(count, "saved result") if count else ""
 
 
 def _is_result(file: Path) -> bool:
+    """Whether a file is a result; one too large to be read for that alone is not looked into."""
     try:
-        return format_of(file) in KINDS
+        return file.stat().st_size <= _LARGEST_LOOK and format_of(file) in KINDS
     except FileFormatError:
         return False
 

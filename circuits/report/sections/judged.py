@@ -124,7 +124,7 @@ def _curve_chart(curve: Curve, verdict: Verdict | None) -> Chart:
     if len(curve.null):
         low, high, mean = curve.null.min(dim=0).values, curve.null.max(dim=0).values, curve.null.mean(dim=0)
         band = {
-            "name": f"{len(curve.null)} random circuits of each size: range",
+            "name": f"{len(curve.null)} {curve.random_name} of each size: range",
             "look": "band",
             "x": edges,
             "y": mean.tolist(),

@@ -32,6 +32,9 @@ from circuits.tasks.metric import AnyMetric
 MIB_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Shares of all edges at which MIB measures (Mueller et al. 2025)."""
 
+ON_PATHS = "random paths"
+"""What `metadata["null"]` of a curve says; without it, in files of earlier versions, random edges were drawn from all."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Curve(Result, format="circuits-faithfulness"):
@@ -43,8 +46,8 @@ class Curve(Result, format="circuits-faithfulness"):
     faithfulness: tuple[Effect, ...] = dataclasses.field(metadata=stored(axis="size"))
     """With 95 % intervals over prompts."""
     null: Float[Tensor, "draw size"]
-    """Faithfulness of as many edges on random paths, the same that a verdict of that size and seed draws first, on the first
-    few prompts (`metadata["random_prompts"]`)."""
+    """Faithfulness of as many edges on random paths (`metadata["null"]`), the same that a verdict of that size and seed draws
+    first, on the first few prompts (`metadata["random_prompts"]`)."""
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -53,6 +56,11 @@ class Curve(Result, format="circuits-faithfulness"):
             raise CircuitsError(
                 f"a curve needs shares, edges, faithfulness and null values of as many sizes, got {sorted(sizes)}"
             )
+
+    @property
+    def random_name(self) -> str:
+        """What its random circuits are called."""
+        return "random circuits" if self.metadata.get("null") == ON_PATHS else "random sets of edges"
 
     @property
     def summary(self) -> str:
@@ -141,11 +149,14 @@ def curve_of(
     order, graph = scores.order(by), scores.graph
     circuits = [_chosen(scores, order[:size]) for size in sizes]
     few = judge.few(null_prompts(graph.writer_count - 1))
+    if beside is not None and beside.null:  # on the same prompts, so that those of its size are at hand
+        few = judge.first(beside.metadata.get("random_prompts", beside.prompts))
     points = judge.effects(judge.changes(circuits, "running circuits of all sizes"), seed=seed)
     known = {} if beside is None else _known(beside, random_orders, len(few.gap))
     null = _random(few, graph, sizes, random_orders, seed, known)
     setting = {"outside": judge.outside, "by": by, "prompts": len(judge.gap), "seed": seed}
     setting |= {"random_prompts": len(few.gap)} if few is not judge else {}
+    setting |= {"null": ON_PATHS} if random_orders else {}
     details = about(judge.model, judge.metric, **setting, scores=dict(scores.metadata))
     return Curve(shares, tuple(sizes), tuple(points), null, details)
 

@@ -120,17 +120,16 @@ def verdict_of(
     many, ask = len(nodes) >= MANY, asked(minimality, len(nodes))
     judge.rest()
     began = time.perf_counter()
-    changes = judge.changes([members], "running the circuit")
+    changes, few = judge.changes([members], "running the circuit"), judge.few(null_prompts(len(nodes)))
     if expected is not None:
         sets = 0 if judge.neurons else random_sets
         how = {"prompts": len(judge.gap), "nodes": len(nodes), "random_circuits": random_circuits, "sets": sets}
-        runs = JudgingRuns.of(**how, asked=ask, curve=curve)
+        runs = JudgingRuns.of(**how, asked=ask, curve=curve, null=len(few.gap))
         expected(JudgingTime.of(runs, (time.perf_counter() - began) / len(judge.gap)))
     effect = judge.effects(changes, seed=seed)[0]
     details: dict[str, Any] = {"outside": judge.outside, "seed": seed}
     chance = None
     if random_circuits:
-        few = judge.few(null_prompts(len(nodes)))
         chance = _chance(few, members, random_circuits, seed)
         details |= {"random_circuits": random_circuits, "random_reached": chance.reached}
         details |= {"random_prompts": len(few.gap)} if few is not judge else {}

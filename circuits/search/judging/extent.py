@@ -60,18 +60,28 @@ class JudgingRuns:
 
     @classmethod
     def of(
-        cls, *, prompts: int, nodes: int, random_circuits: int, asked: int, sets: int = SETS, curve: bool = False
+        cls,
+        *,
+        prompts: int,
+        nodes: int,
+        random_circuits: int,
+        asked: int,
+        sets: int = SETS,
+        curve: bool = False,
+        null: int | None = None,
     ) -> "JudgingRuns":
-        """Of a circuit of so many nodes, `asked` of them one by one, judged on so many prompts."""
+        """Of a circuit of so many nodes, `asked` of them one by one, judged on so many prompts; random circuits on `null` of
+        them, where that is known."""
         few, many = min(LOOK, prompts), nodes >= MANY
+        null = min(null_prompts(nodes), prompts) if null is None else null
         measured = min(SOME, prompts) if many else prompts
         grown = min(GREEDY_STEPS, nodes)
         tried = few * grown * min(CANDIDATES, nodes) * _TRIED if sets else 0.0
         return cls(
-            null=min(null_prompts(nodes), prompts) * random_circuits * _RANDOM,
+            null=null * random_circuits * _RANDOM,
             completeness=tried + (measured * (sets + grown) * _SET if sets else 0.0),
             minimality=(few if many else prompts) * asked * _ALONE,
-            curve=prompts * _SIZES + min(null_prompts(nodes), prompts) * _RANDOM_SIZES if curve else 0.0,
+            curve=prompts * _SIZES + null * _RANDOM_SIZES if curve else 0.0,
         )
 
     @property

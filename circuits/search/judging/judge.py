@@ -61,10 +61,13 @@ class Judge:
         return one
 
     def few(self, prompts: int) -> "Judge":
-        """The same on the first so many prompts, where they can stand for all: where their gap is like that of all."""
-        # Shares of a gap that is next to nothing, or of the other sign, would be large and turned round.
-        alike = float(self.gap[:prompts].mean() / self.gap.mean()) >= _ALIKE
-        return self.first(prompts) if alike else self
+        """The same on the first so many prompts, where they can stand for all, their gap being like that of all; else on twice
+        as many, and so on."""
+        # Shares of a gap that is next to nothing, or of the other sign, would be large and turned round. No circuit is looked
+        # at here: on whichever prompts, one that is no better than random ones has the same chance among them.
+        while prompts < len(self.gap) and float(self.gap[:prompts].mean() / self.gap.mean()) < _ALIKE:
+            prompts *= 2
+        return self.first(prompts)
 
     @property
     def independent(self) -> int:

@@ -98,8 +98,9 @@ def find_factual_recall_circuit(
         search.grow(lambda: give(_growing(evidence.graph, search, {**about, "followed_all": False, "verdict": "searching"})))
         about |= search.about()
         if not search.edges:
-            why = _why_none(min_effect) + (_how_much(about) if effort.screens else "")
-            circuit = Circuit(evidence.graph, metadata={**about, "verdict": "none", "summary": why})
+            why = _why_none(min_effect, tested=effort.screens) + (_how_much(about) if effort.screens else "")
+            took = {"forwards": round(evidence.spent, 1)} if effort.screens else {}
+            circuit = Circuit(evidence.graph, metadata={**about, **took, "verdict": "none", "summary": why})
         else:
             unjudged = _circuit(evidence, search, {**about, "verdict": "unjudged"})
             give(unjudged)
@@ -232,8 +233,9 @@ def _to_previous(pattern: Tensor, columns: Tensor) -> Tensor:
     return pattern[rows, columns[rows], (columns[rows] - 1).clamp(min=0)].mean()
 
 
-def _why_none(min_effect: float) -> str:
-    return f"No recall circuit: no edge into the logits costs {min_effect:.0%} of the gap when it is noised by itself."
+def _why_none(min_effect: float, *, tested: bool) -> str:
+    which = "none of the edges into the logits that were tested" if tested else "no edge into the logits"
+    return f"No recall circuit: {which} costs {min_effect:.0%} of the gap when it is noised by itself."
 
 
 def _summary(roles: dict[str, str], metadata: dict[str, Any]) -> str:

@@ -16,6 +16,8 @@ _MUCH, _SOME, _FEW = 128, 64, 40
 LADDER = (
     (256, _MUCH, True),
     (128, _MUCH, True),
+    (96, _MUCH, True),
+    (96, _MUCH, False),
     (64, _MUCH, True),
     (64, _MUCH, False),
     (48, _MUCH, False),
@@ -28,8 +30,9 @@ LADDER = (
 )
 """(prompts, random circuits, whether each node is asked for) from much to little: a budget takes the first that fits. With
 fewer than 19 random circuits no circuit could be proven, and of fewer than 16 prompts too few are held out."""
-USUAL = LADDER[2]
-"""What is taken where no budget is given, and the model has few nodes (`SMALL`)."""
+USUAL, LARGE = (64, _MUCH, True), (96, _MUCH, False)
+"""What is taken where no budget is given, of models of few nodes (`SMALL`) and of others: circuits of a large model are fitted
+to the prompts where these are few."""
 SMALL = 64
 """Nodes of a model up to which each node of a circuit is asked for, where no budget is given: each costs a run."""
 Level = tuple[int, int, bool]
@@ -128,7 +131,7 @@ def planned(
             found.append(StudyStep(settings=settings, estimate=seconds))
         return found
 
-    chosen = steps(USUAL if graph.node_count <= SMALL else LADDER[LADDER.index(USUAL) + 1])
+    chosen = steps(USUAL if graph.node_count <= SMALL else LARGE)
     if budget is not None and had:
         room = budget - measuring
         fitting = (level for level in LADDER if sum(step.estimate for step in steps(level)) <= room)
