@@ -28,7 +28,7 @@ STRANGE = "a $x_1$ 中 \\ <b> name " * 12
 def curve(*heights: float, draws: int = 3, model: str = "m") -> Curve:
     points = tuple(Effect(float(height), height - 0.1, height + 0.05) for height in heights)
     null = torch.arange(draws * 4, dtype=torch.float64).reshape(draws, 4) / 40
-    return Curve(SHARES, EDGES, points, null, {"model": model, "prompts": 7})
+    return Curve(SHARES, EDGES, points, null, {"model": model, "prompts": 7, "null": "random paths"})
 
 
 def verdict(nodes: int = 5, removals: int = 3) -> Verdict:
@@ -75,6 +75,8 @@ def test_random_circuits_are_a_band_with_their_mean() -> None:
     both = torch.cat([one.null, other.null])
     mean = next(line for line in axes.lines if "mean" in str(line.get_label()))
     assert np.allclose(mean.get_ydata(), both.mean(dim=0)) and "6 random circuits" in str(mean.get_label())
+    earlier = dataclasses.replace(one, metadata={"model": "m"})
+    assert earlier.random_name == "random sets of edges", "of which files of earlier versions hold the numbers"
     bands = [part for part in axes.collections if isinstance(part, PolyCollection)]
     corners = np.asarray(bands[0].get_paths()[0].vertices)
     for column, share in enumerate(SHARES):
