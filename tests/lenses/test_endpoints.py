@@ -129,6 +129,16 @@ def test_without_probabilities_the_number_itself_counts(serve: Callable[[Answeri
     assert server.questions[0]["model"] == "other"
 
 
+def test_a_server_that_refuses_to_give_probabilities_is_asked_without(serve: Callable[[Answering], Server]) -> None:
+    def answering(question: dict[str, Any]) -> Any:
+        refused = 400, json.dumps({"error": {"message": "logprobs is not supported"}})
+        return refused if "logprobs" in question else answer("a\t3")
+
+    server = serve(answering)
+    asked = endpoint(server)
+    assert asked.simulate("ships", ["a"]) == [3.0] == asked.simulate("ships", ["a"]) and len(server.questions) == 3
+
+
 def test_an_explanation_is_one_line(serve: Callable[[Answering], Server]) -> None:
     server = serve(lambda question: answer("The neuron looks for: ships\n at sea\n"))
     assert endpoint(server).explain(SHOWN, 2.0) == "ships at sea"

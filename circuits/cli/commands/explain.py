@@ -67,8 +67,13 @@ def explain(
         str, typer.Option(metavar="rule|model:DIR|endpoint:URL", help="Who explains. URL may end in #MODEL.")
     ] = "rule",
     simulator: Annotated[
-        str, typer.Option(metavar="rule|model:DIR|endpoint:URL", help="Who tests: simulates, or with --sasc writes texts.")
-    ] = "rule",
+        str | None,
+        typer.Option(
+            metavar="rule|model:DIR|endpoint:URL",
+            help="Who tests: simulates, or with --sasc writes texts.",
+            show_default="who explains",
+        ),
+    ] = None,
     open_file: Open = None,
     seed: AnySeed = 0,
     *,

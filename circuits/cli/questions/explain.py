@@ -26,7 +26,7 @@ class ExplainQuestion:
     limit: int | None
     top: int
     explainer: str
-    simulator: str
+    simulator: str | None
     seed: int
 
     @property
@@ -45,7 +45,7 @@ class ExplainQuestion:
         """Raise for names that are malformed and options that do not fit together; needs no model."""
         from circuits.lenses.explaining.roles import check_role
 
-        for role in (self.explainer, self.simulator):
+        for role in (self.explainer, self.simulator or self.explainer):
             check_role(role)
         if self.towards is not None and not self.sasc:
             raise PromptError("--towards says along what a module is read: it needs --sasc")
@@ -98,7 +98,8 @@ class ExplainQuestion:
 
     def sent(self) -> list[str]:
         """What text goes to a server, in words; none where none is asked."""
-        servers = dict.fromkeys(r.partition(":")[2] for r in (self.explainer, self.simulator) if r.startswith("endpoint:"))
+        asked = (self.explainer, self.simulator or self.explainer)
+        servers = dict.fromkeys(r.partition(":")[2] for r in asked if r.startswith("endpoint:"))
         text = "text that the model wrote" if self.text is None else one_line(self.text)
         pieces = "groups of words and explanations" if self.sasc else f"up to {2 * self.top} excerpts of 64 tokens a neuron"
         return [f"To {one_line(server)} go pieces of {text}: {pieces}, with what the neurons do there" for server in servers]

@@ -82,15 +82,20 @@ class Endpoint:
 
     def ask(self, message: str, *, most: int, chances: bool = False) -> tuple[str, list[Any]]:
         """The answer to a message, and where asked for and given the probabilities of each of its pieces."""
-        client, wanted = self._client, {"logprobs": True, "top_logprobs": 20} if chances else {}
+        client = self._client
+        import openai
+
+        wanted = {"logprobs": True, "top_logprobs": 20} if chances and not self._plain else {}
         with self._failing():
-            answer = client.chat.completions.create(
-                model=self.model or self._first_model,
-                messages=[{"role": "user", "content": message}],
-                max_tokens=most,
-                temperature=0.0,
-                **wanted,
-            )
+            asked = {"messages": [{"role": "user", "content": message}], "max_tokens": most, "temperature": 0.0}
+            asked["model"] = self.model or self._first_model
+            try:
+                answer = client.chat.completions.create(**asked, **wanted)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                if not wanted or "logprob" not in _reason(error):
+                    raise
+                self._plain.append(True)  # a server that has no probabilities to give is not asked for them again
+                answer = client.chat.completions.create(**asked)
             choice = answer.choices[0]
             text, refusal = choice.message.content or "", getattr(choice.message, "refusal", None)
             given = getattr(choice, "logprobs", None)
@@ -109,6 +114,11 @@ class Endpoint:
             raise ModelError("endpoints need the openai client: pip install 'transformer-circuits[endpoint]'") from None
         key = os.environ.get(KEY) or "none"  # servers of one's own want none, the client wants some
         return openai.OpenAI(api_key=key, base_url=self.url, timeout=self.timeout, max_retries=self.retries)
+
+    @functools.cached_property
+    def _plain(self) -> list[bool]:
+        """Not empty once the server has refused to give probabilities."""
+        return []
 
     @functools.cached_property
     def _first_model(self) -> str:

@@ -8,7 +8,7 @@ from circuits.errors import CircuitsError, EndpointError, NonFiniteError, shown
 from circuits.graph import Node
 from circuits.lenses.explaining.excerpts import Excerpts, even_top, excerpts_of, rows_to_read, top_rows
 from circuits.lenses.explaining.explanations import ExplainedNeuron, Explanations, NeuronExplanation, scored
-from circuits.lenses.explaining.roles import RULE, Explainer, Simulator, role_name, roles
+from circuits.lenses.explaining.roles import RULE, Explainer, Simulator, role_name, roles, simulator_for
 from circuits.lenses.neurons.report import default_corpus
 from circuits.models import Model, TokenBatch
 from circuits.models.choosing import Neurons, chosen_neurons, parse_neuron
@@ -28,7 +28,7 @@ def explain(
     *,
     top: int = 20,
     explainer: str | Explainer = RULE,
-    simulator: str | Simulator = RULE,
+    simulator: str | Simulator | None = None,
     seed: int = 0,
     progress: Progress | None = None,
     found: Found | None = None,
@@ -47,12 +47,14 @@ def explain(
             writes by itself, and facts of `mini`).
         top: excerpts with the largest activations, half of them shown and half held out; as many random ones.
         explainer: `rule`, `model:DIR`, `endpoint:URL`, or a function of excerpts and the activation that counts as 10.
-        simulator: likewise, or a function of an explanation and tokens that gives a number from 0 to 10 for each.
+        simulator: likewise, or a function of an explanation and tokens that gives a number from 0 to 10 for each (default: who
+            explains; a rule where that is a function).
         seed: that of the random excerpts, the intervals, and the text where none is given.
         progress: hears what is being done, how much of it is done, and how much there is.
         found: hears the explanation; where an endpoint fails half-way, the part that is scored.
     """
     node, hears = parse_neuron(model, name), heard(found)
+    simulator = simulator_for(explainer, simulator)
     explains, simulates = roles(explainer, simulator)
     text = excerpt_text(model, tokens, seed=seed, progress=progress)
     most = even_top(top, len(text))
@@ -81,7 +83,7 @@ def explain_neurons(
     *,
     top: int = 20,
     explainer: str | Explainer = RULE,
-    simulator: str | Simulator = RULE,
+    simulator: str | Simulator | None = None,
     seed: int = 0,
     known: Explanations | None = None,
     progress: Progress | None = None,
@@ -104,6 +106,7 @@ def explain_neurons(
         found: hears the table so far after every neuron.
     """
     chosen, hears, report = chosen_neurons(model, neurons), heard(found), progress or silent
+    simulator = simulator_for(explainer, simulator)
     explains, simulates = roles(explainer, simulator)
     text = excerpt_text(model, tokens, seed=seed, progress=progress)
     most = even_top(top, len(text))

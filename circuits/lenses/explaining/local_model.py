@@ -1,6 +1,7 @@
 """A language model of this machine that explains neurons and simulates them, run by this package."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 import torch
@@ -42,6 +43,7 @@ class LocalModel:
     def explain(self, shown: Sequence[Excerpt], scale: float) -> str:
         """What the model writes behind the strongest excerpts. Raises ModelError where it writes nothing."""
         found = " ".join(self.write(explaining_prompt(shown, scale)).split())
+        found = re.sub(r"(\[\d+\])+(?=\W|$)", "", found).strip()  # numbers of the excerpts that it goes on writing
         if not found:
             raise ModelError(f"{self.model.name} wrote no explanation: try another model")
         return found

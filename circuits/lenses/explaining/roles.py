@@ -39,6 +39,13 @@ def roles(explainer: str | Explainer, simulator: str | Simulator) -> tuple[Expla
     return explain, simulate.simulate if isinstance(simulate, LocalModel | Endpoint) else simulate or rule_simulator
 
 
+def simulator_for(explainer: str | Explainer, simulator: str | Simulator | None) -> str | Simulator:
+    """Who simulates where nobody is named: who explains, by name; a rule for functions of one's own."""
+    if simulator is not None:
+        return simulator
+    return explainer if isinstance(explainer, str) else RULE
+
+
 def explainer_of(explainer: str | Explainer) -> Explainer:
     """An explainer by name, or a function as it is."""
     return roles(explainer, RULE)[0]

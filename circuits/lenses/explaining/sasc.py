@@ -31,7 +31,7 @@ def explain_module(
     *,
     direction: Float[Tensor, " d_model"] | None = None,
     explainer: str | Explainer = RULE,
-    author: str | Author = RULE,
+    author: str | Author | None = None,
     ngrams: int = NGRAMS,
     top: int = TOP,
     texts: int = TEXTS,
@@ -50,8 +50,9 @@ def explain_module(
         tokens: prompts or a text (default: what the model writes by itself, and facts of `mini`).
         direction: read how far the module's output lies along this vector (default: its length; of a neuron the activation).
         explainer: who summarises, as for `explain`.
-        author: who writes the texts: `rule` puts words that the explanation names into pieces of the text; `model:DIR`,
-            `endpoint:URL`, or a function of an explanation and a number that gives texts with and texts without.
+        author: who writes the texts (default: who explains; a rule where that is a function): `rule` puts words that the
+            explanation names into pieces of the text; `model:DIR`, `endpoint:URL`, or a function of an explanation and a number
+            that gives texts with and texts without.
         ngrams: groups of words that are ranked, the most frequent ones.
         top: those of them that are summarised.
         texts: texts with, and as many without, for each candidate.
@@ -60,6 +61,7 @@ def explain_module(
     """
     if min(top, texts) < 2 or ngrams < 2 * top:
         raise PromptError(f"ngrams={ngrams}, top={top}, texts={texts}: expected 2 or more, and ngrams at least twice top")
+    author = author if author is not None else explainer if isinstance(explainer, str) else RULE
     values, reads = module_values(model, module, direction)
     report, explains = progress or silent, explainer_of(explainer)
     rows = text_words(model, excerpt_text(model, tokens, seed=seed, progress=progress))
