@@ -136,6 +136,35 @@ MinimalityOf = Annotated[
     ),
 ]
 
+ProbeData = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="FILE", help="Annotated sentences, CoNLL-U.", show_default="made by a small grammar"),
+]
+ProbeLayers = Annotated[
+    str | None,
+    typer.Option("--layers", metavar="NUMBERS", help="The residual streams before these layers: 0,5,10.", show_default="all"),
+]
+ProbeSites = Annotated[
+    str | None,
+    typer.Option(
+        "--sites",
+        metavar="NAMES",
+        help="Other places: middle, heads, neurons, or resid3, mid3, a3 (a layer's heads), a3.h1, m3 (its neurons).",
+        show_default="residual",
+    ),
+]
+Pooled = Annotated[
+    str, typer.Option(metavar="last|mean", help="What stands for a word of several tokens: the last one, or their mean.")
+]
+ProbeWords = Annotated[int, typer.Option(min=100, help="Stop reading sentences after so many words.")]
+RandomWeights = Annotated[
+    bool, typer.Option("--random/--no-random", help="Also probe the same architecture with random weights.")
+]
+KeepActivations = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Keep activations here: the next probe of the same text reads nothing again."),
+]
+
 OUTSIDE = {
     "corrupt": "the corrupt prompt's values",
     "mean": "the corrupt prompts' mean",

@@ -11,8 +11,9 @@ from circuits.models.model import Model
 
 def with_random_weights(model: Model, *, seed: int = 0) -> Model:
     """The model with weights drawn anew, decided by `seed`: every matrix normal, with mean 0 and the root mean square of the
-    one it replaces; biases 0; gains of norms 1. Embedding and unembedding stay one matrix where they were one. Switches,
-    positions that are computed, tokenizer and BOS are the model's own."""
+    one it replaces; the gains of a norm all alike, their root mean square, or streams would grow as no trained one does; biases
+    0. Embedding and unembedding stay one matrix where they were one. Switches, positions that are computed, tokenizer and BOS
+    are the model's own."""
     generator = torch.Generator().manual_seed(seed)
     weights = _drawn(model.weights, generator)
     if model.weights.W_U.data_ptr() == model.weights.W_E.data_ptr():
@@ -40,8 +41,8 @@ def _computed(name: str) -> bool:
 
 
 def _replaced(value: Tensor, name: str, generator: torch.Generator) -> Tensor:
-    if value.ndim == 1:
-        return torch.ones_like(value) if name == "weight" else torch.zeros_like(value)
     size = value.double().square().mean().sqrt()
+    if value.ndim == 1:
+        return torch.full_like(value, float(size) if name == "weight" else 0.0)
     normal = torch.randn(value.shape, generator=generator, dtype=torch.float32)
     return normal.mul_(float(size)).to(value)

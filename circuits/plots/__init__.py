@@ -28,7 +28,7 @@ from circuits.plots.patching.effects import effects_figure
 from circuits.plots.patching.losses import ablation_figure, knockout_figure, self_repair_figure
 from circuits.plots.patching.terms import layer_removal_figure, terms_figure
 from circuits.plots.patching.traces import role_curves_figure, trace_figure
-from circuits.plots.probes import probes_figure, property_use_figure
+from circuits.plots.probes import probes_figure, property_use_figure, tree_probes_figure
 from circuits.plots.prompts import prompts_figure
 from circuits.plots.saving import save
 from circuits.plots.study import studied_circuit_figure, study_figure, study_plan_figure
@@ -79,6 +79,7 @@ __all__ = [
     "terms_figure",
     "trace_figure",
     "training_curves_figure",
+    "tree_probes_figure",
     "triggers_figure",
     "tuned_lens_figure",
     "values_figure",

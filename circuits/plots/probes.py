@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from circuits.files.pictures import draws
 from circuits.plots.style import BASELINE, BLUE, FAINT, GREEN, INK, ORANGE, PINK, SKY, VERMILION, frame
 from circuits.plots.text import shortened, wrapped
-from circuits.probes import Probes, PropertyUse
+from circuits.probes import Probes, PropertyUse, TreeProbes
 from circuits.probes.results import KINDS, PARTS, SURE
 
 _WORDS = {"majority": "majority by word", "neighbours": "window of words"}
@@ -64,6 +64,31 @@ def property_use_figure(use: PropertyUse, *, title: str | None = None) -> Figure
     grid[0].set_ylabel("rise of the loss, nats a token", fontsize=8.5)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     heading = title or f"{shortened(use.model, 40)} without what probes of {shortened(use.column, 30)} read"
+    figure.suptitle(wrapped(heading, 90), fontsize=10.5, parse_math=False)
+    return figure
+
+
+@draws(TreeProbes)
+def tree_probes_figure(probes: TreeProbes, *, title: str | None = None) -> Figure:
+    """Draw the share of relations that structural probes find at each place with 95 % intervals, beside random weights and each
+    word attached to the next one; to the right the rank correlations of distances and of depths, and how often the root is."""
+    figure = Figure(figsize=(8.2, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    at = np.arange(len(probes.sites))
+    _curve(left, at, probes.uuas.numpy(), probes.errors.numpy(), BLUE, "o", "probe")
+    if probes.random:
+        _curve(left, at, np.array(probes.random), np.array(probes.random_errors), ORANGE, "s", "random weights")
+    left.axhline(probes.chain["uuas"], color=FAINT, linestyle="--", linewidth=1.2, label="next word")
+    left.set_ylabel("UUAS, relations of held-out sentences", fontsize=8.5)
+    _curve(right, at, probes.root.numpy(), probes.root_errors.numpy(), GREEN, "^", "root found")
+    for values, colour, label in ((probes.distance, BLUE, "DSpr, distances"), (probes.depth, PINK, "NSpr, depths")):
+        right.plot(at, values.numpy(), color=colour, marker="o", markersize=3.5, linewidth=1.3, label=label)
+    right.axhline(probes.chain["distance"], color=BLUE, linestyle=":", linewidth=1.0, label="DSpr, order of words")
+    for axes in (left, right):
+        frame(axes)
+        _names(axes, probes.sites)
+        axes.legend(fontsize=7.5, frameon=False)
+    heading = title or f"Dependency trees read off {shortened(probes.model, 40)}"
     figure.suptitle(wrapped(heading, 90), fontsize=10.5, parse_math=False)
     return figure
 

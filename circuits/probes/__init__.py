@@ -7,6 +7,8 @@ from circuits.probes.ranking.rank import rank_neurons
 from circuits.probes.ranking.results import NeuronKnockout, NeuronRankings
 from circuits.probes.results import HiddenLayer, Probes, PropertyUse
 from circuits.probes.storing import Activations, activations
+from circuits.probes.trees.probing import probe_trees
+from circuits.probes.trees.results import TreeProbes
 from circuits.probes.use import property_use
 
 __all__ = [
@@ -16,10 +18,12 @@ __all__ = [
     "NeuronRankings",
     "Probes",
     "PropertyUse",
+    "TreeProbes",
     "activations",
     "knock_out",
     "neuron_circuit",
     "probe",
+    "probe_trees",
     "property_use",
     "rank_neurons",
 ]

@@ -34,7 +34,9 @@ class ReadDirections:
         fitted = fit_logistic(turned, [Problem(labels, penalty)], classes=question.asked.classes)[0]
         directions = LinearProbe(scale, fitted, penalty).directions.float()
         generator = torch.Generator().manual_seed(place.layer)
-        drawn = torch.randn(draws, x.shape[1], len(directions), generator=generator)
+        # Drawn as a probe's weights are fitted, where all directions spread alike: a few of a model's carry hundreds of times
+        # what the others do; probes take little of those, and plain random directions much.
+        drawn = torch.randn(draws, x.shape[1], len(directions), generator=generator) / scale.deviation.float()[:, None]
         random = torch.linalg.qr(drawn)[0].transpose(1, 2)
         along = rows @ directions.T
         sums = torch.zeros(question.asked.classes, len(directions)).index_add_(0, labels, along)

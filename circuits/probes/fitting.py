@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -85,7 +86,8 @@ class Judged:
 
 def judge_place(x: Float[Tensor, "word width"], asked: Asked, *, controls: bool = True, codelength: bool = True) -> Judged:
     """Fit the probe of each seed and its control task, and judge them on words that none has seen. The penalty is the one with
-    which the first seed's probe is best on its development words (of equal ones the strongest); it serves all others."""
+    which the first seed's probe has the least loss on its development words, where shares of right answers would be decided
+    by a few of them; it serves all others."""
     first: LinearProbe | None = None
     answers, right, control_right, bits = [], [], [], float("nan")
     for split, control in zip(asked.splits, asked.controls, strict=True):
@@ -113,9 +115,9 @@ def judge_place(x: Float[Tensor, "word width"], asked: Asked, *, controls: bool 
 
 
 def _best(x: Tensor, fitted: Sequence[Tensor], labels: Tensor) -> int:
-    """Which probe is right most often; of equal ones the first."""
-    right = [float((scores_of(x, weights).argmax(dim=1) == labels).double().mean()) for weights in fitted]
-    return right.index(max(right))
+    """Which probe gives the labels the largest chances; of equal ones the first."""
+    losses = [float(F.cross_entropy(scores_of(x, weights), labels)) for weights in fitted]
+    return losses.index(min(losses))
 
 
 def macro_f1(answers: Int[Tensor, " judge"], gold: Int[Tensor, " judge"], classes: int) -> float:

@@ -132,7 +132,8 @@ class Probes(Result, format="circuits-probes"):
 
 KINDS = ("erased", "moved", "kept", "random")
 """What is done to the directions that a probe reads: erased (at every token its mean in their place), moved (at the words
-themselves, another class's mean), kept (their own class's mean), and as many random directions erased."""
+themselves, another class's mean), kept (their own class's mean), and as many erased as a probe with random weights
+reads."""
 PARTS = ("needed", "others")
 
 

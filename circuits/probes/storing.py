@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -48,12 +49,13 @@ class Activations:
         return tuple(site.name for site in self.sites)
 
     def of(self, name: str) -> Float[Tensor, "word width"]:
-        """The vector of every word at a place, on the CPU. Raises GraphError for a place that the model lacks, CircuitsError
-        for one of a family that was not asked for, FileFormatError where shards are damaged or gone."""
+        """The vector of every word at a place, on the CPU, in float32 or wider. Raises GraphError for a place that the model
+        lacks, CircuitsError for one of a family that was not asked for, FileFormatError where shards are damaged or gone."""
         site = parse_site(self.model, name)
         if site.family not in self.folders:
             raise CircuitsError(f"{name} was not read: these activations hold {', '.join(self.folders)}")
         found = read_shards(self.folders[site.family], site.stored, len(self))
+        found = found.to(torch.promote_types(found.dtype, torch.float32))
         if site.head is None:
             return found
         width = self.model.d_head

@@ -46,8 +46,10 @@ def property_use(
     than there are classes. Then the model runs on from there, on sentences that no probe was trained on, with that part of the
     stream set to its mean at every token (erased), with the part at the words set to another class's mean (moved, the class
     drawn as often as words have it), to their own class's (kept: what moving costs without a change of class), and with as many
-    random directions erased, whose mean over draws is compared with. Loss: of the next token, in nats; tokens that follow
-    a word with the property apart from all others, which follow the inner tokens of words and words without it.
+    directions erased as a probe with random weights reads (random), whose mean over draws is compared with.
+
+    Losses are of the next token, in nats: of tokens that follow a word with the property, and apart from them of all others,
+    which follow the inner tokens of words and words without it.
 
     Raises PromptError where `probes` are of another model or other words, GraphError for places that are no residual stream.
 
@@ -57,7 +59,7 @@ def property_use(
         probes: what `probe` has found.
         sites: residual streams (default: about seven of those that were probed, the best one among them).
         count: sentences that losses are measured on.
-        draws: sets of random directions a place.
+        draws: probes with random weights a place.
         words: as it was given to `probe`.
         folder: where activations are kept.
         budget: bytes that a pass may take, besides the model.

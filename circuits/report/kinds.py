@@ -90,6 +90,7 @@ KINDS: Mapping[str, Kind] = {
     "circuits-trace": Kind("a causal trace", "Causal tracing", "patching.Trace", "trace --open"),
     "circuits-traces": Kind("causal traces of facts", "Causal tracing", "patching.Traces", "trace --open"),
     "circuits-training-curves": Kind("scores of heads over training", "Heads over training", "heads.TrainingCurves"),
+    "circuits-tree-probes": Kind("probes of trees", "Probes of trees", "probes.TreeProbes", "probe tree --open"),
     "circuits-triggers": Kind("triggers of neurons", "Triggers of neurons", "lenses.Triggers"),
     "circuits-tuned-lens": Kind("a tuned lens", "A tuned lens", "lenses.TunedLens", "lens --tuned"),
     "circuits-values": Kind("values of neurons", "Values of neurons", "lenses.Values"),

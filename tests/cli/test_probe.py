@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from circuits.probes import Probes, PropertyUse
+from circuits.probes import Probes, PropertyUse, TreeProbes
 from circuits.tasks import Sentence, grammar_sentences
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
@@ -50,10 +50,25 @@ def test_probes_are_written_said_and_shown_again(command: Command, tiny: Path, d
     said = json.loads(again.out)
     assert said["best"] == found.sites[found.best] and len(said["places"]) == 3 and said["use"]["lost"]
     assert {path.name for path in (tmp_path / "again").iterdir()} == {"probes.csv", "probes.png", "use.csv", "use.png"}
-    more = command("probe", *options, "--property", "Number", "--layers", 2, "--no-use", "--no-random", "--out", out, "--json")
+    less = ("--property", "Number", "--layers", 2, "--no-use", "--no-random", "--hidden", 0)
+    more = command("probe", *options, *less, "--out", out, "--json")
     assert [row["site"] for row in json.loads(more.out)["places"]] == ["resid0", "resid2"]
     assert json.loads(more.out)["use"] is None
     assert {path.name for path in out.iterdir()} == {"probes.json", "probes.csv", "probes.png"}, "nothing of the earlier run"
+
+
+def test_trees_are_written_said_and_shown_again(command: Command, tiny: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ("--data", data, "--model", tiny, "--rank", 4, "--epochs", 1, "--layers", 2, "--out", out)
+    answer = command("probe", "tree", *options)
+    assert answer.status == 0, answer.err
+    assert {path.name for path in out.iterdir()} == {"trees.json", "trees.csv", "trees.png"}
+    found = TreeProbes.load(out / "trees.json")
+    assert found.sites == ("resid0", "resid2") and found.random and "each word attached to the next one" in answer.out
+    again = json.loads(command("probe", "tree", "--open", out / "trees.json", "--json").out)
+    assert again["judged"] == found.judged and len(again["places"]) == 2
+    check_one_line(command("probe", "tree", "--pooling", "x"), "--pooling x: expected last or mean")
+    check_one_line(command("probe", "--open", out / "trees.json"), "circuits probe tree --open")
 
 
 def test_what_is_wrong_is_one_line(command: Command, tiny: Path, data: Path, tmp_path: Path) -> None:

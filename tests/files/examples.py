@@ -41,6 +41,7 @@ from circuits.patching.tracing.knockout import Knockout
 from circuits.patching.tracing.results import Trace, Traces
 from circuits.probes.ranking.results import NeuronKnockout, NeuronRankings
 from circuits.probes.results import HiddenLayer, Probes, PropertyUse
+from circuits.probes.trees.results import TreeProbes
 from circuits.search.discover import Discovery
 from circuits.search.judging.compare import Comparison, compare
 from circuits.search.judging.curves import Curve
@@ -397,3 +398,11 @@ def module_explanation() -> ModuleExplanation:
     about = {"reads": "activation", "explainer": "rule", "author": "rule", "ngrams": (("<b>", 2.0), ("\n", 1.5))}
     numbers = {"mean": -0.25, "sigma": 0.5, "counted": 90, "candidates": (candidate,), "texts": 20, "seed": 1}
     return ModuleExplanation("mini", SHA, "a0.h1", **about, **numbers)
+
+
+def tree_probes() -> TreeProbes:
+    shares = {"uuas": numbers(2).abs() / 3, "errors": numbers(2).abs() / 90, "root": numbers(2).abs() / 2}
+    rest = {"distance": numbers(2), "depth": torch.tensor([torch.nan, 0.5]).double(), "root_errors": numbers(2).abs() / 20}
+    about = {"judged": 40, "relations": 300, "trained": 160, "seed": 2, "random": (0.25, 0.5), "random_errors": (0.01, 0.02)}
+    chain = {"uuas": 0.375, "error": 0.01, "distance": 0.25}
+    return TreeProbes("mini<b>", SHA, "mean", 8, ("resid0", "resid1"), **shares, **rest, chain=chain, **about)

@@ -20,7 +20,7 @@ from tests.tasks.test_conllu import GOOD, read
 
 @pytest.fixture(scope="module")
 def found() -> Probes:
-    return probe(previous_model(), before(260), "upos", seeds=2, hidden=16)
+    return probe(previous_model(), before(180), "upos", seeds=2, hidden=16)
 
 
 def test_a_label_of_layer_1_is_read_off_behind_it_and_not_before(found: Probes) -> None:
@@ -35,11 +35,11 @@ def test_a_label_of_layer_1_is_read_off_behind_it_and_not_before(found: Probes) 
     assert found.baselines["neighbours"][0] > 0.9, "the word before stands in the window"
     assert float(found.bits[2]) < 2.0 < 2.8 < float(found.bits[0]), "without a probe 3 bits"
     assert found.hidden[0].accuracy > 0.99 and found.sites[found.best] in found.summary
-    assert found.left_out["words without"] == 260, "the first word of each"
+    assert found.left_out["words without"] == 180, "the first word of each"
 
 
 def test_the_property_is_used_where_it_is_computed_and_not_before(found: Probes) -> None:
-    use = property_use(previous_model(), before(260), found, count=24, draws=2)
+    use = property_use(previous_model(), before(180), found, count=24, draws=2)
     assert use.used in ("resid2", "resid3") and use.used in use.summary
     lost = dict(zip(use.sites, use.beyond.tolist(), strict=True))
     assert min(lost["resid2"], lost["resid3"]) > 4 * max(abs(lost["resid0"]), abs(lost["resid1"])) > 0
@@ -49,7 +49,7 @@ def test_the_property_is_used_where_it_is_computed_and_not_before(found: Probes)
 
 
 def test_the_loss_of_the_whole_model_is_that_of_a_plain_run(found: Probes) -> None:
-    model, sentences = previous_model(), before(260)
+    model, sentences = previous_model(), before(180)
     use = property_use(model, sentences, found, count=2, sites=["resid3"], draws=1)
     drawn = split_words(*labelled(sentences)).judge
     judged = labelled(sentences)[1][drawn].unique()
@@ -158,7 +158,7 @@ def test_a_property_that_cannot_be_probed_is_named_with_its_place(tmp_path: Path
 
 
 def test_numbers_and_places_that_cannot_be_are_refused(found: Probes) -> None:
-    model, sentences = previous_model(), before(260)
+    model, sentences = previous_model(), before(180)
     with pytest.raises(PromptError, match="seeds=0"):
         probe(model, sentences, seeds=0)
     with pytest.raises(PromptError, match="hidden=-1"):

@@ -9,7 +9,7 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
-from circuits.cli.options import Open
+from circuits.cli.options import KeepActivations, Open, Pooled, ProbeData, ProbeLayers, ProbeSites, ProbeWords, RandomWeights
 from circuits.cli.questions.probe import ProbeQuestion, activations_folder
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, Work, with_setting
@@ -25,7 +25,6 @@ FILES = {
 }
 """What `circuits probe` writes, and what for."""
 OF_USE = ("use.json", "use.csv", "use.png")
-_FORMER = typer.Option(hidden=True)
 
 
 @app.command()
@@ -33,10 +32,7 @@ _FORMER = typer.Option(hidden=True)
 def probe(
     context: Context,
     former: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Annotated sentences, CoNLL-U.", show_default="made by a small grammar"),
-    ] = None,
+    data: ProbeData = None,
     column: Annotated[
         str,
         typer.Option(
@@ -45,35 +41,18 @@ def probe(
             help="upos, xpos, relation, deprel, depth, head, lemma, feats, or a feature such as Number.",
         ),
     ] = "upos",
-    layers: Annotated[
-        str | None,
-        typer.Option(metavar="NUMBERS", help="The residual streams before these layers: 0,5,10.", show_default="all"),
-    ] = None,
-    sites: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES",
-            help="Other places: middle, heads, neurons, or resid3, mid3, a3 (a layer's heads), a3.h1, m3 (its neurons).",
-            show_default="residual",
-        ),
-    ] = None,
-    pooling: Annotated[
-        str, typer.Option(metavar="last|mean", help="What stands for a word of several tokens: the last one, or their mean.")
-    ] = "last",
-    words: Annotated[int, typer.Option(min=100, help="Stop reading sentences after so many words.")] = 25_000,
+    layers: ProbeLayers = None,
+    sites: ProbeSites = None,
+    pooling: Pooled = "last",
+    words: ProbeWords = 25_000,
     least: Annotated[int, typer.Option(min=1, help="Leave out classes that fewer words have.")] = 20,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="How many times words are split and control tasks drawn.")] = 3,
     hidden: Annotated[int, typer.Option(min=0, help="Units of a hidden layer, tried at the best place; 0 = none.")] = 256,
-    random_weights: Annotated[
-        bool, typer.Option("--random/--no-random", help="Also probe the same architecture with random weights.")
-    ] = True,
+    random_weights: RandomWeights = True,
     use: Annotated[
         bool, typer.Option("--use/--no-use", help="Also erase what probes read, and see what the model loses.")
     ] = True,
-    keep: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Keep activations here: the next property of the same text reads nothing again."),
-    ] = None,
+    keep: KeepActivations = None,
     open_file: Open = None,
     minimal_pairs: Annotated[list[Path] | None, typer.Option("--minimal-pairs", hidden=True)] = None,
     facts: Annotated[list[Path] | None, typer.Option("--facts", hidden=True)] = None,

@@ -17,7 +17,7 @@ MADE = 900
 
 @contextlib.contextmanager
 def activations_folder(keep: Path | None) -> Iterator[Path]:
-    """Where activations are, as long as they are needed."""
+    """Where activations are, as long as they are needed: the folder asked for, or one that goes."""
     if keep is not None:
         yield keep
         return
@@ -46,28 +46,16 @@ class ProbeQuestion:
         """Raise PromptError for what can be seen to be wrong before anything is read."""
         if self.pooling not in ("last", "mean"):
             raise PromptError(f"--pooling {self.pooling}: expected last or mean")
-        if self.layers is not None and self.sites is not None:
-            raise PromptError("--layers and --sites are two ways to say where: leave out one of them")
         _ = self.places
 
     def read(self) -> "tuple[circuits.tasks.Sentence, ...]":
         """The sentences of the file, or those that are made."""
-        if self.data is None:
-            return circuits.tasks.grammar_sentences(MADE)
-        return circuits.tasks.read_conllu(self.data)
+        return sentences_of(self.data)
 
     @property
     def places(self) -> list[str] | str:
         """Names of places, or a family of them. Raises PromptError for what is no number of a layer."""
-        if self.sites is not None:
-            return names_of(self.sites)
-        if self.layers is None:
-            return "residual"
-        numbers = names_of(self.layers)
-        wrong = next((number for number in numbers if not number.isdecimal()), None)
-        if wrong is not None:
-            raise PromptError(f"--layers {self.layers}: {wrong!r} is no number of a layer; expected such as 0,5,10")
-        return [f"resid{int(number)}" for number in numbers]
+        return places_of(self.layers, self.sites)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -82,3 +70,24 @@ class ProbeQuestion:
     def describe(self) -> str:
         """Whose sentences, in words."""
         return "made by a small grammar" if self.data is None else f"of {self.data.name}"
+
+
+def sentences_of(data: Path | None) -> "tuple[circuits.tasks.Sentence, ...]":
+    """The sentences of a file, or those that a small grammar makes."""
+    return circuits.tasks.grammar_sentences(MADE) if data is None else circuits.tasks.read_conllu(data)
+
+
+def places_of(layers: str | None, sites: str | None) -> list[str] | str:
+    """Names of places, or a family of them: of `--layers`, `--sites`, or all residual streams. Raises PromptError for both and
+    for what is no number of a layer."""
+    if layers is not None and sites is not None:
+        raise PromptError("--layers and --sites are two ways to say where: leave out one of them")
+    if sites is not None:
+        return names_of(sites)
+    if layers is None:
+        return "residual"
+    numbers = names_of(layers)
+    wrong = next((number for number in numbers if not number.isdecimal()), None)
+    if wrong is not None:
+        raise PromptError(f"--layers {layers}: {wrong!r} is no number of a layer; expected such as 0,5,10")
+    return [f"resid{int(number)}" for number in numbers]

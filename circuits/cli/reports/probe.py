@@ -21,7 +21,7 @@ _NOTE = (
 )
 _OF_USE = (
     "Nats by which the loss of the next token rises. erased: what the probe reads is set to its mean at every token; moved: at "
-    "words, to another class's mean, kept: to their own class's; random: as many random directions erased."
+    "words, to another class's mean, kept: to their own class's; random: what probes with random weights read erased."
 )
 
 

@@ -1,0 +1,1 @@
+"""Trees of words, read off distances and lengths in a projection."""
