@@ -30,7 +30,7 @@ from experiments import (
     judging_costs,
     real_model,
 )
-from experiments.benchmarks import attribution, attribution_work, neuron_edges, tracing
+from experiments.benchmarks import attribution, attribution_work, neuron_edges, probes, tracing
 from experiments.benchmarks.patching_work import random_pairs
 from tests.models import bundled
 from tests.models.checkpoints import build
@@ -48,6 +48,7 @@ MAINS = {
     "attention_as_a_hint": attention_as_a_hint,
     "average_tracing": average_tracing,
     "tracing": tracing,
+    "probes": probes,
     "choosing_edges": choosing_edges,
     "command_costs": command_costs,
     "judging_costs": judging_costs,

@@ -122,7 +122,7 @@ def _measured(
     longest = max(len(one.ids) for one in text.aligned)
     most = max(longest, budget // (4 * size * variants))
     generator, done = torch.Generator().manual_seed(0), 0
-    shares = question.labels.labels[question.split.train].bincount(minlength=question.asked.classes).double()
+    shares = question.labels.labels[question.split.train].bincount(minlength=question.asked.classes).double().clamp(min=1e-9)
     for numbers in text.batches(most):
         batch = WordBatch.of(text, numbers, model.device)
         labels = question.labels_of(text, batch.words, chosen)

@@ -14,8 +14,9 @@ from torch import Tensor
 from circuits import patch_nodes
 from circuits.heads import score_heads
 from circuits.models import Edit, Model, load_model
+from circuits.probes import activations, probe
 from circuits.search import find_induction_circuit
-from circuits.tasks import PromptPairs
+from circuits.tasks import PromptPairs, grammar_sentences
 from circuits.tasks.metrics import logit_difference
 from circuits.tasks.repeats import repeated_tokens
 from experiments import real_model
@@ -143,3 +144,23 @@ def test_patching_heads_does_what_hooks_do(model: Model, hugging_face: tuple[Any
         expected.append((patched - ends[1]) / (ends[0] - ends[1]))
     effects = patch_nodes(model, pairs, logit_difference, [f"a{layer}.h{head}" for layer, head in places])
     torch.testing.assert_close(effects.effect().float(), torch.tensor(expected), atol=2e-4, rtol=0)
+
+
+def test_activations_of_words_are_hugging_face_s_hidden_states(model: Model, hugging_face: tuple[Any, Any]) -> None:
+    sentences, (plain, _) = grammar_sentences(12), hugging_face
+    with activations(model, sentences) as read:
+        found = {name: read.of(name) for name in read.names}
+        for row, (number, word) in list(enumerate(read.text.places))[::9]:
+            one = read.text.aligned[number]
+            with torch.no_grad():
+                hidden = plain(torch.tensor([one.ids]), output_hidden_states=True).hidden_states
+            last = max(column for column, owner in enumerate(one.owners) if owner == word)
+            for layer in (0, 1, model.n_layers - 1):
+                near = {"rtol": 1e-3, "atol": 1e-3 * float(hidden[layer].abs().max())}
+                torch.testing.assert_close(found[f"resid{layer}"][row], hidden[layer][0, last], **near)
+
+
+def test_parts_of_speech_are_read_off_a_later_layer_better_than_off_words_and_random_weights(model: Model) -> None:
+    found = probe(model, grammar_sentences(260), sites=["resid0", "resid8"], seeds=1, hidden=0)
+    assert found.interval(1)[0] > found.interval(0)[1], "the intervals do not touch"
+    assert found.interval(1)[0] > found.random[1] + 2 * found.random_errors[1]
