@@ -59,16 +59,17 @@ def test_planted_trees_are_read_off_whole() -> None:
     text = text_of(random_trees(120))
     train, judge = split_trees(text)
     scaled = Scale.of(planted(text)).apply(planted(text))
-    apart, deep = (scaled @ fit_tree(scaled, train, kind, rank=14, epochs=90) for kind in ("distance", "depth"))
-    scores = []
+    apart, deep = (scaled @ fit_tree(scaled, train, kind, rank=14, epochs=n) for kind, n in (("distance", 90), ("depth", 50)))
+    scores, depths = [], []
     for tree in judge:
         distance, depth = squared_distances(apart[tree.words]), deep[tree.words].square().sum(dim=1)
         scores.append(score_tree(tree, distance, depth))
         # Relations are whole numbers: rounded, what is read off is the tree itself.
         rounded = score_tree(tree, distance.round(), depth.round())
-        assert rounded.distance > 0.99 and rounded.depth > 0.9
+        depths.append(rounded.depth)
+        assert rounded.distance > 0.99
         assert scores[-1].root == 1.0 or not bool(tree.scored[tree.depth == 0].all()), "punctuation is no root"
-    assert attachment(scores)[0] == 1.0
+    assert attachment(scores)[0] == 1.0 and sum(depths) / len(depths) > 0.95
     chain, noise = [chain_score(tree) for tree in judge], torch.randn(len(text.places), 14)
     assert attachment(chain)[0] < 0.6
     assert attachment(judge_trees(noise, train, judge, rank=14, epochs=3, seed=0))[0] < 0.6
