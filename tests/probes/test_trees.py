@@ -58,8 +58,8 @@ def planted(text: WordText, *, edges: int = 9, width: int = 14, seed: int = 0) -
 def test_planted_trees_are_read_off_whole() -> None:
     text = text_of(random_trees(120))
     train, judge = split_trees(text)
-    scaled = Scale.of(planted(text)).apply(planted(text))
-    apart, deep = (scaled @ fit_tree(scaled, train, kind, rank=14, epochs=n) for kind, n in (("distance", 90), ("depth", 50)))
+    scaled = planted(text) / Scale.of(planted(text)).deviation
+    apart, deep = (scaled @ fit_tree(scaled, train, kind, rank=14, epochs=n) for kind, n in (("distance", 90), ("depth", 60)))
     scores, depths = [], []
     for tree in judge:
         distance, depth = squared_distances(apart[tree.words]), deep[tree.words].square().sum(dim=1)

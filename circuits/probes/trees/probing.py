@@ -122,7 +122,7 @@ def judge_trees(
 ) -> list[TreeScore]:
     """Fit both probes at a place, and score the trees that are judged on."""
     scale = Scale.of(x[torch.cat([tree.words for tree in train])])
-    scaled = scale.apply(x)
+    scaled = x / scale.deviation  # not centred: a root's length is to be 0 where the model has it so
     how = {"rank": rank, "epochs": epochs, "seed": seed}
     by_distance = scaled @ fit_tree(scaled, train, "distance", **how)
     by_depth = scaled @ fit_tree(scaled, train, "depth", **how) if depths else None

@@ -31,7 +31,7 @@ def fit_tree(
     Raises CircuitsError without sentences and for numbers below 1.
 
     Args:
-        x: a vector a word of the text, of mean about 0 and deviation about 1.
+        x: a vector a word of the text, each direction of deviation about 1, as the model has them: not centred.
         train: trees of sentences to train on.
         kind: what the tree is told by.
         rank: directions of the projection at most.
