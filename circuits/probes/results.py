@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -174,8 +175,10 @@ class PropertyUse(Result, format="circuits-property-use"):
 
     @property
     def used(self) -> str | None:
-        """The place where erasing costs most beyond random directions, with an interval above 0; None where there is none."""
-        sure = self.beyond - SURE * self.beyond_errors > 0
+        """The place where erasing costs most beyond random directions, surely so for as many places as were tried (Bonferroni);
+        None where there is none. Others may be as costly: their intervals tell."""
+        tried = NormalDist().inv_cdf(1 - 0.025 / len(self.sites))
+        sure = self.beyond - tried * self.beyond_errors > 0
         if not bool(sure.any()):
             return None
         return self.sites[int(torch.where(sure, self.beyond, -torch.inf).argmax())]
@@ -184,7 +187,7 @@ class PropertyUse(Result, format="circuits-property-use"):
     def summary(self) -> str:
         """Where the property is used, and what that is worth."""
         if self.used is None:
-            return f"{self.model}: erasing what probes of {self.column} read costs no more than random directions do."
+            return f"{self.model}: erasing what probes of {self.column} read costs not surely more than random directions do."
         at = self.sites.index(self.used)
         half = SURE * float(self.beyond_errors[at])
         return (

@@ -57,3 +57,13 @@ def test_commands_about_circuits_name_what_they_were_given(command: Command, tmp
     examples.verdict().save(tmp_path / "verdict.json")
     for words in (("export", "--to", "dot"), ("evaluate",)):
         check_one_line(command(words[0], tmp_path / "verdict.json", *words[1:]), "no circuit, but a file of format 'circuits-v")
+
+
+def test_a_folder_whose_results_cannot_be_read_says_why(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "verdict.json"
+    EXAMPLES["verdict"]().save(file)
+    file.write_text(file.read_text().replace('"version": 1', '"version": 99', 1))
+    for job in (("info",), ("report", "--no-model")):
+        check_one_line(command(*job, tmp_path), "verdict.json", "version")
+        assert [path.name for path in tmp_path.iterdir()] == [file.name], "and no page is made"
+    check_one_line(command("info", tmp_path / "nowhere"), "nowhere: No such file or directory")

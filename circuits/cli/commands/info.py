@@ -71,6 +71,8 @@ def _of_circuit(file: Path, key_value_heads: int | None, setting: Setting) -> Re
     from circuits.files.unfinished import unfinished_run
     from circuits.graph.storage import load_counted
 
+    if not file.exists():
+        raise FileFormatError(f"{file}: No such file or directory")
     circuit, counts = load_counted(file, n_key_value_heads=key_value_heads)
     setting.said.extend(filter(None, [unfinished_run(file)]))
     return circuit_report(circuit, file, counts)

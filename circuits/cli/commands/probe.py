@@ -31,7 +31,7 @@ OF_USE = ("use.json", "use.csv", "use.png")
 @with_setting("probe", memory=True)
 def probe(
     context: Context,
-    former: Annotated[list[Path] | None, typer.Argument(hidden=True)] = None,
+    former: Annotated[list[Path] | None, typer.Argument(hidden=True, metavar="")] = None,
     data: ProbeData = None,
     column: Annotated[
         str,

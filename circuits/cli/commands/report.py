@@ -9,6 +9,7 @@ from circuits.cli.app import app
 from circuits.cli.options import AsJson, Device, Dtype
 from circuits.cli.output import PAGE
 from circuits.cli.settings import Setting
+from circuits.errors import FileFormatError
 
 
 @app.command()
@@ -60,6 +61,9 @@ def run(place: Path, setting: Setting, *, out: Path | None, model: str | None, n
     from circuits.report import Looked, read_saved, run_page
 
     saved = read_saved(place)
+    if saved.unread and not saved.results and saved.head_scores is None and not saved.unfinished:
+        name, why = next(iter(saved.unread.items()))
+        raise FileFormatError(f"{place / name}: {why}" if place.is_dir() else f"{place}: {why}")
     without = Looked(missing=["Made without the model."])
     looks = dict.fromkeys(["", *saved.parts], without) if no_model else looks_of(saved, model, setting)
     own, parts = looks.get("", Looked()), {name: one for name, one in looks.items() if name}

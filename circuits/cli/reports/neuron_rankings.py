@@ -20,7 +20,7 @@ _NOTE = (
 )
 _OF_KNOCKOUT = (
     "Nats by which the loss of the token after a word that has the property rises. zero, mean: neurons at 0 or their mean, at "
-    "every token; moved: at words alone, to their mean over another class."
+    "every token; moved: at words alone, to their mean over another class. ±: each by itself."
 )
 
 

@@ -57,6 +57,9 @@ def folder_report(folder: Path) -> Report:
     unfinished = [one_line(mark.describe(folder)) for _, mark in marks(folder)]
     below = {f"{one.name}/": said for one in sorted(folder.iterdir()) if one.is_dir() and (said := _of_folder(one))}
     if not rows and not unfinished and not below:
+        for path in files:
+            if _is_result(path):  # one of a later version, or a damaged one, says why it is not read
+                load_saved(path)
         raise FileFormatError(f"{folder}: a folder without a saved result; name a file, or a folder that a command wrote")
     lists = [Pairs(what, held) for what, held in (("Results", rows), ("Folders", list(below.items()))) if held]
     more = f", and {counted(len(below), 'folder')} with more" if below else ""

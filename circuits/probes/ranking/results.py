@@ -158,14 +158,18 @@ class NeuronKnockout(Result, format="circuits-neuron-knockout"):
         tried = NormalDist().inv_cdf(1 - 0.025 / self.beyond.numel())
         sure = self.beyond - tried * self.beyond_errors > 0
         if not bool(sure.any()):
-            return f"{self.model}: without the first neurons for {self.property} it loses no more than without random ones."
+            return (
+                f"{self.model}: without the first neurons for {self.property} it loses not surely more than without random "
+                f"ones, for {self.beyond.numel()} comparisons (Bonferroni)."
+            )
         flat = int(torch.where(sure, self.beyond, -torch.inf).argmax())
         way, kind, size = (int(part) for part in torch.unravel_index(torch.tensor(flat), self.beyond.shape))
         value, half = float(self.beyond[way, kind, size]), tried * float(self.beyond_errors[way, kind, size])
         done = {"zero": "set to 0", "mean": "at their mean", "moved": "at another class's mean"}[self.kinds[kind]]
         return (
             f"{self.model}: the first {self.sizes[size]} neurons for {self.property} by {self.ways[way]}, {done}, cost "
-            f"{value:+.3g} ± {half:.2g} nats a token beyond random ones, after words that have it."
+            f"{value:+.3g} ± {half:.2g} nats a token beyond random ones, after words that have it (95 % for "
+            f"{self.beyond.numel()} comparisons)."
         )
 
     def to_dataframe(self) -> "pandas.DataFrame":
