@@ -1,10 +1,12 @@
 """Pictures of results, as matplotlib figures; `save(figure, "heads.png", formats=("png", "svg", "pdf"))` writes one. No pyplot,
 no global state."""
 
+from circuits.plots.anomalies import anomalies_figure
 from circuits.plots.behaviour import behaviour_figure
 from circuits.plots.graphs.circuit import circuit_figure
 from circuits.plots.graphs.comparison import comparison_figure
 from circuits.plots.graphs.paths import path_figure
+from circuits.plots.head_patterns import head_patterns_figure, head_pruning_figure
 from circuits.plots.heads.composition import composition_figure
 from circuits.plots.heads.patterns import patterns_figure
 from circuits.plots.heads.scores import head_scores_figure
@@ -31,11 +33,13 @@ from circuits.plots.patching.traces import role_curves_figure, trace_figure
 from circuits.plots.probes import probes_figure, property_use_figure, tree_probes_figure
 from circuits.plots.prompts import prompts_figure
 from circuits.plots.saving import save
+from circuits.plots.span_probes import span_probes_figure
 from circuits.plots.study import studied_circuit_figure, study_figure, study_plan_figure
 
 __all__ = [
     "ablation_figure",
     "agreement_figure",
+    "anomalies_figure",
     "attention_figure",
     "attention_probe_figure",
     "behaviour_figure",
@@ -51,6 +55,8 @@ __all__ = [
     "explanation_figure",
     "explanations_figure",
     "head_labels_figure",
+    "head_patterns_figure",
+    "head_pruning_figure",
     "head_scores_figure",
     "knockout_figure",
     "layer_removal_figure",
@@ -71,6 +77,7 @@ __all__ = [
     "role_curves_figure",
     "save",
     "self_repair_figure",
+    "span_probes_figure",
     "studied_circuit_figure",
     "study_figure",
     "study_plan_figure",

@@ -42,6 +42,9 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "circuits-ablation": Kind("ablations", "Ablation", "patching.Ablation", "ablate --open"),
+    "circuits-anomalies": Kind(
+        "wrong sentences by layer", "Where wrong sentences stand out", "probes.Anomalies", "probe anomaly --open"
+    ),
     "circuits-attention": Kind("attention traced to tokens", "Attention", "patching.AttentionTrace", "attention --open"),
     "circuits-attention-probe": Kind("the attention-only probe", "Attention probe", "heads.AttentionProbe"),
     "circuits-behaviour-scores": Kind("behaviour scores", "Behaviour", "tasks.BehaviourScores", "behaviour --open"),
@@ -57,6 +60,8 @@ KINDS: Mapping[str, Kind] = {
     "circuits-explanations": Kind("neurons explained", "Neurons explained", "lenses.Explanations", "explain --open"),
     "circuits-faithfulness": Kind("faithfulness over sizes", "Faithfulness over sizes", "search.Curve"),
     "circuits-head-labels": Kind("heads labelled by relations", "Head labels", "heads.HeadLabels", "attention labels --open"),
+    "circuits-head-patterns": Kind("patterns of heads", "Patterns of heads", "probes.HeadPatterns", "probe heads --open"),
+    "circuits-head-pruning": Kind("the loss without heads", "Heads taken out", "probes.HeadPruning"),
     "circuits-head-scores": Kind("scores of heads", "Head scores", "heads.HeadScores"),
     "circuits-knockout": Kind("attention that was blocked", "Attention knockout", "patching.Knockout"),
     "circuits-layer-removal": Kind(
@@ -81,6 +86,7 @@ KINDS: Mapping[str, Kind] = {
     "circuits-roc": Kind("a ROC curve", "Scores against a known circuit", "search.Roc"),
     "circuits-screening": Kind("edges screened and verified", "Edges tested exactly", "search.Screening"),
     "circuits-self-repair": Kind("self-repair by layer", "Self-repair", "patching.SelfRepair"),
+    "circuits-span-probes": Kind("probes of spans", "Probes of spans", "probes.SpanProbes", "probe spans --open"),
     "circuits-studied": Kind("a behaviour that was studied", "A task of a study", "search.StudiedCircuit"),
     "circuits-study": Kind("a study of a model", "A study", "search.Study"),
     "circuits-study-plan": Kind("the plan of a study", "What a study measured and planned", "search.StudyPlan"),

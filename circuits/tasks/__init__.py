@@ -5,7 +5,7 @@ from circuits.tasks.behavioural.scores import BehaviourScores
 from circuits.tasks.behavioural.scoring import score_facts, score_minimal_pairs
 from circuits.tasks.library.docstring import docstring_metric
 from circuits.tasks.library.facts import fact_pairs, mini_facts, planted_pairs
-from circuits.tasks.library.grammar import grammar_sentences
+from circuits.tasks.library.grammar import grammar_pairs, grammar_sentences
 from circuits.tasks.library.greater_than import greater_than_metric
 from circuits.tasks.look import PromptReport, look_at_prompts
 from circuits.tasks.prompts import PromptPairs
@@ -53,6 +53,7 @@ __all__ = [
     "docstring_metric",
     "fact_pairs",
     "gendered_pronouns",
+    "grammar_pairs",
     "grammar_sentences",
     "greater_than",
     "greater_than_metric",

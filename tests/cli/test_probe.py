@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from circuits.probes import Probes, PropertyUse, TreeProbes
+from circuits.probes import Anomalies, HeadPatterns, HeadPruning, Probes, PropertyUse, SpanProbes, TreeProbes
 from circuits.tasks import Sentence, grammar_sentences
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
@@ -69,6 +69,59 @@ def test_trees_are_written_said_and_shown_again(command: Command, tiny: Path, da
     assert again["judged"] == found.judged and len(again["places"]) == 2
     check_one_line(command("probe", "tree", "--pooling", "x"), "--pooling x: expected last or mean")
     check_one_line(command("probe", "--open", out / "trees.json"), "circuits probe tree --open")
+
+
+def test_spans_are_written_said_and_shown_again(command: Command, tiny: Path, data: Path, tmp_path: Path) -> None:
+    out, lines = tmp_path / "out", tmp_path / "ner.jsonl"
+    size = ("--rank", 4, "--hidden", 4, "--epochs", 1, "--least", 5, "--model", tiny, "--out", out)
+    answer = command("probe", "spans", "--data", data, *size)
+    assert answer.status == 0, answer.err
+    assert {path.name for path in out.iterdir()} == {"spans.json", "spans.csv", "spans.png"}
+    found = SpanProbes.load(out / "spans.json")
+    assert found.spans == 2 and found.random and found.mix is not None
+    assert "centre of gravity" in answer.out and "same words" in answer.out
+    again = json.loads(command("probe", "spans", "--open", out / "spans.json", "--json").out)
+    assert again["judged"] == found.judged and len(again["places"]) == 3 and again["mix"]["centre"] == found.mix.centre
+    rows = [{"text": one.text, "targets": [{"span1": [0, 2], "label": one.words[0].tag}]} for one in grammar_sentences(60)]
+    lines.write_text("\n".join(map(json.dumps, rows)))
+    less = ("--layers", 2, "--no-random", "--no-mix", "--json")
+    told = json.loads(command("probe", "spans", "--data", lines, *size, *less).out)
+    assert told["asked"] == "ner" and told["spans"] == 1 and told["mix"] is None
+    check_one_line(command("probe", "spans", "--data", lines, "--property", "phrase"), "leave out --property")
+    check_one_line(command("probe", "spans", "--data", data, "--property", "upos"), "expected relation, phrase, phrase-upos")
+
+
+def test_heads_are_told_and_taken_out(command: Command, tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ("--model", tiny, "--limit", 256, "--draws", 2, "--kinds", "zero", "--rounds", 1, "--out", out)
+    answer = command("probe", "heads", *options)
+    assert answer.status == 0, answer.err
+    kinds = ("json", "csv", "png")
+    assert {path.name for path in out.iterdir()} == {f"{name}.{kind}" for name in ("patterns", "pruning") for kind in kinds}
+    found, lost = HeadPatterns.load(out / "patterns.json"), HeadPruning.load(out / "pruning.json")
+    assert lost.classes and {one.kind for one in lost.classes} == {"zero"} and lost.free is not None
+    assert "made maps of held-out prompts told right" in answer.out and "random heads" in answer.out
+    again = json.loads(command("probe", "heads", "--open", out / "patterns.json", "--json").out)
+    assert len(again["heads"]) == found.pattern.numel() and again["free"] == list(lost.free.heads)
+    command("probe", "heads", *options, "--no-prune")
+    assert {path.name for path in out.iterdir()} == {f"patterns.{kind}" for kind in kinds}, "nothing of the earlier run"
+    check_one_line(command("probe", "heads", "--kinds", "noise"), "--kinds noise")
+
+
+def test_wrong_sentences_are_found_in_layers(command: Command, tiny: Path, tmp_path: Path) -> None:
+    out, file = tmp_path / "out", tmp_path / "order.jsonl"
+    options = ("--model", tiny, "--pairs", 30, "--shuffles", 20, "--limit", 2000, "--out", out)
+    answer = command("probe", "anomaly", *options)
+    assert answer.status == 0, answer.err
+    assert {path.name for path in out.iterdir()} == {"anomalies.json", "anomalies.csv", "anomalies.png"}
+    found = Anomalies.load(out / "anomalies.json")
+    assert found.groups == ("order", "number", "category", "all") and found.counts == (10, 10, 10, 30)
+    again = json.loads(command("probe", "anomaly", "--open", out / "anomalies.json", "--json").out)
+    assert len(again["places"]) == 4 * len(found.sites)
+    file.write_text("\n".join(json.dumps({"sentence_good": f"A {n} b c.", "sentence_bad": f"A b {n} c."}) for n in range(12)))
+    told = json.loads(command("probe", "anomaly", *options, "--minimal-pairs", file, "--json").out)
+    assert told["groups"] == ["order"] and told["counts"] == [12]
+    check_one_line(command("probe", "anomaly", "--minimal-pairs", tmp_path / "none.jsonl"), "none.jsonl: cannot be read")
 
 
 def test_what_is_wrong_is_one_line(command: Command, tiny: Path, data: Path, tmp_path: Path) -> None:

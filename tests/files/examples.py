@@ -39,8 +39,11 @@ from circuits.patching.effects import Effects
 from circuits.patching.tracing.attention_trace import EFFECTS, AttentionTrace
 from circuits.patching.tracing.knockout import Knockout
 from circuits.patching.tracing.results import Trace, Traces
+from circuits.probes.anomalies.results import Anomalies
+from circuits.probes.patterns.results import FreeHeads, HeadPatterns, HeadPruning, PrunedClass
 from circuits.probes.ranking.results import NeuronKnockout, NeuronRankings
 from circuits.probes.results import HiddenLayer, Probes, PropertyUse
+from circuits.probes.spans.results import ScalarMix, SpanProbes
 from circuits.probes.trees.results import TreeProbes
 from circuits.search.discover import Discovery
 from circuits.search.judging.compare import Comparison, compare
@@ -406,3 +409,35 @@ def tree_probes() -> TreeProbes:
     about = {"judged": 40, "relations": 300, "trained": 160, "seed": 2, "random": (0.25, 0.5), "random_errors": (0.01, 0.02)}
     chain = {"uuas": 0.375, "error": 0.01, "distance": 0.25}
     return TreeProbes("mini<b>", SHA, "mean", 8, ("resid0", "resid1"), **shares, **rest, chain=chain, **about)
+
+
+def span_probes() -> SpanProbes:
+    mix = ScalarMix((0, 1), (0.25, 0.75), (0.5, 0.625), (0.01, 0.02), Effect(1.0, 0.5, 1.25))
+    about = {"trained": 160, "judged": 40, "sentences": 20, "left_out": {"too long": 1}, "rank": 8, "hidden": 4, "seed": 2}
+    shares = {"f1": numbers(2).abs() / 3, "errors": numbers(2).abs() / 90}
+    labels = {"by_label": torch.tensor([[0.5, torch.nan], [0.25, 1.0]]).double(), "baselines": {"majority": (0.25, 0.01)}}
+    rest = {"mix": mix, "random": (0.25, 0.5), "random_errors": (0.01, 0.02)}
+    return SpanProbes("mini", SHA, "a<b>", ("x<y>", "z"), 2, "last", ("resid0", "resid1"), **about, **shares, **labels, **rest)
+
+
+def head_patterns() -> HeadPatterns:
+    shares = torch.tensor([[[0.25, 0.75], [1.0, 0.0]], [[0.5, 0.5], [0.0, 1.0]]]).double()
+    about = {"accuracy": Effect(0.75, 0.5, 0.9), "confusion": torch.tensor([[3, 1], [0, 4]]), "prompts": 4, "tokens": 8}
+    return HeadPatterns("mini", SHA, ("previous", "mixed"), shares, **about, seed=1)
+
+
+def head_pruning() -> HeadPruning:
+    rows = (
+        PrunedClass("previous", "zero", 1, Effect(0.5, 0.25, 0.75), Effect(0.0, -0.125, 0.125)),
+        PrunedClass("previous", "mean", 1, Effect(0.25, 0.125, 0.5), Effect(-0.25, -0.5, 0.25)),
+    )
+    free = FreeHeads("mean", 0.125, ("a1.h0", "a0.h1"), 0.1, Effect(0.125, 0.0, 0.25), Effect(0.5, 0.25, 0.75))
+    about = {"total": 4, "draws": 2, "prompts": 3, "tokens": 8, "seed": 1}
+    return HeadPruning("mini", SHA, Effect(2.5, 2.0, 3.0), rows, free, **about)
+
+
+def anomalies() -> Anomalies:
+    tables = {name: numbers(2, 3) for name in ("gaps", "errors", "effects", "null", "p_values")}
+    tables |= {name: tables[name].abs() / 9 for name in ("errors", "null", "p_values")}
+    about = {"tokens": 300, "left_out": 1, "shuffles": 20, "seed": 3}
+    return Anomalies("mini<b>", SHA, ("or<d>er", "all"), (10, 20), ("resid0", "resid1", "resid2"), **tables, **about)

@@ -4,8 +4,10 @@ probe for where no file of annotated sentences is at hand.
 Many of the words are of two parts of speech ("plan", "light", "fast"), so that which one it is hangs on the words around.
 """
 
+import itertools
 import random
 
+from circuits.tasks.behavioural.minimal_pairs import MinimalPair
 from circuits.tasks.sources.conllu import Sentence, Word
 
 _BOTH = (
@@ -75,3 +77,47 @@ def _sentence(shape: str, number: int, draw: random.Random) -> Sentence:
         text += form
         words.append(Word(form, start, len(text), tag, above, relation, form.lower(), "_", features))
     return Sentence(text, tuple(words), f"made-{number}", f"grammar:{number}")
+
+
+def grammar_pairs(count: int = 300, seed: int = 0) -> tuple[MinimalPair, ...]:
+    """So many minimal pairs of these sentences, as many of each of three paradigms: `order` (two words have changed places),
+    `number` (a noun does not fit its determiner: "these house"), `category` (a noun's place is filled by an adverb)."""
+    draw = random.Random(seed)
+    made = (_sentence(draw.choice(_SHAPES), number, draw) for number in itertools.count(1))
+    found: list[MinimalPair] = []
+    for sentence in made:
+        paradigm = _WRONG[len(found) % len(_WRONG)]
+        forms = _wrong(sentence, paradigm, draw)
+        if forms is not None:
+            found.append(MinimalPair(sentence.text, _spelt(forms), paradigm, "grammar"))
+        if len(found) == count:
+            return tuple(found)
+    raise AssertionError("sentences never end")
+
+
+_WRONG = ("order", "number", "category")
+_SINGULAR, _PLURAL = ("this", "every"), ("these", "many")
+"""Determiners of one number alone."""
+
+
+def _wrong(sentence: Sentence, paradigm: str, draw: random.Random) -> list[str] | None:
+    """The words of a sentence with one thing wrong about them; None where it has no place for that."""
+    words = sentence.words
+    forms = [words[0].form if words[0].tag == "PROPN" else words[0].form.lower(), *(word.form for word in words[1:])]
+    if paradigm == "order":
+        at = draw.randrange(1, len(forms) - 2)
+        forms[at], forms[at + 1] = forms[at + 1], forms[at]
+        return forms
+    before = (*_SINGULAR, *_PLURAL)
+    fits = [word.tag == "NOUN" and (paradigm != "number" or forms[at - 1] in before) for at, word in enumerate(words)]
+    places = [number for number, there in enumerate(fits) if there]
+    if not places:
+        return None
+    at = draw.choice(places)
+    kind = "ADV" if paradigm == "category" else "MANY" if forms[at - 1] in _SINGULAR else "NOUN"
+    forms[at] = draw.choice(_WORDS[kind][:5])
+    return forms
+
+
+def _spelt(forms: list[str]) -> str:
+    return " ".join([forms[0][0].upper() + forms[0][1:], *forms[1:-1]]) + forms[-1]

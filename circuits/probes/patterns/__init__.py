@@ -1,0 +1,1 @@
+"""Attention maps told apart by their pattern, and what heads of each pattern are worth."""
