@@ -17,7 +17,7 @@ MODULES = [
     for file in sorted(PACKAGE.rglob("*.py"))
     if file.relative_to(PACKAGE).as_posix() not in NAMES
 ]
-CHECKS = ShapeChecks(first=4, many=300, every=31)
+CHECKS = ShapeChecks(first=4, many=500, every=31)
 """Off while tests are collected."""
 jaxtyping.jaxtyped = CHECKS.jaxtyped  # pyright: ignore[reportAttributeAccessIssue] # what the hook puts before every function
 jaxtyping.install_import_hook(MODULES, "beartype.beartype")
@@ -26,6 +26,7 @@ CHECKED, CHECKED_SLOW = 8, 2
 """Cases of a test that run under the checks. Only numbered ones (seeds) are counted: what has a name of its own is always
 checked."""
 _UNCHECKED = pytest.StashKey[bool]()
+_FILE = pytest.StashKey[Path]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,5 +47,8 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Switch the checks for this test."""
-    CHECKS.restart(off=item.stash[_UNCHECKED])
+    """Switch the checks for this test; what was checked in a file's earlier tests counts as seen."""
+    CHECKS.off = item.stash[_UNCHECKED]
+    if item.config.stash.get(_FILE, None) != item.path:
+        item.config.stash[_FILE] = item.path
+        CHECKS.forget()

@@ -14,10 +14,15 @@ from torch import Tensor
 _check = jaxtyping.jaxtyped
 
 
+def _kind(value: Any) -> Any:
+    """What tells arguments apart: a tensor's shape and type of numbers, of all else its class."""
+    return (value.shape, value.dtype) if isinstance(value, Tensor) else type(value)
+
+
 class ShapeChecks:
-    """A call is checked while a test has seen few like it: the same function with tensors of the same shapes; after that one
-    in `every`. Of a function that was called `many` times one call in `every` is looked at. A check takes as long as twenty
-    small sums, and a test calls some functions ten thousand times."""
+    """A call is checked while a file of tests has seen few like it: the same function with arguments of the same kinds and
+    tensors of the same shapes; after that one in `every`. Of a function that was called `many` times one call in `every` is
+    looked at. A check takes as long as twenty small sums, and a test calls some functions ten thousand times."""
 
     def __init__(self, *, first: int, many: int, every: int) -> None:
         self.first, self.many, self.every = first, many, every
@@ -25,9 +30,8 @@ class ShapeChecks:
         self._calls: collections.Counter[CodeType] = collections.Counter()
         self._seen: collections.Counter[tuple] = collections.Counter()
 
-    def restart(self, *, off: bool) -> None:
-        """Forget what was seen, and check from now on or not at all."""
-        self.off = off
+    def forget(self) -> None:
+        """Forget what was seen."""
         self._calls.clear()
         self._seen.clear()
 
@@ -59,7 +63,7 @@ class ShapeChecks:
             self._calls[code] = calls = self._calls[code] + 1
             if calls > self.many and calls % self.every:
                 return function(*args, **options)
-            key = (code, *[one.shape for one in (*args, *options.values()) if isinstance(one, Tensor)])
+            key = (code, *options, *[_kind(one) for one in (*args, *options.values())])
             self._seen[key] = seen = self._seen[key] + 1
             if seen > self.first and seen % self.every:
                 return function(*args, **options)

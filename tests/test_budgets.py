@@ -197,10 +197,10 @@ def test_a_budget_changes_no_number(name: str) -> None:
     model, pairs = case()
     measure = FUNCTIONS[name][1]
     small = least(measure, model, pairs)
-    for kind, metric in kinds(model, pairs).items():
+    for number, (kind, metric) in enumerate(kinds(model, pairs).items()):
         expected = measure(model, pairs, metric, 2**28)
         assert bool(expected.isfinite().any()), kind
-        for budget in (3 * small, small):
+        for budget in (3 * small, small)[number > 0 :]:
             found = measure(model, pairs, metric, budget)
             assert torch.allclose(found.double(), expected.double(), rtol=1e-6, atol=1e-6, equal_nan=True), (kind, budget)
 

@@ -112,16 +112,17 @@ def test_calls_like_many_before_are_checked_once_in_a_while() -> None:
 
     short, long = torch.ones(3), torch.ones(4)
     assert not refused(lambda: double(short)), "off before a test begins"
-    checks.restart(off=False)
+    checks.off = False
     told = [refused(lambda: double(short)) for _ in range(11)]
     assert [call for call, one in enumerate(told, 1) if one] == [1, 2, 5, 10]
     assert [refused(lambda: double(x=long)) for _ in range(3)] == [True, True, False], "other shapes are another call"
     told = [refused(lambda size=size: double(torch.ones(size))) for size in range(5, 21)]  # calls 15 to 30 of this function
     assert [call for call, one in enumerate(told, 15) if one] == [*range(15, 21), 25, 30]
     assert [refused(lambda: Pair(short, second=long)) for _ in range(3)] == [True, True, False]
-    checks.restart(off=False)
-    assert refused(lambda: double(short)), "each test begins anew"
-    checks.restart(off=True)
+    checks.forget()
+    assert refused(lambda: double(short)), "each file of tests begins anew"
+    assert refused(lambda: double(3)), "another kind of argument is another call"  # type: ignore[arg-type]
+    checks.off = True
     assert not refused(lambda: double(short))
 
 

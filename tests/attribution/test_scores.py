@@ -39,7 +39,7 @@ def test_integrated_gradients_are_complete(mini) -> None:
     """Edges out of the input carry all that differs, so at many steps their scores add up to the whole gap."""
     wide = bundled.mini(torch.float64)
     for pairs in (induction(wide, 4), fact_pairs(wide, mini_facts(relation="country_capital"), count=4)):
-        found = attribute_edges(wide, pairs, difference_of, method="eap-ig", steps=64)
+        found = attribute_edges(wide, pairs, difference_of, method="eap-ig", steps=32)
         total = float(found.values[found.writers == 0].sum())
         ends = [
             metrics.logit_difference(metrics.answer_logits(wide.run(side), pairs), pairs)

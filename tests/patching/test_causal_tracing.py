@@ -169,7 +169,7 @@ from circuits.patching import patch_nodes
 from circuits.tasks import induction, metrics
 model = circuits.load_model("mini")
 pairs = induction(model, 16)
-names = [f"m1.n{neuron}" for neuron in range(400)]
+names = [f"m1.n{neuron}" for neuron in range(250)]
 patch_nodes(model, pairs, metrics.logit_difference, names[:8], budget=2**20 * 8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 patch_nodes(model, pairs, metrics.logit_difference, names, budget=2**20 * 64)

@@ -114,7 +114,7 @@ def test_gates_are_open_as_often_as_they_say() -> None:
     assert float(((drawn > 0).double().mean(dim=0) - open_probability(log_alpha)).abs().max()) < 0.015
 
 
-@pytest.mark.parametrize(("name", "seed"), [("gate", 0), ("gate", 1), ("chain", 0)])
+@pytest.mark.parametrize(("name", "seed"), [("gate", 0), ("chain", 0)])
 def test_planted_circuits_are_found(name: str, seed: int) -> None:
     planted, pairs = planted_task(name, seed, count=18)
     wanted = carrying(planted, pairs)
