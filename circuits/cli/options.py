@@ -149,7 +149,7 @@ ProbeSites = Annotated[
     typer.Option(
         "--sites",
         metavar="NAMES",
-        help="Other places: middle, heads, neurons, or resid3, mid3, a3 (a layer's heads), a3.h1, m3 (its neurons).",
+        help="Other places: middle, heads, patterns, neurons, or mid3, a3 (a layer's heads), a3.h1, p3, m3.",
         show_default="residual",
     ),
 ]

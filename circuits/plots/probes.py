@@ -31,8 +31,8 @@ def probes_figure(probes: Probes, *, title: str | None = None) -> Figure:
         above.axhline(share, color=FAINT, linestyle=style, linewidth=1.2, label=_WORDS.get(name, name))
     for one in probes.hidden:
         place = list(probes.sites).index(one.site)
-        style = {"color": GREEN, "marker": "*", "markersize": 9, "linestyle": "none"}
-        above.plot([place], [one.accuracy], label=f"{one.hidden} hidden units", **style)
+        style = {"color": GREEN, "marker": "_" if one.linear else "*", "markersize": 9, "linestyle": "none"}
+        above.plot([place], [one.accuracy], label=f"rank {one.hidden}" if one.linear else f"{one.hidden} hidden units", **style)
     above.set_ylabel("accuracy, words of held-out sentences", fontsize=8.5)
     above.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     below.plot(at, probes.bits.numpy(), color=BLUE, marker="o", markersize=3.5, linewidth=1.2)

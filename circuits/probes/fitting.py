@@ -120,10 +120,14 @@ def _best(x: Tensor, fitted: Sequence[Tensor], labels: Tensor) -> int:
     return losses.index(min(losses))
 
 
-def macro_f1(answers: Int[Tensor, " judge"], gold: Int[Tensor, " judge"], classes: int) -> float:
-    """The harmonic mean of precision and recall, averaged over the classes that judged words have."""
+def class_f1(answers: Int[Tensor, " judge"], gold: Int[Tensor, " judge"], classes: int) -> Float[Tensor, " class"]:
+    """The harmonic mean of precision and recall of each class; NaN for one that no judged word has."""
     counts = torch.zeros(classes, classes, dtype=torch.float64)
     counts.index_put_((gold, answers), torch.ones(len(gold), dtype=torch.float64), accumulate=True)
     sizes = counts.sum(dim=1) + counts.sum(dim=0)
-    there = counts.sum(dim=1) > 0
-    return float((2 * counts.diagonal() / sizes)[there].mean())
+    return torch.where(counts.sum(dim=1) > 0, 2 * counts.diagonal() / sizes, torch.nan)
+
+
+def macro_f1(answers: Int[Tensor, " judge"], gold: Int[Tensor, " judge"], classes: int) -> float:
+    """F1, averaged over the classes that judged words have."""
+    return float(class_f1(answers, gold, classes).nanmean())

@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import PromptError
 from circuits.models import Model
 from circuits.models.memory import BUDGET
 from circuits.models.random_weights import with_random_weights
-from circuits.probes.fitting import Asked, Judged, judge_place, macro_f1
+from circuits.probes.fitting import Asked, Judged, class_f1, judge_place
 from circuits.probes.question import Question
 from circuits.probes.reading import Pooling, WordText
-from circuits.probes.results import HiddenLayer, Probes
+from circuits.probes.results import Probes
 from circuits.probes.sites import sites_of
+from circuits.probes.sizes import to_try, try_others
 from circuits.probes.storing import activations
-from circuits.probes.wide import fit_hidden
 from circuits.progress import Found, Progress, heard, silent
 from circuits.tasks.sources.conllu import Sentence
 
@@ -38,7 +37,8 @@ def probe(
     least: int = 20,
     seeds: int = 3,
     random_weights: bool = True,
-    hidden: int = 256,
+    hidden: int | Sequence[int] = 256,
+    ranks: Sequence[int] = (),
     folder: str | Path | None = None,
     budget: int = BUDGET,
     progress: Progress | None = None,
@@ -60,13 +60,15 @@ def probe(
         model: what is probed.
         sentences: with their words' properties (`circuits.tasks.read_conllu`).
         column: the property: upos, xpos, relation, deprel, depth, head, lemma, feats, or the name of a feature such as Number.
-        sites: places by name (resid3, mid3, a3, a3.h1, m3), or all of a family: residual, middle, heads, neurons.
+        sites: places by name (resid3, mid3, a3, a3.h1, p3, m3), or all of a family: residual, middle, heads, patterns,
+            neurons.
         pooling: what stands for a word of several tokens, "last" or "mean".
         words: read sentences until there are so many words (default: all).
         least: leave out classes that fewer words have.
         seeds: how many times words are split and control tasks drawn.
         random_weights: whether a model with random weights is probed too, with one seed.
-        hidden: units of the hidden layer that is tried at the best place; 0 for none.
+        hidden: units of the hidden layer that is tried at the best place, or several numbers of them; 0 for none.
+        ranks: through how many directions linear probes are tried there (Hewitt & Liang 2019 find the less the more selective).
         folder: where activations are kept for the next time (default: nowhere).
         budget: bytes that reading may take, besides the model.
         progress: hears what is being done, how much of it is done, and how much there is.
@@ -82,6 +84,7 @@ def probe(
         pooling=pooling,
         random_weights=random_weights,
         hidden=hidden,
+        ranks=ranks,
         folder=folder,
         budget=budget,
         progress=progress,
@@ -96,15 +99,15 @@ def answer(
     sites: str | Sequence[str] = "residual",
     pooling: Pooling = "last",
     random_weights: bool = True,
-    hidden: int = 256,
+    hidden: int | Sequence[int] = 256,
+    ranks: Sequence[int] = (),
     folder: str | Path | None = None,
     budget: int = BUDGET,
     progress: Progress | None = None,
     found: Found | None = None,
 ) -> Probes:
     """`probe`, of a question that has been put already."""
-    if hidden < 0:
-        raise PromptError(f"hidden={hidden}: expected a number of units, or 0")
+    tried = to_try(hidden, ranks)
     tell, report, text = heard(found), progress or silent, question.text
     named = list(dict.fromkeys([FIRST, *(site.name for site in sites_of(model, sites))]))
     options: dict[str, Any] = {"sites": named, "pooling": pooling, "folder": folder, "budget": budget, "progress": progress}
@@ -112,12 +115,9 @@ def answer(
         judged = judge_places(read.of, named, question.asked, f"probing for {question.labels.name}", report)
         result = _result(model, question, named, pooling, judged)
         tell(result)
-        if hidden:
-            best = named[result.best]
-            report("trying a hidden layer", 0, 1)
-            layer = _hidden(read.of(best), best, question, judged[result.best], hidden)
-            report("trying a hidden layer", 1, 1)
-            result = dataclasses.replace(result, hidden=(layer,))
+        best = named[result.best]
+        for other in try_others(read.of, best, question, judged[result.best], tried, report):
+            result = dataclasses.replace(result, hidden=(*result.hidden, other))
             tell(result)
     if random_weights:
         with activations(with_random_weights(model), text, **options) as read:
@@ -150,7 +150,7 @@ def judge_places(
 
 def _result(model: Model, question: Question, names: Sequence[str], pooling: str, judged: Sequence[Judged]) -> Probes:
     rows: dict[str, list[float]] = {}
-    classes = len(question.labels.classes)
+    classes, by_class = len(question.labels.classes), list[Tensor]()
 
     def note(**values: float) -> None:
         """One more number in each column."""
@@ -163,7 +163,8 @@ def _result(model: Model, question: Question, names: Sequence[str], pooling: str
         control, _ = question.error(one.control_right, seen)
         selectivity, selectivity_error = question.error(one.right - one.control_right, seen)
         spread = float(one.right.mean(dim=1).std()) if len(one.right) > 1 else float("nan")
-        f1 = sum(macro_f1(answers, question.gold, classes) for answers in one.answers) / len(one.answers)
+        by_class.append(torch.stack([class_f1(answers, question.gold, classes) for answers in one.answers]).mean(dim=0))
+        f1 = float(by_class[-1].nanmean())
         note(accuracy=accuracy, errors=error, spread=spread, macro_f1=f1, control=control, selectivity=selectivity)
         note(selectivity_errors=selectivity_error, bits=one.bits, penalties=one.probe.penalty)
     left_out = {**question.text.left_out, **{f"words {why}": count for why, count in question.labels.left_out.items()}}
@@ -172,20 +173,5 @@ def _result(model: Model, question: Question, names: Sequence[str], pooling: str
     about |= {"words": int((question.labels.labels >= 0).sum()), "judged": len(question.gold)}
     about |= {"sentences": len(question.text.aligned), "left_out": left_out, "baselines": question.baselines}
     about |= {name: torch.tensor(values, dtype=torch.float64) for name, values in rows.items()}
-    return Probes(**about)
-
-
-def _hidden(x: Float[Tensor, "word width"], site: str, question: Question, linear: Judged, units: int) -> HiddenLayer:
-    """A hidden layer at a place, on the task and on its control, with the first seed's split."""
-    asked, split, scale = question.asked, question.split, linear.probe.scale
-    train, judged = scale.apply(x[split.train]), scale.apply(x[split.judge])
-
-    def right(labels: Tensor) -> Float[Tensor, "seed judge"]:
-        """Which judged words are told by a probe for these labels."""
-        fitted = fit_hidden(train, labels[split.train], classes=asked.classes, hidden=units)
-        return (fitted.scores(judged).argmax(dim=1) == labels[split.judge]).double()[None]
-
-    task, control, seen = right(asked.labels), right(asked.controls[0]), asked.seen[0]
-    accuracy, error = question.error(task)
-    selectivity, selectivity_error = question.error(task - control, seen)
-    return HiddenLayer(site, units, accuracy, error, question.error(control, seen)[0], selectivity, selectivity_error)
+    counts = question.gold.bincount(minlength=classes)
+    return Probes(**about, class_f1=torch.stack(by_class), class_words=counts)

@@ -16,7 +16,7 @@ from circuits.models import Edit, Model, Run, TokenBatch
 from circuits.models.edits import Compiled
 from circuits.models.forward import forward
 from circuits.models.layers import embed
-from circuits.probes.sites import SiteKind
+from circuits.probes.sites import REACH, SiteKind
 from circuits.tasks.sources.conllu import Sentence
 
 Pooling = Literal["last", "mean"]
@@ -156,7 +156,16 @@ def layer_by_layer(
         parts = {"residual": run.residuals[-1:], "middle": run.middles, "heads": run.z, "neurons": run.neurons}
         at = layer + (family == "residual")
         if at in wanted:
-            yield at, parts[family][0]
+            yield at, looks(run.pattern(0)) if family == "patterns" else parts[family][0]
+
+
+def looks(pattern: Float[Tensor, "prompt head query key"]) -> Float[Tensor, "prompt query head offset"]:
+    """Where each head looks from each token, of prompts without pads in front: its weight on the first token, then on the token
+    itself and the 15 before it, the first one left out."""
+    size = pattern.shape[2]
+    columns = torch.arange(size, device=pattern.device)[:, None] - torch.arange(REACH, device=pattern.device)
+    near = pattern.gather(3, columns.clamp(min=0).expand(*pattern.shape[:2], -1, -1)) * (columns > 0)
+    return torch.cat([pattern[..., :1], near], dim=3).transpose(1, 2)
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ _COLUMNS = ("accuracy", "errors", "spread", "macro_f1", "control", "selectivity"
 @dataclasses.dataclass(frozen=True)
 class HiddenLayer:
     """A probe with one hidden layer at one place, beside the linear one there: one that is as accurate and less selective knows
-    words by heart."""
+    words by heart. Or (`linear`) a linear probe through as many directions."""
 
     site: str
     hidden: int
@@ -33,6 +33,14 @@ class HiddenLayer:
     control: float
     selectivity: float
     selectivity_error: float
+    linear: bool = dataclasses.field(default=False, metadata=stored(optional=True))
+
+    @property
+    def what(self) -> str:
+        """What was tried, in words."""
+        if self.linear:
+            return f"a linear probe of rank {self.hidden}"
+        return f"one hidden layer of {self.hidden}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,6 +85,10 @@ class Probes(Result, format="circuits-probes"):
     """Accuracy at each place of the same architecture with random weights; empty where it was not asked."""
     random_errors: tuple[float, ...] = ()
     hidden: tuple[HiddenLayer, ...] = ()
+    class_f1: Float[Tensor, "site class"] | None = dataclasses.field(default=None, metadata=stored(optional=True, missing=True))
+    """F1 of each class, the mean over seeds; NaN for a class that no judged word has. None in older files."""
+    class_words: Int[Tensor, " class"] | None = dataclasses.field(default=None, metadata=stored(optional=True))
+    """How many judged words have each class."""
 
     def __post_init__(self) -> None:
         sizes = {len(getattr(self, name)) for name in _COLUMNS} | {len(self.sites)}
@@ -84,6 +96,9 @@ class Probes(Result, format="circuits-probes"):
             raise CircuitsError("probes need one number a place in every column")
         if len(self.random) != len(self.random_errors) or len(self.classes) < 2:
             raise CircuitsError("probes need two classes, and an error for each accuracy")
+        shapes = [None if one is None else tuple(one.shape) for one in (self.class_f1, self.class_words)]
+        if shapes not in ([None, None], [(len(self.sites), len(self.classes)), (len(self.classes),)]):
+            raise CircuitsError("probes need an F1 for each place and class and a number of words for each class, or neither")
 
     @property
     def best(self) -> int:
@@ -129,6 +144,16 @@ class Probes(Result, format="circuits-probes"):
             row |= {"random_error": self.random_errors[place] if known else math.nan}
             rows.append(row)
         return pandas.DataFrame(rows)
+
+    def of_classes(self) -> "pandas.DataFrame":
+        """One row a class, with its F1 at each place; empty of an older file."""
+        import pandas
+
+        if self.class_f1 is None or self.class_words is None:
+            return pandas.DataFrame()
+        places = dict(zip(self.sites, self.class_f1.unbind(0), strict=True))
+        f1 = {f"f1_{site}": values.tolist() for site, values in places.items()}
+        return pandas.DataFrame({"class": self.classes, "judged": self.class_words.tolist(), **f1})
 
 
 KINDS = ("erased", "moved", "kept", "random")

@@ -58,7 +58,7 @@ class Activations:
         found = found.to(torch.promote_types(found.dtype, torch.float32))
         if site.head is None:
             return found
-        width = self.model.d_head
+        width = width_of(self.model, site.family) // self.model.n_heads
         return found[:, site.head * width : (site.head + 1) * width].contiguous()
 
     @property
@@ -93,7 +93,8 @@ def activations(
     Args:
         model: what is read.
         sentences: what it reads (`circuits.tasks.read_conllu`), or a text that is aligned already.
-        sites: places by name (resid3, mid3, a3, a3.h1, m3), or all of a family: residual, middle, heads, neurons.
+        sites: places by name (resid3, mid3, a3, a3.h1, p3, m3), or all of a family: residual, middle, heads, patterns (of each
+            head its weight on the first token and on the 16 tokens up to the word's), neurons.
         pooling: what stands for a word of several tokens, "last" or "mean".
         words: read sentences until there are so many words (default: all).
         folder: where the shards are kept.
@@ -170,10 +171,10 @@ def _write(
 
     size = model.weights.W_E.element_size()
     kept = size * width_of(model, family) * len(layers_of(model, family))
-    held = size * (8 * model.d_model + 4 * model.d_mlp + 8 * model.n_heads * model.d_head)
+    longest = max(len(one.ids) for one in text.aligned)
+    held = size * (8 * model.d_model + 4 * model.d_mlp + model.n_heads * (8 * model.d_head + 3 * longest))
     # A shard is there twice while it is written, as tensors and as the bytes of the file.
     most = budget // (2 * kept + held)
-    longest = max(len(one.ids) for one in text.aligned)
     if most < longest:
         raise MemoryBudgetError(
             f"the {family} activations of one sentence of {longest} tokens need about "

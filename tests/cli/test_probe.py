@@ -10,7 +10,7 @@ from circuits.tasks import Sentence, grammar_sentences
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
 
-FILES = {"probes.json", "probes.csv", "probes.png", "use.json", "use.csv", "use.png"}
+FILES = {"probes.json", "probes.csv", "classes.csv", "probes.png", "use.json", "use.csv", "use.png"}
 
 
 def conllu(sentences: tuple[Sentence, ...]) -> str:
@@ -36,12 +36,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_probes_are_written_said_and_shown_again(command: Command, tiny: Path, data: Path, tmp_path: Path) -> None:
     out, kept = tmp_path / "out", tmp_path / "kept"
-    options = ("--data", data, "--model", tiny, "--seeds", 1, "--hidden", 4, "--least", 5, "--keep", kept)
+    options = ("--data", data, "--model", tiny, "--seeds", 1, "--hidden", 4, "--ranks", 1, "--least", 5, "--keep", kept)
     answer = command("probe", *options, "--out", out)
     assert answer.status == 0, answer.err
     assert {path.name for path in out.iterdir()} == FILES, "and no mark of an unfinished run"
     found, use = Probes.load(out / "probes.json"), PropertyUse.load(out / "use.json")
-    assert found.column == "upos" and found.sites == ("resid0", "resid1", "resid2") and found.random and found.hidden
+    assert found.column == "upos" and found.sites == ("resid0", "resid1", "resid2") and found.random
+    assert [one.what for one in found.hidden] == ["one hidden layer of 4", "a linear probe of rank 1"]
     assert use.sites == found.sites
     assert answer.out.index("without any model: majority") < answer.out.index("upos read off")
     assert "made.conllu" in answer.out and "what the model loses" in answer.out and "beyond random" in answer.out
@@ -49,12 +50,14 @@ def test_probes_are_written_said_and_shown_again(command: Command, tiny: Path, d
     again = command("probe", "--open", out / "probes.json", "--out", tmp_path / "again", "--json")
     said = json.loads(again.out)
     assert said["best"] == found.sites[found.best] and len(said["places"]) == 3 and said["use"]["lost"]
-    assert {path.name for path in (tmp_path / "again").iterdir()} == {"probes.csv", "probes.png", "use.csv", "use.png"}
+    assert {path.name for path in (tmp_path / "again").iterdir()} == FILES - {"probes.json", "use.json"}
     less = ("--property", "Number", "--layers", 2, "--no-use", "--no-random", "--hidden", 0)
     more = command("probe", *options, *less, "--out", out, "--json")
     assert [row["site"] for row in json.loads(more.out)["places"]] == ["resid0", "resid2"]
     assert json.loads(more.out)["use"] is None
-    assert {path.name for path in out.iterdir()} == {"probes.json", "probes.csv", "probes.png"}, "nothing of the earlier run"
+    assert {path.name for path in out.iterdir()} == {"probes.json", "probes.csv", "classes.csv", "probes.png"}, (
+        "nothing of the earlier run"
+    )
 
 
 def test_trees_are_written_said_and_shown_again(command: Command, tiny: Path, data: Path, tmp_path: Path) -> None:
@@ -140,6 +143,8 @@ def test_what_is_wrong_is_one_line(command: Command, tiny: Path, data: Path, tmp
         (("--data", data, "--least", 5000), "0 of them on 5000 words or more: a probe needs two"),
         (("--data", long), "long.conllu:1: none of 1 sentences can be used: 1 are too long"),
         (("--pooling", "first"), "--pooling first: expected last or mean"),
+        (("--ranks", "2,-1"), "--ranks 2,-1: '-1' is no whole number"),
+        (("--hidden", "many"), "--hidden many: 'many' is no whole number"),
         (("--layers", "0,x"), "'x' is no number of a layer"),
         (("--layers", "0", "--sites", "heads"), "leave out one of them"),
         (("--data", data, "--layers", "9"), "has no resid9"),

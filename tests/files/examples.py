@@ -334,7 +334,8 @@ def probes() -> Probes:
     rest = {"spread": torch.full((3,), torch.nan).double(), "bits": numbers(3).abs() + 0.5, "penalties": numbers(3).abs() + 0.1}
     about = {"words": 900, "judged": 180, "sentences": 60, "left_out": {"too long": 1}, "seeds": (0,)}
     baselines = {"majority": (0.5, 0.01), "neighbours": (0.6, 0.02)}
-    hidden = (HiddenLayer("resid2", 8, 0.75, 0.01, 0.5, 0.25, 0.02),)
+    one = HiddenLayer("resid2", 8, 0.75, 0.01, 0.5, 0.25, 0.02)
+    hidden = (one, dataclasses.replace(one, hidden=1, accuracy=0.5, linear=True))
     where = ("mini", SHA, "<b>upos", ("NOUN", "<i>&"), "last", ("resid0", "resid1", "resid2"))
     random = {"random": (0.25, 0.5, 0.125), "random_errors": (0.01, 0.02, 0.03)}
     return Probes(*where, **about, **shares, **control, **rest, baselines=baselines, **random, hidden=hidden)

@@ -14,7 +14,7 @@ from circuits.models import Model
 from circuits.models.random_weights import with_random_weights
 from circuits.probes import activations, reading
 from circuits.probes.reading import WordText, final_stream, layer_by_layer
-from circuits.probes.sites import sites_of
+from circuits.probes.sites import REACH, sites_of
 from circuits.tasks import Sentence
 from tests.models.random_models import D_VOCAB, LENGTH, random_shape, random_weights, record_of
 from tests.probes.spoken import before, previous_model, sentence_of
@@ -42,7 +42,7 @@ def random_text(seed: int) -> WordText:
 @pytest.mark.parametrize("seed", range(24))
 def test_vectors_of_words_are_those_of_plain_runs(seed: int) -> None:
     model, text = random_model(seed), random_text(seed)
-    families = ["residual", "middle", "heads", *(["neurons"] if model.d_mlp else [])]
+    families = ["residual", "middle", "heads", "patterns", *(["neurons"] if model.d_mlp else [])]
     runs = [model.run(torch.tensor([one.ids])) for one in text.aligned]
     how = random.Random(seed).choice(["last", "mean"])
     with activations(model, text, sites=families, pooling=how) as read:
@@ -51,12 +51,28 @@ def test_vectors_of_words_are_those_of_plain_runs(seed: int) -> None:
             found = read.of(site.name)
             for row, (number, word) in enumerate(text.places):
                 run, layer = runs[number], site.layer
-                value = {"residual": run.residuals, "middle": run.middles, "heads": run.z, "neurons": run.neurons}[site.family]
+                if site.family == "patterns":
+                    value = [looked(run.pattern(at)) for at in range(model.n_layers)]
+                else:
+                    kinds = {"residual": run.residuals, "middle": run.middles, "heads": run.z, "neurons": run.neurons}
+                    value = kinds[site.family]
                 own = [column for column, owner in enumerate(text.aligned[number].owners) if owner == word]
                 whole = value[layer][0, own].flatten(1)
                 assert torch.allclose(found[row], whole[-1] if how == "last" else whole.mean(dim=0), atol=1e-10), site.name
         head = read.of(f"a0.h{model.n_heads - 1}")
         assert torch.equal(head, read.of("a0")[:, -model.d_head :])
+        assert torch.equal(read.of("p0.h0"), read.of("p0")[:, : REACH + 1])
+
+
+def looked(pattern: torch.Tensor) -> torch.Tensor:
+    """`[1 query head offset]`: what heads pay to the first token, and to the ones up to each token, one by one."""
+    _, heads, size, _ = pattern.shape
+    found = torch.zeros(1, size, heads, REACH + 1, dtype=pattern.dtype)
+    for token in range(size):
+        found[0, token, :, 0] = pattern[0, :, token, 0]
+        for back in range(min(REACH, token)):
+            found[0, token, :, 1 + back] = pattern[0, :, token, token - back]
+    return found
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -20,7 +20,7 @@ from tests.tasks.test_conllu import GOOD, read
 
 @pytest.fixture(scope="module")
 def found() -> Probes:
-    return probe(previous_model(), before(180), "upos", seeds=2, hidden=16)
+    return probe(previous_model(), before(180), "upos", seeds=2, hidden=16, ranks=[1, 7])
 
 
 def test_a_label_of_layer_1_is_read_off_behind_it_and_not_before(found: Probes) -> None:
@@ -34,7 +34,13 @@ def test_a_label_of_layer_1_is_read_off_behind_it_and_not_before(found: Probes) 
     assert max(found.random) < 0.9 and found.baselines["majority"][0] < 0.3
     assert found.baselines["neighbours"][0] > 0.9, "the word before stands in the window"
     assert float(found.bits[2]) < 2.0 < 2.8 < float(found.bits[0]), "without a probe 3 bits"
-    assert found.hidden[0].accuracy > 0.99 and found.sites[found.best] in found.summary
+    wide, line, whole = found.hidden
+    assert wide.accuracy > 0.99 and found.sites[found.best] in found.summary
+    assert line.accuracy < 0.6 < 0.9 < whole.accuracy, "eight classes at unit vectors' tips do not lie on a line"
+    f1 = found.of_classes().set_index("class")
+    assert found.class_f1 is not None and found.class_words is not None and int(found.class_words.sum()) == found.judged
+    assert f1["f1_resid2"].min() > 0.95 and f1["f1_resid0"].max() < 0.6
+    assert found.class_f1.nanmean(dim=1).tolist() == pytest.approx(found.macro_f1.tolist())
     assert found.left_out["words without"] == 180, "the first word of each"
 
 
@@ -163,6 +169,8 @@ def test_numbers_and_places_that_cannot_be_are_refused(found: Probes) -> None:
         probe(model, sentences, seeds=0)
     with pytest.raises(PromptError, match="hidden=-1"):
         probe(model, sentences, hidden=-1)
+    with pytest.raises(PromptError, match="ranks=0"):
+        probe(model, sentences, ranks=[4, 0])
     with pytest.raises(GraphError, match="a1 is no residual stream"):
         property_use(model, sentences, found, sites=["a1"])
     with pytest.raises(PromptError, match="give the same model and words"):

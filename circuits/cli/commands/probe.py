@@ -10,7 +10,7 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import KeepActivations, Open, Pooled, ProbeData, ProbeLayers, ProbeSites, ProbeWords, RandomWeights
-from circuits.cli.questions.probe import ProbeQuestion, activations_folder
+from circuits.cli.questions.probe import ProbeQuestion, activations_folder, numbers_of
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, Work, with_setting
 from circuits.errors import CircuitsError
@@ -18,6 +18,7 @@ from circuits.errors import CircuitsError
 FILES = {
     "probes.json": "every place beside its baselines; circuits probe --open shows it again",
     "probes.csv": "the same as a table",
+    "classes.csv": "each class at every place",
     "probes.png": "the same as a picture",
     "use.json": "what the model loses without what the probes read",
     "use.csv": "the same as a table",
@@ -47,7 +48,12 @@ def probe(
     words: ProbeWords = 25_000,
     least: Annotated[int, typer.Option(min=1, help="Leave out classes that fewer words have.")] = 20,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="How many times words are split and control tasks drawn.")] = 3,
-    hidden: Annotated[int, typer.Option(min=0, help="Units of a hidden layer, tried at the best place; 0 = none.")] = 256,
+    hidden: Annotated[
+        str, typer.Option(help="Units of a hidden layer, tried at the best place; several: 64,256; 0 = none.")
+    ] = "256",
+    ranks: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Linear probes through so few directions, tried there: 2,4,8.")
+    ] = None,
     random_weights: RandomWeights = True,
     use: Annotated[
         bool, typer.Option("--use/--no-use", help="Also erase what probes read, and see what the model loses.")
@@ -74,6 +80,7 @@ def probe(
       circuits probe --data en_ewt-ud-dev.conllu --property Number
       circuits probe --data en_ewt-ud-dev.conllu --layers 0,2,4 --no-use
       circuits probe --sites heads --no-random
+      circuits probe --layers 2 --hidden 16,256 --ranks 1,2,4
       circuits probe --open out/probe-mini/probes.json
     """
     if former or minimal_pairs or facts:
@@ -86,7 +93,8 @@ def probe(
         reopen(open_file, setting)
         return
     where: dict[str, Any] = {"data": data, "column": column, "layers": layers, "sites": sites, "pooling": pooling}
-    how: dict[str, Any] = {"words": words, "least": least, "seeds": seeds, "hidden": hidden, "keep": keep}
+    how: dict[str, Any] = {"words": words, "least": least, "seeds": seeds, "keep": keep}
+    how |= {"hidden": numbers_of("--hidden", hidden), "ranks": numbers_of("--ranks", ranks)}
     question = ProbeQuestion(**where, **how, random_weights=random_weights, use=use)
     question.check()
     run(question, setting)
@@ -128,7 +136,7 @@ def run(question: ProbeQuestion, setting: Setting) -> None:
 def _note(found: "circuits.Probes", question: ProbeQuestion, work: Work) -> None:
     """What is found so far appears."""
     lacking = [] if found.random or not question.random_weights else ["random weights"]
-    lacking += [] if found.hidden or not question.hidden else ["the hidden layer"]
+    lacking += [] if len(found.hidden) == question.others else ["other probes at the best place"]
     found.save(work.staging / "probes.json")
     work.publish(lacking=", ".join(lacking))
 

@@ -37,7 +37,8 @@ class ProbeQuestion:
     words: int
     least: int
     seeds: int
-    hidden: int
+    hidden: tuple[int, ...]
+    ranks: tuple[int, ...]
     random_weights: bool
     use: bool
     keep: Path | None
@@ -65,7 +66,13 @@ class ProbeQuestion:
             "pooling": self.pooling,
             "random_weights": self.random_weights,
             "hidden": self.hidden,
+            "ranks": self.ranks,
         }
+
+    @property
+    def others(self) -> int:
+        """How many other probes are tried at the best place."""
+        return sum(units > 0 for units in self.hidden) + len(self.ranks)
 
     def describe(self) -> str:
         """Whose sentences, in words."""
@@ -75,6 +82,15 @@ class ProbeQuestion:
 def sentences_of(data: Path | None) -> "tuple[circuits.tasks.Sentence, ...]":
     """The sentences of a file, or those that a small grammar makes."""
     return circuits.tasks.grammar_sentences(MADE) if data is None else circuits.tasks.read_conllu(data)
+
+
+def numbers_of(option: str, given: str | None) -> tuple[int, ...]:
+    """Whole numbers from 0 on, between commas. Raises PromptError for anything else."""
+    numbers = [] if given is None else names_of(given)
+    wrong = next((number for number in numbers if not (number.isdecimal() and len(number) < 7)), None)
+    if wrong is not None:
+        raise PromptError(f"{option} {given}: {wrong!r} is no whole number; expected such as 2,8,64")
+    return tuple(int(number) for number in numbers)
 
 
 def places_of(layers: str | None, sites: str | None) -> list[str] | str:

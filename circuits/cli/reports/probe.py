@@ -19,6 +19,8 @@ _NOTE = (
     "label drawn for each word type, which can only be learnt by heart; selective: accuracy less control, on known types. "
     "bits: of the online code, a word. What can be read off a place need not be used there."
 )
+_MOST = 20
+"""Classes that the terminal shows."""
 _OF_USE = (
     "Nats by which the loss of the next token rises. erased: what the probe reads is set to its mean at every token; moved: at "
     "words, to another class's mean, kept: to their own class's; random: what probes with random weights read erased."
@@ -31,6 +33,8 @@ def write(probes: Probes | None, use: PropertyUse | None, folder: Path) -> None:
         if found is not None:
             found.to_dataframe().to_csv(folder / f"{name}.csv", index=False)
             save_figure(found.plot(), folder / f"{name}.png")
+    if probes is not None:
+        probes.of_classes().to_csv(folder / "classes.csv", index=False)
 
 
 def without_model(model: str, question: Question, source: str) -> str:
@@ -56,6 +60,7 @@ def probe_report(probes: Probes, use: PropertyUse | None) -> Report:
     )
     parts: list[Part] = [_words(probes.baselines, f"left out: {left or 'nothing'}"), _places(probes)]
     parts += [_hidden(probes)] if probes.hidden else []
+    parts += [] if probes.class_f1 is None else [_classes(probes)]
     parts += [filled(_NOTE)]
     parts += [] if use is None else [_use(use), filled(f"{_OF_USE} {use.summary}")]
     return Report(heading=heading, parts=parts, data=_data(probes, use))
@@ -92,10 +97,23 @@ def _hidden(probes: Probes) -> str:
         at = probes.sites.index(one.site)
         linear = f"linear {float(probes.accuracy[at]):.1%}, selective {float(probes.selectivity[at]):+.1%}"
         lines.append(
-            f"one hidden layer of {one.hidden} at {one.site}: {_share(one.accuracy, one.error)}, control {one.control:.1%}, "
+            f"{one.what} at {one.site}: {_share(one.accuracy, one.error)}, control {one.control:.1%}, "
             f"selective {_share(one.selectivity, one.selectivity_error, sign='+')} ({linear})"
         )
     return "\n".join(lines)
+
+
+def _classes(probes: Probes) -> Table:
+    """The most frequent classes, at the first place and at the best."""
+    found, best = probes.of_classes(), probes.sites[probes.best]
+    first = next(iter(probes.sites))
+    rows = [
+        (one_line(row["class"]), f"{row['judged']:,}", _share(row[f"f1_{first}"]), _share(row[f"f1_{best}"]))
+        for row in found.head(_MOST).to_dict("records")
+    ]
+    more = len(found) - len(rows)
+    below = f"  and {more} rarer ones: classes.csv" if more else ""
+    return Table(("class", "judged", f"F1 at {first}", f"at {best}"), rows, below=below)
 
 
 def _use(use: PropertyUse) -> Table:
@@ -125,7 +143,7 @@ def _data(probes: Probes, use: PropertyUse | None) -> dict[str, Any]:
     data |= {"left_out": probes.left_out, "seeds": list(probes.seeds), "best": probes.sites[probes.best]}
     shares = {name: {"accuracy": share, "standard_error": error} for name, (share, error) in probes.baselines.items()}
     data |= {"baselines": shares, "places": records(probes.to_dataframe())}
-    data |= {"hidden": [vars(one) for one in probes.hidden]}
+    data |= {"hidden": [vars(one) for one in probes.hidden], "by_class": records(probes.of_classes())}
     used = None if use is None else {"used": use.used, "sentences": use.sentences, "draws": use.draws}
     lost = [] if use is None else records(use.to_dataframe())
     return {**data, "use": None if used is None else {**used, "lost": lost}}
