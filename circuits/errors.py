@@ -29,6 +29,10 @@ class EndpointError(CircuitsError):
     """A server that is asked to explain or to simulate cannot be reached, refuses, or gives half an answer."""
 
 
+class AnswerError(EndpointError):
+    """A language model, here or behind an address, gives an answer that cannot be used; its other answers may be whole."""
+
+
 class NonFiniteError(CircuitsError):
     """A NaN or an infinity stands where a finite number is needed."""
 

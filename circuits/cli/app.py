@@ -43,6 +43,7 @@ def circuits(
       circuits trace                  where the bundled model keeps a fact
       circuits lens                   what it would say after each layer
       circuits discover               the circuit behind a task, judged
+      circuits study                  which behaviours it has, the circuit of each
       circuits COMMAND --help         what a command does, with examples
     """
 

@@ -32,7 +32,7 @@ class Stored:
     """Whether NaN may stand in arrays and numbers of the field, as null."""
     optional: bool = False
     """Whether a file may lack the field, which then has its default: files written before there was such a field, and those in
-    which it is None."""
+    which it is its default."""
     axis: str | None = None
     """The axis of arrays along which this tuple has its entries."""
     shape: str | None = None
@@ -64,12 +64,18 @@ def record_to_plain(record: Any) -> dict[str, Any]:
     plain = {}
     for field, how, key in fields_of(type(record)):
         value: Any = getattr(record, field.name)
-        if value is None and how.optional:
+        if how.optional and is_default(field, value):
             continue
         plain[key] = to_plain(field.type, value, where=key, missing=how.missing)
         if how.shape is not None:
             plain[how.shape] = list(getattr(record, field.name).shape)
     return plain
+
+
+def is_default(field: dataclasses.Field, value: Any) -> bool:
+    """Whether a field has the value that it has where nothing is given."""
+    made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    return value is made if made is None else type(value) is type(made) and value == made
 
 
 def record_from_plain(kind: type[Record], data: Any, *, where: str = "") -> Record:

@@ -35,6 +35,13 @@ def read_bytes(path: Path, *, max_bytes: int = LARGEST_FILE) -> bytes:
     return _content(path, max_bytes)
 
 
+def unreadable(path: Path, error: OSError, *, why: str = "") -> FileFormatError:
+    """What is said of a file that cannot be opened or read, in the words that all commands share: that there is none, or the
+    system's reason (`why` where it names none)."""
+    said = error.strerror or why or " ".join(str(error).split())[:200]
+    return FileFormatError(f"{path}: {said}" if isinstance(error, FileNotFoundError) else f"{path}: cannot be read: {said}")
+
+
 def strict_decoder() -> json.JSONDecoder:
     """What decodes JSON as `read_json` does: ValueError for duplicate keys, NaN, infinities and integers of more than 20
     digits."""
@@ -48,7 +55,7 @@ def _content(path: Path, max_bytes: int) -> bytes:
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
     except OSError as error:
-        raise FileFormatError(f"{path}: cannot be read: {error.strerror}") from None
+        raise unreadable(path, error) from None
     if len(content) > max_bytes:
         raise FileFormatError(f"{path}: larger than {max_bytes:,} bytes; pass a larger max_bytes if you trust the file")
     return content

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from circuits.errors import CircuitsError, FileFormatError
 from circuits.files import arrays, fields
 from circuits.files.origins import origin, origin_of, without_origin
-from circuits.files.reading import LARGEST_FILE, VERSION, wrong_version
+from circuits.files.reading import LARGEST_FILE, VERSION, unreadable, wrong_version
 from circuits.files.writing import write_whole
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def load_tensors(path: Path, kind: str, cls: type[Record]) -> "tuple[Record, dic
         document = _document(header, kind, cls)
         return _together(cls, document, tensors), tensors
     except OSError as error:
-        raise FileFormatError(f"{path}: cannot be read: {error.strerror or 'no file of tensors'}") from None
+        raise unreadable(path, error, why="no file of tensors") from None
     except (SafetensorError, CircuitsError, KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
         words = " ".join(str(error).split())[:200]
         raise FileFormatError(f"{path}: not a file of format {kind}, or it does not fit together: {words}") from None
@@ -75,9 +75,10 @@ def _header(path: Path) -> dict[str, str]:
             file.read(1)
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
-        words = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise FileFormatError(f"{path}: cannot be read: {words}") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except SafetensorError as error:
+        raise FileFormatError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
 
 
 def _apart(record: Any, prefix: str = "") -> "tuple[dict[str, Any], dict[str, Tensor]]":

@@ -1,6 +1,6 @@
 """Text that a model writes: one token after the other, with the keys and values of those before kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -33,6 +33,7 @@ class Writer:
         if not weights.causal:
             raise ModelError("a model whose attention looks ahead cannot write text token by token")
         device = weights.W_E.device
+        self.prompts, self.length = prompts, length
         whole = TokenBatch.unpadded(torch.zeros(1, length, dtype=torch.long, device=device))
         self.weights, self.geometry = weights, Geometry(weights, whole, weights.W_E.dtype)
         self.count, self.tokens = 0, torch.zeros(prompts, length, dtype=torch.long, device=device)
@@ -46,6 +47,10 @@ class Writer:
 
     def read(self, ids: Int[Tensor, "prompt new"]) -> Float[Tensor, "prompt d_vocab_out"]:
         """Logits after further tokens of every prompt, which are read together."""
+        return self.read_at(ids, [-1])[:, 0]
+
+    def read_at(self, ids: Int[Tensor, "prompt new"], columns: Sequence[int]) -> Float[Tensor, "prompt column d_vocab_out"]:
+        """The same, with the logits at some of the new tokens, by their places among these."""
         weights, at, until = self.weights, self.count, self.count + ids.shape[1]
         self.tokens[:, at:until] = ids
         x = embed(weights, TokenBatch.unpadded(self.tokens[:, :until]))[:, at:]
@@ -56,7 +61,17 @@ class Writer:
                 middle = middle + mlp_output(neurons, block.mlp, block.mlp_post_norm)
             x = middle
         self.count = until
-        return unembed(weights, x[:, -1:])[:, 0]
+        return unembed(weights, x[:, columns])
+
+    def branch(self, length: int) -> "Writer":
+        """A writer that has read the same, goes on by itself and has room for `length` tokens in all."""
+        own = Writer(self.weights, self.prompts, length)
+        own.tokens[:, : self.count] = self.tokens[:, : self.count]
+        for mine, theirs in zip(own._kept, self._kept, strict=True):
+            for copy, kept in zip(mine, theirs, strict=True):
+                copy[:, : self.count] = kept[:, : self.count]
+        own.count = self.count
+        return own
 
     def _attended(self, layer: int, block: Block, x: Tensor) -> Float[Tensor, "prompt new d_model"]:
         attention, normed, at, until = block.attention, normalise(x, block.attention_norm), self.count, self.count + x.shape[1]

@@ -113,9 +113,10 @@ def label_words(
     chosen = tuple(value for value, count in counts.most_common() if count >= least) if classes is None else tuple(classes)
     if len(chosen) < 2:
         common, often = counts.most_common(1)[0]
+        begins = sentences[places[values.index(common)][0]].place or f"sentence {places[values.index(common)][0] + 1}"
         raise PromptError(
             f"{where}: {name} has {len(counts)} {'classes' if len(counts) > 1 else 'class'} ({shown(common)} {often:,} times, "
-            f"first in {first}), {len(chosen)} of them on {least} words or more: a probe needs two; give more sentences"
+            f"first in {begins}), {len(chosen)} of them on {least} words or more: a probe needs two; give more sentences"
         )
     index = {value: number for number, value in enumerate(chosen)}
     labels = torch.tensor([index.get(value, -1) for value in values])

@@ -7,12 +7,27 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuits.errors import PromptError
 from circuits.probes.columns import Labels, label_words
 from circuits.probes.controls import WordTypes, from_neighbours, majority
 from circuits.probes.fitting import Asked
-from circuits.probes.reading import WordText
+from circuits.probes.reading import WordText, first_sentences
 from circuits.probes.splitting import Split, split_words
 from circuits.statistics import clustered_errors
+from circuits.tasks.sources.conllu import Sentence
+
+
+def check_property(sentences: Sequence[Sentence], column: str, *, least: int = 20, words: int | None = None) -> None:
+    """Raise PromptError, with the place, for a property that can be probed in no model: one that no word has, fewer than two
+    classes, too few sentences with one. A model's tokenizer and context can leave out more."""
+    chosen = first_sentences(sentences, words)
+    places = [(number, word) for number, sentence in enumerate(chosen) for word in range(len(sentence.words))]
+    labels = label_words(chosen, places, column, least=least)
+    try:
+        split_words(labels.labels, torch.tensor([number for number, _ in places]))
+    except PromptError as error:
+        where = chosen[0].place.rpartition(":")[0]
+        raise PromptError(f"{where}: {error}" if where else str(error)) from None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
@@ -24,6 +25,12 @@ Pooling = Literal["last", "mean"]
 WITHOUT = "words without a token of their own"
 
 
+def first_sentences(sentences: Sequence[Sentence], words: int | None) -> list[Sentence]:
+    """The sentences up to the one in which their words reach `words`; all for None."""
+    before = itertools.accumulate((len(sentence.words) for sentence in sentences), initial=0)
+    return [sentence for sentence, count in zip(sentences, before, strict=False) if words is None or count < words]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class WordText:
     """Sentences as tokens, and the words that have a token of their own, one after the other."""
@@ -38,12 +45,8 @@ class WordText:
     def of(cls, model: Model, sentences: Sequence[Sentence], *, words: int | None = None) -> "WordText":
         """The sentences that the model can take, up to the one in which the words reach `words`. Raises what
         `align_sentences` raises, PromptError where no word has a token of its own."""
-        chosen, total = [], 0
-        for sentence in sentences:
-            if words is not None and total >= words:
-                break
-            chosen.append(sentence)
-            total += len(sentence.words)
+        chosen = first_sentences(sentences, words)
+        total = sum(len(sentence.words) for sentence in chosen)
         try:
             aligned, left_out = align_sentences(model, chosen)
         except PromptError as error:

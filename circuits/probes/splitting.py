@@ -30,7 +30,8 @@ def split_words(labels: Int[Tensor, " word"], sentence: Int[Tensor, " word"], *,
     used = labels >= 0
     numbers = sentence[used].unique()
     if len(numbers) < LEAST:
-        raise PromptError(f"{len(numbers)} sentences with a labelled word: a probe needs {LEAST} or more")
+        found = f"{len(numbers)} {'sentence' if len(numbers) == 1 else 'sentences'} with a labelled word"
+        raise PromptError(f"{found}: a probe needs {LEAST} or more")
     fixed = numbers[torch.randperm(len(numbers), generator=torch.Generator().manual_seed(0))]
     judged = max(1, round(JUDGED * len(fixed)))
     rest = fixed[judged:]

@@ -21,6 +21,7 @@ SCRIPTS = (
     "links",
     "charts",
     "heatmaps",
+    "excerpts",
     "graph_data",
     "graph_layout",
     "graph_picture",

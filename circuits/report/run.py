@@ -1,22 +1,27 @@
 """The page of a run: what its folder holds, in the order in which it is read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from circuits.attribution import EdgeScores
+from circuits.files.results import Result
 from circuits.graph import Circuit
 from circuits.heads import HeadScores
-from circuits.lenses import Lens
+from circuits.lenses import Explanations, Lens, ModuleExplanation, NeuronExplanation
 from circuits.patching import Trace, Traces
+from circuits.probes import NeuronKnockout, NeuronRankings, Probes, PropertyUse, TreeProbes
 from circuits.report.blocks import AnyBlock, Grid, Paragraphs, Section
 from circuits.report.closer import Closer, Looked
 from circuits.report.folder import Saved
 from circuits.report.kinds import title_of
 from circuits.report.page import Page
+from circuits.report.sections.explained import explanation_section, explanations_section, module_section
 from circuits.report.sections.explorer import explorer_section
 from circuits.report.sections.general import result_section
 from circuits.report.sections.judged import scored_by, verdict_section
 from circuits.report.sections.lenses import lens_section
 from circuits.report.sections.made import made_section
+from circuits.report.sections.probed import probes_section, property_use_section, tree_probes_section
+from circuits.report.sections.ranked import knockout_section, rankings_section
 from circuits.report.sections.scored import head_scores_section
 from circuits.report.sections.studied import study_section
 from circuits.report.sections.traced import trace_section, traces_section
@@ -24,6 +29,17 @@ from circuits.search import Curve, Study, Verdict
 from circuits.tasks import PromptReport
 
 _MOST_PROMPTS = 64
+_OWN: Mapping[type[Result], Callable[..., Section]] = {
+    Probes: probes_section,
+    PropertyUse: property_use_section,
+    TreeProbes: tree_probes_section,
+    NeuronRankings: rankings_section,
+    NeuronKnockout: knockout_section,
+    NeuronExplanation: explanation_section,
+    Explanations: explanations_section,
+    ModuleExplanation: module_section,
+}
+"""Kinds of results with a section of their own, titled as their kind, in the order in which they stand in a page."""
 
 
 def run_page(
@@ -141,7 +157,10 @@ def _others(saved: Saved) -> list[Section]:
         found.append(head_scores_section(saved.head_scores))
     for report in saved.all(PromptReport).values():
         found.append(prompts_section(report))
-    shown = (Trace, Traces, Lens, HeadScores, PromptReport, Verdict, Curve, EdgeScores, Study)
+    for kind, section in _OWN.items():
+        for name, result in saved.all(kind).items():
+            found.append(section(result, title=_named(title_of(result), name, saved)))
+    shown = (Trace, Traces, Lens, HeadScores, PromptReport, Verdict, Curve, EdgeScores, Study, *_OWN)
     first = saved.first(Circuit)
     for name, result in saved.results.items():
         if not isinstance(result, shown) and result is not first:

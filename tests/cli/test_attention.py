@@ -119,7 +119,7 @@ def test_a_checkpoint_with_random_weights(command: Command, tiny: Path, tmp_path
         (("Hi", "--limit", 5), "No such option: --limit"),
         (("Hi", "--prompt", "there"), "PROMPT and --prompt"),
         (("labels",), "name a file of sentences"),
-        (("labels", "missing.conllu"), "missing.conllu: cannot be read"),
+        (("labels", "missing.conllu"), "missing.conllu: No such file"),
         (("labels", "missing.conllu", "Hi"), "unexpected extra argument"),
         (("labels", "--open", "missing.json"), "missing.json"),
         (("--model", "no/such"), "no/such"),

@@ -77,8 +77,8 @@ def test_such_files_are_prompts_of_other_commands(command: Command, pairs: Path,
 WRONG = [
     (("--out", "scores.txt"), "unknown kind of file"),
     (("a.jsonl", "b.json"), "ask for one kind at a time"),
-    (("--facts", "b.json"), "b.json: cannot be read"),
-    (("--minimal-pairs", "c.jsonl"), "c.jsonl: cannot be read"),
+    (("--facts", "b.json"), "b.json: No such file"),
+    (("--minimal-pairs", "c.jsonl"), "c.jsonl: No such file"),
     (("--text", "book.txt"), "book.txt: No such file"),
 ]
 

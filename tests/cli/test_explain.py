@@ -72,10 +72,13 @@ def test_what_goes_to_a_server_is_said_and_one_that_is_not_there_is_one_line(
 ) -> None:
     out, url = tmp_path / "out", "http://127.0.0.1:9/v1"
     answer = command("explain", "m0.n7", "--text", book, "--model", tiny, "--simulator", f"endpoint:{url}", "--out", out)
-    assert answer.status == 2 and not out.exists()
+    assert answer.status == 2 and {path.name for path in out.iterdir()} == {"explanation.json", "unfinished-explain.json"}
+    part = NeuronExplanation.load(out / "explanation.json")
+    assert not part.held and "cannot be reached" in part.stopped and part.explanation in answer.out, "what is said is kept"
     lines = [line for line in answer.err.replace("\r", "\n").splitlines() if line.startswith(("To ", "Error"))]
     assert lines[0].startswith(f"To {url} go pieces of ") and "book.txt: up to 40 excerpts" in lines[0]
     assert lines[1].startswith(f"Error: {url} cannot be reached") and len(lines) == 2
+    assert "Stopped early" in command("explain", "--open", out / "explanation.json").out
 
 
 @pytest.mark.parametrize(

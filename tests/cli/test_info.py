@@ -67,3 +67,9 @@ def test_a_folder_whose_results_cannot_be_read_says_why(command: Command, tmp_pa
         check_one_line(command(*job, tmp_path), "verdict.json", "version")
         assert [path.name for path in tmp_path.iterdir()] == [file.name], "and no page is made"
     check_one_line(command("info", tmp_path / "nowhere"), "nowhere: No such file or directory")
+
+
+def test_a_table_beside_a_result_is_said_to_be_one(command: Command, saved: Path) -> None:
+    table = saved.with_name("edges.csv")
+    table.write_text("edge,score\na0.h1->logits,0.5\n")
+    check_one_line(command("info", table), "edges.csv: a table, not a saved result", "beside it stand circuit.json")

@@ -62,7 +62,7 @@ WRONG = [
     ((PROMPT, "--answer", " Paris", "--distractor", " Paris"), "must differ"),
     (("--clean", "a", "--answer", "x"), "--corrupt is missing"),
     (("--prompts", "missing.csv"), "missing.csv: No such file"),
-    (("--open", "missing.json"), "missing.json: cannot be read"),
+    (("--open", "missing.json"), "missing.json: No such file"),
 ]
 
 

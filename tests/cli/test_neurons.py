@@ -24,6 +24,10 @@ def test_rankings_are_written_said_and_shown_again(command: Command, tiny: Path,
     found = NeuronRankings.load(out / "rankings.safetensors")
     lost = NeuronKnockout.load(out / "knockout.json")
     assert found.ways == ("lca", "raw") and lost.ways == found.ways
+    assert f"--data {data} --by lca,raw --top 4 --least 5 --sentences 3 --model {tiny}" in answer.out
+    pointed = found.beyond_word
+    assert (f"circuits neuron {found.names(found.best[0], 1)[0]}" in answer.out) == pointed
+    assert ("No ranking beats its baseline" in answer.out) != pointed
     for words in ("made.conllu", "how far the first neurons go", "have in common", "what the model loses", "beyond random"):
         assert words in answer.out
     circuit = Circuit.load(out / "circuit.json")
@@ -48,7 +52,7 @@ def test_what_is_wrong_is_one_line(command: Command, tiny: Path, tmp_path: Path)
         (("--data", data, "--layers", "7"), "no neurons in layer 7"),
         (("--pooling", "first"), "expected last or mean"),
         (("--data", data, "--property", "xpos"), "none of"),
-        (("--data", tmp_path / "none.conllu"), "none.conllu: cannot be read"),
+        (("--data", tmp_path / "none.conllu"), "none.conllu: No such file"),
     ):
         answer = command("neurons", "--model", tiny, "--out", tmp_path / "out", *options)
         check_one_line(answer, words)

@@ -1,14 +1,17 @@
 """`circuits probe`: what it writes and says, what it shows again, and what it refuses."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+import circuits
 from circuits.probes import Anomalies, HeadPatterns, HeadPruning, Probes, PropertyUse, SpanProbes, TreeProbes
 from circuits.tasks import Sentence, grammar_sentences
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
+from tests.tasks.test_conllu import GOOD
 
 FILES = {"probes.json", "probes.csv", "classes.csv", "probes.png", "use.json", "use.csv", "use.png"}
 
@@ -30,7 +33,7 @@ def conllu(sentences: tuple[Sentence, ...]) -> str:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some annotated sentences."""
     path = tmp_path_factory.mktemp("data") / "made.conllu"
-    path.write_text(conllu(grammar_sentences(60)))
+    path.write_text(f"{conllu(grammar_sentences(60))}\n{GOOD}")
     return path
 
 
@@ -45,6 +48,10 @@ def test_probes_are_written_said_and_shown_again(command: Command, tiny: Path, d
     assert [one.what for one in found.hidden] == ["one hidden layer of 4", "a linear probe of rank 1"]
     assert use.sites == found.sites
     assert answer.out.index("without any model: majority") < answer.out.index("upos read off")
+    assert f"{data}: multiword tokens are read as the words in them (2), empty nodes are passed over (1)" in answer.err
+    asked = "--ranks 1 --least 5 --seeds 1 --hidden 4"
+    again = f"circuits probe --property relation --data {data} --keep {kept} {asked} --model {tiny}"
+    assert again in answer.out, "what was asked for is asked again"
     assert "made.conllu" in answer.out and "what the model loses" in answer.out and "beyond random" in answer.out
     assert len(list(kept.iterdir())) == 2, "the model's activations, and those of random weights"
     again = command("probe", "--open", out / "probes.json", "--out", tmp_path / "again", "--json")
@@ -124,7 +131,35 @@ def test_wrong_sentences_are_found_in_layers(command: Command, tiny: Path, tmp_p
     file.write_text("\n".join(json.dumps({"sentence_good": f"A {n} b c.", "sentence_bad": f"A b {n} c."}) for n in range(12)))
     told = json.loads(command("probe", "anomaly", *options, "--minimal-pairs", file, "--json").out)
     assert told["groups"] == ["order"] and told["counts"] == [12]
-    check_one_line(command("probe", "anomaly", "--minimal-pairs", tmp_path / "none.jsonl"), "none.jsonl: cannot be read")
+    check_one_line(command("probe", "anomaly", "--minimal-pairs", tmp_path / "none.jsonl"), "none.jsonl: No such file")
+
+
+@pytest.mark.parametrize("name", ["probe", "neurons"])
+def test_bad_data_are_refused_with_their_place_before_a_model_is_loaded(
+    command: Command, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def load(*arguments: object, **options: object) -> None:
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr(circuits, "load_model", load)
+    text = conllu(grammar_sentences(12))
+    (tmp_path / "one.conllu").write_text(re.sub("\t[A-Z]+\t_\t", "\tNOUN\t_\t", text))
+    (tmp_path / "few.conllu").write_text(conllu(grammar_sentences(4)))
+    (tmp_path / "lacking.conllu").write_text(text.replace("\t_\t_\n", "\t_\n", 1))
+    wrong_head = re.sub(r"^1\t(.*)\t\d+\t(\w+)\t_\t_$", r"1\t\1\t9\t\2\t_\t_", text, count=1, flags=re.M)
+    (tmp_path / "head.conllu").write_text(wrong_head)
+    words = sum(len(one.words) for one in grammar_sentences(12))
+    for file, options, said in (
+        ("one.conllu", (), f"one.conllu: upos has 1 class ('NOUN' {words} times, first in {tmp_path}/one.conllu:2)"),
+        ("few.conllu", ("--least", 1), "few.conllu: 4 sentences with a labelled word: a probe needs 10 or more"),
+        ("lacking.conllu", (), "lacking.conllu: line 2: 9 columns between tabs; expected 10"),
+        ("head.conllu", (), "head.conllu: line 2: the head is word 9 of a sentence of"),
+        ("one.conllu", ("--property", "Tense"), f"none of {words} words has 'Tense' (from {tmp_path}/one.conllu:2 on it is _)"),
+        ("one.conllu", ("--property", "relation", "--least", 5000), "0 of them on 5000 words or more: a probe needs two"),
+    ):
+        answer = command(name, "--data", tmp_path / file, *options, "--out", tmp_path / "out")
+        check_one_line(answer, said)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_wrong_is_one_line(command: Command, tiny: Path, data: Path, tmp_path: Path) -> None:
@@ -133,15 +168,18 @@ def test_what_is_wrong_is_one_line(command: Command, tiny: Path, data: Path, tmp
     broken.write_text(data.read_text().replace("\t_\t_\n", "\t_\n", 1))
     long = tmp_path / "long.conllu"
     word = "{0}\tword\tword\tNOUN\t_\t_\t{1}\tdep\t_\t_"
-    long.write_text("\n".join(word.format(number, number - 1) for number in range(1, 900)) + "\n")
+    long.write_text("\n\n".join(["\n".join(word.format(number, number - 1) for number in range(1, 900))] * 10) + "\n")
     for options, words in (
-        (("--data", tmp_path / "none.conllu"), "none.conllu: cannot be read"),
+        (("--data", tmp_path / "none.conllu"), "none.conllu: No such file"),
         (("--data", broken), "broken.conllu: line 2: 9 columns between tabs; expected 10"),
         (("--data", data, "--property", "xpos"), "made.conllu: none of"),
-        (("--data", data, "--property", "SpaceAfter"), "has 'SpaceAfter'"),
-        (("--data", data, "--property", "misc"), "a property is one of"),
+        (("--data", data, "--property", "Tense"), "has 'Tense'"),
+        (("--data", data, "--property", "SpaceAfter"), "SpaceAfter has 1 class ('No' 2 times"),
         (("--data", data, "--least", 5000), "0 of them on 5000 words or more: a probe needs two"),
-        (("--data", long), "long.conllu:1: none of 1 sentences can be used: 1 are too long"),
+        (
+            ("--data", long, "--property", "depth", "--least", 1),
+            "none of 10 sentences can be used: 10 are too long (tiny takes ",
+        ),
         (("--pooling", "first"), "--pooling first: expected last or mean"),
         (("--ranks", "2,-1"), "--ranks 2,-1: '-1' is no whole number"),
         (("--hidden", "many"), "--hidden many: 'many' is no whole number"),

@@ -49,7 +49,7 @@ def test_facts_of_a_file_and_json(command: Command, tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (("--min-effect", 0), "--min-effect is 0.0; expected a share"),
-        (("--facts", "nowhere.json"), "nowhere.json: cannot be read"),
+        (("--facts", "nowhere.json"), "nowhere.json: No such file"),
         (("--model", "nothing-like-this"), "nothing-like-this"),
     ],
 )

@@ -108,7 +108,7 @@ def test_wrong_places_are_refused(tmp_path: Path):
         export(EXAMPLE, tmp_path / "found", "png")
     with pytest.raises(FileFormatError, match=r"found.json: cannot be written: No such file"):
         EXAMPLE.save(tmp_path / "nowhere" / "found.json")
-    with pytest.raises(FileFormatError, match=r"found.json: cannot be read: No such file"):
+    with pytest.raises(FileFormatError, match=r"found.json: No such file"):
         Circuit.load(tmp_path / "found.json")
     with pytest.raises(FileFormatError, match="only written"):
         Circuit.load(tmp_path / "found.graphml")

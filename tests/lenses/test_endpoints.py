@@ -222,6 +222,6 @@ def test_what_was_scored_before_the_server_failed_is_kept(
     assert found.explanation == "some numbers" and (found.score.together.value or 0) > 0.9 and len(server.questions) == 5
     with pytest.raises(EndpointError, match="answers 503"):
         explain(planted_lexicon(), "m0.n2", random_text(), top=20, **options)
-    whole, part = heard
+    whole, part = heard[1], heard[-1]
     assert not whole.stopped and "answers 503" in part.stopped and len(part.held) == 4
     assert KEY not in json.dumps([whole.as_json(), part.as_json()])

@@ -3,14 +3,16 @@
 import dataclasses
 import math
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
 
-from circuits.errors import CircuitsError, EndpointError, GraphError, NonFiniteError, PromptError
-from circuits.lenses.explaining import Explanations, explain, explain_neurons
+from circuits.errors import AnswerError, CircuitsError, EndpointError, GraphError, NonFiniteError, PromptError
+from circuits.lenses.explaining import Explanations, NeuronExplanation, explain, explain_neurons
 from circuits.lenses.explaining.excerpts import Excerpt, excerpts_of, rows_to_read, top_rows
 from circuits.lenses.explaining.explanations import scored
+from circuits.lenses.explaining.roles import Explainer, Simulator
 from circuits.lenses.explaining.rule_search import AFFIXES, holding_at, rule_explainer
 from circuits.lenses.explaining.rules import CLASSES, Clause, TokenRule, words_of
 from circuits.lenses.explaining.scores import Correlation, correlation
@@ -24,7 +26,7 @@ MODEL, TEXT = planted_lexicon(), random_text()
 AWKWARD = ("the", 'say "so"', "a; b", "\\", "(3)", "é\n", "elsewhere (2)", "digits", " ")
 
 
-def looked_up(explanation: str, tokens: tuple[str, ...]) -> list[float]:
+def looked_up(explanation: str, tokens: Sequence[str]) -> list[float]:
     """A simulator that knows the planted neuron."""
     table = dict(zip(map(str, LEXICON), STRENGTHS, strict=True))
     return [10 * table.get(token, 0.0) for token in tokens]
@@ -183,6 +185,80 @@ def test_many_neurons_are_as_each_by_itself_and_known_ones_are_not_done_again() 
     assert len(counted) == 7, "another seed is another table"
 
 
+def failing_never(asked: list[int]) -> Simulator:
+    """Who knows the planted neuron, and counts the questions."""
+
+    def failing(words: str, tokens: Sequence[str]) -> list[float]:
+        asked.append(1)
+        return looked_up(words, tokens)
+
+    return failing
+
+
+def test_answers_that_cannot_be_used_are_counted_and_left_out() -> None:
+    asked = list[int]()
+
+    def now_and_then(words: str, tokens: Sequence[str]) -> list[float]:
+        asked.append(1)
+        if len(asked) % 3 == 0:
+            raise AnswerError(f"half an answer to {len(asked)}")
+        return looked_up(words, tokens)
+
+    found = explain(MODEL, "m0.n2", TEXT, simulator=now_and_then)
+    assert len(found.held) == 14 and found.unanswered[:2] == ("half an answer to 3", "half an answer to 6")
+    assert "Without an answer for 6 further excerpts" in found.summary and (found.score.together.value or 0) > 0.99
+    assert NeuronExplanation.from_json(found.as_json()).unanswered == found.unanswered
+    table = explain_neurons(MODEL, ["m0.n2"], TEXT, simulator=now_and_then)
+    assert table.neurons[0].unanswered == 7
+
+    def never(words: str, tokens: Sequence[str]) -> list[float]:
+        raise AnswerError("nonsense")
+
+    with pytest.raises(AnswerError, match="no answer of 20 can be used; the last one: nonsense"):
+        explain(MODEL, "m0.n2", TEXT, simulator=never)
+
+
+def test_a_neuron_that_nobody_explains_does_not_stop_the_others() -> None:
+    asked = list[int]()
+
+    def silent_at(neurons: set[int]) -> Explainer:
+        def says(shown: Sequence[Excerpt], scale: float) -> str:
+            asked.append(1)
+            if len(asked) in neurons:
+                raise AnswerError("wrote nothing")
+            return 'the token "7" (10)'
+
+        return says
+
+    heard = list[Explanations]()
+    found = explain_neurons(MODEL, "m0", TEXT, explainer=silent_at({1, 3}), found=heard.append)
+    assert [one.neuron for one in found.neurons] == ["m0.n1", "m0.n3", "m0.n4", "m0.n5"] and found.asked == 6
+    assert found.unexplained == {"m0.n0": "wrote nothing", "m0.n2": "wrote nothing"} and len(heard) == 4
+    again = explain_neurons(MODEL, "m0", TEXT, explainer=silent_at(set()), known=Explanations.from_json(found.as_json()))
+    assert len(asked) == 8 and len(again.neurons) == 6 and not again.unexplained, "they are asked for again"
+    with pytest.raises(AnswerError, match="wrote nothing"):
+        explain_neurons(MODEL, "m0", TEXT, explainer=silent_at({9, 10, 11}))
+    assert len(asked) == 11, "three without an answer are enough"
+
+
+def test_a_neuron_of_a_layer_goes_on_where_it_was_stopped() -> None:
+    heard, asked = list[Explanations](), list[int]()
+
+    def stopping(words: str, tokens: Sequence[str]) -> list[float]:
+        asked.append(1)
+        if len(asked) == 28:
+            raise KeyboardInterrupt
+        return looked_up(words, tokens)
+
+    with pytest.raises(KeyboardInterrupt):
+        explain_neurons(MODEL, "m0", TEXT, simulator=stopping, found=heard.append)
+    part = Explanations.from_json(heard[-1].as_json())
+    assert len(part.neurons) == 1 and part.begun is not None and part.begun.neuron == "m0.n1" and len(part.begun.held) == 7
+    again = explain_neurons(MODEL, "m0", TEXT, simulator=stopping, known=part)
+    assert len(asked) == 28 + 6 * 20 - 27 and again.begun is None
+    assert again.neurons == explain_neurons(MODEL, "m0", TEXT, simulator=failing_never([])).neurons
+
+
 def test_what_was_scored_before_an_endpoint_failed_is_heard() -> None:
     asked = list[int]()
 
@@ -195,9 +271,18 @@ def test_what_was_scored_before_an_endpoint_failed_is_heard() -> None:
     heard = []
     with pytest.raises(EndpointError, match="no answer"):
         explain(MODEL, "m0.n2", TEXT, simulator=failing, found=heard.append)
-    (part,) = heard
+    begun, part = heard
+    assert not begun.held and begun.explanation == part.explanation, "what is said is heard before it is tested"
     assert part.stopped == "no answer" and len(part.held) == 7 and part.score.together.value > 0.99
     assert "Stopped early: no answer" in part.summary
+    asked[:] = []
+    again = explain(MODEL, "m0.n2", TEXT, simulator=failing_never(asked), known=part)
+    whole = explain(MODEL, "m0.n2", TEXT, simulator=looked_up)
+    assert len(asked) == len(whole.held) - 7 and again.simulated == whole.simulated and again.score == whole.score
+    explain(MODEL, "m0.n2", TEXT, simulator=failing_never(asked), known=again)
+    assert len(asked) == 2 * len(whole.held) - 7, "what was finished is asked anew"
+    explain(MODEL, "m0.n2", TEXT, simulator=failing_never(asked), known=part, seed=1)
+    assert len(asked) == 3 * len(whole.held) - 7, "other excerpts are other questions"
 
 
 def test_what_a_user_can_get_wrong_is_said() -> None:

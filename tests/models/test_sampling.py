@@ -33,6 +33,10 @@ def test_logits_are_those_of_whole_runs(seed: int) -> None:
     writer, cuts = Writer(weights, 3, 6), sorted(random.Random(seed).sample(range(1, 6), 2))
     for start, stop in itertools.pairwise([0, *cuts, 6]):
         torch.testing.assert_close(writer.read(ids[:, start:stop]), whole[:, stop - 1], rtol=0, atol=1e-10)
+    writer = Writer(weights, 3, 2)
+    writer.read(ids[:, :2])
+    for longer in (writer.branch(6), writer.branch(6)):
+        torch.testing.assert_close(longer.read_at(ids[:, 2:], [1, 3]), whole[:, [3, 5]], rtol=0, atol=1e-10)
 
 
 def test_the_most_probable_rest_is_that_of_whole_runs() -> None:

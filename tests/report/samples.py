@@ -52,8 +52,12 @@ def write_run(folder: Path) -> Path:
     parts = {"circuit": examples.circuit(), "verdict": examples.verdict(), "curve": examples.curve(), "trace": examples.trace()}
     parts |= {"traces": examples.traces(), "lens": examples.lens(), "head_scores": examples.head_scores()}
     parts |= {"scores": examples.edge_scores(), "prompts": examples.prompt_report(), "effects": examples.effects()}
+    parts |= {"probes": examples.probes(), "use": examples.property_use(), "trees": examples.tree_probes()}
+    parts |= {"lost": examples.neuron_knockout(), "explained": examples.neuron_explanation()}
+    parts |= {"neurons": examples.explanations(), "module": examples.module_explanation()}
     for name, part in parts.items():
         part.save(folder / f"{name}.json")
+    examples.neuron_rankings().save(folder / "rankings.safetensors")
     return folder
 
 
@@ -86,5 +90,10 @@ def spoiled(folder: Path, texts: list[str]) -> Saved:
     columns = ("prompts", "answers", "distractors", "said")
     prompts = dataclasses.replace(examples.prompt_report(), **{name: tuple(next(some) for _ in range(3)) for name in columns})
     effects = dataclasses.replace(examples.effects(), names=tuple(f"{place}{next(some)}" for place in range(4)))
-    results = {f"{next(some)}{place}": one for place, one in enumerate((circuit, trace, lens, prompts, effects))}
+    explained = dataclasses.replace(examples.neuron_explanation(), explanation=next(some), stopped=next(some))
+    held = tuple(dataclasses.replace(one, tokens=tuple(next(some) for _ in one.tokens)) for one in explained.held)
+    explained = dataclasses.replace(explained, held=held)
+    probes = dataclasses.replace(examples.probes(), column=next(some), model=next(some))
+    every = (circuit, trace, lens, prompts, effects, explained, probes)
+    results = {f"{next(some)}{place}": one for place, one in enumerate(every)}
     return Saved(folder, results, unread={next(some): next(some)}, unfinished=(next(some),))

@@ -1,6 +1,7 @@
 """A page: its policy names the script and the style that stand in it, and no text of the data can leave the data."""
 
 import base64
+import dataclasses
 import hashlib
 import html.parser
 import re
@@ -17,9 +18,22 @@ from circuits.graph import Circuit, Node
 from circuits.graph.places import places
 from circuits.lenses import logit_lens
 from circuits.models import load_model
-from circuits.report import Grid, Page, Paragraphs, Saved, Section, look_closer, run_page
+from circuits.report import (
+    Chart,
+    Grid,
+    Page,
+    Paragraphs,
+    Saved,
+    Section,
+    explanation_section,
+    look_closer,
+    probes_section,
+    property_use_section,
+    run_page,
+)
 from circuits.report.kinds import KINDS
 from circuits.report.page import SCRIPTS, STYLES, as_json, joined
+from circuits.report.sections.explained import ForetoldTexts
 from circuits.tasks import PromptReport
 from experiments.benchmarks.page import GPT2, random_circuit
 from experiments.benchmarks.patching_work import random_pairs
@@ -109,7 +123,39 @@ def test_a_run_becomes_a_page_with_a_section_a_kind(tmp_path: Path) -> None:
     titles = [section.title for section in page.sections]
     assert titles[0] == "The circuit" and titles[1] == "Verdict" and titles[-1] == "How this was made"
     assert {"Causal tracing", "Logit lens", "Head scores", "The prompts", "Patching"} <= set(titles)
+    for title in ("Probes of a property", "What erasing a property costs", "Probes of trees", "Neurons ranked"):
+        assert any(block.KIND == "chart" for block in of_title(page, title).blocks), title
+    assert {"What is lost without neurons", "Neurons explained", "A module explained"} <= set(titles)
     assert len(page.html()) < 300_000
+
+
+def of_title(page: Page, title: str) -> Section:
+    """The section of that title."""
+    return next(one for one in page.sections if one.title == title)
+
+
+def test_charts_of_probes_show_the_numbers_and_their_intervals() -> None:
+    probes = examples.probes()
+    chart = next(block for block in probes_section(probes).blocks if isinstance(block, Chart))
+    own = next(one for one in chart.series if one["name"] == "probe")
+    assert own["y"] == probes.accuracy.tolist() and [word for _, word in chart.x_ticks] == list(probes.sites)
+    for place, ends in enumerate(zip(own["low"], own["high"], strict=True)):
+        assert ends == pytest.approx(probes.interval(place))
+    lost = examples.property_use()
+    section = property_use_section(lost)
+    assert (section.standing == "good") == (lost.used is not None)
+    nothing = dataclasses.replace(lost, lost=torch.full_like(lost.lost, torch.nan))
+    assert not [block for block in property_use_section(nothing).blocks if isinstance(block, Chart)], "none of nothing"
+
+
+def test_excerpts_show_real_beside_simulated_activations_of_every_token() -> None:
+    found = examples.neuron_explanation()
+    (block,) = [one for one in explanation_section(found).blocks if isinstance(one, ForetoldTexts)]
+    assert [row["tokens"] for row in block.rows] == [list(one.tokens) for one in found.held]
+    assert [row["simulated"] for row in block.rows] == [list(one) for one in found.simulated]
+    assert [row["real"] for row in block.rows] == [[10, -10, 0]] * 2, "10 is the largest that was shown; no more is drawn"
+    begun = dataclasses.replace(found, held=(), simulated=(), stopped="interrupted")
+    assert not [one for one in explanation_section(begun).blocks if isinstance(one, ForetoldTexts)]
 
 
 def test_long_prompts_do_not_bloat_a_page(tmp_path: Path) -> None:

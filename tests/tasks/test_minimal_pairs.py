@@ -77,7 +77,7 @@ def test_what_is_broken_is_refused_in_one_line(content: bytes, message: str, tmp
 
 
 def test_missing_and_huge_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileFormatError, match="cannot be read"):
+    with pytest.raises(FileFormatError, match=r"missing\.jsonl: No such file"):
         read_blimp_jsonl(tmp_path / "missing.jsonl")
     monkeypatch.setattr("circuits.tasks.behavioural.minimal_pairs.LARGEST_FILE", 100)
     with pytest.raises(FileFormatError, match="larger than 100 bytes"):

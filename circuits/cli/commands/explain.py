@@ -152,16 +152,20 @@ def reopen(file: Path, setting: Setting) -> None:
 
 
 def _one(question: ExplainQuestion, model: "circuits.Model", corpus: Any, work: Work) -> Any:
-    """One neuron; where an endpoint fails half-way, what was scored is there."""
-    from circuits.cli.reports.explain import explanation_report, write_explanation
+    """One neuron; where the work is stopped half-way, what was scored is there, and the same command goes on from it."""
+    from circuits.cli.reports.explain import explanation_heading, explanation_report, write_explanation
 
     def hear(part: "circuits.NeuronExplanation") -> None:
-        """Write what there is."""
+        """Say the explanation when it is there; write what there is."""
+        work.say(explanation_heading(part))
         part.save(work.staging / "explanation.json")
-        write_explanation(part, work.staging)
-        work.publish(lacking="further held-out excerpts" if part.stopped else "")
+        if part.held:
+            write_explanation(part, work.staging)
+        work.publish(lacking="" if part.held and not part.stopped else "simulated excerpts")
 
-    found = circuits.explain(model, question.name, corpus, found=hear, progress=work.progress, **_options(question))
+    known = _known(circuits.NeuronExplanation, work.setting.folder / "explanation.json")
+    options = {"known": known, "found": hear, "progress": work.progress, **_options(question)}
+    found = circuits.explain(model, question.name, corpus, **options)
     return explanation_report(found, work.written, work.setting, said=_text_words(question))
 
 
@@ -185,7 +189,8 @@ def _many(question: ExplainQuestion, model: "circuits.Model", corpus: Any, work:
         if time.monotonic() - last[0] > _OFTEN:
             publish("further neurons")
 
-    options = {"known": _known(work.setting.folder / "explanations.json"), "progress": work.progress, **_options(question)}
+    known = _known(circuits.Explanations, work.setting.folder / "explanations.json")
+    options = {"known": known, "progress": work.progress, **_options(question)}
     try:
         tables[:] = [circuits.explain_neurons(model, question.chosen(), corpus, found=hear, **options)]
     except BaseException:
@@ -217,9 +222,9 @@ def _text_words(question: ExplainQuestion) -> list[str]:
     return [word for name, value in said.items() if value is not None for word in (name, str(value))]
 
 
-def _known(file: Path) -> "circuits.Explanations | None":
-    """The table that an earlier run has left there."""
+def _known(kind: Any, file: Path) -> Any:
+    """What an earlier run has left there; None where that is of another kind, or nothing."""
     try:
-        return circuits.Explanations.load(file)
+        return kind.load(file)
     except CircuitsError:
         return None

@@ -10,7 +10,11 @@ from circuits.cli.app import app
 from circuits.cli.options import AsJson, KeyValueHeads
 from circuits.cli.report import Report
 from circuits.cli.settings import Setting
+from circuits.cli.text import one_line
 from circuits.errors import CircuitsError, FileFormatError
+
+_SHOWN = {".csv": "a table", ".md": "a text", ".html": "a page", ".png": "a picture", ".svg": "a picture", ".pdf": "a picture"}
+"""What commands write beside results, by the end of its name."""
 
 
 @app.command()
@@ -73,6 +77,12 @@ def _of_circuit(file: Path, key_value_heads: int | None, setting: Setting) -> Re
 
     if not file.exists():
         raise FileFormatError(f"{file}: No such file or directory")
+    if file.suffix.lower() in _SHOWN:
+        beside = sorted(one.name for one in file.parent.iterdir() if one.suffix in (".json", ".safetensors"))
+        named = f": beside it stand {', '.join(map(one_line, beside[:4]))}" if beside else ""
+        raise FileFormatError(
+            f"{file}: {_SHOWN[file.suffix.lower()]}, not a saved result; those are .json and .safetensors{named}"
+        )
     circuit, counts = load_counted(file, n_key_value_heads=key_value_heads)
     setting.said.extend(filter(None, [unfinished_run(file)]))
     return circuit_report(circuit, file, counts)

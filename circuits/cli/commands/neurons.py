@@ -97,18 +97,21 @@ def neurons(
 
 def run(question: NeuronsQuestion, setting: Setting) -> None:
     """Rank, take out, write the files, print the report."""
-    from circuits.cli.questions.probe import activations_folder
+    from circuits.cli.questions.probe import activations_folder, passed_over
     from circuits.cli.reports.neuron_rankings import neurons_report, next_steps, write
     from circuits.probes.ranking.circuit import neuron_circuit
+    from circuits.probes.ranking.rank import ranked_layers
     from circuits.probes.reading import WordText
 
     sentences = question.read()
+    setting.said.extend(passed_over(question.data, sentences))
     expected = [name for name in FILES if question.knockout or name not in OF_KNOCKOUT]
     with (
         setting.parts(FILES, expected=expected, options="--words, --layers, --memory") as work,
         activations_folder(question.keep) as folder,
     ):
         model = setting.load(work.progress)
+        ranked_layers(model, question.chosen_layers)  # what is wrong about them is said before anything else
         others = [circuits.load_model(name, device=model.device, dtype=model.dtype) for name in question.others]
         text = WordText.of(model, sentences, words=question.words)
         about: dict[str, Any] = {"folder": folder, "budget": setting.budget, "progress": work.progress}
@@ -122,7 +125,7 @@ def run(question: NeuronsQuestion, setting: Setting) -> None:
         if lost is not None:
             lost.save(work.staging / "knockout.json")
             write(None, lost, work.staging)
-    steps = next_steps(found, question.data, setting)
+    steps = next_steps(found, question, setting)
     setting.answer(neurons_report(found, lost, question.describe(), files=work.written, steps=steps))
 
 

@@ -10,7 +10,7 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import KeepActivations, Open, Pooled, ProbeData, ProbeLayers, ProbeSites, ProbeWords, RandomWeights
-from circuits.cli.questions.probe import ProbeQuestion, activations_folder, numbers_of
+from circuits.cli.questions.probe import ProbeQuestion, activations_folder, numbers_of, passed_over
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, Work, with_setting
 from circuits.errors import CircuitsError
@@ -109,6 +109,7 @@ def run(question: ProbeQuestion, setting: Setting) -> None:
     from circuits.probes.sites import sites_of
 
     sentences = question.read()
+    setting.said.extend(passed_over(question.data, sentences))
     expected = [name for name in FILES if question.use or name not in OF_USE]
     with (
         setting.parts(FILES, expected=expected, options="--words, --memory") as work,
@@ -130,7 +131,7 @@ def run(question: ProbeQuestion, setting: Setting) -> None:
         else:
             use.save(work.staging / "use.json")
             write(None, use, work.staging)
-    _say(found, use, setting, work.written, next_steps(found, question.data, setting))
+    _say(found, use, setting, work.written, next_steps(found, question, setting))
 
 
 def _note(found: "circuits.Probes", question: ProbeQuestion, work: Work) -> None:

@@ -1,12 +1,13 @@
 """What `circuits neurons` asks."""
 
+import builtins
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 import circuits
 from circuits.cli.prompts import names_of
-from circuits.cli.questions.probe import MADE
+from circuits.cli.questions.probe import sentences_of, words_of
 from circuits.errors import PromptError
 
 
@@ -37,7 +38,7 @@ class NeuronsQuestion:
             raise PromptError("--other is what --by agreement compares with: give --by agreement or all")
         _ = self.chosen_layers
 
-    @property
+    @builtins.property
     def ways(self) -> tuple[str, ...]:
         """Rankings by name. Raises PromptError for others."""
         from circuits.probes.ranking.results import WAYS
@@ -50,7 +51,7 @@ class NeuronsQuestion:
             raise PromptError(f"--by {self.by}: {wrong!r} is no ranking; expected all, or some of {', '.join(WAYS)}")
         return tuple(names)
 
-    @property
+    @builtins.property
     def chosen_layers(self) -> tuple[int, ...] | None:
         """Layers by number. Raises PromptError for what is no number."""
         if self.layers is None:
@@ -62,10 +63,25 @@ class NeuronsQuestion:
         return tuple(int(number) for number in numbers)
 
     def read(self) -> "tuple[circuits.tasks.Sentence, ...]":
-        """The sentences of the file, or those that are made."""
-        return circuits.tasks.grammar_sentences(MADE) if self.data is None else circuits.tasks.read_conllu(self.data)
+        """The sentences of the file, or those that are made. Raises PromptError for a property that cannot be probed in them,
+        whatever the model."""
+        from circuits.probes.question import check_property
 
-    @property
+        sentences = sentences_of(self.data)
+        check_property(sentences, self.property, least=self.least, words=self.words)
+        return sentences
+
+    def again(self, property: str) -> list[str]:
+        """The same question about another property, as words of a command line."""
+        usual = {"--by": "all", "--top": 20, "--pooling": "last", "--words": 5_000, "--least": 20, "--sentences": 48}
+        asked = {"--by": self.by, "--top": self.top, "--pooling": self.pooling, "--words": self.words}
+        asked |= {"--least": self.least, "--sentences": self.count}
+        changed = {name: value for name, value in asked.items() if value != usual[name]}
+        others = [word for name in self.others for word in ("--other", name)]
+        named = words_of({"--data": self.data, "--layers": self.layers, "--keep": self.keep, **changed})
+        return ["--property", property, *named, *others, *([] if self.knockout else ["--no-knockout"])]
+
+    @builtins.property
     def options(self) -> dict[str, Any]:
         """What `rank_neurons` is asked."""
         return {"by": self.ways, "layers": self.chosen_layers, "pooling": self.pooling, "least": self.least}

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,19 @@ def activations_folder(keep: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="circuits-probe-") as folder:
         yield Path(folder)
+
+
+def words_of(options: Mapping[str, Any]) -> list[str]:
+    """Options that were given (no None) as words of a command line."""
+    return [word for name, value in options.items() if value is not None for word in (name, str(value))]
+
+
+def passed_over(data: Path | None, sentences: "Sequence[circuits.tasks.Sentence]") -> list[str]:
+    """What of a file is read otherwise than it stands there, a line; none where all is."""
+    ranges, empty = (sum(getattr(one, name) for one in sentences) for name in ("ranges", "empty"))
+    said = [f"multiword tokens are read as the words in them ({ranges:,})"] if ranges else []
+    said += [f"empty nodes are passed over ({empty:,})"] if empty else []
+    return [f"{data}: {', '.join(said)}"] if said else []
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,8 +63,24 @@ class ProbeQuestion:
         _ = self.places
 
     def read(self) -> "tuple[circuits.tasks.Sentence, ...]":
-        """The sentences of the file, or those that are made."""
-        return sentences_of(self.data)
+        """The sentences of the file, or those that are made. Raises PromptError for a property that cannot be probed in them,
+        whatever the model."""
+        from circuits.probes.question import check_property
+
+        sentences = sentences_of(self.data)
+        check_property(sentences, self.column, least=self.least, words=self.words)
+        return sentences
+
+    def again(self, column: str) -> list[str]:
+        """The same question about another property, as words of a command line."""
+        usual = {"--pooling": "last", "--words": 25_000, "--least": 20, "--seeds": 3, "--hidden": "256"}
+        asked = {"--pooling": self.pooling, "--words": self.words, "--least": self.least}
+        asked |= {"--seeds": self.seeds, "--hidden": ",".join(map(str, self.hidden))}
+        named = {"--data": self.data, "--layers": self.layers, "--sites": self.sites, "--keep": self.keep}
+        named["--ranks"] = ",".join(map(str, self.ranks)) or None
+        changed = {name: value for name, value in asked.items() if value != usual[name]}
+        flags = [name for name, off in (("--no-random", not self.random_weights), ("--no-use", not self.use)) if off]
+        return ["--property", column, *words_of({**named, **changed}), *flags]
 
     @property
     def places(self) -> list[str] | str:

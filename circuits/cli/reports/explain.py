@@ -19,7 +19,8 @@ _SHOWN, _CONTEXT = 4, 60
 def write_explanation(found: NeuronExplanation, folder: Path) -> None:
     """Write one neuron's table and picture."""
     write_table(found.to_dataframe(), folder / "simulated.csv")
-    save_figure(found.plot(), folder / "explanation.png")
+    if found.held:
+        save_figure(found.plot(), folder / "explanation.png")
 
 
 def write_explanations(found: Explanations, folder: Path) -> None:
@@ -35,11 +36,15 @@ def write_module(found: ModuleExplanation, folder: Path) -> None:
     save_figure(found.plot(), folder / "sasc.png")
 
 
+def explanation_heading(found: NeuronExplanation) -> str:
+    """What a neuron looks for, in one line."""
+    return f"{one_line(found.model)}: {found.neuron} looks for {one_line(found.explanation)}"
+
+
 def explanation_report(
     found: NeuronExplanation, files: Mapping[str, str], setting: Setting, *, said: Sequence[str] = ()
 ) -> Report:
     """What the neuron looks for, how well that foretells it, and on which excerpts; `said`: the text, as words of a command."""
-    heading = f"{one_line(found.model)}: {found.neuron} looks for {one_line(found.explanation)}"
     kinds = (("top", found.score.top), ("random", found.score.random), ("together", found.score.together))
     scores = [(kind, *_numbers(score), str(score.excerpts), f"{score.tokens:,}") for kind, score in kinds]
     rows = []
@@ -52,10 +57,10 @@ def explanation_report(
         Table(("excerpt, its largest activation marked", "kind", "activation", "simulated"), rows, "Held-out excerpts"),
     ]
     parts += [filled(f"{one.capitalize()}.") for one in _undefined(kinds)]
-    if found.stopped:
-        parts.append(filled(f"Stopped early: {found.stopped}"))
+    parts += [filled(_without_answer(found.unanswered))] if found.unanswered else []
+    parts += [filled(f"Stopped early: {found.stopped}")] if found.stopped else []
     steps = [(setting.command("neuron", found.neuron, *said), "the same neuron from all sides")]
-    return Report(heading=heading, parts=parts, data=found.as_json(), files=files, next=steps)
+    return Report(heading=explanation_heading(found), parts=parts, data=found.as_json(), files=files, next=steps)
 
 
 def explanations_report(
@@ -81,8 +86,25 @@ def explanations_report(
     undefined = len(found.neurons) - len(scores)
     parts: list[Part] = [Table(header, rows, f"The {len(rows)} that are explained best")]
     parts += [f"{undefined} have no correlation: they, or what is simulated, are the same at every token."] if undefined else []
+    parts += _lacking(found)
     steps = [(setting.command("explain", one.neuron, *said), "one neuron with its excerpts") for one in best[:1]]
     return Report(heading=heading, parts=parts, data=found.as_json(), files=files, next=steps)
+
+
+def _lacking(found: Explanations) -> list[str]:
+    """Excerpts and neurons that there is no usable answer for, and the one at which the work was stopped."""
+    few = sum(one.unanswered > 0 for one in found.neurons)
+    lines = [f"{few} are scored on fewer excerpts: not every answer can be used."] if few else []
+    if found.unexplained:
+        neuron, why = next(iter(found.unexplained.items()))
+        lines.append(f"No answer can be used for {len(found.unexplained)} neurons, such as {neuron}: {one_line(why)}")
+    if found.begun is not None:
+        lines.append(f"Stopped at {found.begun.neuron}: {one_line(found.begun.stopped)}")
+    return [filled(line) for line in lines]
+
+
+def _without_answer(unanswered: Sequence[str]) -> str:
+    return f"Without a usable answer for {len(unanswered)} further excerpts, such as: {one_line(unanswered[0])}"
 
 
 def module_report(found: ModuleExplanation, files: Mapping[str, str], *, shown: int = 10) -> Report:
@@ -99,6 +121,9 @@ def module_report(found: ModuleExplanation, files: Mapping[str, str], *, shown: 
         parts.append(Table(header, rows, f"Texts with less texts without, in sigma; {found.texts} of each, by {found.author}"))
     else:
         parts.append("No explanation: no rule holds where it does most.")
+    if found.untested:
+        words, why = next(iter(found.untested.items()))
+        parts.append(filled(f"Not tested: {len(found.untested)}, such as {one_line(words)[:72]}: {one_line(why)}"))
     heading = f"{one_line(found.model)}: what does {one_line(found.module)} answer to?"
     return Report(heading=heading, parts=parts, data=found.as_json(), files=files)
 

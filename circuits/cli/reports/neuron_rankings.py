@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from circuits.cli.output import save_figure
+from circuits.cli.questions.neurons import NeuronsQuestion
+from circuits.cli.questions.probe import words_of
 from circuits.cli.report import Part, Report, Table, records
 from circuits.cli.settings import Setting
 from circuits.cli.text import filled, one_line
@@ -48,6 +50,7 @@ def neurons_report(
         f"{len(rankings.layers):,} neurons"
     )
     parts: list[Part] = [f"left out: {left or 'nothing'}", _first(rankings), _accuracy(rankings)]
+    parts += [] if rankings.beyond_word else [filled(_no_better(rankings))]
     parts += [_shared(rankings)] if len(rankings.ways) > 1 else []
     parts += [filled(_NOTE)]
     parts += [] if knockout is None else [_lost(knockout), filled(f"{_OF_KNOCKOUT} {knockout.summary}")]
@@ -81,6 +84,15 @@ def _accuracy(rankings: NeuronRankings) -> Table:
     return Table(("accuracy with", *[f"{size}" for size in sizes]), rows, title="how far the first neurons go", below=below)
 
 
+def _no_better(rankings: NeuronRankings) -> str:
+    """That no first neurons tell more than the word alone."""
+    return (
+        f"No ranking beats its baseline: up to {int(rankings.sizes[-1])} first neurons do not surely tell "
+        f"{one_line(rankings.property)} of more words than the word by itself does, {rankings.majority[0]:.1%}. What they know "
+        "may be which word it is."
+    )
+
+
 def _shared(rankings: NeuronRankings) -> Table:
     count = min(_COMPARED, len(rankings.layers))
     rows = [
@@ -107,13 +119,12 @@ def _lost(knockout: NeuronKnockout) -> Table:
     return Table(header, rows, title=title)
 
 
-def next_steps(rankings: NeuronRankings, data: Path | None, setting: Setting) -> list[tuple[str, str]]:
-    """What to try after this."""
+def next_steps(rankings: NeuronRankings, question: NeuronsQuestion, setting: Setting) -> list[tuple[str, str]]:
+    """What to try after this, with all that was asked for. No neuron is pointed to where none tells more than the word."""
     first = rankings.names(rankings.best[0], 1)[0]
-    named = [] if data is None else ["--data", str(data)]
-    other = "relation" if rankings.property != "relation" else "depth"
-    return [
-        (setting.command("neuron", first), "what triggers the first neuron, and what it writes"),
-        (setting.command("neurons", *named, "--property", other), "another property of the same words"),
-        setting.opening("rankings.safetensors"),
-    ]
+    where = words_of({"--data": question.data, "--property": rankings.property})
+    pointed = (setting.command("neuron", first), "what triggers the first neuron, and what it writes")
+    if not rankings.beyond_word:
+        pointed = (setting.command("probe", *where), "from where on the whole residual stream tells it")
+    again = setting.command("neurons", *question.again("relation" if rankings.property != "relation" else "depth"))
+    return [pointed, (again, "another property of the same words"), setting.opening("rankings.safetensors")]

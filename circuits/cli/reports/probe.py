@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from circuits.cli.output import save_figure
+from circuits.cli.questions.probe import ProbeQuestion
 from circuits.cli.report import Part, Report, Table, records
 from circuits.cli.settings import Setting
 from circuits.cli.text import filled, one_line
@@ -149,9 +150,7 @@ def _data(probes: Probes, use: PropertyUse | None) -> dict[str, Any]:
     return {**data, "use": None if used is None else {**used, "lost": lost}}
 
 
-def next_steps(probes: Probes, data: Path | None, setting: Setting) -> list[tuple[str, str]]:
-    """What to try after this."""
-    named = [] if data is None else ["--data", str(data)]
-    other = "relation" if probes.column != "relation" else "depth"
-    again = setting.command("probe", *named, "--property", other)
+def next_steps(probes: Probes, question: ProbeQuestion, setting: Setting) -> list[tuple[str, str]]:
+    """What to try after this, with all that was asked for."""
+    again = setting.command("probe", *question.again("relation" if probes.column != "relation" else "depth"))
     return [(again, "another property of the same words"), setting.opening("probes.json")]

@@ -72,9 +72,14 @@ def align_sentences(model: Model, sentences: Sequence[Sentence]) -> tuple[list[A
             aligned.append(Aligned(sentence, tuple(ids), (*[-1] * len(opening), *owners)))
     if not aligned:
         raise PromptError(
-            f"none of {len(sentences)} sentences can be used: {left_out[TOO_LONG]} are too long, the rest not aligned"
+            f"none of {len(sentences)} sentences can be used: {left_out[TOO_LONG]} are too long{_most(model)}, "
+            f"{left_out[NOT_ALIGNED]} not aligned"
         )
     return aligned, left_out
+
+
+def _most(model: Model) -> str:
+    return "" if model.max_positions is None else f" ({model.name} takes {model.max_positions:,} tokens)"
 
 
 def _owners(sentence: Sentence, spans: Sequence[tuple[int, int]]) -> list[int] | None:

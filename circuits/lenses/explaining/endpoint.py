@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from circuits.errors import EndpointError, ModelError, shown as quoted
+from circuits.errors import AnswerError, EndpointError, ModelError, shown as quoted
 from circuits.lenses.explaining.excerpts import LEVELS, Excerpt
 from circuits.lenses.explaining.wording import explaining_prompt, sentences_message, simulating_message
 
@@ -54,17 +54,18 @@ class Endpoint:
         text = self.ask(explaining_prompt(shown, scale), most=_LONGEST)[0]
         found = " ".join(text.split()).removeprefix("The neuron looks for:").strip()
         if not found:
-            raise EndpointError(f"{self.url} gave an empty explanation")
+            raise AnswerError(f"{self.url} gave an empty explanation")
         return found
 
     def simulate(self, explanation: str, tokens: Sequence[str]) -> list[float]:
         """The expected activation at each token: the mean of the numbers by their probabilities, where the server gives
-        probabilities, else the number that it writes. Raises EndpointError where a token has no number."""
+        probabilities, else the number that it writes. Raises AnswerError where a token has no number, EndpointError where there
+        is no answer."""
         most = _TOKENS_A_LINE * len(tokens) + 16
         text, pieces = self.ask(simulating_message(explanation, tokens), most=most, chances=True)
         lines = _numbered_lines(text)
         if len(lines) != len(tokens):
-            raise EndpointError(
+            raise AnswerError(
                 f"{self.url} gave half an answer: {len(lines)} numbers for an excerpt of {len(tokens)} tokens; "
                 "try another model or shorter excerpts"
             )
@@ -101,9 +102,9 @@ class Endpoint:
             given = getattr(choice, "logprobs", None)
             pieces = list(given.content or []) if given is not None else []
         if refusal or choice.finish_reason == "content_filter":
-            raise EndpointError(f"{self.url} refuses: {_clean(refusal or 'its filter kept the answer back')}")
+            raise AnswerError(f"{self.url} refuses: {_clean(refusal or 'its filter kept the answer back')}")
         if choice.finish_reason == "length" and chances:
-            raise EndpointError(f"{self.url} gave half an answer: it ended after {most} tokens")
+            raise AnswerError(f"{self.url} gave half an answer: it ended after {most} tokens")
         return text, pieces
 
     @functools.cached_property

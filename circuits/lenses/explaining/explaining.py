@@ -1,12 +1,15 @@
 """Explain, simulate, score (Bills et al. 2023): say what neurons look for, and test what is said."""
 
+import contextlib
+import dataclasses
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from circuits.errors import CircuitsError, EndpointError, NonFiniteError, shown
+from circuits.errors import AnswerError, CircuitsError, NonFiniteError, shown
 from circuits.graph import Node
-from circuits.lenses.explaining.excerpts import Excerpts, even_top, excerpts_of, rows_to_read, top_rows
+from circuits.lenses.explaining.excerpts import Excerpt, Excerpts, even_top, excerpts_of, rows_to_read, top_rows
 from circuits.lenses.explaining.explanations import ExplainedNeuron, Explanations, NeuronExplanation, scored
 from circuits.lenses.explaining.roles import RULE, Explainer, Simulator, role_name, roles, simulator_for
 from circuits.lenses.neurons.report import default_corpus
@@ -19,6 +22,8 @@ WIDTH = 64
 """Tokens of an excerpt, what opens prompts included (Bills et al. 2023)."""
 ROWS = 256
 """Prompts that a model writes by itself where no text is given."""
+_ENOUGH = 3
+"""Neurons in a row without a usable answer before the first with one, after which it is given up."""
 
 
 def explain(
@@ -30,15 +35,17 @@ def explain(
     explainer: str | Explainer = RULE,
     simulator: str | Simulator | None = None,
     seed: int = 0,
+    known: NeuronExplanation | None = None,
     progress: Progress | None = None,
     found: Found | None = None,
 ) -> NeuronExplanation:
     """Say what a neuron looks for, and score what is said: the explainer sees half of the excerpts with the largest activations
     and as many random ones; the simulator, given the explanation alone, foretells the activations in the other half.
 
-    The score is the correlation of simulated and real activations over all tokens of the held-out excerpts. Raises GraphError
-    for a name that is no neuron of the model, PromptError for texts that are too short, EndpointError where a server does not
-    answer: `found` has then heard what was scored before.
+    The score is the correlation of simulated and real activations over all tokens of the held-out excerpts; excerpts for which
+    the simulator gives no usable answer are counted and left out. Raises GraphError for a name that is no neuron of the model,
+    PromptError for texts that are too short, EndpointError where a server does not answer, AnswerError where there is not one
+    usable answer. However it ends, `found` has heard what was scored before.
 
     Args:
         model: the model that the neuron is of.
@@ -50,8 +57,11 @@ def explain(
         simulator: likewise, or a function of an explanation and tokens that gives a number from 0 to 10 for each (default: who
             explains; a rule where that is a function).
         seed: that of the random excerpts, the intervals, and the text where none is given.
+        known: what an earlier call that was stopped has told `found`: what it has explained and simulated is not asked again,
+            where it was asked in the same way.
         progress: hears what is being done, how much of it is done, and how much there is.
-        found: hears the explanation; where an endpoint fails half-way, the part that is scored.
+        found: hears the explanation before it is tested, and the result; where the work is stopped half-way, the part that is
+            scored.
     """
     node, hears = parse_neuron(model, name), heard(found)
     simulator = simulator_for(explainer, simulator)
@@ -61,17 +71,13 @@ def explain(
     assert node.layer is not None and node.index is not None
     best = top_rows(model, text, {node.layer: [node.index]}, top=most, progress=progress)[node]
     excerpts = excerpts_of(model, node, best, text, seed=seed)
-    words = explains(excerpts.shown, excerpts.scale)
-    about = {"rows": len(text), "explainer": role_name(explainer), "simulator": role_name(simulator), "seed": seed}
-    simulated = list[tuple[float, ...]]()
-    try:
-        for one in _simulated(excerpts, words, simulates, progress or silent):
-            simulated.append(one)
-    except EndpointError as error:
-        if simulated:
-            hears(_made(model, node, words, excerpts, simulated, **about, stopped=str(error)))
-        raise
-    result = _made(model, node, words, excerpts, simulated, **about)
+    about: dict[str, Any] = {"model": model.name, "weights_sha256": model.fingerprint, "neuron": str(node), "seed": seed}
+    about |= {"explainer": role_name(explainer), "simulator": role_name(simulator), "rows": len(text), "scale": excerpts.scale}
+    test = _begin(excerpts, explains, known, {**about, "shown": excerpts.shown})
+    hears(test.result(about))
+    with _kept_when_stopped(lambda why: hears(test.result(about, why))):
+        test.run(simulates, progress or silent)
+    result = test.result(about)
     hears(result)
     return result
 
@@ -91,7 +97,9 @@ def explain_neurons(
 ) -> Explanations:
     """Explain many neurons, one after the other: `explain` for each, with one look through the text for all.
 
-    Raises what `explain` raises; `found` has then heard all that was finished.
+    A neuron that there is no usable answer for is counted, with the reason, and the others follow; where the first three have
+    none, AnswerError is raised. Raises what `explain` raises; `found` has then heard all that was finished, and as much of the
+    neuron that was at work as was scored.
 
     Args:
         model: the model that the neurons are of.
@@ -115,9 +123,12 @@ def explain_neurons(
     settings |= {"explainer": role_name(explainer), "simulator": role_name(simulator)}
     done = {one.neuron: one for one in _reused(known, settings)}
 
-    def table() -> Explanations:
+    unexplained, begun = dict[str, str](), known.begun if known is not None else None
+
+    def table(part: NeuronExplanation | None = None) -> Explanations:
         """What is there so far."""
-        return Explanations(**settings, neurons=tuple(done[str(n)] for n in nodes if str(n) in done), asked=len(nodes))
+        rows = tuple(done[str(node)] for node in nodes if str(node) in done)
+        return Explanations(**settings, neurons=rows, asked=len(nodes), unexplained=dict(unexplained), begun=part)
 
     missing = [node for node in nodes if str(node) not in done]
     wanted = {layer: [node.index or 0 for node in missing if node.layer == layer] for layer in chosen}
@@ -125,9 +136,19 @@ def explain_neurons(
     for node in missing:
         report("explaining", len(done), len(nodes))
         excerpts = excerpts_of(model, node, best[node], text, seed=seed)
-        words = explains(excerpts.shown, excerpts.scale)
-        simulated = [*_simulated(excerpts, words, simulates, silent)]
-        done[str(node)] = ExplainedNeuron(str(node), words, excerpts.scale, scored(excerpts.held, simulated, seed=seed))
+        about = {name: settings[name] for name in ("model", "weights_sha256", "explainer", "simulator", "seed")}
+        about |= {"neuron": str(node), "rows": len(text), "scale": excerpts.scale}
+        try:
+            test = _begin(excerpts, explains, begun, {**about, "shown": excerpts.shown})
+            with _kept_when_stopped(lambda why: hears(table(test.result(about, why)))):  # noqa: B023
+                test.run(simulates, silent)
+        except AnswerError as error:
+            unexplained[str(node)] = str(error)
+            if not done and len(unexplained) >= _ENOUGH:
+                raise
+            continue
+        score = scored(test.held, test.simulated, seed=seed)
+        done[str(node)] = ExplainedNeuron(str(node), test.words, excerpts.scale, score, len(test.unanswered))
         hears(table())
     report("explaining", len(nodes), len(nodes))
     return table()
@@ -142,49 +163,78 @@ def excerpt_text(
     return rows_to_read(model, text_rows(model, tokens, width=WIDTH) if isinstance(tokens, str) else tokens)
 
 
-def _simulated(excerpts: Excerpts, words: str, simulate: Simulator, report: Progress) -> Iterable[tuple[float, ...]]:
-    """What is foretold of each held-out excerpt, in turn."""
-    for place, one in enumerate(excerpts.held):
-        report("simulating", place, len(excerpts.held))
-        values = tuple(float(value) for value in simulate(words, one.tokens))
-        if len(values) != len(one.tokens):
-            raise CircuitsError(f"the simulator gave {len(values)} numbers for {len(one.tokens)} tokens: expected one a token")
-        if not all(map(math.isfinite, values)):
-            raise NonFiniteError(f"the simulator gave NaN or infinity for {shown(words)}")
-        yield values
-    report("simulating", len(excerpts.held), len(excerpts.held))
+@dataclasses.dataclass(eq=False)
+class _Test:
+    """An explanation under test: what is foretold of the held-out excerpts, in turn."""
+
+    excerpts: Excerpts
+    words: str
+    held: list[Excerpt] = dataclasses.field(default_factory=list)
+    """Those that were simulated."""
+    simulated: list[tuple[float, ...]] = dataclasses.field(default_factory=list)
+    unanswered: list[str] = dataclasses.field(default_factory=list)
+
+    def run(self, simulate: Simulator, report: Progress) -> None:
+        """Go on where it stands. Raises AnswerError where at the end there is not one usable answer."""
+        first = len(self.held) + len(self.unanswered)
+        for place, one in enumerate(self.excerpts.held):
+            report("simulating", place, len(self.excerpts.held))
+            if place < first:
+                continue
+            try:
+                values = _checked(simulate(self.words, one.tokens), one, self.words)
+            except AnswerError as error:
+                self.unanswered.append(str(error))
+                continue
+            self.held.append(one)
+            self.simulated.append(values)
+        if not self.held:
+            raise AnswerError(f"no answer of {len(self.unanswered)} can be used; the last one: {self.unanswered[-1]}")
+        report("simulating", len(self.excerpts.held), len(self.excerpts.held))
+
+    def result(self, about: dict[str, Any], stopped: str = "") -> NeuronExplanation:
+        """What there is so far."""
+        return NeuronExplanation(
+            **about,
+            explanation=self.words,
+            shown=self.excerpts.shown,
+            held=tuple(self.held),
+            simulated=tuple(self.simulated),
+            score=scored(self.held, self.simulated, seed=about["seed"]),
+            stopped=stopped,
+            unanswered=tuple(self.unanswered),
+        )
 
 
-def _made(
-    model: Model,
-    node: Node,
-    words: str,
-    excerpts: Excerpts,
-    simulated: list[tuple[float, ...]],
-    *,
-    rows: int,
-    explainer: str,
-    simulator: str,
-    seed: int,
-    stopped: str = "",
-) -> NeuronExplanation:
-    held = excerpts.held[: len(simulated)]
-    return NeuronExplanation(
-        model=model.name,
-        weights_sha256=model.fingerprint,
-        neuron=str(node),
-        explanation=words,
-        explainer=explainer,
-        simulator=simulator,
-        scale=excerpts.scale,
-        rows=rows,
-        shown=excerpts.shown,
-        held=held,
-        simulated=tuple(simulated),
-        score=scored(held, simulated, seed=seed),
-        seed=seed,
-        stopped=stopped,
-    )
+def _begin(excerpts: Excerpts, explains: Explainer, known: NeuronExplanation | None, about: dict[str, Any]) -> _Test:
+    """An explanation that is to be tested; one that was tested in part, of the same neuron, excerpts and roles, as far as it
+    was."""
+    if known is None or not known.stopped or any(getattr(known, name) != value for name, value in about.items()):
+        return _Test(excerpts, explains(excerpts.shown, excerpts.scale))
+    return _Test(excerpts, known.explanation, [*known.held], [*known.simulated], [*known.unanswered])
+
+
+def _checked(given: Sequence[float], one: Excerpt, words: str) -> tuple[float, ...]:
+    """What a simulator gave, a finite number a token. Raises CircuitsError and NonFiniteError for anything else."""
+    values = tuple(float(value) for value in given)
+    if len(values) != len(one.tokens):
+        raise CircuitsError(f"the simulator gave {len(values)} numbers for {len(one.tokens)} tokens: expected one a token")
+    if not all(map(math.isfinite, values)):
+        raise NonFiniteError(f"the simulator gave NaN or infinity for {shown(words)}")
+    return values
+
+
+@contextlib.contextmanager
+def _kept_when_stopped(keep: Callable[[str], None]) -> Iterator[None]:
+    """Where the work inside is stopped or fails, `keep` hears why before the error goes on; not where answers cannot be used,
+    which is no reason to ask again."""
+    try:
+        yield
+    except AnswerError:
+        raise
+    except BaseException as error:
+        keep(str(error) or "interrupted")
+        raise
 
 
 def _reused(known: Explanations | None, settings: dict[str, object]) -> tuple[ExplainedNeuron, ...]:

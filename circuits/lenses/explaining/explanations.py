@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from circuits.errors import CircuitsError
+from circuits.files.fields import stored
 from circuits.files.results import Result
 from circuits.graph import Node
 from circuits.lenses.explaining.excerpts import Excerpt
@@ -47,10 +48,12 @@ class NeuronExplanation(Result, format="circuits-explanation"):
     seed: int
     stopped: str = ""
     """What kept further held-out excerpts from being simulated; they are left out of all numbers."""
+    unanswered: tuple[str, ...] = dataclasses.field(default=(), metadata=stored(optional=True))
+    """Of each held-out excerpt that the simulator gave no usable answer for, why; they are left out too."""
 
     def __post_init__(self) -> None:
         Node.parse(self.neuron)
-        if [len(one.tokens) for one in self.held] != [len(one) for one in self.simulated] or not self.held:
+        if [len(one.tokens) for one in self.held] != [len(one) for one in self.simulated]:
             raise CircuitsError(f"an explanation of {self.neuron} needs one simulated number a token of its held-out excerpts")
         if any(len(one.tokens) != len(one.activations) for one in (*self.shown, *self.held)):
             raise CircuitsError("an excerpt needs one activation a token")
@@ -60,7 +63,8 @@ class NeuronExplanation(Result, format="circuits-explanation"):
         """The explanation and its score."""
         score = self.score
         apart = f"top excerpts {score.top}, random ones {score.random}"
-        left = f" Stopped early: {self.stopped}." if self.stopped else ""
+        left = f" Without an answer for {len(self.unanswered)} further excerpts." if self.unanswered else ""
+        left += f" Stopped early: {self.stopped}." if self.stopped else ""
         return f"{self.neuron} of {self.model}: {self.explanation}. Correlation {score.together} ({apart}).{left}"
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -81,6 +85,8 @@ class ExplainedNeuron:
     explanation: str
     scale: float
     score: ExplanationScore
+    unanswered: int = dataclasses.field(default=0, metadata=stored(optional=True))
+    """Held-out excerpts that the simulator gave no usable answer for; they are left out of the score."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,6 +104,10 @@ class Explanations(Result, format="circuits-explanations"):
     neurons: tuple[ExplainedNeuron, ...]
     asked: int
     """Neurons that were to be explained; more than there are where the work was stopped."""
+    unexplained: dict[str, str] = dataclasses.field(default_factory=dict, metadata=stored(optional=True))
+    """Neurons that nobody gave a usable answer for, each with the reason; they are asked for again when the work goes on."""
+    begun: NeuronExplanation | None = dataclasses.field(default=None, metadata=stored(optional=True))
+    """The neuron at which the work was stopped, as far as it was scored."""
 
     def __post_init__(self) -> None:
         for one in self.neurons:
@@ -128,7 +138,7 @@ class Explanations(Result, format="circuits-explanations"):
             for name in ("together", "top", "random"):
                 found: Correlation = getattr(one.score, name)
                 row |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-            rows.append({**row, "scale": one.scale, "undefined": one.score.together.undefined})
+            rows.append({**row, "scale": one.scale, "undefined": one.score.together.undefined, "unanswered": one.unanswered})
         return pd.DataFrame(rows)
 
 

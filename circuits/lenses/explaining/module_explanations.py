@@ -5,6 +5,7 @@ import dataclasses
 import pandas as pd
 
 from circuits.errors import CircuitsError
+from circuits.files.fields import stored
 from circuits.files.results import Result
 
 
@@ -46,6 +47,8 @@ class ModuleExplanation(Result, format="circuits-module-explanation"):
     """Explanations, the best first."""
     texts: int
     seed: int
+    untested: dict[str, str] = dataclasses.field(default_factory=dict, metadata=stored(optional=True))
+    """Explanations for which no texts could be written, each with the reason."""
 
     def __post_init__(self) -> None:
         if not self.ngrams:

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from circuits.errors import PromptError, shown
-from circuits.lenses.explaining.authors import Author, inserting
+from circuits.lenses.explaining.authors import Author
 from circuits.lenses.explaining.endpoint import Endpoint
 from circuits.lenses.explaining.excerpts import Excerpt
 from circuits.lenses.explaining.local_model import LocalModel
-from circuits.lenses.explaining.ngrams import Word
 from circuits.lenses.explaining.rule_search import rule_explainer
 from circuits.lenses.explaining.rules import rule_simulator
-from circuits.models import Model, load_model
+from circuits.models import load_model
+from circuits.models.loading.sources import resolve
 
 Explainer = Callable[[Sequence[Excerpt], float], str]
 """From excerpts with activations, and the activation that is 10, to an explanation in words."""
@@ -21,11 +21,13 @@ RULE = "rule"
 
 
 def check_role(name: str) -> None:
-    """Raise PromptError, or EndpointError for an address, where nobody has this name."""
+    """Raise PromptError, or EndpointError for an address and ModelError for a folder, where nobody has this name."""
     kind, _, rest = name.partition(":")
     if kind == "endpoint":
         Endpoint.parse(rest)
-    elif name != RULE and not (kind == "model" and rest):
+    elif kind == "model" and rest:
+        resolve(rest)
+    elif name != RULE:
         raise PromptError(f"{shown(name)} neither explains nor simulates: expected rule, model:DIR or endpoint:URL")
 
 
@@ -46,17 +48,14 @@ def simulator_for(explainer: str | Explainer, simulator: str | Simulator | None)
     return explainer if isinstance(explainer, str) else RULE
 
 
-def explainer_of(explainer: str | Explainer) -> Explainer:
-    """An explainer by name, or a function as it is."""
-    return roles(explainer, RULE)[0]
-
-
-def author_of(author: str | Author, model: Model, rows: list[list[Word]], *, seed: int = 0) -> Author:
-    """Who writes texts with and without something, by name, or a function as it is; `rule` makes them of a text's rows."""
-    if not isinstance(author, str):
-        return author
-    found = _named(author)
-    return inserting(model, rows, seed=seed) if found is None else found.sentences
+def explainer_and_author(explainer: str | Explainer, author: str | Author) -> tuple[Explainer, Author | None]:
+    """Who explains and who writes texts, by name, or functions as they are; a model that does both is loaded once. None: the
+    rule writes them, of a text's rows."""
+    made = {name: _named(name) for name in dict.fromkeys((explainer, author)) if isinstance(name, str)}
+    explain = made[explainer] if isinstance(explainer, str) else explainer
+    explain = explain.explain if isinstance(explain, LocalModel | Endpoint) else explain or rule_explainer
+    writes = made[author] if isinstance(author, str) else author
+    return explain, writes.sentences if isinstance(writes, LocalModel | Endpoint) else writes
 
 
 def role_name(role: Any) -> str:

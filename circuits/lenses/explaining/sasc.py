@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.errors import CircuitsError, PromptError, shown
-from circuits.lenses.explaining.authors import Author, Text, text_of
+from circuits.errors import AnswerError, CircuitsError, PromptError, shown
+from circuits.lenses.explaining.authors import Author, Text, inserting, text_of
 from circuits.lenses.explaining.excerpts import Excerpt
 from circuits.lenses.explaining.explaining import excerpt_text
 from circuits.lenses.explaining.module_explanations import ModuleExplanation, SascCandidate
 from circuits.lenses.explaining.module_values import Values, largest_values, module_values
 from circuits.lenses.explaining.ngrams import Word, frequent_ngrams, ids_of, text_words
-from circuits.lenses.explaining.roles import RULE, Explainer, author_of, explainer_of, role_name
+from circuits.lenses.explaining.roles import RULE, Explainer, explainer_and_author, role_name
 from circuits.lenses.explaining.rules import TokenRule
 from circuits.models import Model, TokenBatch
 from circuits.progress import Progress, silent
@@ -43,6 +43,7 @@ def explain_module(
 
     Score: (mean f(with) - mean f(without)) / sigma of f over all groups of words. Raises GraphError for names that the model
     lacks, PromptError for short texts and numbers that are too small, CircuitsError for a module that does the same everywhere.
+    A candidate for which no texts can be written is named and left out; where that is so of all, the reason is raised.
 
     Args:
         model: the model that is asked.
@@ -63,9 +64,9 @@ def explain_module(
         raise PromptError(f"ngrams={ngrams}, top={top}, texts={texts}: expected 2 or more, and ngrams at least twice top")
     author = author if author is not None else explainer if isinstance(explainer, str) else RULE
     values, reads = module_values(model, module, direction)
-    report, explains = progress or silent, explainer_of(explainer)
+    report, (explains, writes) = progress or silent, explainer_and_author(explainer, author)
     rows = text_words(model, excerpt_text(model, tokens, seed=seed, progress=progress))
-    writes = author_of(author, model, rows, seed=seed)
+    writes = writes or inserting(model, rows, seed=seed)
     groups = frequent_ngrams(rows, ngrams)
     found, each = largest_values(model, values, [ids_of(group) for group in groups], progress=report)
     sigma = float(found.std())
@@ -74,10 +75,16 @@ def explain_module(
     order = found.argsort(descending=True, stable=True).tolist()
     best, others = order[:top], random.Random(seed).sample(order[top:], min(top, len(order) - top))
     seen = _shown(model, groups, each, best, others)
-    candidates, explanations = list[SascCandidate](), _candidates(explains(seen, max(max(one.activations) for one in seen)))
+    explanations = _candidates(explains(seen, max(max(one.activations) for one in seen)))
+    candidates, untested = list[SascCandidate](), dict[str, str]()
     for place, words in enumerate(explanations):
         report("testing explanations", place, len(explanations))
-        candidates.append(_tested(model, values, words, writes(words, texts), sigma=sigma, seed=seed))
+        try:
+            candidates.append(_tested(model, values, words, writes(words, texts), sigma=sigma, seed=seed))
+        except (AnswerError, PromptError) as error:
+            untested[words] = str(error)
+            if len(untested) == len(explanations):
+                raise
     report("testing explanations", 1, 1)
     return ModuleExplanation(
         model=model.name,
@@ -93,6 +100,7 @@ def explain_module(
         candidates=tuple(sorted(candidates, key=lambda one: -one.score)),
         texts=texts,
         seed=seed,
+        untested=untested,
     )
 
 
@@ -122,10 +130,10 @@ def _shown(
 def _tested(
     model: Model, values: Values, words: str, texts: tuple[Sequence[Text], Sequence[Text]], *, sigma: float, seed: int
 ) -> SascCandidate:
-    """A candidate's score on texts with and without. Raises CircuitsError where there are none."""
+    """A candidate's score on texts with and without. Raises AnswerError where there are none."""
     count = min(map(len, texts))
     if not count:
-        raise CircuitsError(f"no text was written for {shown(words)}: try another author")
+        raise AnswerError(f"no text was written for {shown(words)}: try another author")
     ids = [[_ids(model, text) for text in side[:count]] for side in texts]
     having, lacking = (largest_values(model, values, side)[0] for side in ids)
     effect = bootstrap((having - lacking) / sigma, seed=seed)

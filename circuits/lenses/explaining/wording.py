@@ -52,16 +52,21 @@ def one_line_token(token: str) -> str:
     return token.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
 
 
-def simulating_prompt(explanation: str, tokens: Sequence[str]) -> list[tuple[str, bool]]:
-    """Pieces of a text with a token a line; where a piece is followed by True, a model's next token is how active the neuron
-    is. The examples have numbers from their middle on, as in Bills et al. (2023), so that all tokens are asked for at once."""
-    pieces = [(f"{ASKED_TO_SIMULATE}\n", False)]
+def simulating_examples() -> str:
+    """What stands in front of every question to a model: what is asked, and examples. In the question itself no token has its
+    number, so that all are asked for at once (Bills et al. 2023). There the examples lack some too; a small model takes that
+    for the rule, so here they have all."""
+    parts = [f"{ASKED_TO_SIMULATE}\n"]
     for said, lines in _SIMULATED:
-        half = len(lines) // 2 - 1
-        numbers = [_UNKNOWN if place < half else str(level) for place, (_, level) in enumerate(lines)]
-        body = "".join(f"{token}\t{number}\n" for (token, _), number in zip(lines, numbers, strict=True))
-        pieces.append((f"{_opening(said)}{body}\n", False))
-    pieces.append((_opening(explanation), False))
+        body = "".join(f"{token}\t{level}\n" for token, level in lines)
+        parts.append(f"{_opening(said)}{body}\n")
+    return "".join(parts)
+
+
+def simulating_lines(explanation: str, tokens: Sequence[str]) -> list[tuple[str, bool]]:
+    """Pieces of a text with a token a line, which stand behind the examples; where a piece is followed by True, a model's next
+    token is how active the neuron is."""
+    pieces = [(_opening(explanation), False)]
     for token in tokens:
         pieces += [(f"{one_line_token(token)}\t", True), (f"{_UNKNOWN}\n", False)]
     return pieces

@@ -1,6 +1,7 @@
 """Neurons that several models share (Bau 2018): what each of a model's neurons finds of itself in the others."""
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -54,6 +55,27 @@ def agreement(x: Float[Tensor, "word neuron"], *others: Float[Tensor, "_ _"]) ->
     return Agreement(*(torch.stack(parts).clamp(0, 1) for parts in zip(*found, strict=True)))
 
 
+def standardised(x: Float[Tensor, "word neuron"]) -> Float[Tensor, "word neuron"]:
+    """Each neuron with mean 0 and squares that sum to 1, in the activations' own type; one that never changes is 0. The product
+    of two neurons is then their correlation."""
+    wide = x.double()
+    apart = wide - wide.mean(dim=0)
+    size = apart.norm(dim=0)
+    moves = size > 1e-9 * wide.abs().amax(dim=0).clamp(min=1e-300) * len(x) ** 0.5
+    return torch.where(moves, apart / torch.where(moves, size, 1.0), 0.0).to(x.dtype)
+
+
+def largest_correlations(
+    own: Sequence[Float[Tensor, "word neuron"]], others: Iterable[Float[Tensor, "word _"]]
+) -> list[Float[Tensor, " neuron"]]:
+    """Of each neuron of some layers the largest size of its correlation with one of another model's neurons, which come a layer
+    at a time; all standardised."""
+    found = [one.new_zeros(one.shape[1]) for one in own]
+    for other in others:
+        found = [torch.maximum(best, (one.T @ other).abs().amax(dim=1)) for best, one in zip(found, own, strict=True)]
+    return [best.clamp(max=1.0) for best in found]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Whitened:
     """Standardised neurons; an orthonormal basis of what they span (`[word direction]`) and of the directions that hold most of
@@ -65,8 +87,7 @@ class _Whitened:
 
 
 def _whitened(x: Tensor) -> _Whitened:
-    deviation, mean = torch.std_mean(x, dim=0, correction=0)
-    scaled = torch.where(deviation > 0, (x - mean) / torch.where(deviation > 0, deviation, 1.0), 0.0)
+    scaled = standardised(x) * len(x) ** 0.5
     left, sizes, _ = torch.linalg.svd(scaled, full_matrices=False)
     there = sizes > 1e-9 * sizes.amax().clamp(min=1e-300)
     share = sizes.square().cumsum(dim=0) / sizes.square().sum().clamp(min=1e-300)
@@ -77,12 +98,10 @@ def _whitened(x: Tensor) -> _Whitened:
 def _with(own: _Whitened, other: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Correlation, explained share and share in the common subspace of each own neuron."""
     theirs = _whitened(other)
-    words = len(own.scaled)
-    correlation = (own.scaled.T @ theirs.scaled / words).abs()
+    (largest,) = largest_correlations([own.scaled], [theirs.scaled / len(own.scaled)])
     size = own.scaled.square().sum(dim=0).clamp(min=1e-300)
     explained = (theirs.whole.T @ own.scaled).square().sum(dim=0) / size
     left, canonical, _ = torch.linalg.svd(own.main.T @ theirs.main, full_matrices=False)
     parts = ((own.main @ left).T @ own.scaled).square()
     subspace = (canonical[:, None] * parts).sum(dim=0) / size
-    largest = correlation.amax(dim=1) if correlation.shape[1] else correlation.new_zeros(len(correlation))
     return largest, explained, subspace

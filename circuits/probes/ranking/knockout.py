@@ -7,27 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
-from circuits.heads.text_loss import losses_of, predicted
 from circuits.models import Edit, Model, TokenBatch
 from circuits.models.edits import compile_edits
 from circuits.models.forward import forward
 from circuits.models.memory import BUDGET
 from circuits.models.weights import Weights
+from circuits.probes.next_tokens import SENTENCES, LossBatch, NextTokens, judged_sentences, loss_batches
 from circuits.probes.question import Question
 from circuits.probes.ranking.means import class_means
 from circuits.probes.ranking.results import KINDS, SETS, NeuronKnockout, NeuronRankings
-from circuits.probes.reading import Pooling, WordBatch, WordText
-from circuits.probes.results import PARTS
+from circuits.probes.reading import Pooling, WordText
 from circuits.probes.storing import activations
 from circuits.progress import Progress, silent
-from circuits.statistics import clustered_errors
 from circuits.tasks.sources.conllu import Sentence
-
-SENTENCES = 48
 
 
 def knock_out(
@@ -83,10 +79,9 @@ def knock_out(
     with activations(model, text, sites=[f"m{layer}" for layer in layers], **options) as read:
         used = torch.cat([one for sets in named.values() for one in sets]).unique()
         standing = _Standing.of(rankings, used, question, lambda layer: read.of(f"m{layer}"))
-    judged = question.asked.sentence[question.split.judge].unique()
-    chosen = judged[torch.randperm(len(judged), generator=torch.Generator().manual_seed(0))][:count].tolist()
+    chosen = judged_sentences(question, count)
     variants = [(one, kind) for kind in kinds for sets in named.values() for one in sets]
-    found = [*_measured(model, question, standing, variants, chosen, pooling, budget, progress or silent)]
+    found = NextTokens.joined([*_measured(model, question, standing, variants, chosen, pooling, budget, progress or silent)])
     return _result(model, rankings, named, list(kinds), sizes, found, draws, len(chosen))
 
 
@@ -156,14 +151,6 @@ class _Standing:
         return edits
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Taken:
-    sentence: Int[Tensor, " token"]
-    needed: Bool[Tensor, " token"]
-    whole: Float[Tensor, " token"]
-    changed: Float[Tensor, "variant token"]
-
-
 @torch.no_grad()
 def _measured(
     model: Model,
@@ -174,56 +161,28 @@ def _measured(
     pooling: Pooling,
     budget: int,
     progress: Progress,
-) -> Iterator[_Taken]:
-    """Every set taken out in every way, on some sentences at a time."""
-    text = question.text.only(chosen)
-    size = model.weights.W_E.element_size() * model.n_layers * (6 * model.d_model + 2 * model.d_mlp)
-    longest = max(len(one.ids) for one in text.aligned)
-    shares = question.labels.labels[question.split.train].bincount(minlength=question.asked.classes).double()
-    generator, done = torch.Generator().manual_seed(0), 0
-    for numbers in text.batches(max(longest, budget // (4 * size))):
-        batch = WordBatch.of(text, numbers, model.device)
-        labels = question.labels_of(text, batch.words, chosen)
-        moved = _moved(batch, labels, shares, pooling, generator)
-        counted = predicted(batch.tokens)
-        follows = torch.zeros(batch.tokens.ids.shape, dtype=torch.bool, device=model.device)
-        follows.view(-1)[batch.last[labels.to(model.device) >= 0]] = True
-        changed = []
+) -> Iterator[NextTokens]:
+    """Every set taken out in every way, on some sentences at a time, `[variant token]`."""
+    size, done = model.weights.W_E.element_size() * model.n_layers * (6 * model.d_model + 2 * model.d_mlp), 0
+    for batch in loss_batches(model, question, chosen, pooling=pooling, most=budget // (4 * size)):
+        tokens, changed = batch.words.tokens, []
+        moved = torch.full((tokens.ids.numel(),), -1, device=tokens.ids.device)
+        moved[batch.at] = batch.other
+
+        def loss(weights: Weights, edits: Sequence[Edit] = (), tokens: TokenBatch = tokens, batch: LossBatch = batch) -> Tensor:
+            """Of each next token."""
+            compiled = compile_edits(edits, model.graph(neurons=True)) if edits else {}
+            run = forward(weights, tokens, edits=compiled, keep="writes", logits=False)
+            return batch.losses(model, run.residuals[-1], budget=budget)[0]
+
         for neurons, kind in variants:
             if kind == "moved":
-                changed.append(_loss(model.weights, batch.tokens, standing.edits(neurons, moved), model, budget))
+                changed.append(loss(model.weights, standing.edits(neurons, moved.view(tokens.ids.shape))))
             else:
-                weights = standing.without(model.weights, neurons, mean=kind == "mean")
-                changed.append(_loss(weights, batch.tokens, [], model, budget))
-            done += len(numbers)
+                changed.append(loss(standing.without(model.weights, neurons, mean=kind == "mean")))
+            done += len(tokens)
             progress("taking neurons out", done, len(variants) * len(chosen))
-        sentence = torch.tensor(numbers).repeat_interleave(counted.sum(dim=1).cpu())
-        whole = _loss(model.weights, batch.tokens, [], model, budget)
-        yield _Taken(sentence, follows[:, :-1][counted].cpu(), whole, torch.stack(changed))
-
-
-def _loss(weights: Weights, tokens: TokenBatch, edits: Sequence[Edit], model: Model, budget: int) -> Float[Tensor, " token"]:
-    """Of each next token, in float64 on the CPU."""
-    compiled = compile_edits(edits, model.graph(neurons=True)) if edits else {}
-    run = forward(weights, tokens, edits=compiled, keep="writes", logits=False)
-    counted = predicted(tokens)
-    return losses_of(weights, run.residuals[-1][:, :-1][counted], tokens.ids[:, 1:][counted], budget=budget).double().cpu()
-
-
-def _moved(
-    batch: WordBatch, labels: Tensor, shares: Tensor, pooling: Pooling, generator: torch.Generator
-) -> Int[Tensor, "prompt position"]:
-    """Of each token that stands for a word with the property another class, drawn as often as words have it; -1 elsewhere."""
-    others = shares.repeat(len(labels), 1)
-    others[torch.arange(len(labels)), labels.clamp(min=0)] = 0
-    drawn = torch.multinomial(others, 1, generator=generator)[:, 0]
-    drawn = torch.where(labels >= 0, drawn, labels).to(batch.last.device)
-    found = torch.full((batch.tokens.ids.numel(),), -1, device=batch.last.device)
-    if pooling == "last":
-        found[batch.last] = drawn
-    else:
-        found[batch.places] = drawn[batch.owners]
-    return found.view(batch.tokens.ids.shape)
+        yield batch.measured(loss(model.weights), torch.stack(changed))
 
 
 def _result(
@@ -232,27 +191,23 @@ def _result(
     named: dict[_Name, list[Tensor]],
     kinds: list[str],
     sizes: list[int],
-    found: Sequence[_Taken],
+    found: NextTokens,
     draws: int,
     sentences: int,
 ) -> NeuronKnockout:
-    sentence, needed, whole = (torch.cat([getattr(one, name) for one in found]) for name in ("sentence", "needed", "whole"))
-    lost = iter(torch.cat([one.changed for one in found], dim=1) - whole)
+    lost = iter(found.lost)
     by_name = {
         (kind, *name): torch.stack([*itertools.islice(lost, len(sets))]).mean(dim=0)
         for kind in kinds
         for name, sets in named.items()
     }
-    masks = (needed, ~needed)
     shape = (len(rankings.ways), len(SETS), len(kinds), len(sizes))
     rows = []
     for way, kept, kind, size in itertools.product(rankings.ways, SETS, kinds, sizes):
         rows.append(by_name[kind, "" if kept == "random" else way, kept, size])
-    each = torch.stack(rows)
-    means = torch.stack([_mean(each, mask) for mask in masks], dim=1)
-    errors = torch.stack([_error(each, mask, sentence) for mask in masks], dim=1)
-    apart = each.view(*shape, -1)
-    beyond = (apart[:, 0] - apart[:, 2]).flatten(0, 2)
+    apart = torch.stack(rows).view(*shape, -1)
+    means, errors = found.by_part(apart)
+    beyond, beyond_errors = found.by_part(apart[:, 0] - apart[:, 2])
     return NeuronKnockout(
         model=model.name,
         weights_sha256=model.fingerprint,
@@ -260,22 +215,12 @@ def _result(
         ways=rankings.ways,
         kinds=tuple(kinds),
         sizes=tuple(sizes),
-        whole=torch.stack([whole[mask].mean() for mask in masks]),
-        counts=torch.tensor([int(mask.sum()) for mask in masks]),
-        lost=means.view(*shape, len(PARTS)),
-        errors=errors.view(*shape, len(PARTS)),
-        beyond=_mean(beyond, needed).view(shape[0], *shape[2:]),
-        beyond_errors=_error(beyond, needed, sentence).view(shape[0], *shape[2:]),
+        whole=found.whole_losses,
+        counts=found.counts,
+        lost=means,
+        errors=errors,
+        beyond=beyond[..., 0],
+        beyond_errors=beyond_errors[..., 0],
         draws=draws,
         sentences=sentences,
     )
-
-
-def _mean(rows: Float[Tensor, "row token"], mask: Tensor) -> Float[Tensor, " row"]:
-    return rows[:, mask].mean(dim=1)
-
-
-def _error(rows: Float[Tensor, "row token"], mask: Tensor, sentence: Tensor) -> Float[Tensor, " row"]:
-    if not bool(mask.any()):
-        return torch.full((len(rows),), torch.nan, dtype=torch.float64)
-    return clustered_errors(rows[:, mask].T, sentence[mask])

@@ -1,7 +1,7 @@
 """Rank the neurons of a model by what they know of a property of words, and see how far the first ones go."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from circuits.models.memory import BUDGET
 from circuits.probes.controls import majority
 from circuits.probes.fitting import judge_place
 from circuits.probes.question import Question
-from circuits.probes.ranking.agreement import agreement
+from circuits.probes.ranking.agreement import largest_correlations, standardised
 from circuits.probes.ranking.gaussians import Gaussians, choose_by_gaussians
 from circuits.probes.ranking.means import apart_by_means
 from circuits.probes.ranking.results import WAYS, NeuronRankings
@@ -77,16 +77,18 @@ def rank_neurons(
         progress: hears what is being done, how much of it is done, and how much there is.
     """
     ways = _ways(by, others)
-    places = _layers(model, layers)
+    places = ranked_layers(model, layers)
     if not sizes or min(sizes) < 1 or sorted(set(sizes)) != list(sizes):
         raise PromptError(f"sizes={list(sizes)}: expected numbers of neurons from 1 on, each larger than the one before")
     text = sentences if isinstance(sentences, WordText) else WordText.of(model, sentences, words=words)
     question = Question.of(text, property, least=least, baselines=False)
+    other_texts = _other_texts(model, text, others) if "agreement" in ways else []
     options: dict[str, Any] = {"pooling": pooling, "folder": folder, "budget": budget, "progress": progress}
     with activations(model, text, sites=[f"m{layer}" for layer in places], **options) as read:
         scores = _means(read, places, question)
         if "agreement" in ways:
-            scores["agreement"] = _shared(read, places, others, question, options)
+            paired = list(zip(others, other_texts, strict=True))
+            scores["agreement"] = _shared(read, places, paired, question.split.train, options).to(scores["probeless"])
         asked = [one for way, one in scores.items() if way in ways]
         known = _Known.of(read, places, question, scores, asked, max(sizes))
         ranked = {way: known.ranked(way, progress or silent) for way in ways}
@@ -104,7 +106,8 @@ def _ways(by: Sequence[str], others: Sequence[Model]) -> list[str]:
     return list(dict.fromkeys(by))
 
 
-def _layers(model: Model, layers: Sequence[int] | None) -> list[int]:
+def ranked_layers(model: Model, layers: Sequence[int] | None) -> list[int]:
+    """The layers whose neurons are ranked, all for None. Raises GraphError for one without neurons."""
     chosen = list(range(model.n_layers)) if layers is None else sorted(set(layers))
     wrong = next((layer for layer in chosen if not 0 <= layer < model.n_layers), None)
     if wrong is not None or not chosen or not model.d_mlp:
@@ -192,21 +195,41 @@ class _Known:
         return self.candidates[among[found.neurons]], found.bits
 
 
+def _other_texts(model: Model, text: WordText, others: Sequence[Model]) -> list[WordText]:
+    """The text as other models read it. Raises PromptError for one that leaves out other words."""
+    found = [WordText.of(other, text.sentences) for other in others]
+    for other, one in zip(others, found, strict=True):
+        if one.places != text.places:
+            raise PromptError(f"{other.name} leaves out other words than {model.name}: give models of one tokenizer")
+    return found
+
+
 def _shared(
-    read: Activations, places: Sequence[int], others: Sequence[Model], question: Question, options: dict[str, Any]
+    read: Activations, places: Sequence[int], others: Sequence[tuple[Model, WordText]], train: Tensor, options: dict[str, Any]
 ) -> Float[Tensor, " neuron"]:
-    """Of each neuron the largest correlation with a neuron of each other model, the least over models."""
-    train, found = question.split.train, []
-    theirs = []
-    for other in others:
-        text = WordText.of(other, read.text.sentences)
-        if text.places != read.text.places:
-            raise PromptError(f"{other.name} leaves out other words than {read.model.name}: give models of one tokenizer")
-        with activations(other, text, sites="neurons", **options) as read_other:
-            theirs.append(torch.cat([read_other.of(name)[train] for name in read_other.names], dim=1))
-    for layer in places:
-        found.append(agreement(read.of(f"m{layer}")[train], *theirs).by("min"))
-    return torch.cat(found)
+    """Of each neuron the largest correlation with a neuron of each other model, the least over models. As many layers are held
+    as the budget takes, and another model's pass by them one at a time."""
+    bytes_a_layer = len(train) * read.model.d_mlp * read.model.weights.W_E.element_size()
+    at_once = max(1, options["budget"] // (3 * bytes_a_layer))
+    report, least = options["progress"] or silent, list[Tensor]()
+    total = len(places) * sum(other.n_layers for other, _ in others)
+    for number, (other, text) in enumerate(others):
+        with activations(other, text, sites="neurons", **options) as theirs:
+            found = list[Tensor]()
+            for start in range(0, len(places), at_once):
+                own = [standardised(read.of(f"m{layer}")[train]) for layer in places[start : start + at_once]]
+
+                def layers(
+                    own: list[Tensor] = own, theirs: Activations = theirs, before: int = number * len(places) + start
+                ) -> Iterator[Tensor]:
+                    """The other model's, one at a time."""
+                    for done, name in enumerate(theirs.names, 1):
+                        yield standardised(theirs.of(name)[train])
+                        report("comparing neurons", before * len(theirs.names) + done * len(own), total)
+
+                found += largest_correlations(own, layers())
+        least = [torch.cat(found)] if not least else [torch.minimum(least[0], torch.cat(found))]
+    return least[0]
 
 
 def _judged(

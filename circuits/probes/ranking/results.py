@@ -1,5 +1,6 @@
 """Which neurons know a property, by several rankings, and what the model loses without them."""
 
+import builtins
 import dataclasses
 import math
 from statistics import NormalDist
@@ -12,7 +13,7 @@ from torch import Tensor
 from circuits.errors import CircuitsError
 from circuits.files.fields import stored
 from circuits.files.results import Result
-from circuits.probes.results import PARTS
+from circuits.probes.results import PARTS, SURE
 
 if TYPE_CHECKING:
     import pandas
@@ -88,7 +89,7 @@ class NeuronRankings(Result, format="circuits-neuron-rankings", tensors=True):
         size = max(1, min(count, len(self.layers)))
         return torch.tensor([[len(a & b) / size for b in sets] for a in sets], dtype=torch.float64)
 
-    @property
+    @builtins.property
     def best(self) -> tuple[str, int]:
         """The ranking whose probe is the most accurate, and with how few neurons it is so within its standard error."""
         way = int(self.accuracy.amax(dim=1).argmax())
@@ -96,7 +97,12 @@ class NeuronRankings(Result, format="circuits-neuron-rankings", tensors=True):
         enough = row >= row[top] - self.errors[way, top]
         return self.ways[way], int(self.sizes[int(enough.long().argmax())])
 
-    @property
+    @builtins.property
+    def beyond_word(self) -> bool:
+        """Whether the first neurons of some ranking surely tell more than each word type's most frequent class does."""
+        return bool((self.accuracy - SURE * self.errors > self.majority[0]).any())
+
+    @builtins.property
     def summary(self) -> str:
         """How far a few neurons go."""
         way, count = self.best
@@ -152,7 +158,7 @@ class NeuronKnockout(Result, format="circuits-neuron-knockout"):
         if {self.beyond.shape, self.beyond_errors.shape} != {(shape[0], *shape[2:4])}:
             raise CircuitsError("a knockout needs what is lost beyond random neurons for each way, kind and size")
 
-    @property
+    @builtins.property
     def summary(self) -> str:
         """What the first neurons are worth where that is the most and sure, for all that was tried (Bonferroni)."""
         tried = NormalDist().inv_cdf(1 - 0.025 / self.beyond.numel())

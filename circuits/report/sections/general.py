@@ -12,11 +12,16 @@ _MOST_ROWS, _LONGEST = 200, 400
 
 def result_section(result: Result, *, title: str) -> Section:
     """A result in words and as a table."""
+    return Section(title, [Paragraphs([result.summary]), table_of(result, folded=False)])
+
+
+def table_of(result: Result, *, folded: bool = True) -> Grid:
+    """A result's own table, its first rows; `folded`: it is opened by a click."""
     table = result.to_dataframe()
     rows = [[_cell(value) for value in row] for row in table.head(_MOST_ROWS).astype(object).itertuples(index=False)]
     more = f", the first {_MOST_ROWS} of {len(table):,} rows" if len(table) > _MOST_ROWS else ""
     header = [str(name).replace("_", " ") for name in table.columns]
-    return Section(title, [Paragraphs([result.summary]), Grid(header, rows, f"The table{more}")])
+    return Grid(header, rows, f"The table{more}", folded=folded)
 
 
 def _cell(value: Any) -> str | float | int | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from circuits.errors import FileFormatError, shown
+from circuits.files.reading import unreadable
 
 LARGEST_FILE = 256 * 2**20
 _NUMBER = re.compile(r"[1-9][0-9]{0,5}", re.ASCII)
@@ -43,6 +44,10 @@ class Sentence:
     """The file's `sent_id`."""
     place: str = dataclasses.field(default="", compare=False)
     """The file and the line where its first word stands; no part of what it says."""
+    ranges: int = dataclasses.field(default=0, compare=False)
+    """Multiword tokens, whose words are read in their place."""
+    empty: int = dataclasses.field(default=0, compare=False)
+    """Empty nodes (8.1), which are passed over."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +84,7 @@ def read_conllu(path: str | Path) -> tuple[Sentence, ...]:
     Raises FileFormatError, with the line, for a file that is missing, not UTF-8 or larger than 256 MiB, for lines of other
     than ten columns, numbers out of order, heads that make no tree with one root, and a text that its words do not spell.
     """
-    path, name = Path(path), ""
+    path, name, empty = Path(path), "", 0
     sentences: list[Sentence] = []
     rows: list[_Row] = []
     text: str | None = None
@@ -91,10 +96,12 @@ def read_conllu(path: str | Path) -> tuple[Sentence, ...]:
             text = value.strip() if found and key.strip() == "text" else text
             name = value.strip() if found and key.strip() == "sent_id" else name
         elif line:
-            rows += _row(path, number, line, rows)
+            new = [*_row(path, number, line, rows)]
+            rows.extend(new)
+            empty += not new
         elif rows:
-            sentences.append(_sentence(path, rows, text, name))
-            rows, text, name = [], None, ""
+            sentences.append(_sentence(path, rows, text, name, empty))
+            rows, text, name, empty = [], None, "", 0
     if not sentences:
         raise FileFormatError(f"{path}: holds no sentence; expected a CoNLL-U file")
     return tuple(sentences)
@@ -105,7 +112,7 @@ def _lines(path: Path) -> list[str]:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
     except OSError as error:
-        raise FileFormatError(f"{path}: cannot be read: {error.strerror}") from None
+        raise unreadable(path, error) from None
     if len(content) > LARGEST_FILE:
         raise FileFormatError(f"{path}: larger than {LARGEST_FILE:,} bytes")
     try:
@@ -144,7 +151,7 @@ def _row(path: Path, number: int, line: str, before: list[_Row]) -> Iterator[_Ro
     yield _Row(number, following, following, tuple(cells), int(head))
 
 
-def _sentence(path: Path, rows: list[_Row], text: str | None, name: str) -> Sentence:
+def _sentence(path: Path, rows: list[_Row], text: str | None, name: str, empty: int) -> Sentence:
     words = [row for row in rows if not row.ranged]
     _check_tree(path, words)
     over = [row for row in rows if row.ranged and row.last > len(words)]
@@ -157,7 +164,7 @@ def _sentence(path: Path, rows: list[_Row], text: str | None, name: str) -> Sent
         head = None if row.head == 0 else row.head - 1
         found.append(Word(form, start, end, tag, head, relation, lemma, xpos, feats, deps, misc))
     spelt = text if text is not None else "".join(row.form + " " * row.spaced for row in _written(rows)).rstrip()
-    return Sentence(spelt, tuple(found), name, f"{path}:{rows[0].line}")
+    return Sentence(spelt, tuple(found), name, f"{path}:{rows[0].line}", sum(row.ranged for row in rows), empty)
 
 
 def _check_tree(path: Path, words: list[_Row]) -> None:
