@@ -29,10 +29,14 @@ def probes_figure(probes: Probes, *, title: str | None = None) -> Figure:
     above.plot(at, probes.control.numpy(), color=PINK, marker="^", markersize=4, linewidth=1.2, label="control task")
     for (name, (share, _)), style in zip(probes.baselines.items(), ("--", ":"), strict=False):
         above.axhline(share, color=FAINT, linestyle=style, linewidth=1.2, label=_WORDS.get(name, name))
-    for one in probes.hidden:
-        place = list(probes.sites).index(one.site)
-        style = {"color": GREEN, "marker": "_" if one.linear else "*", "markersize": 9, "linestyle": "none"}
-        above.plot([place], [one.accuracy], label=f"rank {one.hidden}" if one.linear else f"{one.hidden} hidden units", **style)
+    for linear, marker, label in ((False, "*", "so many hidden units"), (True, "_", "linear, of this rank")):
+        tried = [(probes.sites.index(one.site), one) for one in probes.hidden if one.linear == linear]
+        if tried:
+            style = {"color": GREEN, "marker": marker, "markersize": 9, "linestyle": "none"}
+            above.plot([place for place, _ in tried], [one.accuracy for _, one in tried], label=label, **style)
+        for place, one in tried:
+            how = {"xytext": (-7, 0) if linear else (7, 0), "ha": "right" if linear else "left", "va": "center"}
+            above.annotate(f"{one.hidden}", (place, one.accuracy), textcoords="offset points", fontsize=7, color=GREEN, **how)
     above.set_ylabel("accuracy, words of held-out sentences", fontsize=8.5)
     above.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     below.plot(at, probes.bits.numpy(), color=BLUE, marker="o", markersize=3.5, linewidth=1.2)

@@ -38,9 +38,7 @@ class HiddenLayer:
     @property
     def what(self) -> str:
         """What was tried, in words."""
-        if self.linear:
-            return f"a linear probe of rank {self.hidden}"
-        return f"one hidden layer of {self.hidden}"
+        return f"linear, of rank {self.hidden}" if self.linear else f"one hidden layer of {self.hidden}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -45,7 +45,7 @@ def test_probes_are_written_said_and_shown_again(command: Command, tiny: Path, d
     assert {path.name for path in out.iterdir()} == FILES, "and no mark of an unfinished run"
     found, use = Probes.load(out / "probes.json"), PropertyUse.load(out / "use.json")
     assert found.column == "upos" and found.sites == ("resid0", "resid1", "resid2") and found.random
-    assert [one.what for one in found.hidden] == ["one hidden layer of 4", "a linear probe of rank 1"]
+    assert [one.what for one in found.hidden] == ["one hidden layer of 4", "linear, of rank 1"]
     assert use.sites == found.sites
     assert answer.out.index("without any model: majority") < answer.out.index("upos read off")
     assert f"{data}: multiword tokens are read as the words in them (2), empty nodes are passed over (1)" in answer.err

@@ -92,16 +92,16 @@ def _share(value: float, error: float = math.nan, *, sign: str = "") -> str:
     return f"{value:{sign}.1%}" + ("" if math.isnan(error) else f" ± {SURE * error:.1%}")
 
 
-def _hidden(probes: Probes) -> str:
-    lines = []
+def _hidden(probes: Probes) -> Table:
+    """The other probes beside the linear one at their place."""
+    at = probes.sites.index(probes.hidden[0].site)
+    row = probes.to_dataframe().to_dict("records")[at]
+    selective = _share(row["selectivity"], row["selectivity_error"], sign="+")
+    rows = [("linear", _share(row["accuracy"], row["standard_error"]), _share(row["control"]), selective)]
     for one in probes.hidden:
-        at = probes.sites.index(one.site)
-        linear = f"linear {float(probes.accuracy[at]):.1%}, selective {float(probes.selectivity[at]):+.1%}"
-        lines.append(
-            f"{one.what} at {one.site}: {_share(one.accuracy, one.error)}, control {one.control:.1%}, "
-            f"selective {_share(one.selectivity, one.selectivity_error, sign='+')} ({linear})"
-        )
-    return "\n".join(lines)
+        shares = (_share(one.accuracy, one.error), _share(one.control))
+        rows.append((one.what, *shares, _share(one.selectivity, one.selectivity_error, sign="+")))
+    return Table((f"at {probes.hidden[0].site}", "accuracy", "control", "selective"), rows)
 
 
 def _classes(probes: Probes) -> Table:
@@ -109,7 +109,7 @@ def _classes(probes: Probes) -> Table:
     found, best = probes.of_classes(), probes.sites[probes.best]
     first = next(iter(probes.sites))
     rows = [
-        (one_line(row["class"]), f"{row['judged']:,}", _share(row[f"f1_{first}"]), _share(row[f"f1_{best}"]))
+        (one_line(row["class"]), f"{row['judged']:,}", *(f"{row[f'f1_{site}']:.3f}" for site in (first, best)))
         for row in found.head(_MOST).to_dict("records")
     ]
     more = len(found) - len(rows)
