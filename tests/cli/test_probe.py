@@ -103,7 +103,7 @@ def test_spans_are_written_said_and_shown_again(command: Command, tiny: Path, da
 
 def test_heads_are_told_and_taken_out(command: Command, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    options = ("--model", tiny, "--limit", 256, "--draws", 2, "--kinds", "zero", "--rounds", 1, "--out", out)
+    options = ("--model", tiny, "--limit", 320, "--draws", 2, "--kinds", "zero", "--rounds", 1, "--out", out)
     answer = command("probe", "heads", *options)
     assert answer.status == 0, answer.err
     kinds = ("json", "csv", "png")

@@ -17,6 +17,7 @@ from circuits.probes.spans.asking import SpanQuestion
 from circuits.probes.spans.edges import EdgeBank, fit_edges, told
 from circuits.probes.spans.probing import mix_layers
 from circuits.probes.spans.scoring import baselines, counts, expected_layer, micro_f1
+from circuits.probes.spans.stack import stacked
 from circuits.probes.splitting import split_words
 from circuits.progress import silent
 from circuits.tasks import grammar_sentences
@@ -25,7 +26,7 @@ from tests.probes.spoken import before, previous_model, sentence_of
 KINDS = 3
 
 
-def brackets(count: int = 600, seed: int = 0) -> tuple[SpanQuestion, torch.Tensor]:
+def brackets(count: int = 400, seed: int = 0) -> tuple[SpanQuestion, torch.Tensor]:
     """Spans between an opening and a closing token of three kinds each, among other words; a span's label is the sum of both
     modulo 3, so that either end leaves all labels alike. Also the tokens."""
     rng, rows, starts, lengths, gold = random.Random(seed), [], [], [], []
@@ -57,7 +58,7 @@ def text_of(sentences: list) -> WordText:
 def test_a_label_that_needs_both_ends_is_told_by_the_edge_probe_alone() -> None:
     question, tokens = brackets()
     x = torch.randn(13, 8, generator=torch.Generator().manual_seed(1))[tokens]
-    bank = fit_edges(x[:, None], question, torch.ones(1, 1, dtype=torch.bool), rank=16, hidden=32, epochs=50)
+    bank = fit_edges(x[:, None], question, torch.ones(1, 1, dtype=torch.bool), rank=16, hidden=32, epochs=40)
     judge, train = question.split.judge, question.split.train
     share, _ = micro_f1(counts(told(bank, x[:, None], question, judge), question.gold[judge]), question.sentence[judge])
     assert float(share[0]) > 0.95
@@ -79,11 +80,21 @@ def test_the_mix_puts_its_weight_on_the_layer_that_has_the_label() -> None:
     labels = question.gold.long().argmax(dim=1)
     for row, (start, length) in enumerate(zip(question.starts[:, 0].tolist(), question.lengths[:, 0].tolist(), strict=True)):
         noise[start : start + length, 2, int(labels[row])] += 3.0
-    mix = mix_layers(noise, ["resid0", "resid1", "resid2", "resid3"], question, silent, rank=8, hidden=8, epochs=10, seed=0)
+    mix = mix_layers(noise, ["resid0", "resid1", "resid2", "resid3"], question, silent, rank=8, hidden=8, epochs=25, seed=0)
     assert mix is not None and mix.weights[2] > 0.7 and abs(mix.centre - 2) < 0.35
     assert mix.cumulative[1] < 0.5 < 0.9 < mix.cumulative[2], "the score jumps where the layer is seen"
     assert mix.expected is not None and abs(mix.expected.effect - 2) < 0.3
     assert mix.expected.low <= mix.expected.effect <= mix.expected.high
+
+
+def test_layers_side_by_side_are_the_same_in_memory_and_in_a_file(tmp_path: Path) -> None:
+    layers = {f"resid{layer}": torch.randn(9, 4) * 10**layer + layer for layer in range(3)}
+    train = torch.arange(6)
+    both = [stacked(layers.__getitem__, list(layers), train, tmp_path, budget=size, progress=silent) for size in (10**6, 1)]
+    assert torch.equal(*both) and [one.name for one in tmp_path.iterdir()] == ["stack.bin"]
+    scaled = both[0][:6]
+    assert torch.allclose(scaled.mean(dim=0), torch.zeros(3, 4), atol=1e-5)
+    assert torch.allclose(scaled.std(dim=0, correction=0), torch.ones(3, 4), atol=1e-5)
 
 
 def test_scores_are_the_slow_ones() -> None:
@@ -124,7 +135,7 @@ def test_a_model_that_knows_the_word_before_beside_its_baselines() -> None:
         SpanSentence(one, tuple(SpanTarget((n, n + 1), None, (word.tag,)) for n, word in enumerate(one.words) if n))
         for one in sentences
     ]
-    found = probe_spans(model, asked, least=5, rank=16, hidden=16, epochs=4, asked="before")
+    found = probe_spans(model, asked, least=5, rank=16, hidden=16, epochs=12, asked="before")
     assert found.sites == ("resid0", "resid1", "resid2", "resid3") and found.mix is not None and len(found.random) == 4
     assert float(found.f1[0]) < 0.6 < 0.95 < float(found.f1[2]), "known from behind layer 1 on"
     assert found.mix.cumulative[2] - found.mix.cumulative[0] > 0.3 and "expected layer" in found.summary

@@ -32,6 +32,7 @@ def probe_heads(
     context: Context,
     text: Text = None,
     limit: TextLimit = 2048,
+    width: Annotated[int, typer.Option(min=8, help="Tokens of a prompt that a text is cut into.")] = 64,
     kinds: Annotated[str, typer.Option(metavar="zero,mean", help="What stands in for heads of a class.")] = "zero,mean",
     draws: Annotated[int, typer.Option(min=2, help="Sets of random heads that each class is held against.")] = 4,
     nats: Annotated[float, typer.Option(min=0, help="What the largest set of heads may cost, nats a token.")] = 0.1,
@@ -68,18 +69,22 @@ def probe_heads(
     if not set(names) <= {"zero", "mean"} or free not in ("zero", "mean", "none"):
         raise CircuitsError(f"--kinds {kinds}, --free {free}: expected zero or mean, and of --free also none")
     how = {"kinds": names, "draws": draws, "nats": nats, "free": None if free == "none" else free, "rounds": rounds}
-    run(Corpus(text, limit, seed), setting, {**how, "seed": seed} if prune else None)
+    run(Corpus(text, limit, seed), width, setting, {**how, "seed": seed} if prune else None)
 
 
-def run(corpus: Corpus, setting: Setting, pruning: dict[str, Any] | None) -> None:
+def run(corpus: Corpus, width: int, setting: Setting, pruning: dict[str, Any] | None) -> None:
     """Tell patterns, take heads out, write the files, print the report."""
     from circuits.cli.reports.probe_heads import heads_report, patterns_table, write
+    from circuits.tasks.sources.corpus import text_rows
 
     text = corpus.read()
     expected = [name for name in FILES if pruning is not None or name not in OF_PRUNING]
     with setting.parts(FILES, expected=expected, below="heads", options="--limit, --memory") as work:
         model = setting.load(work.progress)
-        tokens = corpus.tokens(model, text, work.progress)
+        if text is None:
+            tokens = corpus.tokens(model, text, work.progress)
+        else:
+            tokens = text_rows(model, text, width=width, limit=corpus.limit).to(model.device)
         about: dict[str, Any] = {"budget": setting.budget, "progress": work.progress}
         found = circuits.probes.probe_heads(model, tokens, seed=corpus.seed, **about)
         found.save(work.staging / "patterns.json")

@@ -20,7 +20,7 @@ from circuits.progress import Progress, silent
 from circuits.statistics import share_interval
 
 TREES, DEPTH = 60, 8
-MADE = 2400
+MADE = 1600
 """Maps that are made, half of them to train on."""
 PROMPTS = 16
 """Prompts that maps are made on at most."""

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from circuits.probes.patterns.marks import CLASSES, MapMarks
 
-LEAST = 0.6
+LEAST = 0.5
 """The least weight of a map on the keys of its pattern, where a query has any; a map that is mixed has less on each."""
 
 
@@ -15,7 +15,7 @@ def made_maps(
 ) -> tuple[Float[Tensor, "prompt map query key"], Int[Tensor, "prompt map"]]:
     """So many maps on each prompt, with their classes, drawn as often as each other.
 
-    Of a pattern: from 0.6 to all of each query's weight lies on its keys, evenly or mostly on the last of them; the rest, and
+    Of a pattern: from half to all of each query's weight lies on its keys, evenly or mostly on the last of them; the rest, and
     all of a query without such keys, lies anywhere, with a share on the first token or the own one, where models
     rest. Mixed: anywhere, falling with distance, or parted between two patterns and the rest.
     """
@@ -57,13 +57,13 @@ def _anywhere(marks: MapMarks, shape: tuple[int, int], generator: torch.Generato
 
 
 def _mixed(marks: MapMarks, keys: Tensor, rest: Tensor, generator: torch.Generator) -> Float[Tensor, "prompt map query key"]:
-    """Anywhere; falling with distance; or two patterns with up to 0.45 of the weight each."""
+    """Anywhere; falling with distance; or two patterns with 0.2 to 0.4 of the weight each."""
     prompts, count, width, _ = rest.shape
     names = torch.tensor([CLASSES.index(name) for name in marks.classes[:-1]])
     pairs = torch.stack([torch.randperm(len(names), generator=generator)[:2] for _ in range(prompts * count)])
     pairs = names[pairs].reshape(prompts, count, 2)
     parts = [_alike(keys, pairs[:, :, place], generator) for place in range(2)]
-    shares = 0.25 + 0.2 * torch.rand(2, prompts, count, 1, 1, generator=generator)
+    shares = 0.2 + 0.2 * torch.rand(2, prompts, count, 1, 1, generator=generator)
     left = 1 - sum(share * part.sum(dim=3, keepdim=True) for share, part in zip(shares, parts, strict=True))
     both = shares[0] * parts[0] + shares[1] * parts[1] + left * rest
     place = torch.arange(width).float()

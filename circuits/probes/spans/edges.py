@@ -17,6 +17,8 @@ from circuits.progress import Progress, silent
 BATCH, RATE, MIXING, PATIENCE, LOOK = 64, 3e-3, 3e-2, 4, 50
 """Targets of a step, the step of Adam, that of the weights of a mix (which start alike and are few); how often the development
 targets may be told no better before it ends; and the fewest steps between two looks at them."""
+FEWEST = 10
+"""Steps that a turn through the targets counts for at least."""
 HALF = 0.0
 """Log-odds above which a label is told."""
 
@@ -128,7 +130,7 @@ def fit_edges(
         allowed: which sources each probe may see; it reads their mix.
         rank: directions that spans are projected on.
         hidden: units of the hidden layer.
-        epochs: how often each target is trained on at most; on few targets they are more, up to 300 steps.
+        epochs: how often each target is trained on at most; on few targets more often, so that there are 10 steps.
         seed: that of the first values and of the order.
         progress: hears how many steps are done, of how many at most.
         what: what it hears.
@@ -146,7 +148,7 @@ def fit_edges(
     generator = torch.Generator().manual_seed(seed)
     kept = _Kept(bank)
     epoch = -(-len(question.split.train) // BATCH)
-    steps, most, every = 0, max(300, epochs * epoch), max(LOOK, epoch)
+    steps, most, every = 0, epochs * max(FEWEST, epoch), max(LOOK, epoch)
     report(what, 0, most)
     while steps < most:
         for rows in torch.randperm(len(question.split.train), generator=generator).split(BATCH):

@@ -6,6 +6,7 @@ Many of the words are of two parts of speech ("plan", "light", "fast"), so that 
 
 import itertools
 import random
+from collections.abc import Sequence
 
 from circuits.tasks.behavioural.minimal_pairs import MinimalPair
 from circuits.tasks.sources.conllu import Sentence, Word
@@ -80,43 +81,40 @@ def _sentence(shape: str, number: int, draw: random.Random) -> Sentence:
 
 
 def grammar_pairs(count: int = 300, seed: int = 0) -> tuple[MinimalPair, ...]:
-    """So many minimal pairs of these sentences, as many of each of three paradigms: `order` (two words have changed places),
-    `number` (a noun does not fit its determiner: "these house"), `category` (a noun's place is filled by an adverb)."""
+    """So many minimal pairs of these sentences, as many of each of three paradigms: `order` (two neighbours have changed
+    places), `number` (two nouns of different number have, so that a determiner does not fit its noun: "these house"),
+    `category` (a noun has with a verb or a preposition). Both sentences of a pair have the very same words."""
     draw = random.Random(seed)
     made = (_sentence(draw.choice(_SHAPES), number, draw) for number in itertools.count(1))
     found: list[MinimalPair] = []
-    for sentence in made:
-        paradigm = _WRONG[len(found) % len(_WRONG)]
-        forms = _wrong(sentence, paradigm, draw)
-        if forms is not None:
+    while len(found) < count:
+        sentence, paradigm = next(made), _WRONG[len(found) % len(_WRONG)]
+        words = sentence.words
+        forms = [words[0].form if words[0].tag == "PROPN" else words[0].form.lower(), *(word.form for word in words[1:])]
+        pairs = itertools.combinations(range(len(words)), 2)
+        places = [pair for pair in pairs if _goes_wrong(paradigm, words, forms, *pair)]
+        if places:
+            at, other = draw.choice(places)
+            forms[at], forms[other] = forms[other], forms[at]
             found.append(MinimalPair(sentence.text, _spelt(forms), paradigm, "grammar"))
-        if len(found) == count:
-            return tuple(found)
-    raise AssertionError("sentences never end")
+    return tuple(found)
 
 
 _WRONG = ("order", "number", "category")
-_SINGULAR, _PLURAL = ("this", "every"), ("these", "many")
-"""Determiners of one number alone."""
+_OF_ONE_NUMBER = ("this", "every", "these", "many")
 
 
-def _wrong(sentence: Sentence, paradigm: str, draw: random.Random) -> list[str] | None:
-    """The words of a sentence with one thing wrong about them; None where it has no place for that."""
-    words = sentence.words
-    forms = [words[0].form if words[0].tag == "PROPN" else words[0].form.lower(), *(word.form for word in words[1:])]
+def _goes_wrong(paradigm: str, words: Sequence[Word], forms: Sequence[str], first: int, second: int) -> bool:
+    """Whether a sentence is wrong in the way of a paradigm where two words change places."""
     if paradigm == "order":
-        at = draw.randrange(1, len(forms) - 2)
-        forms[at], forms[at + 1] = forms[at + 1], forms[at]
-        return forms
-    before = (*_SINGULAR, *_PLURAL)
-    fits = [word.tag == "NOUN" and (paradigm != "number" or forms[at - 1] in before) for at, word in enumerate(words)]
-    places = [number for number, there in enumerate(fits) if there]
-    if not places:
-        return None
-    at = draw.choice(places)
-    kind = "ADV" if paradigm == "category" else "MANY" if forms[at - 1] in _SINGULAR else "NOUN"
-    forms[at] = draw.choice(_WORDS[kind][:5])
-    return forms
+        return 0 < first == second - 1 and words[second].tag != "PUNCT"
+    one, other = words[first], words[second]
+    if paradigm == "number":
+        nouns = one.tag == other.tag == "NOUN" and one.feats != other.feats
+        return nouns and not {forms[first - 1], forms[second - 1]}.isdisjoint(_OF_ONE_NUMBER)
+    both = {*_BOTH, *_ALSO_NOUNS, *_ALSO_ADVERBS}
+    apart = {one.tag, other.tag} in ({"NOUN", "VERB"}, {"NOUN", "ADP"})
+    return apart and one.form not in both and other.form not in both
 
 
 def _spelt(forms: list[str]) -> str:
