@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from circuits.files.pictures import draws
+from circuits.files.words import counted
 from circuits.plots.style import BASELINE, BLUE, EMPTY, ERRORS, GREEN, INK, ORANGE, PINK, SKY, VERMILION, YELLOW, frame
 from circuits.plots.text import shortened, wrapped
 from circuits.probes import HeadPatterns, HeadPruning
@@ -71,7 +72,8 @@ def head_pruning_figure(pruning: HeadPruning, *, title: str | None = None) -> Fi
     axes = figure.subplots()
     kinds = list(dict.fromkeys(one.kind for one in pruning.classes))
     names = list(dict.fromkeys(one.pattern for one in pruning.classes))
-    labels = [f"{name}\n{next(one.heads for one in pruning.classes if one.pattern == name)} heads" for name in names]
+    sizes = {one.pattern: counted(one.heads, "head") for one in pruning.classes}
+    labels = [f"{name}\n{sizes[name]}" for name in names]
     width = 0.8 / max(1, 2 * len(kinds))
     for number, kind in enumerate(kinds):
         alpha = _MEAN if number else 1.0

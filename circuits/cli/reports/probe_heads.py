@@ -51,7 +51,7 @@ def pruning_parts(lost: HeadPruning) -> list[Part]:
         more = "yes" if one.beyond else ""
         rows.append((f"{one.pattern} ({one.kind})", str(one.heads), _effect(one.rise), _effect(one.random), more))
     title = f"rise of the loss, nats a token, without heads: {_effect(lost.loss)} whole, {lost.prompts} prompts"
-    below = f"  random: as many heads of other classes, {lost.draws} draws with Student's interval over them"
+    below = f"  random: as many heads of other classes (of all for a large one), Student's interval over {lost.draws} draws"
     header = ("class", "heads", "rise", "random heads", "beyond both intervals")
     parts: list[Part] = [Table(header, rows, title=title, below=below)]
     if lost.free is not None:

@@ -47,7 +47,7 @@ def prune_heads(
     In place of what a head mixes (z, before W_O) stands 0, or its mean over the prompts' tokens. The set is found greedily, on
     half of the prompts: heads are taken out one by one on top of those gone already, all at once in one sweep; then as many of
     the cheapest as may go together, half of them before heads are ranked anew, all in the last round. All that is told is
-    measured on the other half. A random set is of heads of other classes, or of all where those are too few.
+    measured on the other half. A random set is of heads of other classes, or of all where those are fewer than twice as many.
 
     Raises PromptError as `probe_heads`, and for fewer than 4 prompts; CircuitsError for patterns of another model, kinds that
     there are not and numbers out of range.
@@ -180,10 +180,10 @@ def _place(name: str) -> HeadPlace:
 
 
 def _drawn(model: Model, count: int, besides: Sequence[HeadPlace], generator: torch.Generator) -> list[HeadPlace]:
-    """So many random heads, of others where there are enough."""
+    """So many random heads, of others where there are twice as many: fewer would be nearly the same ones in each draw."""
     every = [(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
     others = [place for place in every if place not in set(besides)]
-    pool = others if len(others) >= count else every
+    pool = others if len(others) >= 2 * count else every
     return [pool[number] for number in torch.randperm(len(pool), generator=generator)[:count].tolist()]
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from circuits.errors import CircuitsError
 from circuits.files.results import Result
+from circuits.files.words import counted
 from circuits.statistics import Effect
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class HeadPruning(Result, format="circuits-head-pruning"):
         said = f"loss {self.loss.effect:.3g} nats a token"
         if self.classes:
             worst = max(self.classes, key=lambda one: one.rise.effect)
-            said += f"; without the {worst.heads} heads of class {worst.pattern} ({worst.kind}) it rises by "
+            said += f"; without the {counted(worst.heads, 'head')} of class {worst.pattern} ({worst.kind}) it rises by "
             said += f"{worst.rise.effect:.3g}, without as many random ones by {worst.random.effect:.3g}"
         if self.free is not None:
             said += f"; {len(self.free.heads)} of {self.total} heads may go ({self.free.kind}) for {self.free.rise.effect:.3g}"
