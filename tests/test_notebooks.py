@@ -18,9 +18,11 @@ PICTURES = {
     "induction_heads": 4,
     "logit_lens": 5,
     "mlp_memories": 5,
+    "neurons": 4,
     "one_layer_model": 4,
     "path_patching": 6,
     "phase_change": 2,
+    "probing": 3,
 }
 """The notebooks, and how many pictures each shows at least."""
 VARIES = "varies"

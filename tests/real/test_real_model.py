@@ -13,6 +13,8 @@ from torch import Tensor
 
 from circuits import patch_nodes
 from circuits.heads import score_heads
+from circuits.lenses.explaining import explain
+from circuits.lenses.explaining.local_model import LocalModel
 from circuits.models import Edit, Model, load_model
 from circuits.probes import activations, probe
 from circuits.search import find_induction_circuit
@@ -158,6 +160,18 @@ def test_activations_of_words_are_hugging_face_s_hidden_states(model: Model, hug
             for layer in (0, 1, model.n_layers - 1):
                 near = {"rtol": 1e-3, "atol": 1e-3 * float(hidden[layer].abs().max())}
                 torch.testing.assert_close(found[f"resid{layer}"][row], hidden[layer][0, last], **near)
+
+
+def test_it_explains_neurons_of_another_model_and_simulates_them_by_words(model: Model) -> None:
+    name = f"model:{DIRECTORY}"
+    found = explain(load_model("mini"), "m3.n457", top=2, explainer=name)
+    assert found.explanation and (found.explainer, found.simulator) == (name, name) and not found.unanswered
+    assert len(found.held) == 2 and all(0 <= value <= 10 for one in found.simulated for value in one)
+    text = "In 1999 there were 25 houses in the village and 3 of them were old"
+    tokens = model.to_token_strings(model.to_tokens(text).ids[0])
+    told = torch.tensor(LocalModel(model).simulate("numbers", tokens))
+    digits = torch.tensor([float(any(map(str.isdigit, token))) for token in tokens])
+    assert float(torch.corrcoef(torch.stack([told, digits]))[0, 1]) > 0.4, "where the words hold it expects more"
 
 
 def test_parts_of_speech_are_read_off_a_later_layer_better_than_off_words_and_random_weights(model: Model) -> None:

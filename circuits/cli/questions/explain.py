@@ -85,13 +85,13 @@ class ExplainQuestion:
         self, model: "circuits.Model", text: str | None, progress: ProgressBars | None = None
     ) -> "circuits.models.TokenBatch":
         """The rows that excerpts are taken from; so many tokens at most."""
-        from circuits.lenses.explaining.explaining import ROWS, WIDTH
+        from circuits.lenses.explaining.explaining import WIDTH, rows_to_write
         from circuits.lenses.neurons.report import default_corpus
         from circuits.tasks.sources.corpus import text_rows
 
         if text is not None:
             return text_rows(model, text, width=WIDTH, limit=MOST if self.limit is None else self.limit)
-        found = default_corpus(model, count=ROWS, seed=self.seed, progress=progress)
+        found = default_corpus(model, count=rows_to_write(model), seed=self.seed, progress=progress)
         if self.limit is None:
             return found
         return found[: max(1, int((found.mask.sum(dim=1).cumsum(dim=0) <= self.limit).sum()))]

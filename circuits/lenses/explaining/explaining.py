@@ -20,8 +20,10 @@ from circuits.tasks.sources.corpus import text_rows
 
 WIDTH = 64
 """Tokens of an excerpt, what opens prompts included (Bills et al. 2023)."""
-ROWS = 256
-"""Prompts that a model writes by itself where no text is given."""
+ROWS, FEW_ROWS = 256, 96
+"""Prompts that a model writes by itself where no text is given, and those that a large one writes: they take it longest."""
+_LARGE = 50_000_000
+"""Numbers in the weights of layers from which on a model is large here."""
 _ENOUGH = 3
 """Neurons in a row without a usable answer before the first with one, after which it is given up."""
 
@@ -159,8 +161,14 @@ def excerpt_text(
 ) -> TokenBatch:
     """The rows of a text that excerpts are taken from. Raises PromptError where they are too few."""
     if tokens is None:
-        tokens = default_corpus(model, count=ROWS, seed=seed, progress=progress)
+        tokens = default_corpus(model, count=rows_to_write(model), seed=seed, progress=progress)
     return rows_to_read(model, text_rows(model, tokens, width=WIDTH) if isinstance(tokens, str) else tokens)
+
+
+def rows_to_write(model: Model) -> int:
+    """How many prompts a model writes where no text is given."""
+    size = model.n_layers * model.d_model * (4 * model.d_model + 3 * model.d_mlp)
+    return FEW_ROWS if size > _LARGE else ROWS
 
 
 @dataclasses.dataclass(eq=False)

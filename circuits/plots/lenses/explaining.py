@@ -136,8 +136,9 @@ def module_figure(found: ModuleExplanation, *, most: int = 20) -> Figure:
     for row, one in enumerate(candidates):
         around = [[max(one.score - one.low, 0.0)], [max(one.high - one.score, 0.0)]]
         right.errorbar([one.score], [row], xerr=around, fmt="o", color=BLUE, markersize=4.5, **ERRORS)
-        style = {"fontsize": 7, "ha": "left", "va": "bottom", "parse_math": False}
-        right.text(0.0, row - 0.16, shortened(one.explanation, 62), transform=right.get_yaxis_transform(), **style)
+        style = {"fontsize": 7, "ha": "left", "va": "bottom", "parse_math": False, "zorder": 3}
+        style["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}  # the line at 0 does not cross words
+        right.text(0.012, row - 0.16, shortened(one.explanation, 62), transform=right.get_yaxis_transform(), **style)
     right.axvline(0, color=BASELINE, linewidth=0.8)
     right.set_yticks([])
     right.set_ylim(max(len(candidates), 1) - 0.4, -0.8)

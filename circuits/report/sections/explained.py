@@ -51,7 +51,7 @@ def _excerpts(found: NeuronExplanation) -> list[dict[str, Any]]:
         pairs = [pair for pair in zip(found.held, found.simulated, strict=True) if pair[0].kind == kind]
         for excerpt, simulated in pairs[:_EACH]:
             real = [max(-LEVELS, min(LEVELS, round(LEVELS * value / scale, 2))) for value in excerpt.activations]
-            name = f"{kind}, at most {max(excerpt.activations) + 0.0:.2f}"
+            name = f"{kind}, at most {round(max(excerpt.activations), 2) + 0.0:.2f}"
             foretold = [round(value, 2) for value in simulated]
             rows.append({"name": name, "tokens": list(excerpt.tokens), "real": real, "simulated": foretold})
     return rows
