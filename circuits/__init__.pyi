@@ -2,6 +2,7 @@
 
 from . import (
     attribution as attribution,
+    concepts as concepts,
     errors as errors,
     graph as graph,
     heads as heads,
@@ -18,6 +19,10 @@ from .attribution import (
     EdgeScores as EdgeScores,
     attribute_edges as attribute_edges,
     attribute_nodes as attribute_nodes,
+)
+from .concepts import (
+    ConceptTest as ConceptTest,
+    tcav as tcav,
 )
 from .errors import (
     CircuitsError as CircuitsError,

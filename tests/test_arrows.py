@@ -23,6 +23,7 @@ ROOMS = (
     "probes",
     "attribution",
     "search",
+    "concepts",
     "plots",
     "report",
     "cli",

@@ -33,6 +33,7 @@ ORDER = (
     "attention",
     "probe",
     "neurons",
+    "concept",
     "behaviour",
 )
 """The order in which `circuits --help` lists commands; those that it does not name follow, by name."""

@@ -3,6 +3,7 @@ no global state."""
 
 from circuits.plots.anomalies import anomalies_figure
 from circuits.plots.behaviour import behaviour_figure
+from circuits.plots.concepts import concept_figure
 from circuits.plots.graphs.circuit import circuit_figure
 from circuits.plots.graphs.comparison import comparison_figure
 from circuits.plots.graphs.paths import path_figure
@@ -48,6 +49,7 @@ __all__ = [
     "comparison_figure",
     "composition_figure",
     "compression_figure",
+    "concept_figure",
     "curve_figure",
     "direct_logits_figure",
     "disagreement_figure",

@@ -33,14 +33,15 @@ class Kind:
     @property
     def result(self) -> type[Result]:
         """The class itself."""
-        from circuits import attribution, graph, heads, lenses, patching, probes, search, tasks
+        from circuits import attribution, concepts, graph, heads, lenses, patching, probes, search, tasks
 
         room, _, name = self.cls.partition(".")
         rooms = {"attribution": attribution, "graph": graph, "heads": heads, "lenses": lenses, "patching": patching}
-        return getattr({**rooms, "probes": probes, "search": search, "tasks": tasks}[room], name)
+        return getattr({**rooms, "concepts": concepts, "probes": probes, "search": search, "tasks": tasks}[room], name)
 
 
 KINDS: Mapping[str, Kind] = {
+    "circuits-concept-test": Kind("whether an answer hangs on a concept", "Concept", "concepts.ConceptTest", "concept --open"),
     "circuits-ablation": Kind("ablations", "Ablation", "patching.Ablation", "ablate --open"),
     "circuits-anomalies": Kind(
         "wrong sentences by layer", "Where wrong sentences stand out", "probes.Anomalies", "probe anomaly --open"

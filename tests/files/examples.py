@@ -5,6 +5,7 @@ import dataclasses
 import torch
 
 from circuits.attribution import EdgeScores
+from circuits.concepts import ConceptCurve, ConceptTest
 from circuits.graph import Circuit, Edge, Graph
 from circuits.heads.attention.attention_probe import AttentionProbe
 from circuits.heads.attention.labels import HeadLabels
@@ -326,6 +327,14 @@ def clamp() -> Clamp:
     shifts = (Shift(" a", 0.5, 0.25), Shift("<b>", 0.25, 0.5))
     held = {"m0.n3": 2.0}, {"m0.n3": -0.125}
     return Clamp("mini", "a <b> c", *held, shifts, shifts[::-1], shifts[1:], shifts[:1], 0.375, (" a", "<b>"))
+
+
+def concept_test() -> ConceptTest:
+    names = ("accuracy", "chance", "score", "spread", "null", "null_spread", "p_values", "published", "slope", "low", "high")
+    columns = {name: numbers(2).abs() / 5 for name in names} | {"p_values": torch.tensor([0.01, 1.0]).double()}
+    curve = ConceptCurve("resid0", (-1.0, 0.0, 1.0), (0.5, 0.75, 1.5), (0.125, 0.0, 0.25), (0.75, 0.75, 0.5), 0.25, 0.125, 0.75)
+    about = {"sets": 30, "examples": 40, "prompts": 8, "whole": 0.75, "curves": (curve,), "seed": 3}
+    return ConceptTest("mini<b>", SHA, "co<b>ncept", "log odds of <i>", ("resid0", "resid1"), **columns, **about)
 
 
 def probes() -> Probes:

@@ -1,0 +1,63 @@
+"""The test of a concept, as it is written and printed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from circuits.cli.output import save_figure
+from circuits.cli.report import Part, Report, Table, records
+from circuits.cli.text import filled, one_line
+from circuits.concepts import ConceptCurve, ConceptTest
+from circuits.probes.results import SURE
+
+_NOTE = (
+    "told: the share of examples told from random texts, each left out in turn, beside random texts told from each other. "
+    "score: the share of prompts whose number grows along the direction, beside that of random directions. a step: half of the "
+    "way from random texts to the concept's, by how much it changes the number, to first order, with the 95 % interval over "
+    "prompts. p: of that slope among random concepts', for all places together; published: of the scores, as TCAV was "
+    "published, which is too sure since all its directions share the same examples."
+)
+
+
+def write(found: ConceptTest, folder: Path) -> None:
+    """Write the table and the picture."""
+    found.to_dataframe().to_csv(folder / "concept.csv", index=False)
+    save_figure(found.plot(), folder / "concept.png")
+
+
+def concept_report(found: ConceptTest, files: Mapping[str, str], steps: Sequence[tuple[str, str]] = ()) -> Report:
+    """Every place, then what moving the direction does."""
+    rows = []
+    for row in found.to_dataframe().to_dict("records"):
+        mark = " *" if row["site"] in found.significant else ""
+        rows.append(
+            (
+                f"{row['site']}{mark}",
+                f"{row['accuracy']:.0%} ({row['chance']:.0%})",
+                f"{row['score']:.2f} ({row['null']:.2f})",
+                f"{row['slope']:+.3g} [{row['low']:.3g}, {row['high']:.3g}]",
+                f"{row['p_values']:.2g}",
+                f"{row['published']:.2g}",
+            )
+        )
+    header = ("place", "told", "score", "a step", "p", "published p")
+    parts: list[Part] = [Table(header, rows, below="  * the concept counts"), filled(_NOTE)]
+    parts += [_curve(curve, found.whole) for curve in found.curves] + [filled(found.summary)]
+    data = {"model": found.model, "concept": found.concept, "target": found.target, "sets": found.sets}
+    data |= {"examples": found.examples, "prompts": found.prompts, "whole": found.whole, "seed": found.seed}
+    data |= {"significant": list(found.significant), "places": records(found.to_dataframe())}
+    data |= {"curves": [vars(curve) for curve in found.curves]}
+    heading = (
+        f"does {one_line(found.target)} hang on {one_line(found.concept)} in {one_line(found.model)}? {found.examples} "
+        f"examples, {found.sets} random sets, {found.prompts} prompts ({found.whole:.3g} on average)"
+    )
+    return Report(heading=heading, parts=parts, data=data, files=files, next=steps)
+
+
+def _curve(curve: ConceptCurve, whole: float) -> Table:
+    rows = [
+        (f"{step:+g} steps" if step else "as it is", f"{value:.3g} ± {SURE * error:.2g}", f"{random:.3g}")
+        for step, value, error, random in zip(curve.steps, curve.values, curve.errors, curve.random, strict=True)
+    ]
+    rows.append(("erased", f"{curve.erased:.3g} ± {SURE * curve.erased_error:.2g}", f"{curve.random_erased:.3g}"))
+    title = f"the number when the direction at {curve.site} is moved (± of the change from {whole:.3g})"
+    return Table((curve.site, "concept", "random directions"), rows, title=title)

@@ -1,0 +1,7 @@
+"""What users mean by a word, as a direction of activations, and whether the model's answer hangs on it."""
+
+from circuits.concepts.results import ConceptCurve, ConceptTest
+from circuits.concepts.tcav import tcav
+from circuits.concepts.texts import as_examples, random_examples, read_examples
+
+__all__ = ["ConceptCurve", "ConceptTest", "as_examples", "random_examples", "read_examples", "tcav"]
