@@ -18,9 +18,10 @@ _MOST_NAMES = 16
 @draws(Anomalies)
 def anomalies_figure(found: Anomalies, *, title: str | None = None) -> Figure:
     """Draw the surprisal gap of each group's pairs at each place, over the standard deviation of pairs so that layers can be
-    compared, with 95 % intervals; filled where it is beyond chance in all layers together. The band: 95 % of shuffled pairs."""
-    figure = Figure(figsize=(7.4, 4.0), layout="constrained")
-    axes = figure.subplots()
+    compared, with 95 % intervals; filled where it is beyond chance in all layers together. The band: 95 % of shuffled pairs.
+    Below, the share of pairs whose wrong sentence surprises more."""
+    figure = Figure(figsize=(7.4, 5.6), layout="constrained")
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     at = np.arange(len(found.sites))
     spread = found.errors / found.gaps.new_tensor(found.counts)[:, None].rsqrt()
     unit = spread.where(spread > 0, spread.new_tensor(1.0))
@@ -31,13 +32,17 @@ def anomalies_figure(found: Anomalies, *, title: str | None = None) -> Figure:
         effects, reach = found.effects[number].numpy(), SURE * (found.errors / unit)[number].numpy()
         label = f"{shortened(found.groups[number], 34)} ({found.counts[number]})"
         axes.errorbar(at, effects, yerr=reach, color=colour, linewidth=1.3, elinewidth=0.8, capsize=1.5, label=label)
+        below.plot(at, found.shares[number].numpy(), "o-", color=colour, linewidth=1.2, markersize=3)
         sure = (found.p_values[number] <= 0.05).numpy()
         for there, face in ((sure, colour), (~sure, "white")):
             axes.plot(at[there], effects[there], "o", color=colour, markerfacecolor=face, markersize=4)
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_ylabel("surprisal gap, wrong less right,\nin standard deviations of pairs", fontsize=8.5)
     step = -(-len(found.sites) // _MOST_NAMES)
-    axes.set_xticks(at[::step], found.sites[::step], rotation=45, ha="right", fontsize=7, parse_math=False)
+    below.axhline(0.5, color=INK, linewidth=0.8)
+    below.set_ylabel("pairs whose wrong\nsentence surprises more", fontsize=8.5)
+    frame(below)
+    below.set_xticks(at[::step], found.sites[::step], rotation=45, ha="right", fontsize=7, parse_math=False)
     axes.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     frame(axes)
     heading = title or f"Where wrong sentences stand out in {shortened(found.model, 40)}"

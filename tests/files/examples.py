@@ -447,7 +447,7 @@ def head_pruning() -> HeadPruning:
 
 
 def anomalies() -> Anomalies:
-    tables = {name: numbers(2, 3) for name in ("gaps", "errors", "effects", "null", "p_values")}
-    tables |= {name: tables[name].abs() / 9 for name in ("errors", "null", "p_values")}
+    tables = {name: numbers(2, 3) for name in ("gaps", "errors", "effects", "null", "p_values", "shares")}
+    tables |= {name: tables[name].abs() / 9 for name in ("errors", "null", "p_values", "shares")}
     about = {"tokens": 300, "left_out": 1, "shuffles": 20, "seed": 3}
     return Anomalies("mini<b>", SHA, ("or<d>er", "all"), (10, 20), ("resid0", "resid1", "resid2"), **tables, **about)

@@ -34,7 +34,8 @@ def probe_anomaly(
 ) -> Anomalies:
     """By how much the wrong sentence of minimal pairs surprises each layer more than the right one (Li et al. 2021): a Gaussian
     is fitted to each residual stream's vectors on normal text, and a sentence's surprisal is the sum over its tokens of the
-    negative log density. The gap is its mean over pairs.
+    negative log density. The gap is its mean over pairs; beside it stands the share of pairs whose wrong sentence surprises
+    more.
 
     A sentence's first token does not count: nothing stands before it. Pairs of several lengths differ by their lengths alone;
     those of published sets mostly have as many tokens. Against each gap stand shuffled pairs, in which either sentence may be
@@ -127,4 +128,6 @@ def _judged(apart: Float[Tensor, "pair layer"], shuffles: int, seed: int) -> dic
     reached = (largest[:, None] >= gap / unit).sum(dim=0)
     effect = gap / torch.where(spread > 0, spread, torch.ones_like(spread))
     null = shuffled.abs().quantile(0.95, dim=0)
-    return {"gaps": gap, "errors": error, "effects": effect, "null": null, "p_values": (1 + reached) / (1 + shuffles)}
+    shares = (0.5 + 0.5 * apart.sign()).mean(dim=0)
+    found = {"gaps": gap, "errors": error, "effects": effect, "null": null, "shares": shares}
+    return {**found, "p_values": (1 + reached) / (1 + shuffles)}

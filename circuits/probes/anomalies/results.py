@@ -13,7 +13,7 @@ from circuits.probes.results import SURE
 if TYPE_CHECKING:
     import pandas
 
-SHAPED = ("gaps", "errors", "effects", "null", "p_values")
+SHAPED = ("gaps", "errors", "effects", "null", "p_values", "shares")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,6 +36,9 @@ class Anomalies(Result, format="circuits-anomalies"):
     """What 95 % of shuffled pairs (which sentence is the wrong one, drawn for each pair) stay within, on either side of 0."""
     p_values: Float[Tensor, "group site"]
     """The chance of a gap so far above 0 anywhere in the layers, by shuffled pairs."""
+    shares: Float[Tensor, "group site"]
+    """Of pairs, the share whose wrong sentence surprises more (of a tie, half): no pair counts more than another, as those do
+    for the gap in which one token has a far larger vector than all others. Chance is 0.5."""
     tokens: int
     """Of normal text that the Gaussians were fitted to."""
     left_out: int
@@ -63,7 +66,8 @@ class Anomalies(Result, format="circuits-anomalies"):
             first, most = self.first(number), int(self.effects[number].argmax())
             where = "nowhere" if first is None else f"from {self.sites[first]} on"
             half = SURE * float(self.errors[number, most])
-            top = f"most at {self.sites[most]}, {float(self.gaps[number, most]):+.3g} ± {half:.2g} nats"
+            top = f"most at {self.sites[most]}, {float(self.gaps[number, most]):+.3g} ± {half:.2g} nats, "
+            top += f"{float(self.shares[number, most]):.0%} of pairs"
             said.append(f"{group} {where} ({top})")
         return f"{self.model}: wrong sentences stand out in {'; '.join(said)}."
 
@@ -77,5 +81,6 @@ class Anomalies(Result, format="circuits-anomalies"):
                 row: dict[str, Any] = {"group": group, "pairs": count, "site": site}
                 row |= {"gap": float(self.gaps[number, place]), "standard_error": float(self.errors[number, place])}
                 row |= {"effect": float(self.effects[number, place]), "null": float(self.null[number, place])}
+                row |= {"share": float(self.shares[number, place])}
                 rows.append({**row, "p_value": float(self.p_values[number, place])})
         return pandas.DataFrame(rows)
