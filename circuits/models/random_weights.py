@@ -21,6 +21,14 @@ def with_random_weights(model: Model, *, seed: int = 0) -> Model:
     return dataclasses.replace(model, name=f"{model.name} with random weights", weights=weights, make_bridge=None)
 
 
+def with_random_embeddings(model: Model, *, seed: int = 0) -> Model:
+    """The model with embeddings of tokens drawn anew, decided by `seed`, as `with_random_weights` draws them; all else is the
+    model's own, the unembedding too where the two were one matrix."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = dataclasses.replace(model.weights, W_E=_replaced(model.weights.W_E, "W_E", generator))
+    return dataclasses.replace(model, name=f"{model.name} with random embeddings", weights=drawn, make_bridge=None)
+
+
 def _drawn(record: Any, generator: torch.Generator) -> Any:
     """A record with its tensors replaced, and those of records inside."""
     changes: dict[str, Any] = {}

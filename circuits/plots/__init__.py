@@ -31,11 +31,13 @@ from circuits.plots.patching.effects import effects_figure
 from circuits.plots.patching.losses import ablation_figure, knockout_figure, self_repair_figure
 from circuits.plots.patching.terms import layer_removal_figure, terms_figure
 from circuits.plots.patching.traces import role_curves_figure, trace_figure
-from circuits.plots.probes import probes_figure, property_use_figure, tree_probes_figure
+from circuits.plots.probed_prompts import prompt_probes_figure
+from circuits.plots.probes import coreference_figure, probes_figure, property_use_figure, tree_probes_figure
 from circuits.plots.prompts import prompts_figure
 from circuits.plots.saving import save
 from circuits.plots.span_probes import span_probes_figure
 from circuits.plots.study import studied_circuit_figure, study_figure, study_plan_figure
+from circuits.plots.tree_arcs import tree_arcs_figure
 
 __all__ = [
     "ablation_figure",
@@ -50,6 +52,7 @@ __all__ = [
     "composition_figure",
     "compression_figure",
     "concept_figure",
+    "coreference_figure",
     "curve_figure",
     "direct_logits_figure",
     "disagreement_figure",
@@ -73,6 +76,7 @@ __all__ = [
     "patterns_figure",
     "phase_change_figure",
     "probes_figure",
+    "prompt_probes_figure",
     "prompts_figure",
     "property_use_figure",
     "roc_figure",
@@ -88,6 +92,7 @@ __all__ = [
     "terms_figure",
     "trace_figure",
     "training_curves_figure",
+    "tree_arcs_figure",
     "tree_probes_figure",
     "triggers_figure",
     "tuned_lens_figure",

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from circuits.files.pictures import draws
 from circuits.plots.style import BASELINE, BLUE, FAINT, GREEN, INK, ORANGE, PINK, SKY, VERMILION, frame
 from circuits.plots.text import shortened, wrapped
-from circuits.probes import Probes, PropertyUse, TreeProbes
+from circuits.probes import CoreferenceProbes, Probes, PropertyUse, TreeProbes
 from circuits.probes.results import KINDS, PARTS, SURE
 
 _WORDS = {"majority": "majority by word", "neighbours": "window of words"}
@@ -94,6 +94,27 @@ def tree_probes_figure(probes: TreeProbes, *, title: str | None = None) -> Figur
         axes.legend(fontsize=7.5, frameon=False)
     heading = title or f"Dependency trees read off {shortened(probes.model, 40)}"
     figure.suptitle(wrapped(heading, 90), fontsize=10.5, parse_math=False)
+    return figure
+
+
+@draws(CoreferenceProbes)
+def coreference_figure(probes: CoreferenceProbes, *, title: str | None = None) -> Figure:
+    """Draw how often a pronoun points to an antecedent at each place with 95 % intervals, beside random weights, the nearest
+    noun and a candidate drawn at random."""
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes, at = figure.subplots(), np.arange(len(probes.sites))
+    _curve(axes, at, probes.accuracy.numpy(), probes.errors.numpy(), BLUE, "o", "pointer")
+    if probes.random:
+        _curve(axes, at, np.array(probes.random), np.array(probes.random_errors), ORANGE, "s", "random weights")
+    for (name, (share, error)), style in zip(probes.baselines.items(), ("--", ":"), strict=False):
+        axes.axhline(share, color=FAINT, linestyle=style, linewidth=1.2, label=name)
+        axes.axhspan(share - SURE * error, share + SURE * error, color=FAINT, alpha=0.12, linewidth=0)
+    axes.set_ylabel("pronouns that point to an antecedent", fontsize=8.5)
+    axes.legend(fontsize=7.5, frameon=False)
+    frame(axes)
+    _names(axes, probes.sites)
+    heading = title or f"What pronouns refer to, read off {shortened(probes.model, 40)}"
+    figure.suptitle(wrapped(heading, 70), fontsize=10.5, parse_math=False)
     return figure
 
 

@@ -2,10 +2,14 @@
 
 from circuits.probes.anomalies.probing import probe_anomaly
 from circuits.probes.anomalies.results import Anomalies
+from circuits.probes.coreference.probing import probe_coreference
+from circuits.probes.coreference.results import CoreferenceProbes
 from circuits.probes.patterns.classifying import probe_heads
 from circuits.probes.patterns.pruning import prune_heads
 from circuits.probes.patterns.results import FreeHeads, HeadPatterns, HeadPruning, PrunedClass
 from circuits.probes.probing import probe
+from circuits.probes.prompts.probing import probe_prompts
+from circuits.probes.prompts.results import PromptProbes
 from circuits.probes.ranking.circuit import neuron_circuit
 from circuits.probes.ranking.knockout import knock_out
 from circuits.probes.ranking.rank import rank_neurons
@@ -22,6 +26,7 @@ from circuits.probes.use import property_use
 __all__ = [
     "Activations",
     "Anomalies",
+    "CoreferenceProbes",
     "FreeHeads",
     "HeadPatterns",
     "HeadPruning",
@@ -29,6 +34,7 @@ __all__ = [
     "NeuronKnockout",
     "NeuronRankings",
     "Probes",
+    "PromptProbes",
     "PropertyUse",
     "PrunedClass",
     "ScalarMix",
@@ -41,7 +47,9 @@ __all__ = [
     "neuron_circuit",
     "probe",
     "probe_anomaly",
+    "probe_coreference",
     "probe_heads",
+    "probe_prompts",
     "probe_spans",
     "probe_trees",
     "property_use",

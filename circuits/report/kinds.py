@@ -60,6 +60,9 @@ KINDS: Mapping[str, Kind] = {
     "circuits-explanation": Kind("a neuron explained", "A neuron explained", "lenses.NeuronExplanation", "explain --open"),
     "circuits-explanations": Kind("neurons explained", "Neurons explained", "lenses.Explanations", "explain --open"),
     "circuits-faithfulness": Kind("faithfulness over sizes", "Faithfulness over sizes", "search.Curve"),
+    "circuits-coreference-probes": Kind(
+        "probes of coreference", "Probes of coreference", "probes.CoreferenceProbes", "probe coreference --open"
+    ),
     "circuits-head-labels": Kind("heads labelled by relations", "Head labels", "heads.HeadLabels", "attention labels --open"),
     "circuits-head-patterns": Kind("patterns of heads", "Patterns of heads", "probes.HeadPatterns", "probe heads --open"),
     "circuits-head-pruning": Kind("the loss without heads", "Heads taken out", "probes.HeadPruning"),
@@ -82,6 +85,9 @@ KINDS: Mapping[str, Kind] = {
         "neurons ranked by what they know", "Neurons ranked", "probes.NeuronRankings", "neurons --open"
     ),
     "circuits-probes": Kind("probes of a property", "Probes of a property", "probes.Probes", "probe --open"),
+    "circuits-prompt-probes": Kind(
+        "facts by typed and trained prompts", "Facts by prompts", "probes.PromptProbes", "probe prompts --open"
+    ),
     "circuits-prompt-report": Kind("how the model does on prompts", "The prompts", "tasks.PromptReport"),
     "circuits-property-use": Kind("what erasing a property costs", "What erasing a property costs", "probes.PropertyUse"),
     "circuits-roc": Kind("a ROC curve", "Scores against a known circuit", "search.Roc"),

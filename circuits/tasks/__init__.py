@@ -3,6 +3,7 @@
 from circuits.tasks.behavioural.minimal_pairs import MinimalPair, minimal_pair_prompts, read_blimp_jsonl
 from circuits.tasks.behavioural.scores import BehaviourScores
 from circuits.tasks.behavioural.scoring import score_facts, score_minimal_pairs
+from circuits.tasks.library.coreference import coreference_sentences
 from circuits.tasks.library.docstring import docstring_metric
 from circuits.tasks.library.facts import fact_pairs, mini_facts, planted_pairs
 from circuits.tasks.library.grammar import grammar_pairs, grammar_sentences
@@ -49,6 +50,7 @@ __all__ = [
     "Task",
     "Word",
     "agreement",
+    "coreference_sentences",
     "docstring",
     "docstring_metric",
     "fact_pairs",

@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 
 import circuits
-from circuits.probes import Anomalies, HeadPatterns, HeadPruning, Probes, PropertyUse, SpanProbes, TreeProbes
+from circuits.cli.reports.tree_text import tree_text
+from circuits.probes import (
+    Anomalies,
+    CoreferenceProbes,
+    HeadPatterns,
+    HeadPruning,
+    Probes,
+    PromptProbes,
+    PropertyUse,
+    SpanProbes,
+    TreeProbes,
+)
+from circuits.probes.trees.results import ShownTree
 from circuits.tasks import Sentence, grammar_sentences
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
@@ -70,14 +82,19 @@ def test_probes_are_written_said_and_shown_again(command: Command, tiny: Path, d
 def test_trees_are_written_said_and_shown_again(command: Command, tiny: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ("--data", data, "--model", tiny, "--rank", 4, "--epochs", 1, "--layers", 2, "--out", out)
+    options = (*options, "--jabberwocky", "--ranks", "1,4")
     answer = command("probe", "tree", *options)
     assert answer.status == 0, answer.err
-    assert {path.name for path in out.iterdir()} == {"trees.json", "trees.csv", "trees.png"}
+    assert {path.name for path in out.iterdir()} == {"trees.json", "trees.csv", "trees.png", "tree_arcs.png"}
     found = TreeProbes.load(out / "trees.json")
     assert found.sites == ("resid0", "resid2") and found.random and "each word attached to the next one" in answer.out
+    assert "by rank: 1: " in answer.out and "relations are right" in answer.out and "Such a sentence: " in answer.out
     again = json.loads(command("probe", "tree", "--open", out / "trees.json", "--json").out)
     assert again["judged"] == found.judged and len(again["places"]) == 2
     check_one_line(command("probe", "tree", "--pooling", "x"), "--pooling x: expected last or mean")
+    wrong = ("probe", "tree", "--geometry", "flat", "--model", tiny)
+    check_one_line(command(*wrong), "--geometry flat: expected euclidean or poincare")
+    check_one_line(command("probe", "tree", "--ranks", "2,x"), "--ranks 2,x: 'x' is no number of directions")
     check_one_line(command("probe", "--open", out / "trees.json"), "circuits probe tree --open")
 
 
@@ -191,3 +208,44 @@ def test_what_is_wrong_is_one_line(command: Command, tiny: Path, data: Path, tmp
         answer = command("probe", *options, *(() if "--open" in options else model))
         check_one_line(answer, words)
     assert not (tmp_path / "out").exists()
+
+
+def test_prompts_are_written_said_and_shown_again(command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    relation = ("--relations", "person_plays_instrument", "--count", 10)
+    answer = command("probe", "prompts", *relation, "--epochs", 1, "--seeds", 1, "--vectors", 1, "--out", out)
+    assert answer.status == 0, answer.err
+    assert {path.name for path in out.iterdir()} == {"prompts.json", "prompts.csv", "prompts.png"}
+    found = PromptProbes.load(out / "prompts.json")
+    assert len(found.subjects) == 10 and found.objects[0] <= 4 and found.with_random
+    assert "210: more than were asked for" in answer.out and "wrong by random weights too" in answer.out
+    again = json.loads(command("probe", "prompts", "--open", out / "prompts.json", "--json").out)
+    assert [row["relation"] for row in again["relations"]] == [*found.relations, "all facts", "hard facts"]
+    check_one_line(command("probe", "prompts", "--relations", "x"), "there is no 'x' among")
+    check_one_line(command("probe", "prompts", "--skip-bad"), "it needs --data")
+    check_one_line(command("probe", "--open", out / "prompts.json"), "circuits probe prompts --open")
+
+
+def test_arcs_stand_above_words_and_below() -> None:
+    tree = ShownTree(("a", "red", "dog", "ran"), ((2, 0), (2, 1), (3, 2)), ((0, 1), (1, 2), (2, 3)))
+    assert tree_text(tree).splitlines() == [
+        "┌──────┐",
+        "│  ┌───┼───┐",
+        "a red dog ran",
+        "└──┴───┴───┘",
+        "below, 2 of 3 relations are right; wrong: a-red; missed: dog-a",
+    ]
+
+
+def test_coreference_is_written_said_and_shown_again(command: Command, tiny: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ("--model", tiny, "--layers", 2, "--rank", 4, "--epochs", 2, "--seeds", 1, "--words", 900, "--out", out)
+    answer = command("probe", "coreference", *options)
+    assert answer.status == 0, answer.err
+    assert {path.name for path in out.iterdir()} == {"coreference.json", "coreference.csv", "coreference.png"}
+    found = CoreferenceProbes.load(out / "coreference.json")
+    assert found.sites == ("resid0", "resid2") and found.random and "nearest noun" in answer.out
+    again = json.loads(command("probe", "coreference", "--open", out / "coreference.json", "--json").out)
+    assert again["judged"] == found.judged and len(again["places"]) == 2
+    check_one_line(command("probe", "coreference", "--data", data, "--model", tiny), "expected Entity= in MISC")
+    check_one_line(command("probe", "coreference", "--pooling", "x"), "--pooling x: expected last or mean")

@@ -41,7 +41,9 @@ from circuits.patching.tracing.attention_trace import EFFECTS, AttentionTrace
 from circuits.patching.tracing.knockout import Knockout
 from circuits.patching.tracing.results import Trace, Traces
 from circuits.probes.anomalies.results import Anomalies
+from circuits.probes.coreference.results import CoreferenceProbes
 from circuits.probes.patterns.results import FreeHeads, HeadPatterns, HeadPruning, PrunedClass
+from circuits.probes.prompts.results import PromptProbes
 from circuits.probes.ranking.results import NeuronKnockout, NeuronRankings
 from circuits.probes.results import HiddenLayer, Probes, PropertyUse
 from circuits.probes.spans.results import ScalarMix, SpanProbes
@@ -451,3 +453,22 @@ def anomalies() -> Anomalies:
     tables |= {name: tables[name].abs() / 9 for name in ("errors", "null", "p_values", "shares")}
     about = {"tokens": 300, "left_out": 1, "shuffles": 20, "seed": 3}
     return Anomalies("mini<b>", SHA, ("or<d>er", "all"), (10, 20), ("resid0", "resid1", "resid2"), **tables, **about)
+
+
+def prompt_probes() -> PromptProbes:
+    right = torch.tensor([[[1, -1], [0, 1]], [[1, -1], [1, 1]], [[0, -1], [0, 1]], [[-1, -1]] * 2, [[0, -1], [0, 0]]])
+    about = {"vectors": 5, "epochs": 40, "seeds": (0, 1), "left_out": {"longer than <b>": 3}}
+    words = {"subjects": ("a <b>", "c"), "attributes": ("x", "y"), "relation_of": torch.tensor([0, 1])}
+    return PromptProbes("mini<b>", SHA, ("plays_<b>", ""), (4, 2), right=right, **about, **words)
+
+
+def coreference_probes() -> CoreferenceProbes:
+    shares = {
+        "accuracy": numbers(2).abs() / 3,
+        "errors": numbers(2).abs() / 90,
+        "random": (0.25, 0.5),
+        "random_errors": (0.1, 0.1),
+    }
+    about = {"judged": 40, "trained": 160, "passages": 90, "candidates": 4.5, "left_out": {"of one <b>": 3}, "seeds": (0, 1)}
+    beside = {"baselines": {"nearest noun": (0.375, 0.01), "chance": (0.25, 0.01)}}
+    return CoreferenceProbes("mini<b>", SHA, "last", 8, 60, ("resid0", "resid1"), **shares, **about, **beside)

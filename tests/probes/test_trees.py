@@ -13,10 +13,12 @@ from circuits.heads.attention.words import Aligned
 from circuits.probes.reading import WordText
 from circuits.probes.regression import Scale
 from circuits.probes.trees.gold import gold_trees, tree_distances
-from circuits.probes.trees.probing import attachment, chain_score, judge_trees, probe_trees, split_trees
-from circuits.probes.trees.scoring import score_tree, spanning_tree
-from circuits.probes.trees.structural import fit_tree, squared_distances
-from circuits.tasks import Sentence, grammar_sentences
+from circuits.probes.trees.judging import attachment, chain_score, drop, fit_reader, judge_trees
+from circuits.probes.trees.nonsense import CONTENT, in_nonsense, pseudo_words
+from circuits.probes.trees.probing import probe_trees, split_trees
+from circuits.probes.trees.scoring import TreeScore, by_length, score_tree, spanning_tree
+from circuits.probes.trees.structural import fit_tree, squared_distances, told_depths, told_distances
+from circuits.tasks import Sentence, Word, grammar_sentences
 from tests.probes.spoken import before, previous_model, sentence_of
 
 
@@ -113,8 +115,66 @@ def test_squared_distances_and_the_chain_by_hand() -> None:
     assert (chain_score(tree).attached, chain_score(tree).edges) == (2, 2), "the comma stands between and does not count"
 
 
+def test_a_planted_tree_is_read_off_the_poincare_ball() -> None:
+    text = text_of(random_trees(60, longest=7))
+    train, judge = split_trees(text)
+    x = planted(text)
+    assert attachment(fit_reader(x, train, rank=10, epochs=40, seed=0, space="poincare").scores(x, judge))[0] == 1.0
+    ball = x @ fit_tree(x, train, "distance", rank=10, epochs=120, space="poincare")
+    told = [score_tree(tree, told_distances(ball[tree.words], "poincare")) for tree in judge]
+    assert attachment(told)[0] == 1.0 and by_length(told, "distance") > 0.94
+
+
+def test_distances_in_the_ball_are_those_of_the_exponential_map_and_the_moebius_product() -> None:
+    generator = torch.Generator().manual_seed(0)
+    h, P, Q = (torch.randn(*shape, generator=generator).double() for shape in ((5, 6), (6, 4), (4, 3)))
+
+    def exp(v: torch.Tensor) -> torch.Tensor:
+        return v.norm(dim=-1, keepdim=True).tanh() * v / v.norm(dim=-1, keepdim=True)
+
+    p = exp(h @ P / 9)
+    moved, length = p @ Q, p.norm(dim=-1, keepdim=True)
+    q = (moved.norm(dim=-1, keepdim=True) / length * length.atanh()).tanh() * moved / moved.norm(dim=-1, keepdim=True)
+    v = h @ P @ Q / 9
+    assert torch.allclose(q, exp(v)), "one matrix stands for both"
+    squares = (1 - q.square().sum(dim=-1))[:, None] * (1 - q.square().sum(dim=-1))
+    slow = torch.acosh(1 + 2 * (q[:, None] - q).square().sum(dim=-1) / squares).square()
+    assert torch.allclose(told_distances(v, "poincare"), slow, rtol=1e-6, atol=1e-6)
+    assert torch.allclose(told_depths(v, "poincare"), (2 * q.norm(dim=-1).atanh()).square())
+
+
+def test_nonsense_keeps_trees_endings_and_function_words() -> None:
+    sentences = grammar_sentences(40)
+    words = pseudo_words(sentences, seed=1)
+    assert words == pseudo_words(sentences, seed=1) != pseudo_words(sentences, seed=2)
+    assert not set(words.values()) & {word.form.lower() for one in sentences for word in one.words}
+    assert len(set(words.values())) == len(words) and words["teachers", "NOUN"].endswith("s")
+    for one in sentences:
+        made = in_nonsense(one, words)
+        for old, new in zip(one.words, made.words, strict=True):
+            assert made.text[new.start : new.end] == new.form and new.form[0].isupper() == old.form[0].isupper()
+            assert (new.form == old.form) == (old.tag not in CONTENT) and (new.head, new.tag) == (old.head, old.tag)
+    places = ((0, 2, "ADP"), (0, 2, "NOUN"), (3, 7, "NOUN"))
+    forms = zip(("de", "le", "pain"), places, strict=True)
+    joined = Sentence("du pain", tuple(Word(form, *place, None, "dep") for form, place in forms))
+    made = in_nonsense(joined, pseudo_words([joined]))
+    assert made.text.startswith("du ") and made.words[1].form == "le" and made.words[2].form == made.text[3:] != "pain"
+
+
+def test_the_drop_is_paired_by_sentence() -> None:
+    plain = [TreeScore(number, 5, 3 + number % 2, 4, 1.0, 1.0, 1.0) for number in range(6)]
+    one_less = [dataclasses.replace(one, attached=one.attached - 1) for one in plain]
+    assert drop(plain, one_less) == pytest.approx((0.25, 0.0)), "the same in each sentence: nothing is uncertain"
+    less = [dataclasses.replace(one, attached=0) if not one.sentence else one for one in plain]
+    assert drop(plain, less) == pytest.approx((3 / 24, 3 / 24 * (30 / 36) ** 0.5))
+
+
 def test_a_model_s_trees_beside_its_baselines() -> None:
-    found = probe_trees(previous_model(), before(40), rank=8, epochs=2)
+    found = probe_trees(previous_model(), before(40), rank=8, epochs=2, ranks=(1, 8), jabberwocky=True)
+    assert found.details is not None and found.details.by_rank[1][:2] == (8, pytest.approx(float(found.uuas.max())))
+    assert len(found.drops) == 4 and "With pseudo-words UUAS is" in found.summary
+    assert all(tree.gold == tuple((0, word) for word in range(1, len(tree.words))) for tree in found.shown)
+    assert found.shown[0].right and len(found.shown[0].told) == len(found.shown[0].gold)
     assert found.sites == ("resid0", "resid1", "resid2", "resid3") == tuple(found.to_dataframe()["site"])
     assert len(found.random) == 4 and found.judged == 8 and found.chain["uuas"] < 1
     assert found.sites[found.best] in found.summary and "next word" in found.summary

@@ -50,7 +50,7 @@ def probe_anomaly(
     *,
     setting: Setting,
 ) -> None:
-    """Find the layers at which wrong sentences stand out.
+    """Find layers at which wrong sentences stand out.
 
     A Gaussian is fitted to each residual stream on normal text; the wrong sentence of a minimal pair surprises it more than the
     right one by so many nats (Li et al. 2021). Beside each gap stand shuffled pairs, in which either sentence may be called the

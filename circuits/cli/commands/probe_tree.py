@@ -19,6 +19,7 @@ from circuits.cli.options import (
     RandomWeights,
     Seed,
 )
+from circuits.cli.prompts import names_of
 from circuits.cli.questions.probe import activations_folder, places_of, sentences_of
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, Work, with_setting
@@ -28,6 +29,7 @@ FILES = {
     "trees.json": "every place beside its baselines; circuits probe tree --open shows it again",
     "trees.csv": "the same as a table",
     "trees.png": "the same as a picture",
+    "tree_arcs.png": "some of the judged sentences, with what is read off the best place below them",
 }
 """What `circuits probe tree` writes, and what for."""
 
@@ -44,6 +46,15 @@ def probe_tree(
     rank: Annotated[int, typer.Option(min=1, help="Directions of the projections at most.")] = 64,
     epochs: Annotated[int, typer.Option(min=1, help="How often each sentence is trained on.")] = 24,
     seed: Seed = 0,
+    geometry: Annotated[
+        str, typer.Option(metavar="euclidean|poincare", help="Where distances are taken; the Poincare ball has room for trees.")
+    ] = "euclidean",
+    ranks: Annotated[
+        str | None, typer.Option(metavar="NUMBERS", help="Also try these ranks at the best place: 2,8,32.", show_default="none")
+    ] = None,
+    jabberwocky: Annotated[
+        bool, typer.Option("--jabberwocky", help="Also judge with pseudo-words in place of content words.")
+    ] = False,
     random_weights: RandomWeights = True,
     keep: KeepActivations = None,
     open_file: Open = None,
@@ -54,13 +65,16 @@ def probe_tree(
 
     A structural probe is a projection in which the squared distance of two words is their distance in the sentence's tree, and
     one in which a word's squared length is its depth (Hewitt & Manning 2019). Beside it stand each word attached to the next
-    one, the embeddings, and the same architecture with random weights.
+    one, the embeddings, and the same architecture with random weights. With --jabberwocky the same probes are judged on the
+    same sentences made nonsense: the drop is what they owe to knowing which words go together (Maudslay & Cotterell 2021).
 
     \b
     Examples:
       circuits probe tree
       circuits probe tree --data en_ewt-ud-dev.conllu -m gpt2
       circuits probe tree --data en_ewt-ud-dev.conllu --layers 0,4,8
+      circuits probe tree --jabberwocky --ranks 2,8,32
+      circuits probe tree --geometry poincare --rank 16
       circuits probe tree --open out/probe-mini/trees.json
     """
     if open_file is not None:
@@ -69,8 +83,21 @@ def probe_tree(
         return
     if pooling not in ("last", "mean"):
         raise PromptError(f"--pooling {pooling}: expected last or mean")
+    if geometry not in ("euclidean", "poincare"):
+        raise PromptError(f"--geometry {geometry}: expected euclidean or poincare")
     where: dict[str, Any] = {"sites": places_of(layers, sites), "pooling": pooling, "words": words}
-    run(data, setting, keep, {**where, "rank": rank, "epochs": epochs, "seed": seed, "random_weights": random_weights})
+    how: dict[str, Any] = {"rank": rank, "epochs": epochs, "seed": seed, "random_weights": random_weights}
+    how |= {"geometry": geometry, "ranks": numbers_of(ranks), "jabberwocky": jabberwocky}
+    run(data, setting, keep, {**where, **how})
+
+
+def numbers_of(ranks: str | None) -> list[int]:
+    """Ranks between commas. Raises PromptError for what is none."""
+    names = [] if ranks is None else names_of(ranks)
+    wrong = next((name for name in names if not name.isdecimal() or int(name) < 1), None)
+    if wrong is not None:
+        raise PromptError(f"--ranks {ranks}: {wrong!r} is no number of directions; expected such as 2,8,32")
+    return [int(name) for name in names]
 
 
 def run(data: Path | None, setting: Setting, keep: Path | None, options: dict[str, Any]) -> None:

@@ -1,13 +1,11 @@
 """Structural probes by place, beside the order of words, the embeddings and random weights."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from circuits.errors import PromptError
 from circuits.models import Model
@@ -15,17 +13,21 @@ from circuits.models.memory import BUDGET
 from circuits.models.random_weights import with_random_weights
 from circuits.probes.probing import FIRST
 from circuits.probes.reading import Pooling, WordText
-from circuits.probes.regression import Scale
 from circuits.probes.sites import sites_of
 from circuits.probes.splitting import split_words
 from circuits.probes.storing import activations
 from circuits.probes.trees.gold import GoldTree, gold_trees
-from circuits.probes.trees.results import TreeProbes
-from circuits.probes.trees.scoring import TreeScore, by_length, score_tree
-from circuits.probes.trees.structural import fit_tree, squared_distances
+from circuits.probes.trees.judging import TreeReader, attachment, chain_score, drop, fit_reader, judge_trees
+from circuits.probes.trees.nonsense import in_nonsense, pseudo_words
+from circuits.probes.trees.results import ShownTree, TreeDetails, TreeProbes
+from circuits.probes.trees.scoring import TreeScore, by_length
+from circuits.probes.trees.structural import TreeSpace
 from circuits.progress import Found, Progress, heard, silent
 from circuits.statistics import standard_error
 from circuits.tasks.sources.conllu import Sentence
+
+SHOWN, SHORTEST_SHOWN, LONGEST_SHOWN = 4, 6, 14
+"""Sentences that are kept to be shown, and their words."""
 
 
 def probe_trees(
@@ -38,6 +40,9 @@ def probe_trees(
     rank: int = 64,
     epochs: int = 24,
     seed: int = 0,
+    geometry: TreeSpace = "euclidean",
+    ranks: Sequence[int] = (),
+    jabberwocky: bool = False,
     random_weights: bool = True,
     folder: str | Path | None = None,
     budget: int = BUDGET,
@@ -62,27 +67,41 @@ def probe_trees(
         rank: directions of the projections at most.
         epochs: how often each sentence is trained on.
         seed: that of the first projections and of the order of sentences.
+        geometry: where distances are taken: "euclidean", or in the "poincare" ball (Chen et al. 2021).
+        ranks: other ranks, tried at the best place.
+        jabberwocky: whether the same probes are also judged where content words are pseudo-words with the same endings.
         random_weights: whether a model with random weights is probed too.
         folder: where activations are kept for the next time (default: nowhere).
         budget: bytes that reading may take, besides the model.
         progress: hears what is being done, how much of it is done, and how much there is.
         found: hears the result so far, when all places of the model itself are there.
     """
-    if rank < 1 or epochs < 1:
-        raise PromptError(f"rank={rank}, epochs={epochs}: expected at least 1 of each")
+    if min(rank, epochs, *ranks) < 1:
+        raise PromptError(f"rank={rank}, epochs={epochs}, ranks={(*ranks,)}: expected at least 1 of each")
+    if geometry not in get_args(TreeSpace):
+        raise PromptError(f"geometry={geometry!r}: expected {' or '.join(get_args(TreeSpace))}")
     tell, report = heard(found), progress or silent
     text = sentences if isinstance(sentences, WordText) else WordText.of(model, sentences, words=words)
     train, judge = split_trees(text)
     named = list(dict.fromkeys([FIRST, *(site.name for site in sites_of(model, sites))]))
-    how: dict[str, Any] = {"rank": rank, "epochs": epochs, "seed": seed}
+    how: dict[str, Any] = {"rank": rank, "epochs": epochs, "seed": seed, "space": geometry}
     options: dict[str, Any] = {"sites": named, "pooling": pooling, "folder": folder, "budget": budget, "progress": progress}
-    scores = []
+    about: dict[str, Any] = {"pooling": pooling, "rank": rank, "seed": seed, "trained": len(train)}
+    scores, readers = list[list[TreeScore]](), list[TreeReader]()
     with activations(model, text, **options) as read:
         for done, name in enumerate(named):
             report("probing for trees", done, len(named))
-            scores.append(judge_trees(read.of(name), train, judge, **how))
+            x = read.of(name)
+            readers.append(fit_reader(x, train, **how))
+            scores.append(readers[-1].scores(x, judge))
         report("probing for trees", len(named), len(named))
-    about = {"pooling": pooling, "rank": rank, "seed": seed, "trained": len(train)}
+        best = max(range(len(named)), key=lambda place: (attachment(scores[place])[0], -place))
+        tried = [attachment(judge_trees(read.of(named[best]), train, judge, depths=False, **{**how, "rank": n})) for n in ranks]
+    by_rank = tuple((n, *share) for n, share in zip(ranks, tried, strict=True))
+    drops, nonsense = (), ""
+    if jabberwocky:
+        drops, nonsense = _nonsense(model, text, judge, scores, dict(zip(named, readers, strict=True)), options, seed)
+    about["details"] = TreeDetails(geometry, shown_trees(text, judge, scores[best]), by_rank, drops, nonsense)
     result = _result(model, named, scores, [chain_score(tree) for tree in judge], about)
     tell(result)
     if not random_weights:
@@ -110,42 +129,45 @@ def split_trees(text: WordText) -> tuple[list[GoldTree], list[GoldTree]]:
     return train, judge
 
 
-def judge_trees(
-    x: Float[Tensor, "word width"],
-    train: Sequence[GoldTree],
+def _nonsense(
+    model: Model,
+    text: WordText,
     judge: Sequence[GoldTree],
-    *,
-    rank: int,
-    epochs: int,
+    scores: Sequence[Sequence[TreeScore]],
+    readers: Mapping[str, TreeReader],
+    options: dict[str, Any],
     seed: int,
-    depths: bool = True,
-) -> list[TreeScore]:
-    """Fit both probes at a place, and score the trees that are judged on."""
-    scale = Scale.of(x[torch.cat([tree.words for tree in train])])
-    scaled = x / scale.deviation  # not centred: a root's length is to be 0 where the model has it so
-    how = {"rank": rank, "epochs": epochs, "seed": seed}
-    by_distance = scaled @ fit_tree(scaled, train, "distance", **how)
-    by_depth = scaled @ fit_tree(scaled, train, "depth", **how) if depths else None
-    scores = []
-    for tree in judge:
-        told = None if by_depth is None else by_depth[tree.words].square().sum(dim=1)
-        scores.append(score_tree(tree, squared_distances(by_distance[tree.words]), told))
-    return scores
+) -> tuple[tuple[tuple[float, float], ...], str]:
+    """How much less the same probes find at each place where content words of the judged sentences are pseudo-words, and one of
+    these sentences."""
+    words = pseudo_words(text.sentences, seed=seed)
+    made = [
+        dataclasses.replace(in_nonsense(text.sentences[tree.sentence], words), name=f"{number}")
+        for number, tree in enumerate(judge)
+    ]
+    other = WordText.of(model, made)
+    trees = {int(other.sentences[tree.sentence].name): tree for tree in gold_trees(other)}
+    both = sorted(trees)  # but for those that have become too long
+    found = []
+    with activations(model, other, **options) as read:
+        for own, (name, reader) in zip(scores, readers.items(), strict=True):
+            changed = reader.scores(read.of(name), [trees[number] for number in both])
+            found.append(drop([own[number] for number in both], changed))
+    return tuple(found), made[both[0]].text
 
 
-def chain_score(tree: GoldTree) -> TreeScore:
-    """What the order of words alone tells of a tree: each word that is no punctuation is attached to the next such one."""
-    rank = torch.where(tree.scored, tree.scored.cumsum(0), torch.arange(len(tree.words)) + 1).float()
-    place = torch.arange(len(tree.words)).float()
-    chained = score_tree(tree, (rank[:, None] - rank).abs())
-    return dataclasses.replace(chained, distance=score_tree(tree, (place[:, None] - place).abs()).distance)
-
-
-def attachment(scores: Sequence[TreeScore]) -> tuple[float, float]:
-    """UUAS, and its standard error with the relations of one sentence taken together."""
-    attached, edges = (torch.tensor([getattr(one, name) for one in scores]).double() for name in ("attached", "edges"))
-    share = float(attached.sum() / edges.sum())
-    return share, float((attached - share * edges).square().sum().sqrt() / edges.sum())
+def shown_trees(text: WordText, judge: Sequence[GoldTree], scores: Sequence[TreeScore]) -> tuple[ShownTree, ...]:
+    """Some sentences that can be drawn: the first ones of 6 to 14 words, or else of other lengths."""
+    fits = [tree for tree in judge if SHORTEST_SHOWN <= len(tree.words) <= LONGEST_SHOWN]
+    chosen = {id(tree) for tree in (fits or judge)[:SHOWN]}
+    found = []
+    for tree, score in zip(judge, scores, strict=True):
+        if id(tree) in chosen:
+            places = [text.places[word] for word in tree.words.tolist()]
+            words = tuple(text.aligned[number].sentence.words[word].form for number, word in places)
+            gold = tuple((head, word) for head, word in tree.edges if tree.scored[head] and tree.scored[word])
+            found.append(ShownTree(words, gold, score.told))
+    return tuple(found)
 
 
 def _result(

@@ -25,6 +25,8 @@ class TreeScore:
     distance: float
     depth: float
     root: float
+    told: tuple[tuple[int, int], ...] = ()
+    """The edges of the spanning tree, pairs of words by their place in the tree's."""
 
 
 def score_tree(tree: GoldTree, distance: Float[Tensor, "word word"], depth: Float[Tensor, " word"] | None = None) -> TreeScore:
@@ -33,7 +35,7 @@ def score_tree(tree: GoldTree, distance: Float[Tensor, "word word"], depth: Floa
     words = tree.scored.nonzero()[:, 0].tolist()
     gold = {frozenset(edge) for edge in tree.edges if edge[0] in words and edge[1] in words}
     found = spanning_tree(distance[words][:, words])
-    told = {frozenset((words[one], words[other])) for one, other in found}
+    told = tuple((words[one], words[other]) for one, other in found)
     by_word = _correlations(distance, tree.distance)
     depths, root = float("nan"), float("nan")
     if depth is not None:
@@ -41,7 +43,9 @@ def score_tree(tree: GoldTree, distance: Float[Tensor, "word word"], depth: Floa
         least = words[int(depth[words].argmin())]
         root = float(tree.depth[least] == 0)
     mean = float(by_word[by_word.isfinite()].mean()) if bool(by_word.isfinite().any()) else float("nan")
-    return TreeScore(tree.sentence, len(tree.words), len(gold & told), len(gold), mean, depths, root)
+    return TreeScore(
+        tree.sentence, len(tree.words), len(gold & {frozenset(edge) for edge in told}), len(gold), mean, depths, root, told
+    )
 
 
 def spanning_tree(distance: Float[Tensor, "word word"]) -> list[tuple[int, int]]:

@@ -1,0 +1,1 @@
+"""What a pronoun refers to, read off how like it is to the words before it."""

@@ -1,0 +1,1 @@
+"""Facts by typed prompts and by trained ones."""
