@@ -33,7 +33,8 @@ def prompt_probes_figure(probes: PromptProbes, *, title: str | None = None) -> F
         if np.isfinite(means).any():
             style = {"color": colour, "marker": marker, "markersize": 5, "linestyle": "none", "elinewidth": 0.8, "capsize": 1.5}
             size = {"markersize": 10, "markeredgewidth": 1.8} if marker == "|" else {}
-            spread = None if kind == "majority" else SURE * errors
+            half = SURE * errors  # no share is below 0 or above 1
+            spread = None if kind == "majority" else np.stack([np.fmin(half, means), np.fmin(half, 1 - means)])
             axes.errorbar(means, places + 0.13 * (at - 2), xerr=spread, label=kind, clip_on=False, **{**style, **size})
     axes.set_yticks(places, names, fontsize=8, parse_math=False)
     axes.set_ylim(places[-1] + 0.6, -0.6)
