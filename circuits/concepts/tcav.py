@@ -1,6 +1,7 @@
 """Testing with concept activation vectors, layer by layer."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -99,7 +100,7 @@ def tcav(
         chance = _random_slopes(read[layer][len(examples) :], drawn, ways.by_layer[layer], seed)
         rows.append(_tested(ways, vectors[layer], chance, layer, len(places), seed))
     report("telling the concept from random texts", len(layers), len(layers))
-    columns = {key: torch.tensor([row[key] for row in rows], dtype=torch.float64) for key in rows[0]}
+    columns: dict[str, Any] = {key: torch.tensor([row[key] for row in rows], dtype=torch.float64) for key in rows[0]}
     found = ConceptTest(
         model=model.name,
         weights_sha256=model.fingerprint,

@@ -9,7 +9,7 @@ from circuits.cli.text import filled, one_line
 from circuits.probes import HeadPatterns, HeadPruning
 from circuits.statistics import Effect
 
-_MOST = 8
+_MOST = 4
 """Heads of a class that are named."""
 
 
@@ -50,7 +50,8 @@ def pruning_parts(lost: HeadPruning) -> list[Part]:
     for one in lost.classes:
         more = "yes" if one.beyond else ""
         rows.append((f"{one.pattern} ({one.kind})", str(one.heads), _effect(one.rise), _effect(one.random), more))
-    title = f"rise of the loss, nats a token, without heads: {_effect(lost.loss)} whole, {lost.prompts} prompts"
+    whole = f"{lost.loss.effect:.3f} [{lost.loss.low:.3f}, {lost.loss.high:.3f}]"
+    title = f"rise of the loss, nats a token, without heads (of the whole model: {whole}, {lost.prompts} prompts)"
     below = f"  random: as many heads of other classes (of all for a large one), Student's interval over {lost.draws} draws"
     header = ("class", "heads", "rise", "random heads", "beyond both intervals")
     parts: list[Part] = [Table(header, rows, title=title, below=below)]
