@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+import networkx
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -49,19 +50,11 @@ def score_tree(tree: GoldTree, distance: Float[Tensor, "word word"], depth: Floa
 
 
 def spanning_tree(distance: Float[Tensor, "word word"]) -> list[tuple[int, int]]:
-    """The edges of a minimum spanning tree (Prim 1957); of equal ones the first."""
-    count = len(distance)
-    nearest, parent = distance[0].clone(), torch.zeros(count, dtype=torch.long)
-    outside = torch.ones(count, dtype=torch.bool)
-    outside[0] = False
-    found = []
-    for _ in range(count - 1):
-        word = int(nearest.masked_fill(~outside, torch.inf).argmin())
-        found.append((int(parent[word]), word))
-        outside[word] = False
-        nearer = outside & (distance[word] < nearest)
-        nearest, parent = torch.where(nearer, distance[word], nearest), parent.masked_fill(nearer, word)
-    return found
+    """The edges of a minimum spanning tree; of equal ones those of earlier words."""
+    rows, graph = distance.tolist(), networkx.Graph()
+    graph.add_nodes_from(range(len(rows)))
+    graph.add_weighted_edges_from((one, other, rows[one][other]) for other in range(len(rows)) for one in range(other))
+    return [(min(edge), max(edge)) for edge in networkx.minimum_spanning_edges(graph, data=False)]
 
 
 def _correlations(told: Float[Tensor, "row word"], gold: Float[Tensor, "row word"]) -> Float[Tensor, " row"]:
