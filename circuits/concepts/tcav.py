@@ -10,6 +10,7 @@ from torch import Tensor
 from circuits.concepts.changing import Continued, with_curves
 from circuits.concepts.results import ConceptTest
 from circuits.concepts.slopes import StreamSlopes, slopes
+from circuits.concepts.texts import FEWEST
 from circuits.concepts.vectors import ConceptVectors, concept_vectors
 from circuits.errors import GraphError, PromptError
 from circuits.models import Model, TokenBatch
@@ -21,8 +22,6 @@ from circuits.statistics import bootstrap
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric, fitted, named
 
-FEWEST = 5
-"""Examples of a concept, at least."""
 AGAINST = 5
 """Random sets that each random concept is held against."""
 STEPS = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
@@ -95,11 +94,11 @@ def tcav(
     ways = slopes(model, pairs, measure, layers, everywhere=everywhere, budget=budget, report=report)
     vectors, rows = {}, []
     for done, layer in enumerate(layers):
-        report("telling the concept from random texts", done, len(layers))
+        report("telling the concept from other texts", done, len(layers))
         vectors[layer] = _vectors(read[layer], len(examples), drawn)
         chance = _random_slopes(read[layer][len(examples) :], drawn, ways.by_layer[layer], seed)
         rows.append(_tested(ways, vectors[layer], chance, layer, len(places), seed))
-    report("telling the concept from random texts", len(layers), len(layers))
+    report("telling the concept from other texts", len(layers), len(layers))
     columns: dict[str, Any] = {key: torch.tensor([row[key] for row in rows], dtype=torch.float64) for key in rows[0]}
     found = ConceptTest(
         model=model.name,

@@ -11,17 +11,24 @@ from circuits.progress import Progress
 from circuits.tasks.library.wording import word_list
 from circuits.tasks.sources.corpus import read_text, written_text
 
+FEWEST = 5
+"""Examples of a concept, at least."""
 LONGEST = 64
 """Tokens of an example: its last ones, of a longer text."""
 
 
-def read_examples(path: Path) -> tuple[str, ...]:
-    """The texts of a file, one a line; empty lines are passed over. Raises FileFormatError where there is none, and what
-    `read_text` raises."""
-    found = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
-    if not found:
-        raise FileFormatError(f"{path}: no text: expected one a line")
-    return found
+def read_examples(path: Path, *, least: int = FEWEST) -> tuple[str, ...]:
+    """The texts of a file, one a line; empty lines are passed over. Raises FileFormatError for fewer than `least` of them and
+    for one that stands there twice, and what `read_text` raises."""
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
+    first: dict[str, int] = {}
+    for number, line in lines:
+        if line in first:
+            raise FileFormatError(f"{path}: line {number} is line {first[line]} again: an example that is given twice is one")
+        first[line] = number
+    if len(first) < least:
+        raise FileFormatError(f"{path}: {len(first)} texts: expected {least} or more, one a line")
+    return tuple(first)
 
 
 def friends(kind: Literal["women", "men"]) -> tuple[str, ...]:

@@ -33,7 +33,9 @@ def concept_figure(found: ConceptTest, *, title: str | None = None) -> Figure:
     for name, spread, colour, label in columns:
         middle, width = getattr(found, name).numpy(), getattr(found, spread).numpy()
         grid["b"].plot(at, middle, color=colour, linewidth=1.2, marker="o", markersize=3, label=label)
-        grid["b"].fill_between(at, middle - width, middle + width, color=colour, alpha=0.15, linewidth=0)
+        grid["b"].fill_between(
+            at, (middle - width).clip(0, 1), (middle + width).clip(0, 1), color=colour, alpha=0.15, linewidth=0
+        )
     grid["b"].plot(at, found.accuracy.numpy(), color=ORANGE, linewidth=1.2, linestyle="--", label="examples told right")
     grid["b"].set_ylim(-0.05, 1.05)
     grid["b"].set_ylabel("share", fontsize=8.5)

@@ -29,16 +29,20 @@ def test_mini_s_pronouns_hang_on_whose_names_they_are(command: Command, tmp_path
 
 
 def test_what_is_wrong_is_one_line(command: Command, tmp_path: Path) -> None:
-    few, twice, empty = (tmp_path / name for name in ("few.txt", "twice.txt", "empty.txt"))
+    few, twice, empty, five, ten = (tmp_path / f"{name}.txt" for name in ("few", "twice", "empty", "five", "ten"))
+    five.write_text("\n".join("abcde"))
+    ten.write_text("\n".join("abcdefghij"))
     few.write_text("one\ntwo\n")
     twice.write_text("one\ntwo\nthree\nfour\nfive\none\n")
     empty.write_text("\n\n")
     for options, words in (
         (("--positive", tmp_path / "none.txt"), "none.txt: No such file"),
         (("--negative", tmp_path), "not a file"),
-        (("--positive", empty), "empty.txt: no text: expected one a line"),
-        (("--positive", few), "2 examples of few"),
-        (("--positive", twice), "'one' stands twice among the texts"),
+        (("--positive", empty), "empty.txt: 0 texts: expected 5 or more, one a line"),
+        (("--positive", few), "few.txt: 2 texts: expected 5 or more"),
+        (("--positive", twice), "twice.txt: line 6 is line 1 again"),
+        (("--positive", five, "--negative", few), "few.txt: 2 texts: expected 10 or more"),
+        (("--positive", five, "--negative", ten), "ten.txt: 5 texts are examples of the concept too, such as 'a'"),
         (("--target", "nothing"), "unknown task 'nothing'"),
         (("--metric", "rank"), "--metric rank has no gradient"),
         (("--answer", " she"), "--answer and --distractor go together"),

@@ -166,9 +166,10 @@ def test_files_of_spans(tmp_path: Path) -> None:
     assert found.targets == (SpanTarget((0, 2), None, ("NAME",)), SpanTarget((2, 3), None, ("a", "b")))
     assert [(word.form, found.sentence.text[word.start : word.end]) for word in found.sentence.words][2] == ("sleeps", "sleeps")
     for wrong, words in (
-        ({"text": "a b"}, 'row 0: .* "targets"'),
+        ({"text": "a b"}, 'row 0: "targets" is missing'),
         ({"text": "a b", "targets": [{"span1": [0, 3], "label": "x"}]}, 'target 0: "span1" is .* <= 2, its words'),
-        ({"text": "a b", "targets": [{"span1": [1, 1], "label": "x"}]}, "0 <= i < j"),
+        ({"text": "a b", "targets": [{"span1": [1, 1], "label": "x"}]}, r'"span1" is \[1, 1\]; .* 0 <= i < j'),
+        ({"text": "a b", "targets": [target, {**target, "span2": [1, 2]}]}, "row 0: the targets before it have one span each"),
         ({"text": "a b", "targets": [{"span1": [0, 1]}]}, '"label"'),
         ({"text": "a b", "targets": [{"span1": [0, 1], "label": True}]}, "a text, or a list"),
         ({"text": "a b", "targets": []}, "without a target"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import circuits
 from circuits.cli.progress import ProgressBars
-from circuits.errors import FileFormatError, PromptError
+from circuits.errors import FileFormatError, PromptError, shown
 
 POOL = 4
 """So many times as many random texts are drawn from as there are examples, at least."""
@@ -39,12 +39,16 @@ class ConceptQuestion:
 
     def read(self) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
         """The examples, and the other texts."""
-        from circuits.concepts.texts import friends, read_examples
+        from circuits.concepts.texts import FEWEST, friends, read_examples
 
         texts = friends("women") if self.positive is None else read_examples(self.positive)
         if self.negative is None:
             return texts, friends("men") if self.positive is None else None
-        return texts, None if self.negative == "random" else read_examples(Path(self.negative))
+        others = None if self.negative == "random" else read_examples(Path(self.negative), least=2 * FEWEST)
+        both = sorted(set(texts) & set(others or ()))
+        if both:
+            raise PromptError(f"{self.negative}: {len(both)} texts are examples of the concept too, such as {shown(both[0])}")
+        return texts, others
 
     @property
     def name(self) -> str:

@@ -10,11 +10,11 @@ from circuits.concepts import ConceptCurve, ConceptTest
 from circuits.probes.results import SURE
 
 _NOTE = (
-    "told: the share of examples told from random texts, each left out in turn, beside random texts told from each other. "
-    "score: the share of prompts whose number grows along the direction, beside that of random directions. a step: half of the "
-    "way from random texts to the concept's, by how much it changes the number, to first order, with the 95 % interval over "
-    "prompts. p: of that slope among random concepts', for all places together; published: of the scores, as TCAV was "
-    "published, which is too sure since all its directions share the same examples."
+    "told: the share of examples told from the other texts, each left out in turn, beside sets of other texts told from each "
+    "other. score: the share of prompts whose number grows along the direction, beside that of directions between other texts. "
+    "a step: half of the way from other texts to the concept's, by how much it changes the number, to first order, with the "
+    "95 % interval over prompts. p: of that slope among random concepts', for all places together; published: of the scores, "
+    "as TCAV was published, which is too sure since all its directions share the same examples."
 )
 
 
@@ -47,8 +47,8 @@ def concept_report(found: ConceptTest, files: Mapping[str, str], steps: Sequence
     data |= {"significant": list(found.significant), "places": records(found.to_dataframe())}
     data |= {"curves": [vars(curve) for curve in found.curves]}
     heading = (
-        f"does {one_line(found.target)} hang on {one_line(found.concept)} in {one_line(found.model)}? {found.examples} "
-        f"examples, {found.sets} random sets, {found.prompts} prompts ({found.whole:.3g} on average)"
+        f"does {one_line(found.target)} hang on {one_line(found.concept)} in {one_line(found.model)}?\n{found.sets} sets of "
+        f"{found.examples} examples and {found.examples} other texts, {found.prompts} prompts ({found.whole:.3g} on average)"
     )
     return Report(heading=heading, parts=parts, data=data, files=files, next=steps)
 

@@ -45,6 +45,11 @@ def read_spans(path: str | Path) -> tuple[SpanSentence, ...]:
     found = tuple(_sentence(path, number, row) for number, row in enumerate(rows))
     if not any(one.targets for one in found):
         raise FileFormatError(f"{path}: {len(rows)} rows without a target; expected lines with text and targets")
+    spans = [(number, 1 if one.span2 is None else 2) for number, row in enumerate(found) for one in row.targets]
+    other = next((row for row, count in spans if count != spans[0][1]), None)
+    if other is not None:
+        before = "one span" if spans[0][1] == 1 else "two spans"
+        raise FileFormatError(f"{path}: row {other}: the targets before it have {before} each: expected as many in all")
     return found
 
 
@@ -91,8 +96,12 @@ def _label(word: Word, what: str) -> str:
 
 def _sentence(path: Path, number: int, row: object) -> SpanSentence:
     where = f"{path}: row {number}"
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not isinstance(row.get("targets"), list):
+    if not isinstance(row, dict):
         raise FileFormatError(f'{where}: {shown(row)}; expected an object with "text" and a list of "targets"')
+    for name, kind, said in (("text", str, "a text"), ("targets", list, "a list of targets")):
+        if not isinstance(row.get(name), kind):
+            there = f"is {shown(row[name])}" if name in row else "is missing"
+            raise FileFormatError(f'{where}: "{name}" {there}; expected {said}')
     text = row["text"]
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise FileFormatError(f'{where}: "text" is {shown(text)}; expected text')
@@ -103,8 +112,10 @@ def _sentence(path: Path, number: int, row: object) -> SpanSentence:
 
 
 def _target(where: str, found: object, words: int) -> SpanTarget:
-    if not isinstance(found, dict) or "span1" not in found or "label" not in found:
-        raise FileFormatError(f'{where}: {shown(found)}; expected an object with "span1" and "label"')
+    lacking = [name for name in ("span1", "label") if not isinstance(found, dict) or name not in found]
+    if not isinstance(found, dict) or lacking:
+        said = f'"{lacking[0]}" is missing' if isinstance(found, dict) else shown(found)
+        raise FileFormatError(f'{where}: {said}; expected an object with "span1" and "label"')
     spans = [_span(where, name, found[name], words) for name in ("span1", "span2") if name in found]
     given = found["label"] if isinstance(found["label"], list) else [found["label"]]
     if any(not isinstance(label, str | int) or isinstance(label, bool) or label == "" for label in given):
@@ -115,5 +126,6 @@ def _target(where: str, found: object, words: int) -> SpanTarget:
 def _span(where: str, name: str, value: object, words: int) -> Span:
     numbers = value if isinstance(value, list) and len(value) == 2 and all(type(one) is int for one in value) else [0, 0]
     if not 0 <= numbers[0] < numbers[1] <= words:
-        raise FileFormatError(f'{where}: "{name}" is {shown(value)}; expected [i, j] with 0 <= i < j <= {words}, its words')
+        said = shown(str(value)).strip("'") if isinstance(value, list) else shown(value)
+        raise FileFormatError(f'{where}: "{name}" is {said}; expected [i, j] with 0 <= i < j <= {words}, its words')
     return numbers[0], numbers[1]
