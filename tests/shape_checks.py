@@ -14,14 +14,9 @@ from torch import Tensor
 _check = jaxtyping.jaxtyped
 
 
-def _kind(value: Any) -> Any:
-    """What tells arguments apart: a tensor's shape and type of numbers, of all else its class."""
-    return (value.shape, value.dtype) if isinstance(value, Tensor) else type(value)
-
-
 class ShapeChecks:
-    """A call is checked while a file of tests has seen few like it: the same function with arguments of the same kinds and
-    tensors of the same shapes; after that one in `every`. Of a function that was called `many` times one call in `every` is
+    """A call is checked while a file of tests has seen few like it: the same function with tensors of the same shapes
+    and types of numbers; after that one in `every`. Of a function that was called `many` times one call in `every` is
     looked at. A check takes as long as twenty small sums, and a test calls some functions ten thousand times."""
 
     def __init__(self, *, first: int, many: int, every: int) -> None:
@@ -63,7 +58,7 @@ class ShapeChecks:
             self._calls[code] = calls = self._calls[code] + 1
             if calls > self.many and calls % self.every:
                 return function(*args, **options)
-            key = (code, *options, *[_kind(one) for one in (*args, *options.values())])
+            key = (code, *[(one.shape, one.dtype) for one in (*args, *options.values()) if isinstance(one, Tensor)])
             self._seen[key] = seen = self._seen[key] + 1
             if seen > self.first and seen % self.every:
                 return function(*args, **options)

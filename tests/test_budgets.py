@@ -157,6 +157,12 @@ def found_by(model: Model, pairs: PromptPairs, metric: metrics.AnyMetric, budget
     return torch.cat([found.scores.values, torch.tensor([found.verdict.faithfulness.effect])])
 
 
+def of_a_concept(model: Model, pairs: PromptPairs, metric: metrics.AnyMetric, budget: int) -> Tensor:
+    examples, others = pairs.clean[[0, 1, 2, 3, 0]], pairs.corrupt[[0, 1, 2, 3, 3, 2, 1, 0, 1, 2]]
+    found = circuits.tcav(model, examples, others, pairs, metric, sets=2, curves=0, budget=budget)
+    return torch.stack([found.slope, found.low])
+
+
 FUNCTIONS: dict[str, tuple[str, Measure]] = {
     "patch_nodes": ("patch_nodes", patched("patch_nodes")),
     "patch_edges": ("patch_edges", patched("patch_edges")),
@@ -177,6 +183,7 @@ FUNCTIONS: dict[str, tuple[str, Measure]] = {
     "faithfulness_curve": ("faithfulness_curve", curved),
     "screen_then_verify": ("screen_then_verify", screened),
     "discover": ("discover", found_by),
+    "tcav": ("tcav", of_a_concept),
 }
 
 

@@ -122,7 +122,7 @@ def test_calls_like_many_before_are_checked_once_in_a_while() -> None:
     assert [refused(lambda: Pair(short, second=long)) for _ in range(3)] == [True, True, False]
     checks.forget()
     assert refused(lambda: double(short)), "each file of tests begins anew"
-    assert refused(lambda: double(3)), "another kind of argument is another call"  # type: ignore[arg-type]
+    assert refused(lambda: double(short.double())), "another type of numbers is another call"
     checks.off = True
     assert not refused(lambda: double(short))
 

@@ -35,7 +35,7 @@ def test_a_planted_shift_is_found_at_its_layer_and_not_before() -> None:
     assert found.sites == ("resid0", "resid1", "resid2", "resid3") and found.groups == ("circle",) and found.counts == (40,)
     assert found.first(0) == 2, "the word before is copied by layer 1"
     assert float(found.gaps[0, 2]) > 10 and float(found.gaps[0, :2].abs().max()) < 3
-    assert "circle from resid2 on" in found.summary
+    assert "circle first at resid2" in found.summary
     assert float(found.shares[0, 2]) == 1 and float((found.shares[0, :2] - 0.5).abs().max()) < 0.3
     turned = [MinimalPair(pair.bad, pair.good, "circle") for pair in pairs]
     other = probe_anomaly(model, turned, [said(row) for row in walks(200, 2)], shuffles=20)

@@ -92,11 +92,11 @@ def test_what_cannot_be_pointed_from_is_left_out_or_refused() -> None:
     bare = [dataclasses.replace(one, words=tuple(dataclasses.replace(word, misc="_") for word in one.words)) for one in plain]
     with pytest.raises(PromptError, match="no pronoun has an antecedent among the words before it; expected Entity="):
         probe_coreference(model, bare)
-    with pytest.raises(PromptError, match="4 passages have a pronoun"):
+    with pytest.raises(PromptError, match="4 documents have a pronoun"):
         probe_coreference(model, plain[:4])
     with pytest.raises(PromptError, match="rank=0"):
         probe_coreference(model, plain, rank=0)
-    row = Referring(0, 2, (0, 1), (True, False), 1)
+    row = Referring(0, 0, 2, (0, 1), (True, False), 1)
     with pytest.raises(CircuitsError, match="epochs=0"):
         fit_pointer(torch.randn(3, 2), [row], [row], epochs=0)
     with pytest.raises(CircuitsError, match="no pronoun to point from"):

@@ -19,8 +19,8 @@ FILES = {
     "anomalies.png": "the same as a picture",
 }
 """What `circuits probe anomaly` writes, and what for."""
-_SENTENCES = 4000
-"""Normal sentences that are made."""
+_WORDS = 8
+"""Tokens of a sentence that is made, about."""
 
 
 @app.command("probe anomaly")
@@ -82,8 +82,8 @@ def run(files: list[Path], corpus: Corpus, setting: Setting, options: dict[str, 
         model = setting.load(work.progress)
         normal: Any
         if made and words is None:
-            said = [one.text for one in circuits.tasks.grammar_sentences(_SENTENCES, corpus.seed + 1)]
-            normal = model.to_tokens(said[: max(1, corpus.limit // 8)])
+            made_of = circuits.tasks.grammar_sentences(max(1, corpus.limit // _WORDS), corpus.seed + 1)
+            normal = model.to_tokens([one.text for one in made_of])
         else:
             normal = corpus.tokens(model, words, work.progress)
         about: dict[str, Any] = {"budget": setting.budget, "progress": work.progress, "seed": corpus.seed}

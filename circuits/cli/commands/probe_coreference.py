@@ -69,6 +69,8 @@ def probe_coreference(
     where: dict[str, Any] = {"sites": places_of(layers, sites), "pooling": pooling, "words": words, "passage": passage}
     how: dict[str, Any] = {"rank": rank, "epochs": epochs, "seeds": seeds, "random_weights": random_weights}
     made = circuits.tasks.coreference_sentences() if data is None else circuits.tasks.read_conllu(data)
+    if not any("Entity=" in word.misc for sentence in made for word in sentence.words):
+        raise PromptError(f"{data}: no word has Entity= in MISC, as CorefUD marks mentions")
     run(made, setting, keep, {**where, **how})
 
 

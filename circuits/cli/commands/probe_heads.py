@@ -32,7 +32,7 @@ def probe_heads(
     context: Context,
     text: Text = None,
     limit: TextLimit = 2048,
-    width: Annotated[int, typer.Option(min=8, help="Tokens of a prompt that a text is cut into.")] = 64,
+    width: Annotated[int, typer.Option(min=8, help="Tokens of a prompt.")] = 64,
     kinds: Annotated[str, typer.Option(metavar="zero,mean", help="What stands in for heads of a class.")] = "zero,mean",
     draws: Annotated[int, typer.Option(min=2, help="Sets of random heads that each class is held against.")] = 4,
     nats: Annotated[float, typer.Option(min=0, help="What the largest set of heads may cost, nats a token.")] = 0.1,
@@ -75,14 +75,16 @@ def probe_heads(
 def run(corpus: Corpus, width: int, setting: Setting, pruning: dict[str, Any] | None) -> None:
     """Tell patterns, take heads out, write the files, print the report."""
     from circuits.cli.reports.probe_heads import heads_report, patterns_table, write
-    from circuits.tasks.sources.corpus import text_rows
+    from circuits.tasks.sources.corpus import text_rows, written_text
 
     text = corpus.read()
     expected = [name for name in FILES if pruning is not None or name not in OF_PRUNING]
     with setting.parts(FILES, expected=expected, below="heads", options="--limit, --memory") as work:
         model = setting.load(work.progress)
         if text is None:
-            tokens = corpus.tokens(model, text, work.progress)
+            size = min(width, model.max_positions or width)
+            count = max(4, corpus.limit // size)
+            tokens = written_text(model, count=count, length=size, seed=corpus.seed, progress=work.progress)
         else:
             tokens = text_rows(model, text, width=width, limit=corpus.limit).to(model.device)
         about: dict[str, Any] = {"budget": setting.budget, "progress": work.progress}

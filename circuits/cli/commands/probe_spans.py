@@ -89,8 +89,10 @@ def probe_spans(
 def run(data: Path | None, asked: str | None, setting: Setting, keep: Path | None, options: dict[str, Any]) -> None:
     """Probe, write the files, print the report."""
     from circuits.cli.reports.probe_spans import spans_report, write
+    from circuits.probes.spans.asking import check_labels
 
     sentences, name = spans_of(data, asked)
+    check_labels(sentences, least=options["least"])
     with setting.parts(FILES, below="spans", options="--words, --memory") as work, activations_folder(keep) as folder:
         model = setting.load(work.progress)
         about: dict[str, Any] = {"folder": folder, "budget": setting.budget, "progress": work.progress, "asked": name}

@@ -52,7 +52,10 @@ def pruning_parts(lost: HeadPruning) -> list[Part]:
         rows.append((f"{one.pattern} ({one.kind})", str(one.heads), _effect(one.rise), _effect(one.random), more))
     whole = f"{lost.loss.effect:.3f} [{lost.loss.low:.3f}, {lost.loss.high:.3f}]"
     title = f"rise of the loss, nats a token, without heads (of the whole model: {whole}, {lost.prompts} prompts)"
-    below = f"  random: as many heads of other classes (of all for a large one), Student's interval over {lost.draws} draws"
+    below = (
+        f"  random: as many heads of other classes (of all for a large one), Student's interval over {lost.draws} draws;\n"
+        "  each row by itself: of many rows some are beyond by chance"
+    )
     header = ("class", "heads", "rise", "random heads", "beyond both intervals")
     parts: list[Part] = [Table(header, rows, title=title, below=below)]
     if lost.free is not None:

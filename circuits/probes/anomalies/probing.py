@@ -37,9 +37,10 @@ def probe_anomaly(
     negative log density. The gap is its mean over pairs; beside it stands the share of pairs whose wrong sentence surprises
     more.
 
-    A sentence's first token does not count: nothing stands before it. Pairs of several lengths differ by their lengths alone;
-    those of published sets mostly have as many tokens. Against each gap stand shuffled pairs, in which either sentence may be
-    called the wrong one; p-values are of the largest layer, so that looking at all of them proves nothing by itself.
+    A sentence's first token does not count: nothing stands before it. Pairs of unequal length differ by their lengths
+    alone: a sentence of more tokens surprises more. Against each gap stand shuffled pairs, in which either sentence may be
+    called the wrong one; p-values are of the largest layer, times the number of groups, so that looking at all of them
+    proves nothing by itself.
 
     Raises PromptError for fewer than 10 pairs in every paradigm and for less text than the model has directions, ModelError for
     a model without a tokenizer.
@@ -74,6 +75,7 @@ def probe_anomaly(
     apart[apart.abs() < _ROUNDING * both.abs().amax(dim=0)] = 0  # sums of the same numbers in another order
     rows = [_judged(apart[torch.tensor(numbers)], shuffles, seed) for numbers in groups.values()]
     tables = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    tables["p_values"] = (tables["p_values"] * len(groups)).clamp(max=1)
     return Anomalies(
         model=model.name,
         weights_sha256=model.fingerprint,

@@ -64,7 +64,7 @@ class Anomalies(Result, format="circuits-anomalies"):
         said = []
         for number, group in enumerate(self.groups):
             first, most = self.first(number), int(self.effects[number].argmax())
-            where = "nowhere" if first is None else f"from {self.sites[first]} on"
+            where = "nowhere" if first is None else f"first at {self.sites[first]}"
             half = SURE * float(self.errors[number, most])
             top = f"most at {self.sites[most]}, {float(self.gaps[number, most]):+.3g} ± {half:.2g} nats, "
             top += f"{float(self.shares[number, most]):.0%} of pairs"

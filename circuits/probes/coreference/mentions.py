@@ -31,6 +31,7 @@ class Referring:
     heads of earlier mentions of what it means."""
 
     passage: int
+    document: int
     pronoun: int
     candidates: tuple[int, ...]
     right: tuple[bool, ...]
@@ -66,7 +67,7 @@ def passages(sentences: Sequence[Sentence], most: int) -> list[Sentence]:
     to it. Documents are told by the names of sentences up to their last hyphen (GUM_art-12); without names each sentence is
     its own."""
     found = []
-    for _, own in groupby(enumerate(sentences), key=lambda row: row[1].name.rpartition("-")[0] or row[0]):
+    for _, own in groupby(enumerate(sentences), key=lambda row: _document(row[1], row[0])):
         part: list[Sentence] = []
         for _, sentence in own:
             if part and sum(len(one.words) for one in part) + len(sentence.words) > most:
@@ -75,6 +76,11 @@ def passages(sentences: Sequence[Sentence], most: int) -> list[Sentence]:
             part.append(sentence)
         found.append(_joined(part))
     return found
+
+
+def _document(sentence: Sentence, number: int) -> str | int:
+    """The document of a sentence, or of a passage: its name up to the last hyphen; without a name its own."""
+    return sentence.name.rpartition("-")[0] or number
 
 
 def _joined(sentences: Sequence[Sentence]) -> Sentence:
@@ -94,9 +100,11 @@ def referring(text: WordText) -> tuple[list[Referring], dict[str, int]]:
     """The pronouns with an antecedent among the words before them, of two candidates or more, and how many pronouns with a
     mention of their own are left out, by reason."""
     at = {place: word for word, place in enumerate(text.places)}
+    documents: dict[str | int, int] = {}
     found = list[Referring]()
     left_out: dict[str, int] = dict.fromkeys((NO_TOKEN, NO_ANTECEDENT, ONE_CANDIDATE), 0)
     for number, one in enumerate(text.aligned):
+        document = documents.setdefault(_document(one.sentence, number), len(documents))
         for pronoun, before, right in _of_passage(one.sentence):
             there = [(word, at[number, word]) for word in before if (number, word) in at]
             if (number, pronoun) not in at:
@@ -109,18 +117,21 @@ def referring(text: WordText) -> tuple[list[Referring], dict[str, int]]:
                 nouns = [place for place, (word, _) in enumerate(there) if one.sentence.words[word].tag != "PRON"]
                 nearest = nouns[-1] if nouns else len(there) - 1
                 places, rights = tuple(place for _, place in there), tuple(word in right for word, _ in there)
-                found.append(Referring(number, at[number, pronoun], places, rights, nearest))
+                found.append(Referring(number, document, at[number, pronoun], places, rights, nearest))
     return found, left_out
 
 
 def _of_passage(sentence: Sentence) -> Iterator[tuple[int, list[int], set[int]]]:
     """Each pronoun that is a mention by itself, the candidates before it, and those among them that are right."""
     heads: dict[str, list[int]] = {}
+    alone = set()
     for mention in mentions(sentence):
         heads.setdefault(mention.entity, []).append(head_of(sentence, mention))
+        if mention.first == mention.last:
+            alone.add(mention.first)
     candidates = [place for place, word in enumerate(sentence.words) if word.tag in CANDIDATES]
     for own in heads.values():
         for pronoun in own:
-            if sentence.words[pronoun].tag == "PRON":
+            if pronoun in alone and sentence.words[pronoun].tag == "PRON":
                 before = [place for place in candidates if place < pronoun]
                 yield pronoun, before, {place for place in own if place < pronoun} & set(before)

@@ -59,7 +59,7 @@ def probe_coreference(
     Args:
         model: what is probed.
         sentences: with their mentions (`circuits.tasks.read_conllu`, `coreference_sentences`).
-        sites: places by name, or all of a family: residual, middle, heads, neurons.
+        sites: places by name, or all of a family: residual, middle, heads, patterns, neurons.
         pooling: what stands for a word of several tokens, "last" or "mean".
         words: read passages until there are so many words (default: all).
         passage: words of a passage at most; a longer sentence stands by itself.
@@ -118,16 +118,17 @@ def probe_coreference(
 
 
 def _split(text: WordText, rows: Sequence[Referring], seed: int) -> tuple[list[Referring], list[Referring], list[Referring]]:
-    """Pronouns to train on, to say when to stop, and to judge on, passage by passage. Raises PromptError for too few."""
+    """Pronouns to train on, to say when to stop, and to judge on, document by document: who is spoken of in one is spoken of in
+    all of its passages. Raises PromptError for too few."""
     where = text.sentences[0].place
     if not rows:
         raise PromptError(
             f"{where}: no pronoun has an antecedent among the words before it; expected Entity= in MISC, as CorefUD has it"
         )
-    passage = torch.tensor([row.passage for row in rows])
-    if (there := len(passage.unique())) < _LEAST:
-        raise PromptError(f"{where}: {there} passages have a pronoun with an antecedent: a probe needs {_LEAST} or more")
-    split = split_words(torch.zeros(len(rows), dtype=torch.long), passage, seed=seed)
+    document = torch.tensor([row.document for row in rows])
+    if (there := len(document.unique())) < _LEAST:
+        raise PromptError(f"{where}: {there} documents have a pronoun with an antecedent: a probe needs {_LEAST} or more")
+    split = split_words(torch.zeros(len(rows), dtype=torch.long), document, seed=seed)
     train, develop, judge = ([rows[at] for at in part.tolist()] for part in (split.train, split.develop, split.judge))
     return train, develop, judge
 
@@ -146,9 +147,9 @@ def _judged(
 
 
 def _share(right: Float[Tensor, " pronoun"], judge: Sequence[Referring]) -> tuple[float, float]:
-    """The mean, and its standard error by passage."""
-    passage = torch.tensor([row.passage for row in judge])
-    return float(right.mean()), float(clustered_errors(right[:, None], passage)[0])
+    """The mean, and its standard error by document."""
+    document = torch.tensor([row.document for row in judge])
+    return float(right.mean()), float(clustered_errors(right[:, None], document)[0])
 
 
 def _baselines(judge: Sequence[Referring]) -> dict[str, tuple[float, float]]:

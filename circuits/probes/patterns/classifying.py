@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.errors import PromptError
@@ -17,7 +17,7 @@ from circuits.probes.patterns.made import made_maps
 from circuits.probes.patterns.marks import CLASSES, MapMarks, delimiter_ids, rows_of
 from circuits.probes.patterns.results import HeadPatterns
 from circuits.progress import Progress, silent
-from circuits.statistics import share_interval
+from circuits.statistics import Effect, share_interval, t_interval
 
 TREES, DEPTH = 60, 8
 MADE = 1600
@@ -73,9 +73,19 @@ def probe_heads(
     known = torch.tensor([CLASSES.index(name) for name in marks.classes])
     confusion = _counted(right[split:], told)[known][:, known]
     shares = _shares(model, batch, marks, forest, budget, report)
-    accuracy = share_interval(float((told == right[split:]).double().mean()), len(told))
+    accuracy = _by_prompt(told == right[split:], min(len(batch) // 2, PROMPTS // 2))
     about: dict[str, Any] = {"prompts": len(batch), "tokens": batch.ids.shape[1], "seed": seed}
     return HeadPatterns(model.name, model.fingerprint, marks.classes, shares[..., known], accuracy, confusion, **about)
+
+
+def _by_prompt(right: Bool[Tensor, " map"], prompts: int) -> Effect:
+    """The share of maps that are told right; maps of one prompt may depend on each other, so that prompts are what is sampled
+    (Student's interval, within 0 and 1); of a single one, Wilson's, as if they did not."""
+    share = float(right.double().mean())
+    if prompts < 2:
+        return share_interval(share, len(right))
+    found = t_interval(right.view(prompts, -1).double().mean(dim=1))
+    return Effect(share, max(0.0, found.low), min(1.0, found.high))
 
 
 def _made_rows(marks: MapMarks, made: int, seed: int) -> tuple[Float[Tensor, "map feature"], Int[Tensor, " map"]]:

@@ -44,9 +44,9 @@ def prune_heads(
     """Take the heads of each pattern out of the model together, and as many random ones; and find the largest set of heads
     that costs at most `nats` a token.
 
-    In place of what a head mixes (z, before W_O) stands 0, or its mean over the prompts' tokens. The set is found greedily, on
-    half of the prompts: heads are taken out one by one on top of those gone already, all at once in one sweep; then as many of
-    the cheapest as may go together, half of them before heads are ranked anew, all in the last round. All that is told is
+    In place of what a head mixes (z, before W_O) stands 0, or its mean over the tokens of half of the prompts. The set is found
+    greedily on that half: heads are taken out one by one on top of those gone already, all at once in one sweep; then as many
+    of the cheapest as may go together, half of them before heads are ranked anew, all in the last round. All that is told is
     measured on the other half. A random set is of heads of other classes, or of all where those are fewer than twice as many.
 
     Raises PromptError as `probe_heads`, and for fewer than 4 prompts; CircuitsError for patterns of another model, kinds that
@@ -70,7 +70,7 @@ def prune_heads(
     if len(batch) < 4:
         raise PromptError(f"{len(batch)} prompts: half of them are ranked on, half judged on; expected 4 or more")
     half = len(batch) // 2
-    means = _means(model, batch, budget)
+    means = _means(model, batch[:half], budget)
     chosen, judged = (_LossesWithout(model, part, means, budget, progress or silent) for part in (batch[:half], batch[half:]))
     generator = torch.Generator().manual_seed(seed)
     members = {name: [_place(head) for head in patterns.heads(name)] for name in patterns.classes}
@@ -82,7 +82,7 @@ def prune_heads(
         PrunedClass(name, kind, len(some), bootstrap(own[0], seed=seed), t_interval(own[1:].mean(dim=1)))
         for (name, kind, some), own in zip(sets, rises.split(1 + draws), strict=True)
     ]
-    largest = None if free is None else _largest(model, chosen, judged, free, nats, rounds, draws, generator)
+    largest = None if free is None else _largest(model, chosen, judged, free, nats, rounds, draws, generator, seed)
     return HeadPruning(
         model=model.name,
         weights_sha256=model.fingerprint,
@@ -196,6 +196,7 @@ def _largest(
     rounds: int,
     draws: int,
     generator: torch.Generator,
+    seed: int,
 ) -> FreeHeads:
     """Heads that may go together."""
     every = [(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
@@ -216,7 +217,7 @@ def _largest(
     random = [_drawn(model, len(gone), (), generator) for _ in range(draws)]
     rises = judged.rises([(kind, one) for one in (gone, *random)], "judging the largest set")
     names = tuple(f"a{layer}.h{head}" for layer, head in gone)
-    return FreeHeads(kind, nats, names, cost, bootstrap(rises[0]), t_interval(rises[1:].mean(dim=1)))
+    return FreeHeads(kind, nats, names, cost, bootstrap(rises[0], seed=seed), t_interval(rises[1:].mean(dim=1)))
 
 
 def _most(

@@ -55,10 +55,7 @@ class SpanQuestion:
         counts = Counter(label for _, one, _ in placed for label in one.labels)
         classes = tuple(label for label, count in counts.most_common() if count >= least)
         if len(classes) < 2:
-            raise PromptError(
-                f"{where}: {len(counts)} labels of {len(placed):,} spans, {len(classes)} of them {least} times or more: "
-                "a probe needs two; give more sentences"
-            )
+            raise _too_few(where, counts, len(placed), least)
         kept = [(number, one, place) for number, one, place in placed if not one.labels or set(one.labels) & set(classes)]
         index = {label: column for column, label in enumerate(classes)}
         gold = torch.zeros(len(kept), len(classes), dtype=torch.bool)
@@ -75,6 +72,22 @@ class SpanQuestion:
         forms = self.text.forms
         spans = [zip(self.starts[row].tolist(), self.lengths[row].tolist(), strict=True) for row in targets.tolist()]
         return [tuple(tuple(forms[start : start + length]) for start, length in one) for one in spans]
+
+
+def check_labels(sentences: Sequence[SpanSentence], *, least: int) -> None:
+    """Raise PromptError where fewer than two labels have `least` targets, whichever of them a model can take; needs none."""
+    targets = [one for sentence in sentences for one in sentence.targets]
+    counts = Counter(label for one in targets for label in one.labels)
+    if sum(count >= least for count in counts.values()) < 2:
+        raise _too_few(sentences[0].sentence.place.rpartition(":")[0] or "the sentences", counts, len(targets), least)
+
+
+def _too_few(where: str, counts: Counter[str], spans: int, least: int) -> PromptError:
+    enough = sum(count >= least for count in counts.values())
+    return PromptError(
+        f"{where}: {len(counts)} label{'' if len(counts) == 1 else 's'} of {spans:,} spans, {enough} of them {least} times or "
+        "more: a probe needs two; give more sentences"
+    )
 
 
 def _place(text: WordText, number: int, target: SpanTarget) -> list[tuple[int, int]] | None:

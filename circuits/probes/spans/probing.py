@@ -53,7 +53,7 @@ def probe_spans(
     answer comes about.
 
     A span is made of words, each with one vector. A probe projects them, pools them by attention, puts one or two spans side
-    by side and tells each label by a hidden layer. A fifth of the sentences is judged on, the same one as in `probe`; when
+    by side and tells each label by a hidden layer. A fifth of the sentences is judged on; when
     training ends is chosen on a tenth. Beside it: the most frequent label and that of the very same words, the embeddings
     (resid0, always among the places: the spans' words alone), the same architecture with random weights.
 
@@ -64,7 +64,7 @@ def probe_spans(
         model: what is probed.
         sentences: with spans and labels: of `read_spans`, or of `tree_spans` for annotated ones.
         asked: what the labels are, in a word.
-        sites: places by name, or all of a family: residual, middle, heads, neurons.
+        sites: places by name, or all of a family: residual, middle, heads, patterns, neurons.
         pooling: what stands for a word of several tokens, "last" or "mean".
         words: read sentences until there are so many words (default: all).
         least: leave out labels that fewer targets have.
@@ -162,7 +162,7 @@ def _of_one_width(model: Model, names: Sequence[str]) -> list[list[str]]:
     """Places whose vectors are of one length stand side by side."""
 
     def width(site: ActivationSite) -> int:
-        return width_of(model, site.family) if site.head is None else model.d_head
+        return width_of(model, site.family) // (1 if site.head is None else model.n_heads)
 
     groups: dict[int, list[str]] = {}
     for name in names:

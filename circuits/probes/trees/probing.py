@@ -50,7 +50,7 @@ def probe_trees(
     found: Found | None = None,
 ) -> TreeProbes:
     """How much of the sentences' dependency trees is read off each place by structural probes (Hewitt & Manning 2019): one for
-    distances between words, one for depths. A fifth of the sentences is judged on, the same one as in `probe`.
+    distances between words, one for depths. A fifth of the sentences is judged on.
 
     Beside it: each word attached to the next one, the embeddings (resid0, always among the places), the same architecture with
     random weights. In a causal model a word cannot know what follows it: figures of models that see both sides are higher.
@@ -61,7 +61,7 @@ def probe_trees(
     Args:
         model: what is probed.
         sentences: with their dependencies (`circuits.tasks.read_conllu`).
-        sites: places by name, or all of a family: residual, middle, heads, neurons.
+        sites: places by name, or all of a family: residual, middle, heads, patterns, neurons.
         pooling: what stands for a word of several tokens, "last" or "mean".
         words: read sentences until there are so many words (default: all).
         rank: directions of the projections at most.
