@@ -22,7 +22,7 @@ CHECKS = ShapeChecks(first=4, many=500, every=31)
 jaxtyping.jaxtyped = CHECKS.jaxtyped  # pyright: ignore[reportAttributeAccessIssue] # what the hook puts before every function
 jaxtyping.install_import_hook(MODULES, "beartype.beartype")
 
-CHECKED, CHECKED_SLOW = 8, 2
+CHECKED, CHECKED_SLOW = 4, 1
 """Cases of a test that run under the checks. Only numbered ones (seeds) are counted: what has a name of its own is always
 checked."""
 _UNCHECKED = pytest.StashKey[bool]()

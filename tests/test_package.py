@@ -72,7 +72,7 @@ def test_an_old_path_takes_no_function_away() -> None:
         assert not callable(getattr(importlib.import_module(room), name, None)), old
 
 
-@pytest.mark.parametrize("case", range(9))
+@pytest.mark.parametrize("case", range(5))
 def test_shapes_are_checked_while_tests_run_but_for_further_cases_of_one(case: int) -> None:
     import torch
     from jaxtyping import TypeCheckError
@@ -80,7 +80,7 @@ def test_shapes_are_checked_while_tests_run_but_for_further_cases_of_one(case: i
     from circuits.statistics import spearman
 
     count = 3 + case  # each case another call: of calls that are alike only some are checked
-    if case >= 8:
+    if case >= 4:
         assert spearman(torch.ones(count), torch.arange(count)) != 1, "whole numbers are let through"
         return
     with pytest.raises(TypeCheckError):

@@ -47,7 +47,7 @@ def slow_value(model: Model, name: str, through: str | None) -> torch.Tensor:
     return linear_part(vector, weights.final_norm) @ weights.W_U
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_values_are_what_a_unit_of_activation_adds_to_the_logits(seed: int) -> None:
     model = random_model(seed)
     last = model.n_layers - 1
@@ -93,7 +93,7 @@ def test_an_entity_neurons_value_is_exactly_its_attributes_read_through_the_head
         read_values(model, neurons, through="m3")
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_updates_and_biases_sum_to_what_the_mlp_writes(seed: int) -> None:
     model = random_model(seed)
     ids = torch.randint(1, D_VOCAB, (5,), generator=torch.Generator().manual_seed(seed))
