@@ -24,6 +24,7 @@ ROOMS = (
     "attribution",
     "search",
     "concepts",
+    "uses",
     "plots",
     "report",
     "cli",

@@ -7,13 +7,15 @@ setting of the switches below (`families.py`).
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import einops
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from circuits.errors import ModelError
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "quick_gelu", "solu"]
 
@@ -143,6 +145,16 @@ class Weights:
         """Every tensor with its dotted name, in a fixed order."""
         yield from _tensors(self, "")
 
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> "Weights":
+        """The same with other tensors at some dotted names, as `tensors()` gives them. Raises ModelError for a name that there
+        is none of, and for a tensor of another shape."""
+        known = {name: tensor.shape for name, tensor in self.tensors()}
+        for name, tensor in tensors.items():
+            if name not in known or tensor.shape != known[name]:
+                expected = f"expected {tuple(known[name])}" if name in known else "there is no tensor of that name"
+                raise ModelError(f"{name} of shape {tuple(tensor.shape)}: {expected}")
+        return _replaced(self, tensors, "")
+
     @property
     def nbytes(self) -> int:
         """Bytes held, shared storage counted once."""
@@ -176,3 +188,18 @@ def _tensors(record: object, prefix: str) -> Iterator[tuple[str, Tensor]]:
                     yield from _tensors(item, f"{name}.{index}.")
         elif dataclasses.is_dataclass(value):
             yield from _tensors(value, f"{name}.")
+
+
+def _replaced(record: Any, tensors: Mapping[str, Tensor], prefix: str) -> Any:
+    """A record with the tensors that are named in place of its own, and those of records inside."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(record):
+        value, name = getattr(record, field.name), f"{prefix}{field.name}"
+        if isinstance(value, Tensor):
+            changes[field.name] = tensors.get(name, value)
+        elif isinstance(value, tuple):
+            items = enumerate(value)
+            changes[field.name] = tuple(one and _replaced(one, tensors, f"{name}.{index}.") for index, one in items)
+        elif dataclasses.is_dataclass(value):
+            changes[field.name] = _replaced(value, tensors, f"{name}.")
+    return dataclasses.replace(record, **changes)

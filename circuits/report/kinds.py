@@ -41,6 +41,7 @@ class Kind:
 
 
 KINDS: Mapping[str, Kind] = {
+    "circuits-classifier": Kind("a classifier on top of a model", "A classifier", "uses.Classifier"),
     "circuits-concept-test": Kind("whether an answer hangs on a concept", "Concept", "concepts.ConceptTest", "concept --open"),
     "circuits-ablation": Kind("ablations", "Ablation", "patching.Ablation", "ablate --open"),
     "circuits-anomalies": Kind(

@@ -201,8 +201,9 @@ def _said(error: Exception, *, place: bool = False) -> str:
 
 
 def _table(path: Path, text: str) -> tuple[tuple[str, ...], list[Row]]:
-    """The header of CSV and its rows, each with the columns by name."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    """The header of CSV and its rows, each with the columns by name; columns are parted by tabs where the header holds one."""
+    parted = "\t" if "\t" in text.lstrip("\r\n").partition("\n")[0] else ","
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=parted)
     header: tuple[str, ...] = ()
     rows: list[Row] = []
     line = 1

@@ -1,0 +1,17 @@
+"""Classifiers on top of a model: labelled texts, training, files."""
+
+from circuits.uses.classifying.classifier import Classifier
+from circuits.uses.classifying.examples import Examples, read_labelled
+from circuits.uses.classifying.planted import PlantedShortcut, planted_shortcut
+from circuits.uses.classifying.training import Recipe, train_all, train_head
+
+__all__ = [
+    "Classifier",
+    "Examples",
+    "PlantedShortcut",
+    "Recipe",
+    "planted_shortcut",
+    "read_labelled",
+    "train_all",
+    "train_head",
+]
