@@ -34,6 +34,7 @@ ORDER = (
     "probe",
     "neurons",
     "concept",
+    "features",
     "behaviour",
 )
 """The order in which `circuits --help` lists commands; those that it does not name follow, by name."""

@@ -173,9 +173,9 @@ OUTSIDE = {
 """What edges outside a circuit carry, in words."""
 
 
-def folder(job: str) -> Any:
+def folder(job: str, of: str = "MODEL") -> Any:
     """The option that names the folder for a command's files."""
-    return typer.Option(help="Folder for the files.", show_default=f"out/{job}-MODEL")
+    return typer.Option(help="Folder for the files.", show_default=f"out/{job}-{of}")
 
 
 _SETTING = ("model", "device", "dtype", "bos", "out", "pictures", "as_json", "open_file")

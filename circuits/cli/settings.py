@@ -211,21 +211,23 @@ class Work:
 
 
 def with_setting(
-    job: str, *, memory: bool = False, text: bool = True, out: Any = None
+    job: str, *, memory: bool = False, text: bool = True, out: Any = None, instead: str = ""
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """For a command: behind its own options stand those that all share, and they reach it as one `setting`: where files go
     (`out`: an option in place of the one that names a folder), with `memory` how much of it a pass may take, with `text` how
-    prompts open, the model, the device, the number format, and JSON."""
-    shared = {
-        "out": (Annotated[Path | None, folder(job) if out is None else out], None),
-        **({"pictures": (PictureFormats, "png")} if out is None else {}),
+    prompts open, the model, the device, the number format, and JSON. A command that loads no model says what stands `instead`
+    of its name in the folder's, and lacks the options about models."""
+    where = {"out": (Annotated[Path | None, folder(job, instead or "MODEL") if out is None else out], None)}
+    models = {
         **({"memory": (Memory, 256)} if memory else {}),
         "model": (ModelName, "mini"),
         "device": (Device, "cpu"),
         "dtype": (Dtype, "float32"),
         **({"bos": (Bos, None)} if text else {}),
-        "as_json": (AsJson, False),
     }
+    pictures = {"pictures": (PictureFormats, "png")} if out is None else {}
+    shared = {**where, **pictures, **({} if instead else models), "as_json": (AsJson, False)}
+    fixed = {"job": job, **({"model": instead} if instead else {})}
 
     def around(command: Callable[..., None]) -> Callable[..., None]:
         """The command with the shared options in its signature."""
@@ -240,7 +242,7 @@ def with_setting(
         def run(**options: Any) -> None:
             """Call the command with a `Setting` in place of the shared options."""
             words = tuple((options[heard] if heard else options.pop("_context")).obj or ())
-            setting = Setting(job=job, words=words, **{name: options.pop(name, usual) for name, (_, usual) in shared.items()})
+            setting = Setting(**fixed, words=words, **{name: options.pop(name, usual) for name, (_, usual) in shared.items()})
             with made_by(setting.line):  # all that a command saves tells its command line
                 command(**options, setting=setting)
 

@@ -4,6 +4,7 @@ no global state."""
 from circuits.plots.anomalies import anomalies_figure
 from circuits.plots.behaviour import behaviour_figure
 from circuits.plots.concepts import concept_figure
+from circuits.plots.features import superposition_figure
 from circuits.plots.graphs.circuit import circuit_figure
 from circuits.plots.graphs.comparison import comparison_figure
 from circuits.plots.graphs.paths import path_figure
@@ -88,6 +89,7 @@ __all__ = [
     "study_figure",
     "study_plan_figure",
     "sub_updates_figure",
+    "superposition_figure",
     "tables_figure",
     "terms_figure",
     "trace_figure",

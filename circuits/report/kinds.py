@@ -99,6 +99,9 @@ KINDS: Mapping[str, Kind] = {
     "circuits-study": Kind("a study of a model", "A study", "search.Study"),
     "circuits-study-plan": Kind("the plan of a study", "What a study measured and planned", "search.StudyPlan"),
     "circuits-sub-updates": Kind("what neurons add to a prediction", "What neurons write", "lenses.SubUpdates"),
+    "circuits-superposition": Kind(
+        "features packed into fewer dimensions", "Superposition", "concepts.Superposition", "features --open"
+    ),
     "circuits-tables": Kind("weight tables", "Tables of the weights", "heads.Tables", "tables --open"),
     "circuits-terms": Kind("the loss term by term", "Loss by order of terms", "patching.Terms", "tables terms --open"),
     "circuits-trace": Kind("a causal trace", "Causal tracing", "patching.Trace", "trace --open"),

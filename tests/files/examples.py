@@ -5,7 +5,7 @@ import dataclasses
 import torch
 
 from circuits.attribution import EdgeScores
-from circuits.concepts import ConceptCurve, ConceptTest
+from circuits.concepts import ConceptCurve, ConceptTest, Superposition
 from circuits.graph import Circuit, Edge, Graph
 from circuits.heads.attention.attention_probe import AttentionProbe
 from circuits.heads.attention.labels import HeadLabels
@@ -337,6 +337,12 @@ def concept_test() -> ConceptTest:
     curve = ConceptCurve("resid0", (-1.0, 0.0, 1.0), (0.5, 0.75, 1.5), (0.125, 0.0, 0.25), (0.75, 0.75, 0.5), 0.25, 0.125, 0.75)
     about = {"sets": 30, "examples": 40, "prompts": 8, "whole": 0.75, "curves": (curve,), "seed": 3}
     return ConceptTest("mini<b>", SHA, "co<b>ncept", "log odds of <i>", ("resid0", "resid1"), **columns, **about)
+
+
+def superposition() -> Superposition:
+    weights = {"importance": numbers(3).abs() + 1, "W": numbers(2, 2, 1, 2, 3), "b": numbers(2, 2, 1, 3)}
+    about = {"loss": numbers(2, 2, 1).abs(), "steps": 10, "batch": 4, "seed": 3}
+    return Superposition(("relu", "linear"), torch.tensor([0.0, 0.75]).double(), **weights, **about)
 
 
 def probes() -> Probes:
