@@ -35,6 +35,7 @@ ORDER = (
     "neurons",
     "concept",
     "features",
+    "classify",
     "behaviour",
 )
 """The order in which `circuits --help` lists commands; those that it does not name follow, by name."""

@@ -165,6 +165,27 @@ KeepActivations = Annotated[
     typer.Option(metavar="FOLDER", help="Keep activations here: the next probe of the same text reads nothing again."),
 ]
 
+ClassifierFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="A saved classifier, on the model it was trained on.", show_default="a head trained on the texts"
+    ),
+]
+LabelledData = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="FILE",
+        help="Texts with labels: TSV, CSV or JSON Lines with columns text and label.",
+        show_default="reviews that are made, with a shortcut",
+    ),
+]
+LabelledTests = Annotated[
+    list[Path] | None,
+    typer.Option("--test", metavar="FILE", help="Texts to judge on; several times.", show_default="a fifth of the texts"),
+]
+LabelledCount = Annotated[int | None, typer.Option(min=4, help="Training texts, drawn.", show_default="all")]
+
 OUTSIDE = {
     "corrupt": "the corrupt prompt's values",
     "mean": "the corrupt prompts' mean",

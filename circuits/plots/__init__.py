@@ -39,6 +39,7 @@ from circuits.plots.saving import save
 from circuits.plots.span_probes import span_probes_figure
 from circuits.plots.study import studied_circuit_figure, study_figure, study_plan_figure
 from circuits.plots.tree_arcs import tree_arcs_figure
+from circuits.plots.uses.scores import classifier_scores_figure
 
 __all__ = [
     "ablation_figure",
@@ -49,6 +50,7 @@ __all__ = [
     "behaviour_figure",
     "circuit_figure",
     "clamp_figure",
+    "classifier_scores_figure",
     "comparison_figure",
     "composition_figure",
     "compression_figure",

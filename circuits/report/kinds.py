@@ -42,6 +42,9 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "circuits-classifier": Kind("a classifier on top of a model", "A classifier", "uses.Classifier"),
+    "circuits-classifier-scores": Kind(
+        "how often a classifier is right", "Scores of a classifier", "uses.ClassifierScores", "classify train --open"
+    ),
     "circuits-concept-test": Kind("whether an answer hangs on a concept", "Concept", "concepts.ConceptTest", "concept --open"),
     "circuits-ablation": Kind("ablations", "Ablation", "patching.Ablation", "ablate --open"),
     "circuits-anomalies": Kind(

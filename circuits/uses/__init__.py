@@ -2,22 +2,26 @@
 
 from circuits.uses.classifying import (
     Classifier,
+    ClassifierScores,
     Examples,
     PlantedShortcut,
     Recipe,
     planted_shortcut,
     read_labelled,
+    score_classifier,
     train_all,
     train_head,
 )
 
 __all__ = [
     "Classifier",
+    "ClassifierScores",
     "Examples",
     "PlantedShortcut",
     "Recipe",
     "planted_shortcut",
     "read_labelled",
+    "score_classifier",
     "train_all",
     "train_head",
 ]

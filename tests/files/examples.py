@@ -1,6 +1,7 @@
 """One small result of each kind, made by hand: awkward text, absent parts, negative numbers."""
 
 import dataclasses
+from typing import Any
 
 import torch
 
@@ -66,6 +67,7 @@ from circuits.search.studying.results import (
 )
 from circuits.statistics import Effect
 from circuits.tasks import BehaviourScores, PromptReport
+from circuits.uses import ClassifierScores
 
 GRAPH = Graph(n_layers=2, n_heads=2, n_key_value_heads=1, d_mlp=8)
 TOKENS = ("<b>", " Paris &", "\n")
@@ -225,6 +227,13 @@ def tuned_lens() -> TunedLens:
     return TunedLens(
         "mini", SHA, numbers(2, 3, 3).float(), numbers(2, 3).float(), numbers(4, 2).float(), {"seed": 1, "steps": 4}
     )
+
+
+def classifier_scores() -> ClassifierScores:
+    columns = {name: numbers(2).abs() for name in ("accuracy", "low", "high", "loss", "majority", "bag_of_words")}
+    about: dict[str, Any] = {"model": "mini<b>", "weights_sha256": SHA, "trained": "head trained on 480 texts"}
+    about |= {"classes": ("b<a>d", "good"), "splits": ("held out", "fl<i>pped"), "texts": whole(2)}
+    return ClassifierScores(recalls=numbers(2, 2).abs(), **columns, **about)
 
 
 def direct_logits() -> DirectLogits:

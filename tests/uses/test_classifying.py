@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 import circuits
 from circuits.errors import FileFormatError, ModelError, PromptError
 from circuits.models import Model
-from circuits.uses import Classifier, Examples, Recipe, planted_shortcut, read_labelled, train_all, train_head
+from circuits.uses import Classifier, Examples, Recipe, planted_shortcut, read_labelled, score_classifier, train_all, train_head
 from circuits.uses.classifying.classifier import features
 from circuits.uses.classifying.training import PENALTIES
 
@@ -186,3 +186,19 @@ def test_what_cannot_be_trained_is_refused(mini: Model) -> None:
         FEW.train.labelled(("cold", "warm"))
     with pytest.raises(PromptError, match="lies beyond"):
         dataclasses.replace(FEW.train, rationales=(((0, 99),),) * 24)
+
+
+def test_scores_are_counted_beside_the_majority_and_words_alone(mini: Model) -> None:
+    classifier = train_head(mini, FEW.train)
+    one_sided = FEW.held_out[[place for place, label in enumerate(FEW.held_out.labels) if label == 1]]
+    found = score_classifier(classifier, FEW.train, {"held out": FEW.held_out, "positive": one_sided})
+    assert float(found.accuracy[0]) == pytest.approx(right(classifier, FEW.held_out))
+    assert float(found.recalls[0].mean()) == pytest.approx(float(found.accuracy[0]), abs=1e-9), "as many of each class"
+    assert float(found.recalls[0, 1]) == pytest.approx(float(found.accuracy[1])) and float(found.recalls[1, 0]) == 0
+    assert found.majority.tolist() == [0.5, 0.0] and found.texts.tolist() == [40, 20]
+    chances = classifier.logits(one_sided.texts).double().log_softmax(dim=1)[:, 1]
+    assert float(found.loss[1]) == pytest.approx(-float(chances.mean()), abs=1e-6)
+    assert bool((found.low <= found.accuracy).all()) and bool((found.accuracy <= found.high).all())
+    other = dataclasses.replace(FEW.held_out, classes=("cold", "warm"))
+    with pytest.raises(PromptError, match="is none of negative, positive"):
+        score_classifier(classifier, FEW.train, {"other": other})

@@ -1,0 +1,63 @@
+"""What `circuits classify` and its subcommands ask: which classifier, and of which texts."""
+
+import dataclasses
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from circuits.cli.progress import ProgressBars
+from circuits.cli.settings import Setting
+from circuits.errors import PromptError
+from circuits.uses import Classifier, Examples, planted_shortcut, read_labelled, train_head
+
+PLANTED = "reviews with a planted shortcut"
+"""What is used where no file is named."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """The texts that a classifier is trained on, and sets of others by their names."""
+
+    name: str
+    train: Examples
+    splits: Mapping[str, Examples]
+    planted: bool
+
+
+def labelled_of(data: Path | None, tests: Sequence[Path], *, count: int | None, seed: int) -> Labelled:
+    """The texts of files, or those that are made where none is named. Of a file alone a fifth is held out; `count`: so many of
+    the training texts, drawn. Raises PromptError for tests without training texts, and what reading raises."""
+    if data is None:
+        if tests:
+            raise PromptError("--test needs --data: which texts is the classifier trained on?")
+        planted = planted_shortcut(seed=seed) if count is None else planted_shortcut(count=count, seed=seed)
+        return Labelled(PLANTED, planted.train, planted.splits, True)
+    read = read_labelled(data)
+    splits = {_name(path, tests): read_labelled(path, classes=read.classes) for path in tests}
+    order = list(range(len(read)))
+    random.Random(seed).shuffle(order)
+    if not splits:
+        held = max(2, len(order) // 5)
+        splits, order = {"held out": read[sorted(order[:held])]}, order[held:]
+    train = read[sorted(order[: count or len(order)])]
+    if not train.labels or len(set(train.labels)) < 2:
+        raise PromptError(
+            f"{data}: {len(train)} training texts of {len(set(train.labels))} classes: expected two classes or more"
+        )
+    return Labelled(data.name, train, splits, False)
+
+
+def classifier_of(setting: Setting, file: Path | None, texts: Labelled, *, seed: int, progress: ProgressBars) -> Classifier:
+    """The saved classifier on its base model, or a head that is trained on the texts now. Raises ModelError for a file of
+    another base, PromptError for labels that it does not know."""
+    model = setting.load(progress)
+    if file is None:
+        return train_head(model, texts.train, seed=seed, budget=setting.budget, progress=progress)
+    found = Classifier.load(file, model)
+    texts.train.labelled(found.classes)
+    return found
+
+
+def _name(path: Path, tests: Sequence[Path]) -> str:
+    """A file's name without what comes behind the point, or all of it where two would be called alike."""
+    return path.stem if sum(other.stem == path.stem for other in tests) == 1 else str(path)

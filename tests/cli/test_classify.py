@@ -1,0 +1,57 @@
+"""`circuits classify` and `circuits classify train`: what they write and say, what they show again, and what they refuse."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from circuits.uses import ClassifierScores, planted_shortcut, read_labelled
+from tests.cli.conftest import Command
+from tests.cli.test_errors import check_one_line
+
+
+def test_a_classifier_is_trained_judged_and_asked(command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    answer = command("classify", "train", "--count", 60, "--out", out, "--pictures", "svg")
+    assert answer.status == 0, answer.err
+    files = {"classifier.safetensors", "scores.json", "scores.csv", "scores.svg", "planted"}
+    assert {path.name for path in out.iterdir()} == files
+    scores = ClassifierScores.load(out / "scores.json")
+    assert scores.splits == ("held out", "random", "flipped", "contrast") and "head trained on 60 texts" in answer.out
+    assert read_labelled(out / "planted" / "held_out.jsonl") == planted_shortcut(count=60).held_out
+    days = ["We saw it on Friday . The plot was fine .", "We saw it on Monday . The plot was fine ."]
+    said = command("classify", *days, "--classifier", out / "classifier.safetensors", "--json")
+    friday, monday = json.loads(said.out)["texts"]
+    assert friday["chances"]["negative"] > monday["chances"]["negative"] + 0.1 and sum(
+        friday["chances"].values()
+    ) == pytest.approx(1)
+    again = command("classify", "train", "--open", out / "scores.json", "--out", tmp_path / "again", "--json")
+    assert len(json.loads(again.out)["splits"]) == 4 and (tmp_path / "again" / "scores.png").is_file()
+    # The files that it wrote are files that it reads.
+    texts = ("--data", out / "planted" / "train.jsonl", "--test", out / "planted" / "flipped.jsonl")
+    answer = command("classify", "train", *texts, "--train", "all", "--count", 16, "--epochs", 1, "--out", tmp_path / "all")
+    assert answer.status == 0 and "all weights trained on 16 texts of train.jsonl" in answer.out, answer.err
+    assert {path.name for path in (tmp_path / "all").iterdir()} == files - {"planted", "scores.svg"} | {"scores.png"}
+
+
+def test_what_is_wrong_with_texts_is_one_line(command: Command, tmp_path: Path) -> None:
+    one, other, beyond = (tmp_path / f"{name}.csv" for name in ("one", "other", "beyond"))
+    one.write_text("text,label\na,x\nb,x\n")
+    other.write_text("text,label\na,x\nb,z\n")
+    beyond.write_text("text,label,rationale\na b,x,4-5\nb,z,\n")
+    good = tmp_path / "good.tsv"
+    good.write_text("label\ttext\n" + "".join(f"{'xy'[place % 2]}\tword {place}\n" for place in range(12)))
+    for options, words in (
+        (("train", "--data", tmp_path / "none.csv"), "none.csv: No such file"),
+        (("train", "--data", one), "one.csv: all 2 texts have the label 'x': expected two classes or more"),
+        (("train", "--data", beyond), "the rationale [4, 5) lies beyond the text's 2 words"),
+        (("train", "--data", good, "--test", other), "other.csv: row 1 (line 3): the label 'z' is none of x, y"),
+        (("train", "--test", other), "--test needs --data"),
+        (("train", "--train", "some"), "--train some: expected head or all"),
+        (("train", "--rate", "0"), "expected a rate above 0"),
+        ((), "name a text to classify, or a subcommand"),
+        (("a text", "--classifier", tmp_path / "none.safetensors"), "none.safetensors: No such file"),
+    ):
+        out = ("--out", tmp_path / "out") if options else ()
+        check_one_line(command("classify", *options, *out), words)
+    assert not (tmp_path / "out").exists()
