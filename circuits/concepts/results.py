@@ -31,12 +31,16 @@ class ConceptCurve:
     erased: float
     erased_error: float
     random_erased: float
+    random_spread: tuple[float, ...] = dataclasses.field(default=(), metadata=stored(optional=True))
+    """Standard deviations over random directions; none in files of before."""
+    random_erased_spread: float | None = dataclasses.field(default=None, metadata=stored(optional=True))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ConceptTest(Result, format="circuits-concept-test"):
-    """Testing with concept activation vectors (TCAV, Kim et al. 2018), by residual stream. A concept counts where its slope
-    lies elsewhere than those of random concepts, surely so for as many places as were tried."""
+    """Testing with concept activation vectors (TCAV, Kim et al. 2018), by place: residual streams, heads, neurons of a layer.
+    A concept counts where its slope lies elsewhere than those of random concepts, surely so for as many places as were
+    tried."""
 
     model: str
     weights_sha256: str

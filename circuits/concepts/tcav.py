@@ -8,15 +8,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.concepts.changing import Continued, with_curves
+from circuits.concepts.places import ConceptSite, concept_sites, last_tokens
 from circuits.concepts.results import ConceptTest
-from circuits.concepts.slopes import StreamSlopes, slopes
+from circuits.concepts.slopes import slopes
 from circuits.concepts.texts import FEWEST
 from circuits.concepts.vectors import ConceptVectors, concept_vectors
-from circuits.errors import GraphError, PromptError
+from circuits.errors import PromptError
 from circuits.models import Model, TokenBatch
 from circuits.models.memory import BUDGET
-from circuits.probes.reading import layer_by_layer
-from circuits.probes.sites import sites_of
 from circuits.progress import Progress, silent
 from circuits.statistics import bootstrap
 from circuits.tasks import PromptPairs
@@ -46,8 +45,8 @@ def tcav(
 ) -> ConceptTest:
     """Whether what a model says hangs on a concept (TCAV, Kim et al. 2018).
 
-    At each residual stream a linear classifier tells the concept's examples from as many random ones, by what the stream holds
-    at their last tokens; its normal is the concept's direction. The score is the share of prompts whose metric grows along it;
+    At each place a linear classifier tells the concept's examples from as many random ones, by what stands there at their last
+    tokens; its normal is the concept's direction. The score is the share of prompts whose metric grows along it;
     with `sets` random sets there are as many scores. Beside the score, which knows signs alone, stands the slope: how fast the
     metric grows along the mean direction.
 
@@ -57,7 +56,7 @@ def tcav(
     the largest significant slopes the direction is then moved and erased while the model runs.
 
     Raises PromptError for fewer than 5 examples or 10 other texts and for numbers out of range, GraphError for
-    places that are no residual stream, NonFiniteError where activations or gradients are no numbers.
+    places that the model lacks, NonFiniteError where activations or gradients are no numbers.
 
     Args:
         model: what is asked.
@@ -68,7 +67,7 @@ def tcav(
         metric: what is measured on them.
         name: the concept's, for tables.
         target: what the prompts ask, for tables (default: the metric's name).
-        sites: residual streams by name, or "residual".
+        sites: places by name (resid3, a3, a3.h1, m3), or all of a kind (residual, heads, each-head, neurons).
         sets: random sets, and random concepts (30 or more, or a t-test says little).
         everywhere: whether directions are followed, and moved, at all tokens of a prompt, or at that of the answer alone.
         curves: at how many places the direction is moved and erased.
@@ -76,10 +75,7 @@ def tcav(
         budget: bytes that a pass may take, besides the model.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
-    places = sites_of(model, sites)
-    wrong = next((place.name for place in places if place.family != "residual"), None)
-    if wrong is not None:
-        raise GraphError(f"{wrong} is no residual stream: expected resid0 to resid{model.n_layers}")
+    places = concept_sites(model, sites)
     if len(examples) < FEWEST or len(others) < 2 * FEWEST:
         raise PromptError(
             f"{len(examples)} examples of {name} and {len(others)} other texts: expected {FEWEST} or more, and {2 * FEWEST} "
@@ -88,17 +84,18 @@ def tcav(
     if sets < 2 or curves < 0:
         raise PromptError(f"sets={sets}, curves={curves}: expected 2 random sets or more, and 0 curves or more")
     report, measure = progress or silent, fitted(metric, model, pairs, gradient=True)
-    layers = [place.layer for place in places]
-    read = _last_tokens(model, [examples, others], layers, budget, report)
+    read = _read(model, [examples, others], places, budget, report)
     drawn = _drawn(len(examples), len(others), sets, seed)
-    ways = slopes(model, pairs, measure, layers, everywhere=everywhere, budget=budget, report=report)
+    ways = slopes(model, pairs, measure, places, everywhere=everywhere, budget=budget, report=report)
     vectors, rows = {}, []
-    for done, layer in enumerate(layers):
-        report("telling the concept from other texts", done, len(layers))
-        vectors[layer] = _vectors(read[layer], len(examples), drawn)
-        chance = _random_slopes(read[layer][len(examples) :], drawn, ways.by_layer[layer], seed)
-        rows.append(_tested(ways, vectors[layer], chance, layer, len(places), seed))
-    report("telling the concept from other texts", len(layers), len(layers))
+    for done, place in enumerate(places):
+        report("telling the concept from other texts", done, len(places))
+        x, slope = read[place.name], ways.at[place.name]
+        vectors[place.name] = _vectors(x, len(examples), drawn)
+        rows.append(
+            _tested(slope, vectors[place.name], _random_slopes(x[len(examples) :], drawn, slope, seed), len(places), seed)
+        )
+    report("telling the concept from other texts", len(places), len(places))
     columns: dict[str, Any] = {key: torch.tensor([row[key] for row in rows], dtype=torch.float64) for key in rows[0]}
     found = ConceptTest(
         model=model.name,
@@ -114,27 +111,25 @@ def tcav(
         seed=seed,
     )
     asked = Continued(model, pairs, measure, everywhere, budget)
-    return with_curves(asked, found, {site.name: vectors[site.layer] for site in places}, curves, STEPS)
+    return with_curves(asked, found, places, vectors, curves, STEPS)
 
 
-def _last_tokens(
-    model: Model, parts: Sequence[TokenBatch], layers: Sequence[int], budget: int, report: Progress
-) -> dict[int, Float[Tensor, "example d_model"]]:
-    """What each residual stream holds at the last token of every text, the concept's first."""
-    found: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+def _read(
+    model: Model, parts: Sequence[TokenBatch], places: Sequence[ConceptSite], budget: int, report: Progress
+) -> dict[str, Float[Tensor, "example width"]]:
+    """What each place holds at the last token of every text, the concept's first."""
+    found: dict[str, list[Tensor]] = {place.name: [] for place in places}
     size = model.weights.W_E.element_size() * (10 * model.d_model + 3 * model.d_mlp + 4 * model.n_heads * model.d_head)
     done, total = 0, sum(len(part) for part in parts)
     for part in parts:
         most = max(1, budget // (size * part.ids.shape[1]))
         for start in range(0, len(part), most):
             some = part[torch.arange(start, min(start + most, len(part)))]
-            rows = torch.arange(len(some), device=some.ids.device)
-            for layer, x in layer_by_layer(model, some, "residual", only=set(layers)):
-                if layer in found:
-                    found[layer].append(x[rows, some.last])
+            for name, x in last_tokens(model, some, places).items():
+                found[name].append(x)
             done += len(some)
             report("reading examples", done, total)
-    return {layer: torch.cat(rows) for layer, rows in found.items()}
+    return {name: torch.cat(rows) for name, rows in found.items()}
 
 
 def _drawn(examples: int, others: int, sets: int, seed: int) -> Int[Tensor, "set three one"]:
@@ -155,7 +150,7 @@ def _vectors(x: Tensor, examples: int, drawn: Int[Tensor, "set three one"]) -> t
 
 
 def _random_slopes(
-    pool: Tensor, drawn: Int[Tensor, "set three one"], slope: Float[Tensor, "prompt d_model"], seed: int
+    pool: Tensor, drawn: Int[Tensor, "set three one"], slope: Float[Tensor, "prompt width"], seed: int
 ) -> Float[Tensor, " set"]:
     """The slopes along the directions of random concepts: each a random set, held against a few sets of other texts."""
     generator, found = torch.Generator().manual_seed(seed), []
@@ -170,16 +165,15 @@ def _random_slopes(
 
 
 def _tested(
-    ways: StreamSlopes,
+    ways: Float[Tensor, "prompt width"],
     vectors: tuple[ConceptVectors, ConceptVectors],
     chance: Float[Tensor, " set"],
-    layer: int,
     tried: int,
     seed: int,
 ) -> dict[str, float]:
     """One place's numbers."""
     own, random = vectors
-    slope = ways.by_layer[layer].double()
+    slope = ways.double()
     scores, null = ((slope @ one.directions.double().T > 0).double().mean(dim=0) for one in (own, random))
     along = slope @ _mean_direction(own)
     grown = bootstrap(along * float(own.spread.mean()), seed=seed)
@@ -198,7 +192,7 @@ def _tested(
     }
 
 
-def _mean_direction(vectors: ConceptVectors) -> Float[Tensor, " d_model"]:
+def _mean_direction(vectors: ConceptVectors) -> Float[Tensor, " width"]:
     """The unit vector along the mean of the directions."""
     mean = vectors.directions.double().mean(dim=0)
     return mean / mean.norm().clamp(min=torch.finfo(torch.float64).tiny)
@@ -210,8 +204,8 @@ def _among(value: float, chance: Float[Tensor, " set"]) -> float:
     from scipy.stats import t
 
     count, spread = len(chance), float(chance.std())
-    if spread == 0:
-        return float(value == float(chance.mean()))
+    if spread == 0:  # other texts that are all alike at a place are no random concepts: nothing is proved there
+        return 1.0
     return float(2 * t.sf(abs(value - float(chance.mean())) / (spread * (1 + 1 / count) ** 0.5), count - 1))
 
 

@@ -42,6 +42,8 @@ def concept_vectors(
     sides = torch.cat([torch.ones(size), -torch.ones(count - size)]).to(rows)
     products = centred @ centred.mT
     penalty = RIDGE * products.diagonal(dim1=1, dim2=2).mean(dim=1) * count**0.5
+    # Examples that are all alike (texts with one last token, before any attention) have no direction between them.
+    penalty = penalty.clamp(min=torch.finfo(torch.float64).tiny ** 0.5)
     inverse = torch.linalg.inv(products + penalty[:, None, None] * torch.eye(count).to(rows))
     dual = inverse @ sides
     # A fitted residual is the penalty times its dual coefficient; that of an example that is left out is larger by one over
@@ -49,8 +51,9 @@ def concept_vectors(
     kept = penalty[:, None] * inverse.diagonal(dim1=1, dim2=2) - 1 / count
     left_out = sides - penalty[:, None] * dual / kept
     normals = (dual[:, None] @ centred)[:, 0]
-    units = normals / normals.norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    lengths = normals.norm(dim=1, keepdim=True)
+    units = normals / lengths.clamp(min=torch.finfo(torch.float64).tiny)
     one, other = rows[:, :size].mean(dim=1), rows[:, size:].mean(dim=1)
     apart = ((one - other) * units).sum(dim=1) / 2
-    right = (left_out.sign() == sides).double().mean(dim=1)
+    right = torch.where(lengths[:, 0] > 0, (left_out.sign() == sides).double().mean(dim=1), 0.5)
     return ConceptVectors(units.to(x.dtype), right, apart, other.to(x.dtype))

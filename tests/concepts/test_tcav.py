@@ -7,11 +7,16 @@ import torch
 from sklearn.linear_model import Ridge
 
 from circuits.concepts import ConceptTest, tcav
+from circuits.concepts.changing import Continued
+from circuits.concepts.places import concept_sites
+from circuits.concepts.slopes import slopes
 from circuits.concepts.vectors import RIDGE, concept_vectors
 from circuits.errors import GraphError, PromptError
 from circuits.models import Model, TokenBatch
 from circuits.models.planted import planted_previous
+from circuits.progress import silent
 from circuits.tasks import PromptPairs
+from circuits.tasks.metric import fitted
 
 A, B = range(1, 9), range(9, 17)
 
@@ -69,6 +74,36 @@ def test_moving_and_erasing_a_used_concept_moves_the_answer_and_random_direction
     assert everywhere.significant == ("resid2",)
 
 
+def test_a_concept_is_found_in_the_head_that_carries_it_and_moved_there_alone() -> None:
+    test = found(0, used=True, sites=["each-head", "a1", "m1"], sets=30, curves=2)
+    assert test.sites == ("a0.h0", "a0.h1", "a1.h0", "a1.h1", "a2.h0", "a2.h1", "a1", "m1")
+    slopes = dict(zip(test.sites, test.slope.tolist(), strict=True))
+    assert set(test.significant) >= {"a1.h0", "a1"} and {curve.site for curve in test.curves} == {"a1.h0", "a1"}
+    assert all(abs(slope) < 0.02 * slopes["a1"] for site, slope in slopes.items() if site not in ("a1.h0", "a1"))
+    for curve in test.curves:
+        values = dict(zip(curve.steps, curve.values, strict=True))
+        assert values[0.0] == pytest.approx(test.whole) and curve.random_spread[curve.steps.index(0.0)] == pytest.approx(0)
+        assert values[1.0] - values[0.0] == pytest.approx(slopes[curve.site], rel=0.25)
+        assert curve.random_erased_spread is not None and min(curve.random_spread[:2]) > 0
+
+
+def test_every_place_continues_as_the_model_does_and_its_slope_is_a_difference() -> None:
+    model, pairs = planted_previous(seed=1).model, asked(planted_previous(seed=1).model)
+    places, measure = concept_sites(model, ["resid0", "resid3", "a1", "a1.h0", "m2"]), fitted(says_a, model, pairs)
+    ways = slopes(model, pairs, measure, places, everywhere=True, budget=2**26, report=silent)
+    continued = Continued(model, pairs, measure, True, 2**26)
+    generator, mask = torch.Generator().manual_seed(0), pairs.clean.mask[..., None]
+    for place in places:
+        stream = continued.stream(place.layer)
+        whole = stream if place.family == "residual" else continued.stream(place.layer, place.family)
+        torch.testing.assert_close(continued.scores(place, whole, stream), ways.scores)
+        way = torch.randn(place.of(whole).shape[-1], generator=generator).double()
+        ends = [
+            continued.scores(place, place.put(whole, place.of(whole) + sign * 1e-5 * way * mask), stream) for sign in (1, -1)
+        ]
+        torch.testing.assert_close((ends[0] - ends[1]) / 2e-5, ways.at[place.name] @ way, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_directions_are_those_of_ridge_regression_and_left_out_examples_are_judged_without_themselves(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -101,5 +136,10 @@ def test_what_cannot_be_tested_is_refused() -> None:
     ):
         with pytest.raises(PromptError, match=words):
             tcav(model, examples, others, asked(model), says_a, **options)  # type: ignore[arg-type]
-    with pytest.raises(GraphError, match="a0 is no residual stream"):
-        tcav(model, pool[:10], pool, asked(model), says_a, sites=["a0"])
+    for site, words in (
+        ("p0", "p0 is no place of a concept; expected resid3, a3"),
+        ("m0.n3", "m0.n3 has one direction, along which every concept's slope is as large: expected m0"),
+        ("a7", "has no a7"),
+    ):
+        with pytest.raises(GraphError, match=words):
+            tcav(model, pool[:10], pool, asked(model), says_a, sites=[site])

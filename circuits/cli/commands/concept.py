@@ -10,11 +10,12 @@ from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import MetricName, Open, Seed
 from circuits.cli.prompts import Behaviour, check_metric, has_gradient, task_or_file
-from circuits.cli.questions.concept import ConceptQuestion
-from circuits.cli.questions.probe import places_of
+from circuits.cli.questions.classify import classifier_of, labelled_of
+from circuits.cli.questions.concept import ConceptQuestion, concept_places
 from circuits.cli.saved import opened, written_again
-from circuits.cli.settings import Setting, with_setting
-from circuits.errors import CircuitsError
+from circuits.cli.settings import Setting, Work, with_setting
+from circuits.errors import CircuitsError, PromptError
+from circuits.uses import class_pairs
 
 FILES = {
     "concept.json": "every place's numbers; circuits concept --open shows them again",
@@ -30,22 +31,37 @@ FILES = {
 def concept(
     context: Context,
     positive: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="FILE", help="Texts of the concept, one a line, read at their ends.", show_default="women's names"
+            metavar="SOURCE",
+            help="Examples of the concept: FILE of texts, one a line, read at their ends; lexicon.json:NAME; "
+            "FILE.conllu:upos=NOUN; or a neuron, m3.n457, for the tokens that it raises.",
+            show_default="women's names",
         ),
     ] = None,
     negative: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE|random",
-            help="Other texts, one a line, or what the model writes itself.",
-            show_default="random; men's names beside women's",
+            metavar="SOURCE|random",
+            help="Other texts: those of another concept (a relative CAV), or what the model writes itself.",
+            show_default="the source's others, or random; men's names beside women's",
         ),
     ] = None,
     target: Annotated[
-        str, typer.Option(metavar="TASK|FILE", help="The prompts whose answer may hang on it: a task, or a file of prompts.")
+        str,
+        typer.Option(
+            metavar="TASK|FILE|CLASS",
+            help="The prompts whose answer may hang on it: a task, a file of prompts, a class of --classifier.",
+        ),
     ] = "gendered-pronoun",
+    classifier: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Ask a saved classifier for the class that --target names.", show_default=False),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Texts that the classifier is asked about.", show_default="reviews that are made"),
+    ] = None,
     answer: Annotated[
         str | None, typer.Option(help="Ask each prompt for this token, not for its own answer.", show_default=False)
     ] = None,
@@ -55,6 +71,14 @@ def concept(
     layers: Annotated[
         str | None,
         typer.Option(metavar="NUMBERS", help="The residual streams before these layers: 0,5,10.", show_default="all"),
+    ] = None,
+    nodes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Other places: each-head, heads, neurons, or a3.h1, a3 (a layer's heads), m3 (its neurons).",
+            show_default=False,
+        ),
     ] = None,
     sets: Annotated[int, typer.Option(min=2, max=10_000, help="Random sets, and random concepts.")] = 30,
     at: Annotated[
@@ -79,19 +103,26 @@ def concept(
         --target gendered-pronoun --answer " she" --distractor " he"
       circuits concept --positive cities.txt --target facts:country_capital
       circuits concept --positive names.txt --target ioi -m gpt2 --layers 0,6,11
+      circuits concept --positive dev.conllu:upos=PROPN --nodes each-head
+      circuits concept --positive friday.txt --classifier classifier.safetensors --target negative
       circuits concept --open out/concept-mini/concept.json
     """
     if open_file is not None:
         refuse_with_open(context)
         reopen(open_file, setting)
         return
-    prompts = task_or_file(target, count=count, seed=seed, usual=count)
     if positive is None and target == "gendered-pronoun" and answer is None and distractor is None:
         answer, distractor = " she", " he"
-    where: dict[str, Any] = {"positive": positive, "negative": negative, "places": places_of(layers, None)}
+    where: dict[str, Any] = {"positive": positive, "negative": negative, "places": concept_places(layers, nodes)}
     where |= {"answer": answer, "distractor": distractor}
     question = ConceptQuestion(**where, sets=sets, at=at, curves=curves, seed=seed)
     question.check()
+    if classifier is not None:
+        ask_classifier(question, classifier, data, target, count, setting)
+        return
+    if data is not None:
+        raise PromptError("--data goes with --classifier: --target names a file of prompts")
+    prompts = task_or_file(target, count=count, seed=seed, usual=count)
     check_metric(metric)
     if not has_gradient(metric):
         raise CircuitsError(f"--metric {metric} has no gradient by the logits: take another one")
@@ -100,15 +131,42 @@ def concept(
 
 def run(question: ConceptQuestion, asked: Behaviour, setting: Setting) -> None:
     """Test, write the files, print the report."""
-    from circuits.cli.reports.concept import concept_report, write
-
-    texts, others = question.read()
+    texts = question.read()
     with setting.parts(FILES, options="--sets, --count, --memory") as work:
         model, pairs, metric, _ = asked.look(work, show=False)
-        found = question.test(model, pairs, metric, texts, others, asked.prompts.name, setting.budget, work.progress)
-        found.save(work.staging / "concept.json")
-        work.publish()
-        write(found, work.staging)
+        found = question.test(model, pairs, metric, texts, asked.prompts.name, setting.budget, work.progress)
+        finish(found, work)
+    answer_with(found, work, setting)
+
+
+def ask_classifier(question: ConceptQuestion, file: Path, data: Path | None, target: str, count: int, setting: Setting) -> None:
+    """The same about the class of texts."""
+    texts, asked = question.read(), labelled_of(data, (), count=None, seed=question.seed)
+    expected = [name for name in FILES if name != "prompts.json"]
+    with setting.parts(FILES, expected=expected, options="--sets, --count, --memory") as work:
+        classifier = classifier_of(setting, file, asked, seed=question.seed, progress=work.progress)
+        some = next(iter(asked.splits.values())).texts[:count]
+        pairs = class_pairs(classifier, some, target)
+        of = f"{target} in {asked.name}"
+        about = (classifier.model, pairs, circuits.metrics.logit_difference, texts, of)
+        found = question.test(*about, setting.budget, work.progress)
+        finish(found, work)
+    answer_with(found, work, setting)
+
+
+def finish(found: circuits.concepts.ConceptTest, work: Work) -> None:
+    """Write the files."""
+    from circuits.cli.reports.concept import write
+
+    found.save(work.staging / "concept.json")
+    work.publish()
+    write(found, work.staging)
+
+
+def answer_with(found: circuits.concepts.ConceptTest, work: Work, setting: Setting) -> None:
+    """Print the report."""
+    from circuits.cli.reports.concept import concept_report
+
     setting.answer(concept_report(found, work.written, [setting.opening("concept.json")]))
 
 

@@ -1,11 +1,13 @@
 """What `circuits concept` asks."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import circuits
 from circuits.cli.progress import ProgressBars
+from circuits.cli.prompts import names_of
+from circuits.cli.questions.probe import places_of
+from circuits.concepts.sources import ConceptTexts, read_concept, source_path
 from circuits.errors import FileFormatError, PromptError, shown
 
 POOL = 4
@@ -13,11 +15,21 @@ POOL = 4
 LEAST_POOL = 200
 
 
+def concept_places(layers: str | None, nodes: str | None) -> list[str] | str:
+    """The places that a command line names: residual streams before layers, and others by name; all residual streams where it
+    names none. Raises PromptError for layers that are no numbers."""
+    named = [] if nodes is None else names_of(nodes)
+    if layers is None:
+        return named or "residual"
+    streams = places_of(layers, None)
+    return [*([streams] if isinstance(streams, str) else streams), *named]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConceptQuestion:
     """Which texts are examples of a concept, which are random, and where in the model."""
 
-    positive: Path | None
+    positive: str | None
     negative: str | None
     answer: str | None
     distractor: str | None
@@ -33,35 +45,37 @@ class ConceptQuestion:
             raise PromptError("--answer and --distractor go together: give both, or neither")
         if self.at not in ("all", "answer"):
             raise PromptError(f"--at {self.at}: expected all or answer")
-        for path in (self.positive, None if self.negative in (None, "random") else Path(self.negative)):
+        for source in (self.positive, None if self.negative == "random" else self.negative):
+            path = None if source is None else source_path(source)
             if path is not None and not path.is_file():
                 raise FileFormatError(f"{path}: {'not a file' if path.exists() else 'No such file or directory'}")
 
-    def read(self) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
-        """The examples, and the other texts."""
-        from circuits.concepts.texts import FEWEST, friends, read_examples
+    def read(self) -> ConceptTexts:
+        """The examples and the other texts, those of `--negative` where it names some."""
+        from circuits.concepts.texts import FEWEST, friends
 
-        texts = friends("women") if self.positive is None else read_examples(self.positive)
+        women = ConceptTexts("women", friends("women"), friends("men"))
+        texts = women if self.positive is None else read_concept(self.positive, seed=self.seed)
         if self.negative is None:
-            return texts, friends("men") if self.positive is None else None
-        others = None if self.negative == "random" else read_examples(Path(self.negative), least=2 * FEWEST)
-        both = sorted(set(texts) & set(others or ()))
+            return texts
+        if self.negative == "random":
+            return dataclasses.replace(texts, others=None)
+        other = read_concept(self.negative, seed=self.seed)
+        if other.neuron is not None:
+            raise PromptError(f"--negative {self.negative}: expected texts that do not depend on the model, or random")
+        both = sorted(set(texts.examples) & set(other.examples))
         if both:
             raise PromptError(f"{self.negative}: {len(both)} texts are examples of the concept too, such as {shown(both[0])}")
-        return texts, others
-
-    @property
-    def name(self) -> str:
-        """The concept's."""
-        return "women" if self.positive is None else self.positive.stem
+        if len(other.examples) < 2 * FEWEST:
+            raise PromptError(f"{self.negative}: {len(other.examples)} texts: expected {2 * FEWEST} or more, one a line")
+        return dataclasses.replace(texts, others=other.examples, name=f"{texts.name} rather than {other.name}")
 
     def test(
         self,
         model: "circuits.Model",
         pairs: "circuits.PromptPairs",
         metric: Any,
-        texts: tuple[str, ...],
-        others: tuple[str, ...] | None,
+        texts: ConceptTexts,
         target: str,
         budget: int,
         progress: ProgressBars,
@@ -69,13 +83,13 @@ class ConceptQuestion:
         """The answer."""
         from circuits.concepts import as_examples, random_examples, tcav
 
-        examples, asked = as_examples(model, texts), self.asked(model, pairs)
-        if others is None:
+        examples, asked = as_examples(model, texts.of(model)), self.asked(model, pairs)
+        if texts.others is None:
             count = max(LEAST_POOL, POOL * len(examples))
             pool = random_examples(model, examples, count=count, seed=self.seed, progress=progress)
         else:
-            pool = as_examples(model, others)
-        about: dict[str, Any] = {"name": self.name, "sites": self.places, "sets": self.sets, "everywhere": self.at == "all"}
+            pool = as_examples(model, texts.others)
+        about: dict[str, Any] = {"name": texts.name, "sites": self.places, "sets": self.sets, "everywhere": self.at == "all"}
         about |= {"target": f"{self.number(metric)} of {target}", "curves": self.curves, "seed": self.seed}
         return tcav(model, examples, pool, asked, metric, budget=budget, progress=progress, **about)
 

@@ -9,6 +9,8 @@ from circuits.cli.text import filled, one_line
 from circuits.concepts import ConceptCurve, ConceptTest
 from circuits.probes.results import SURE
 
+MOST = 24
+"""Places that are printed: those of the largest slopes."""
 _NOTE = (
     "told: the share of examples told from the other texts, each left out in turn, beside sets of other texts told from each "
     "other. score: the share of prompts whose number grows along the direction, beside that of directions between other texts. "
@@ -26,8 +28,11 @@ def write(found: ConceptTest, folder: Path) -> None:
 
 def concept_report(found: ConceptTest, files: Mapping[str, str], steps: Sequence[tuple[str, str]] = ()) -> Report:
     """Every place, then what moving the direction does."""
-    rows = []
-    for row in found.to_dataframe().to_dict("records"):
+    rows, every = [], found.to_dataframe().to_dict("records")
+    shown = set(sorted(range(len(every)), key=lambda place: -abs(every[place]["slope"]))[:MOST])
+    for place, row in enumerate(every):
+        if place not in shown:
+            continue
         mark = " *" if row["site"] in found.significant else ""
         rows.append(
             (
@@ -39,8 +44,10 @@ def concept_report(found: ConceptTest, files: Mapping[str, str], steps: Sequence
                 f"{row['published']:.2g}",
             )
         )
+    rest = f"; {len(every) - MOST} places of smaller slopes stand in concept.csv" if len(every) > MOST else ""
+    below = f"  * the concept counts{rest}"
     header = ("place", "told", "score", "a step", "p", "published p")
-    parts: list[Part] = [Table(header, rows, below="  * the concept counts"), filled(_NOTE)]
+    parts: list[Part] = [Table(header, rows, below=below), filled(_NOTE)]
     parts += [_curve(curve, found.whole) for curve in found.curves] + [filled(found.summary)]
     data = {"model": found.model, "concept": found.concept, "target": found.target, "sets": found.sets}
     data |= {"examples": found.examples, "prompts": found.prompts, "whole": found.whole, "seed": found.seed}
@@ -54,10 +61,19 @@ def concept_report(found: ConceptTest, files: Mapping[str, str], steps: Sequence
 
 
 def _curve(curve: ConceptCurve, whole: float) -> Table:
+    """The spread of random directions is left out where a file of before does not tell it."""
+    spread: Sequence[float | None] = curve.random_spread or (None,) * len(curve.steps)
     rows = [
-        (f"{step:+g} steps" if step else "as it is", f"{value:.3g} ± {SURE * error:.2g}", f"{random:.3g}")
-        for step, value, error, random in zip(curve.steps, curve.values, curve.errors, curve.random, strict=True)
+        (f"{step:+g} steps" if step else "as it is", f"{value:.3g} ± {SURE * error:.2g}", _random(random, apart))
+        for step, value, error, random, apart in zip(curve.steps, curve.values, curve.errors, curve.random, spread, strict=True)
     ]
-    rows.append(("erased", f"{curve.erased:.3g} ± {SURE * curve.erased_error:.2g}", f"{curve.random_erased:.3g}"))
-    title = f"the number when the direction at {curve.site} is moved (± of the change from {whole:.3g})"
+    last = _random(curve.random_erased, curve.random_erased_spread)
+    rows.append(("erased", f"{curve.erased:.3g} ± {SURE * curve.erased_error:.2g}", last))
+    title = (
+        f"the number when the direction at {curve.site} is moved (± of the change from {whole:.3g}; of random directions: sd)"
+    )
     return Table((curve.site, "concept", "random directions"), rows, title=title)
+
+
+def _random(mean: float, spread: float | None) -> str:
+    return f"{mean:.3g}" if spread is None else f"{mean:.3g} ± {spread:.2g}"

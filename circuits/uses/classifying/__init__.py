@@ -1,5 +1,6 @@
 """Classifiers on top of a model: labelled texts, training, files."""
 
+from circuits.uses.classifying.asking import class_pairs
 from circuits.uses.classifying.classifier import Classifier
 from circuits.uses.classifying.examples import Examples, read_labelled
 from circuits.uses.classifying.planted import PlantedShortcut, planted_shortcut
@@ -12,6 +13,7 @@ __all__ = [
     "Examples",
     "PlantedShortcut",
     "Recipe",
+    "class_pairs",
     "planted_shortcut",
     "read_labelled",
     "score_classifier",
