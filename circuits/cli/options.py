@@ -184,6 +184,10 @@ LabelledTests = Annotated[
     list[Path] | None,
     typer.Option("--test", metavar="FILE", help="Texts to judge on; several times.", show_default="a fifth of the texts"),
 ]
+LabelNames = Annotated[
+    list[str] | None,
+    typer.Option("--rename", metavar="OLD=NEW", help="Another name of a label; several times.", show_default=False),
+]
 LabelledCount = Annotated[int | None, typer.Option(min=4, help="Training texts, drawn.", show_default="all")]
 
 OUTSIDE = {

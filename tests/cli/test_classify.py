@@ -46,6 +46,7 @@ def test_what_is_wrong_with_texts_is_one_line(command: Command, tmp_path: Path) 
         (("train", "--data", one), "one.csv: all 2 texts have the label 'x': expected two classes or more"),
         (("train", "--data", beyond), "the rationale [4, 5) lies beyond the text's 2 words"),
         (("train", "--data", good, "--test", other), "other.csv: row 1 (line 3): the label 'z' is none of x, y"),
+        (("train", "--data", good, "--rename", "x"), "--rename x: expected OLD=NEW"),
         (("train", "--test", other), "--test needs --data"),
         (("train", "--train", "some"), "--train some: expected head or all"),
         (("train", "--rate", "0"), "expected a rate above 0"),

@@ -155,6 +155,8 @@ def test_labelled_texts_are_read_from_every_layout(tmp_path: Path) -> None:
     assert read_labelled(tmp_path / "again.jsonl") == expected
     (tmp_path / "numbers.csv").write_text("label,sentence\n10,x\n9,y\n")
     assert read_labelled(tmp_path / "numbers.csv").classes == ("9", "10")
+    named = read_labelled(tmp_path / "numbers.csv", rename={"9": "low", "10": "high"})
+    assert named.classes == ("high", "low") and [named.classes[label] for label in named.labels] == ["high", "low"]
 
 
 @pytest.mark.parametrize(

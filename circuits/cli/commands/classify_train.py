@@ -7,7 +7,7 @@ import typer
 
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
-from circuits.cli.options import LabelledCount, LabelledData, LabelledTests, Open, Seed
+from circuits.cli.options import LabelledCount, LabelledData, LabelledTests, LabelNames, Open, Seed
 from circuits.cli.questions.classify import Labelled, labelled_of
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, Work, with_setting
@@ -35,6 +35,7 @@ def classify_train(
     context: Context,
     data: LabelledData = None,
     test: LabelledTests = None,
+    rename: LabelNames = None,
     train: Annotated[str, typer.Option(metavar="head|all", help="A linear head on the last token, or all weights.")] = "head",
     count: LabelledCount = None,
     longest: Annotated[int, typer.Option(min=2, help="Tokens of a text that are read: its last ones.")] = 128,
@@ -58,6 +59,7 @@ def classify_train(
       circuits classify train
       circuits classify train --train all
       circuits classify train --data train.tsv --test dev.tsv --test contrast.tsv -m gpt2
+      circuits classify train --data sst2.tsv --test imdb.tsv --rename 0=Negative --rename 1=Positive
       circuits classify train --data reviews.jsonl --count 2000 --longest 64
       circuits classify train --open out/classify-mini/scores.json
     """
@@ -68,7 +70,7 @@ def classify_train(
     if train not in ("head", "all"):
         raise PromptError(f"--train {train}: expected head or all")
     recipe = Recipe(epochs=epochs, rate=rate, batch=batch, seed=seed)
-    texts = labelled_of(data, test or (), count=count, seed=seed)
+    texts = labelled_of(data, test or (), count=count, seed=seed, rename=rename or ())
     run(texts, setting, recipe if train == "all" else None, longest=longest, seed=seed)
 
 

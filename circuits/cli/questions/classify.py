@@ -24,16 +24,20 @@ class Labelled:
     planted: bool
 
 
-def labelled_of(data: Path | None, tests: Sequence[Path], *, count: int | None, seed: int) -> Labelled:
+def labelled_of(
+    data: Path | None, tests: Sequence[Path], *, count: int | None, seed: int, rename: Sequence[str] = ()
+) -> Labelled:
     """The texts of files, or those that are made where none is named. Of a file alone a fifth is held out; `count`: so many of
-    the training texts, drawn. Raises PromptError for tests without training texts, and what reading raises."""
+    the training texts, drawn; `rename`: other names of labels, `OLD=NEW`. Raises PromptError for tests without training texts,
+    and what reading raises."""
     if data is None:
         if tests:
             raise PromptError("--test needs --data: which texts is the classifier trained on?")
         planted = planted_shortcut(seed=seed) if count is None else planted_shortcut(count=count, seed=seed)
         return Labelled(PLANTED, planted.train, planted.splits, True)
-    read = read_labelled(data)
-    splits = {_name(path, tests): read_labelled(path, classes=read.classes) for path in tests}
+    names = names_of_labels(rename)
+    read = read_labelled(data, rename=names)
+    splits = {_name(path, tests): read_labelled(path, classes=read.classes, rename=names) for path in tests}
     order = list(range(len(read)))
     random.Random(seed).shuffle(order)
     if not splits:
@@ -45,6 +49,15 @@ def labelled_of(data: Path | None, tests: Sequence[Path], *, count: int | None, 
             f"{data}: {len(train)} training texts of {len(set(train.labels))} classes: expected two classes or more"
         )
     return Labelled(data.name, train, splits, False)
+
+
+def names_of_labels(rename: Sequence[str]) -> dict[str, str]:
+    """What stands in place of which label. Raises PromptError for what is no `OLD=NEW`."""
+    pairs = [one.partition("=") for one in rename]
+    wrong = next((one for one, (old, _, new) in zip(rename, pairs, strict=True) if not old or not new), None)
+    if wrong is not None:
+        raise PromptError(f"--rename {wrong}: expected OLD=NEW, such as 0=negative")
+    return {old.strip(): new.strip() for old, _, new in pairs}
 
 
 def classifier_of(setting: Setting, file: Path | None, texts: Labelled, *, seed: int, progress: ProgressBars) -> Classifier:

@@ -88,12 +88,19 @@ class Examples:
         write_whole(Path(path), "".join(f"{line}\n" for line in lines).encode())
 
 
-def read_labelled(path: str | Path, *, classes: Sequence[str] | None = None, skip_bad: bool | None = None) -> Examples:
+def read_labelled(
+    path: str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    skip_bad: bool | None = None,
+) -> Examples:
     """Labelled texts of a file: CSV or TSV with a header, JSON Lines, or a JSON list of objects.
 
     The columns of texts and labels are found by their names (`TEXTS`, `LABELS`; capitals do not matter); `rationale`, where
     it is there, is a list of spans of words `[start, end)`, in CSV as JSON or `2-4 7-8`. Classes are the labels in order, as
-    numbers where all are, unless they are given. Texts lose the `<br />` of web pages.
+    numbers where all are, unless they are given; `rename` puts other names in their place first. Texts lose the `<br />` of
+    web pages.
 
     Raises FileFormatError for other files, with the line of the first row that does not fit, for a single class, and for a
     label that is none of `classes`.
@@ -113,7 +120,8 @@ def read_labelled(path: str | Path, *, classes: Sequence[str] | None = None, ski
         said = " ".join(re.sub(r"<br\s*/?>", " ", text(fields, text_column)).split())
         if not said:
             raise PromptError("the text is empty")
-        return said, _label(fields, label_column), _rationale(fields, len(said.split()))
+        label = _label(fields, label_column)
+        return said, (rename or {}).get(label, label), _rationale(fields, len(said.split()))
 
     kept = parse_rows(path, contents.rows, parsed, skip_bad=skip_bad)
     found = [label for _, label, _ in kept.values]
