@@ -33,15 +33,15 @@ class Kind:
     @property
     def result(self) -> type[Result]:
         """The class itself."""
-        from circuits import attribution, concepts, graph, heads, lenses, patching, probes, search, tasks
+        from circuits import attribution, concepts, graph, heads, lenses, patching, probes, search, tasks, uses
 
         room, _, name = self.cls.partition(".")
         rooms = {"attribution": attribution, "graph": graph, "heads": heads, "lenses": lenses, "patching": patching}
-        return getattr({**rooms, "concepts": concepts, "probes": probes, "search": search, "tasks": tasks}[room], name)
+        rooms |= {"concepts": concepts, "probes": probes, "search": search, "tasks": tasks, "uses": uses}
+        return getattr(rooms[room], name)
 
 
 KINDS: Mapping[str, Kind] = {
-    "circuits-classifier": Kind("a classifier on top of a model", "A classifier", "uses.Classifier"),
     "circuits-classifier-scores": Kind(
         "how often a classifier is right", "Scores of a classifier", "uses.ClassifierScores", "classify train --open"
     ),

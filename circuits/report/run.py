@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from circuits.attribution import EdgeScores
+from circuits.concepts import ConceptTest
 from circuits.files.results import Result
 from circuits.graph import Circuit
 from circuits.heads import HeadScores
@@ -14,6 +15,7 @@ from circuits.report.closer import Closer, Looked
 from circuits.report.folder import Saved
 from circuits.report.kinds import title_of
 from circuits.report.page import Page
+from circuits.report.sections.concepts import classifier_scores_section, concept_section
 from circuits.report.sections.explained import explanation_section, explanations_section, module_section
 from circuits.report.sections.explorer import explorer_section
 from circuits.report.sections.general import result_section
@@ -27,6 +29,7 @@ from circuits.report.sections.studied import study_section
 from circuits.report.sections.traced import trace_section, traces_section
 from circuits.search import Curve, Study, Verdict
 from circuits.tasks import PromptReport
+from circuits.uses import ClassifierScores
 
 _MOST_PROMPTS = 64
 _OWN: Mapping[type[Result], Callable[..., Section]] = {
@@ -38,6 +41,8 @@ _OWN: Mapping[type[Result], Callable[..., Section]] = {
     NeuronExplanation: explanation_section,
     Explanations: explanations_section,
     ModuleExplanation: module_section,
+    ConceptTest: concept_section,
+    ClassifierScores: classifier_scores_section,
 }
 """Kinds of results with a section of their own, titled as their kind, in the order in which they stand in a page."""
 
