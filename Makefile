@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 test: $(STAMP) ## run all tests, on every core
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not browser"
+	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto -m "not browser"
 
 demo: $(STAMP) ## find the induction circuit of the bundled model; files in out/
 	@$(BIN)/circuits induction

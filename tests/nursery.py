@@ -132,7 +132,7 @@ def _begin(request: dict[str, str]) -> None:
             os.dup2(2, 1)
             IPKernelApp.launch_instance(argv=["-f", request["kernel"]])
         else:
-            os.dup2(os.open(request["out"], os.O_WRONLY | os.O_CREAT), 1)
+            os.dup2(os.open(request["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
             runpy.run_path(request["code"], run_name="__main__")
         status = 0
     except SystemExit as stop:

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from types import CodeType
 from typing import Any
 
 import jaxtyping
@@ -22,7 +21,7 @@ class ShapeChecks:
     def __init__(self, *, first: int, many: int, every: int) -> None:
         self.first, self.many, self.every = first, many, every
         self.off = True
-        self._calls: collections.Counter[CodeType] = collections.Counter()
+        self._calls: collections.Counter[int] = collections.Counter()
         self._seen: collections.Counter[tuple] = collections.Counter()
 
     def forget(self) -> None:
@@ -43,7 +42,7 @@ class ShapeChecks:
         return decorated
 
     def _sparing(self, function: Callable[..., Any], typechecker: Any) -> Callable[..., Any]:
-        code = function.__code__
+        code = id(function.__code__)  # a hash of the code itself takes longer than many a call
 
         @functools.cache
         def checked() -> Callable[..., Any]:

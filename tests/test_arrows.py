@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import functools
 import re
 from pathlib import Path
 
@@ -35,8 +36,7 @@ README's table are held against it."""
 FRONT = ("__init__", "__main__", "moved")
 """Files of the package itself, which may import every room."""
 
-FILES = {str(path.relative_to(PACKAGE)): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
-
+FILES = [str(path.relative_to(PACKAGE)) for path in sorted(PACKAGE.rglob("*.py"))]
 MODULES = {file: ".".join(("circuits", *Path(file).with_suffix("").parts)).removesuffix(".__init__") for file in FILES}
 """Every file's name as a module."""
 CIRCLES = {
@@ -63,6 +63,12 @@ BANNED_ATTRIBUTES = {
 BANNED_OPTIONS = {"trust_remote_code", "shell", "allow_pickle"}
 
 
+@functools.cache
+def tree_of(file: str) -> ast.Module:
+    """A file of the package, parsed."""
+    return ast.parse((PACKAGE / file).read_text())
+
+
 def described(readme: str) -> tuple[str, ...]:
     """The rooms of the README's table of rooms, in its order: what its first cells name."""
     rows = readme.partition("| room |")[2].partition("\n\n")[0].splitlines()[2:]
@@ -87,9 +93,10 @@ def modules(tree: ast.AST, package: tuple[str, ...] = ("circuits",)) -> list[str
     return found
 
 
+@functools.cache
 def imports_of(file: str) -> list[str]:
     """The modules that a file of the package imports."""
-    return modules(FILES[file], ("circuits", *Path(file).parts[:-1]))
+    return modules(tree_of(file), ("circuits", *Path(file).parts[:-1]))
 
 
 def upward(file: str, imported: list[str]) -> list[str]:
@@ -110,7 +117,7 @@ def upward(file: str, imported: list[str]) -> list[str]:
 def files_imported(file: str) -> set[str]:
     """The other files of the package that a file imports, wherever in it."""
     package, named = ("circuits", *Path(file).parts[:-1]), set[str]()
-    for node in ast.walk(FILES[file]):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Import):
             named |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -185,10 +192,9 @@ def sworn_off(tree: ast.AST) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_a_room_imports_only_rooms_above_it(file: str) -> None:
-    assert room_of(file) in (*ROOMS, *FRONT), f"{file} is in no room"
-    assert not upward(file, imports_of(file))
+def test_a_room_imports_only_rooms_above_it() -> None:
+    assert not [file for file in FILES if room_of(file) not in (*ROOMS, *FRONT)], "in no room"
+    assert not {file: wrong for file in FILES if (wrong := upward(file, imports_of(file)))}
 
 
 def test_the_rooms_are_those_of_the_package_and_of_the_readme_in_its_order() -> None:
@@ -203,12 +209,12 @@ def test_this_test_reads_the_first_cells_of_the_table_alone() -> None:
     assert described(text) == ("a", "b")
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_no_file_goes_round_this_test(file: str) -> None:
+def test_no_file_goes_round_this_test() -> None:
     """An import by a name in a text is one that `imports_of` does not see: only the front names a room so, and only the
     registry of pictures, and the command line its own commands, import what they name."""
-    assert room_of(file) in FRONT or not named_rooms(FILES[file])
-    assert room_of(file) in FRONT or file in ("files/pictures.py", "cli/__init__.py") or not imports_by_name(FILES[file])
+    files = [file for file in FILES if room_of(file) not in FRONT]
+    assert not {file: named for file in files if (named := named_rooms(tree_of(file)))}
+    assert {file for file in files if imports_by_name(tree_of(file))} == {"files/pictures.py", "cli/__init__.py"}
 
 
 def test_files_do_not_import_each_other_in_circles() -> None:
@@ -217,7 +223,7 @@ def test_files_do_not_import_each_other_in_circles() -> None:
 
 def test_a_class_s_name_means_one_thing() -> None:
     names = collections.Counter(
-        node.name for tree in FILES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+        node.name for file in FILES for node in ast.walk(tree_of(file)) if isinstance(node, ast.ClassDef)
     )
     assert not [name for name, count in names.items() if count > 1]
 
@@ -229,19 +235,17 @@ def test_this_test_sees_circles() -> None:
     assert "heads/text_loss.py" in files_imported("patching/ablation/terms.py")
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_only_models_imports_transformer_lens(file: str) -> None:
-    assert room_of(file) == "models" or not any(name.split(".")[0] == "transformer_lens" for name in imports_of(file))
+def test_only_models_imports_transformer_lens() -> None:
+    importing = {room_of(file) for file in FILES if any(name.split(".")[0] == "transformer_lens" for name in imports_of(file))}
+    assert importing == {"models"}
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_no_file_uses_what_is_banned(file: str) -> None:
-    assert not sworn_off(FILES[file])
+def test_no_file_uses_what_is_banned() -> None:
+    assert not {file: banned for file in FILES if (banned := sworn_off(tree_of(file)))}
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_no_file_postpones_its_annotations(file: str) -> None:
-    assert "__future__" not in imports_of(file), "shapes are checked at run time"
+def test_no_file_postpones_its_annotations() -> None:
+    assert not [file for file in FILES if "__future__" in imports_of(file)], "shapes are checked at run time"
 
 
 @pytest.mark.parametrize(

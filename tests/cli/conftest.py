@@ -9,16 +9,25 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer.testing
 from typer.testing import CliRunner
 
 import circuits
 from circuits.cli import app
+from circuits.concepts import texts
 from circuits.errors import FileFormatError
 from circuits.graph import Circuit, Graph
-from circuits.models import Model, load_model
+from circuits.lenses.neurons import report
+from circuits.models import Model, TokenBatch, load_model
+from circuits.progress import Progress
 from circuits.report.kinds import KINDS, format_of, origin_in
+from circuits.tasks.sources import corpus
+from circuits.tasks.sources.corpus import written_text
 from tests import HANGS
 from tests.models import checkpoints
+
+# Building all commands from their signatures takes longer than most of them run on a tiny model; they hold no state.
+typer.testing._get_command = functools.cache(typer.testing._get_command)  # pyright: ignore[reportPrivateUsage]
 
 
 class Answer:
@@ -58,6 +67,25 @@ def models_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return loaded(str(name), device, dtype, tuple(files))
 
     monkeypatch.setattr(circuits, "load_model", load)
+
+
+_WRITTEN: dict[tuple, TokenBatch] = {}
+
+
+@pytest.fixture(autouse=True)
+def texts_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same model writes the same text for the same seed, which takes a second and is tested elsewhere."""
+
+    def write(
+        model: Model, *, count: int = 64, length: int = 64, seed: int = 0, progress: Progress | None = None
+    ) -> TokenBatch:
+        asked = (model.fingerprint, model.device, model.dtype, str(model.opening()), count, length, seed)
+        if asked not in _WRITTEN:
+            _WRITTEN[asked] = written_text(model, count=count, length=length, seed=seed, progress=progress)
+        return _WRITTEN[asked]
+
+    for module in (corpus, report, texts):
+        monkeypatch.setattr(module, "written_text", write)
 
 
 @pytest.fixture

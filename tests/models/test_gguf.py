@@ -280,12 +280,12 @@ def mutated(whole: bytes, header: int, rng: random.Random) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tokens", [byte_level, word_pieces])
-def test_150_damaged_files_end_in_a_model_or_in_one_line(tokens: Any, tmp_path: Path) -> None:
+def test_damaged_files_end_in_a_model_or_in_one_line(tokens: Any, tmp_path: Path) -> None:
     path, rng = tmp_path / "small.gguf", random.Random(11)
     original = built("llama", vocab_size=320, bos_token_id=1, eos_token_id=2)
     whole = write_gguf(original, path, kind=Kind.Q8_0, tokenizer=tokens).read_bytes()
     header, loaded = len(whole) - sum(tensor.nbytes for tensor in read_header(path).tensors.values()), 0
-    for _ in range(75):
+    for _ in range(40):
         path.write_bytes(mutated(whole, header, rng))
         started = time.monotonic()
         try:
@@ -294,4 +294,4 @@ def test_150_damaged_files_end_in_a_model_or_in_one_line(tokens: Any, tmp_path: 
         except (ModelError, NonFiniteError) as error:
             assert "\n" not in str(error)
         assert time.monotonic() - started < 60
-    assert 0 < loaded < 50
+    assert 0 < loaded < 30

@@ -2,25 +2,23 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from gguf import GGMLQuantizationType as Kind
 
 from circuits.models.loading.convert import convert_gguf
-from tests import HANGS
 from tests.models import checkpoints
 from tests.models.gguf_files import write_gguf
+from tests.nursery import run_code
 
 _RESET = Path("/proc/self/clear_refs")
 _MEASURE = """
-import json, sys
+import json
 import circuits
 def held(key):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key)) * 1024
-small, big = sys.argv[1:]
+small, big = {small!r}, {big!r}
 circuits.load_model(small)  # what is imported on the way is not counted
 open("/proc/self/clear_refs", "w").write("5")
 before = held("VmRSS")
@@ -31,9 +29,8 @@ print(json.dumps([held("VmHWM") - before, model.weights.nbytes]))
 
 def peak_over_weights(small: Path, big: Path) -> float:
     """The most that loading a model holds besides what was held before, in sizes of its weights; in a process of its own."""
-    line = [sys.executable, "-c", _MEASURE, str(small), str(big)]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=HANGS, check=True)
-    peak, weights = json.loads(done.stdout)
+    code = _MEASURE.format(small=str(small), big=str(big))
+    peak, weights = json.loads(run_code(code, big.parent))
     assert weights > 150e6
     return peak / weights
 

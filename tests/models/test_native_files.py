@@ -213,12 +213,12 @@ def as_file_alone(state: State, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_75_damaged_files_end_in_a_model_or_in_one_line(layout: Layout, tmp_path: Path) -> None:
+def test_damaged_files_end_in_a_model_or_in_one_line(layout: Layout, tmp_path: Path) -> None:
     bridge, rng, loaded = native_bridge(3, torch.float32), random.Random(5), 0
     path = layout(old_state(bridge), config_of(bridge), tmp_path)
     file = path if path.is_file() else next(file for file in path.iterdir() if file.suffix != ".json")
     whole = file.read_bytes()
-    for _ in range(75):
+    for _ in range(40):
         data = bytearray(whole)
         for _ in range(rng.choice([1, 2, 8])):
             place = rng.randrange(min(len(data), 3000)) if rng.random() < 0.7 else rng.randrange(len(data))
@@ -231,4 +231,4 @@ def test_75_damaged_files_end_in_a_model_or_in_one_line(layout: Layout, tmp_path
             loaded += 1
         except (ModelError, NonFiniteError) as error:
             assert "\n" not in str(error)
-    assert loaded < 60
+    assert loaded < 32

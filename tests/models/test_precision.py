@@ -14,7 +14,7 @@ from circuits.models.loading import load
 from circuits.models.loading.precision import bits_of, whole_precision
 from tests.models import checkpoints
 
-FEW, MANY = range(6), range(6, 40)
+FEW, MANY = range(6), range(6, 24)
 
 
 def wide_model(seed: int) -> Any:

@@ -1,6 +1,7 @@
 """Causal tracing and knockout against the Hugging Face model with hooks, as ROME's own code runs it."""
 
 import gc
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +15,8 @@ from circuits.patching.engine.base import Base
 from circuits.patching.tracing.causal import KINDS, SEVERED, Cells
 from circuits.tasks import mini_facts
 from experiments.benchmarks.patching_work import RomeLoop, Tracing
-from tests import HANGS
 from tests.models import bundled
+from tests.nursery import run_code
 
 
 @pytest.fixture(scope="module")
@@ -158,11 +159,8 @@ def test_knockout_blocks_what_the_answer_needs(mini: Model, tmp_path) -> None:
         attention_knockout(mini, "Azerbaijan has its capital at", subject="Azerbaijan", window=0)
 
 
-def test_memory_stays_within_the_budget() -> None:
+def test_memory_stays_within_the_budget(tmp_path: Path) -> None:
     """Many neurons of a layer, in a process of its own: the peak above what was held before stays within the budget."""
-    import subprocess
-    import sys
-
     code = """
 import resource, torch, circuits
 from circuits.patching import patch_nodes
@@ -175,5 +173,4 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 patch_nodes(model, pairs, metrics.logit_difference, names, budget=2**20 * 64)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=HANGS)
-    assert int(done.stdout) / 1024 <= 64
+    assert int(run_code(code, tmp_path)) / 1024 <= 64

@@ -26,7 +26,7 @@ from tests.models.one_head import one_head_model
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_planted_heads_and_edges_are_found_exactly(seed: int):
     planted = planted_induction(seed=seed)
     found = find_induction_circuit(planted.model, sequences=8, seed=seed, control_sets=20)

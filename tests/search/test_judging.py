@@ -68,7 +68,7 @@ def test_precision_at_the_true_size_and_what_is_left_out() -> None:
 @pytest.mark.parametrize("name", ["gate", "chain", "induction"])
 @pytest.mark.parametrize("method", ["eap-ig", "exact"])
 def test_planted_circuits_are_told_apart(name: str, seed: int, method) -> None:
-    planted, pairs = planted_task(name, seed)
+    planted, pairs = planted_task(name, seed, count=12)
     truth = carrying(planted, pairs)
     silent = [str(edge) for edge in planted.whole.edges if edge not in truth.edges]
     found = attribute_edges(planted.model, pairs, difference_of, method=method)

@@ -32,7 +32,7 @@ OWN_FILES = ("attribution", "search/methods")
 
 @functools.cache
 def planted_chain() -> tuple[Model, PromptPairs, Circuit]:
-    planted, pairs = planted_task("chain", 0, count=24)
+    planted, pairs = planted_task("chain", 0, count=12)
     return planted.model, pairs, carrying(planted, pairs)
 
 

@@ -21,7 +21,7 @@ from circuits.tasks.behavioural.likelihood import token_log_probabilities
 from tests.models import bundled, checkpoints
 from tests.tokenizers import KINDS, MARKED, saved, tokenizer
 
-FACTS = random.Random(0).sample(mini_facts(), 200)
+FACTS = random.Random(0).sample(mini_facts(), 80)
 FRANCE = "The capital of France is"
 
 

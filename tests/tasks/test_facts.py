@@ -59,7 +59,7 @@ def test_as_many_facts_as_can_go_two_and_two_and_a_draw_takes_one_of_every_two_f
 @pytest.mark.parametrize(("seen", "least"), [(True, 0.9), (False, 0.7)])
 def test_mini_knows_them(seen: bool, least: float):
     model = bundled.mini()
-    facts = mini_facts(seen=seen)[::3]
+    facts = mini_facts(seen=seen)[::8]
     right = 0
     with torch.no_grad():
         for start in range(0, len(facts), 200):

@@ -149,7 +149,9 @@ PAIRED = ("LRE relation", "ROME facts", "CounterFact", "function-vector word pai
 def test_damaged_files_are_read_or_refused_in_one_line_with_their_name(mini: Model, tmp_path: Path, name: str) -> None:
     chooser, path, content = random.Random(name), tmp_path / "mutated", LAYOUTS[name][2](mini)
     outcomes = {"read": 0, "refused": 0, "with its row": 0}
-    for turn in range(150):
+    for turn in range(150):  # sixty, and more where a layout has not shown every outcome
+        if turn >= 60 and min(outcomes.values()) > 0:
+            break
         path.write_bytes(mutate(content, chooser))
         try:
             found = read_prompts(path, mini, skip_bad=turn % 3 == 0, several="max" if turn % 2 else "mean")
