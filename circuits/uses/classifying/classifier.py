@@ -101,12 +101,13 @@ class Classifier:
         """What it says of each class, before the softmax."""
         rows, report = self.rows(texts), progress or silent
         found, done = self.model.weights.W_U.new_zeros(len(rows), len(self.classes)), 0
+        total = sum(map(len, rows))
         with torch.no_grad():
             for places, batch in batches(self.model, rows, budget):
                 run = forward(self.model.weights, batch, keep="logits", columns=batch.last)
                 found[places] = run.logits[:, 0]
-                done += len(places)
-                report("classifying", done, len(rows))
+                done += int(batch.mask.sum())
+                report("classifying, in tokens", done, total)
         return found
 
     def predict(self, texts: Sequence[str], *, budget: int = BUDGET, progress: Progress | None = None) -> tuple[str, ...]:
@@ -179,6 +180,7 @@ def features(
 ) -> Float[Tensor, "text d_model"]:
     """What a head reads: the final residual stream, normed, at each text's last token."""
     weights, report, done = model.weights, progress or silent, 0
+    total = sum(map(len, rows))
     # With the identity for its unembedding the model says just that.
     eye = torch.eye(model.d_model, dtype=model.dtype, device=model.device)
     reading = dataclasses.replace(weights, W_U=eye, b_U=None, logit_soft_cap=None)
@@ -186,8 +188,8 @@ def features(
     with torch.no_grad():
         for places, batch in batches(model, rows, budget):
             found[places] = forward(reading, batch, keep="logits", columns=batch.last).logits[:, 0]
-            done += len(places)
-            report("reading texts", done, len(rows))
+            done += int(batch.mask.sum())
+            report("reading texts, in tokens", done, total)
     return found
 
 
