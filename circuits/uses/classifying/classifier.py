@@ -152,7 +152,7 @@ class Classifier:
         if head.weights_sha256 != base.fingerprint:
             raise ModelError(
                 f"{path}: is a classifier on {head.model} (weights {head.weights_sha256[:12]}…), not on {base.name} "
-                f"({base.fingerprint[:12]}…): name the model that it was trained on"
+                f"({base.fingerprint[:12]}…): name the model that it was trained on, in the same number format"
             )
         found = cls.on(base.with_bos(head.bos), head.classes, longest=head.longest)
         like = base.weights.W_E
