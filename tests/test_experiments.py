@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -65,9 +66,9 @@ def call(monkeypatch: pytest.MonkeyPatch, name: str, *options: str) -> int:
     return 0
 
 
-def checkpoint(directory: Path, layers: int, heads: int) -> Path:
-    """A random model of GPT-2's kind whose tokenizer has names and years."""
-    tokenizer = byte_pairs()
+def checkpoint(directory: Path, layers: int, heads: int, tokenizer: Any = None) -> Path:
+    """A random model of GPT-2's kind whose tokenizer has names and years, or with that tokenizer."""
+    tokenizer = tokenizer or byte_pairs()
     shape = {"n_embd": 2 * heads, "n_layer": layers, "n_head": heads, "n_positions": 64, "vocab_size": len(tokenizer)}
     build("GPT2", {**shape, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
@@ -225,9 +226,11 @@ def test_ground_truth_names_what_it_does_not_know(monkeypatch: pytest.MonkeyPatc
 
 
 def test_ioi_of_a_small_model_says_that_it_cannot_do_the_task(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert call(monkeypatch, "ioi", "--count", "6", "--edges", "12", "--random-circuits", "9", "--method", "eap") == 0
+    directory = str(checkpoint(tmp_path / "model", 1, 2))
+    options = ("--count", "6", "--edges", "12", "--random-circuits", "9", "--method", "eap")
+    assert call(monkeypatch, "ioi", "--model", directory, *options) == 0
     said = capsys.readouterr().out
     assert "THIS MODEL DOES NOT DO THE TASK" in said and "its heads cannot be compared" in said
     assert "3.56" in said and "random edges" in said
@@ -236,10 +239,11 @@ def test_ioi_of_a_small_model_says_that_it_cannot_do_the_task(
 def test_greater_than_asks_a_tokenizer_that_splits_years_for_a_digit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    options = ("--model", "mini", "--count", "4", "--edges", "12", "--random-circuits", "3", "--out", str(tmp_path / "out"))
+    directory = str(checkpoint(tmp_path / "small", 1, 2, bundled.mini().tokenizer))
+    options = ("--model", directory, "--count", "4", "--edges", "12", "--random-circuits", "3", "--out", str(tmp_path / "out"))
     assert call(monkeypatch, "greater_than", *options) == 0
-    assert capsys.readouterr().out.startswith("greater-than in mini\n")
-    model = bundled.mini()
+    assert capsys.readouterr().out.startswith("greater-than in small\n")
+    model = load_model(directory)
     asked = model.to_token_strings(tasks.greater_than(model, 4).answers)
     assert all(len(one) == 1 and one.isdigit() for one in asked)
 

@@ -170,8 +170,7 @@ def test_a_one_layer_model_is_its_tables() -> None:
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("k", [1, 7, 60])
-@pytest.mark.parametrize("per_source", [None, 2])
+@pytest.mark.parametrize(("k", "per_source"), [(1, 2), (7, None), (60, 2), (60, None)])
 def test_skip_trigrams_equal_brute_force(options: dict, k: int, per_source: int | None) -> None:
     model = random_model(**options)
     qk, ov = qk_table(model, "a0.h1").row(list(range(V))), ov_table(model, "a0.h1").row(list(range(V)))
