@@ -17,7 +17,7 @@ MODULES = [
     for file in sorted(PACKAGE.rglob("*.py"))
     if file.relative_to(PACKAGE).as_posix() not in NAMES
 ]
-CHECKS = ShapeChecks(first=4, many=500, every=31)
+CHECKS = ShapeChecks(first=2, many=300, every=31)
 """Off while tests are collected."""
 jaxtyping.jaxtyped = CHECKS.jaxtyped  # pyright: ignore[reportAttributeAccessIssue] # what the hook puts before every function
 jaxtyping.install_import_hook(MODULES, "beartype.beartype")
