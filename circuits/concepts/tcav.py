@@ -86,6 +86,7 @@ def tcav(
     report, measure = progress or silent, fitted(metric, model, pairs, gradient=True)
     read = _read(model, [examples, others], places, budget, report)
     drawn = _drawn(len(examples), len(others), sets, seed)
+    against = _against(drawn, len(others), seed)
     ways = slopes(model, pairs, measure, places, everywhere=everywhere, budget=budget, report=report)
     vectors, rows = {}, []
     for done, place in enumerate(places):
@@ -93,7 +94,7 @@ def tcav(
         x, slope = read[place.name], ways.at[place.name]
         vectors[place.name] = _vectors(x, len(examples), drawn)
         rows.append(
-            _tested(slope, vectors[place.name], _random_slopes(x[len(examples) :], drawn, slope, seed), len(places), seed)
+            _tested(slope, vectors[place.name], _random_slopes(x[len(examples) :], drawn, against, slope), len(places), seed)
         )
     report("telling the concept from other texts", len(places), len(places))
     columns: dict[str, Any] = {key: torch.tensor([row[key] for row in rows], dtype=torch.float64) for key in rows[0]}
@@ -149,19 +150,28 @@ def _vectors(x: Tensor, examples: int, drawn: Int[Tensor, "set three one"]) -> t
     return concept_vectors(x, drawn[:, 2], one), concept_vectors(x, other, one)
 
 
-def _random_slopes(
-    pool: Tensor, drawn: Int[Tensor, "set three one"], slope: Float[Tensor, "prompt width"], seed: int
-) -> Float[Tensor, " set"]:
-    """The slopes along the directions of random concepts: each a random set, held against a few sets of other texts."""
+def _against(drawn: Int[Tensor, "set three one"], others: int, seed: int) -> Int[Tensor, "set against one"]:
+    """For each random concept a few sets of other texts that it is held against, as places in the pool."""
     generator, found = torch.Generator().manual_seed(seed), []
     for one in drawn[:, 0]:
-        rest = torch.ones(len(pool), dtype=torch.bool)
+        rest = torch.ones(others, dtype=torch.bool)
         rest[one] = False
         left = rest.nonzero()[:, 0]
-        others = torch.stack([left[torch.randperm(len(left), generator=generator)[: len(one)]] for _ in range(AGAINST)])
-        mean = _mean_direction(concept_vectors(pool, one.expand(AGAINST, -1), others))
-        found.append((slope.double() @ mean).mean())
+        found.append(torch.stack([left[torch.randperm(len(left), generator=generator)[: len(one)]] for _ in range(AGAINST)]))
     return torch.stack(found)
+
+
+def _random_slopes(
+    pool: Tensor,
+    drawn: Int[Tensor, "set three one"],
+    against: Int[Tensor, "set against one"],
+    slope: Float[Tensor, "prompt width"],
+) -> Float[Tensor, " set"]:
+    """The slopes along the directions of random concepts: each a random set, held against a few sets of other texts."""
+    found = concept_vectors(pool, drawn[:, 0].repeat_interleave(AGAINST, dim=0), against.flatten(0, 1))
+    means = found.directions.double().unflatten(0, (len(drawn), AGAINST)).mean(dim=1)
+    units = means / means.norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    return (slope.double() @ units.T).mean(dim=0)
 
 
 def _tested(
