@@ -14,6 +14,7 @@ from . import (
     report as report,
     search as search,
     tasks as tasks,
+    uses as uses,
 )
 from .attribution import (
     EdgeScores as EdgeScores,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import LabelledCount, LabelledData, LabelledTests, LabelNames, Open, Seed
@@ -12,7 +13,6 @@ from circuits.cli.questions.classify import Labelled, labelled_of
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, Work, with_setting
 from circuits.errors import PromptError
-from circuits.uses import Classifier, ClassifierScores, Recipe, score_classifier, train_all, train_head
 
 FILES = {
     "classifier.safetensors": "the classifier; --classifier of the other subcommands reads it",
@@ -69,12 +69,12 @@ def classify_train(
         return
     if train not in ("head", "all"):
         raise PromptError(f"--train {train}: expected head or all")
-    recipe = Recipe(epochs=epochs, rate=rate, batch=batch, seed=seed)
+    recipe = circuits.uses.Recipe(epochs=epochs, rate=rate, batch=batch, seed=seed)
     texts = labelled_of(data, test or (), count=count, seed=seed, rename=rename or ())
     run(texts, setting, recipe if train == "all" else None, longest=longest, seed=seed)
 
 
-def run(texts: Labelled, setting: Setting, recipe: Recipe | None, *, longest: int, seed: int) -> None:
+def run(texts: Labelled, setting: Setting, recipe: "circuits.uses.Recipe | None", *, longest: int, seed: int) -> None:
     """Train, judge, write the files, print the report."""
     from circuits.cli.reports.classify import scores_report, write
 
@@ -87,26 +87,30 @@ def run(texts: Labelled, setting: Setting, recipe: Recipe | None, *, longest: in
             for name, split in {"train": texts.train, **texts.splits}.items():
                 split.save(work.staging / "planted" / f"{name.replace(' ', '_')}.jsonl")
         work.publish()
-        scores = score_classifier(found, texts.train, texts.splits, budget=setting.budget, progress=work.progress)
+        scores = circuits.uses.score_classifier(found, texts.train, texts.splits, budget=setting.budget, progress=work.progress)
         scores.save(work.staging / "scores.json")
         write(scores, work.staging)
     setting.answer(scores_report(scores, work.written, [setting.opening("scores.json", "train")], data=texts.name))
 
 
-def trained(texts: Labelled, setting: Setting, work: Work, recipe: Recipe | None, *, longest: int, seed: int) -> Classifier:
+def trained(
+    texts: Labelled, setting: Setting, work: Work, recipe: "circuits.uses.Recipe | None", *, longest: int, seed: int
+) -> "circuits.uses.Classifier":
     """A head, or with a recipe all weights; the state of that training stands in the folder until it is done."""
     model = setting.load(work.progress)
     if recipe is None:
-        return train_head(model, texts.train, longest=longest, seed=seed, budget=setting.budget, progress=work.progress)
+        return circuits.uses.train_head(
+            model, texts.train, longest=longest, seed=seed, budget=setting.budget, progress=work.progress
+        )
     state = setting.folder / _STATE
     state.parent.mkdir(parents=True, exist_ok=True)
-    return train_all(model, texts.train, recipe=recipe, longest=longest, path=state, progress=work.progress)
+    return circuits.uses.train_all(model, texts.train, recipe=recipe, longest=longest, path=state, progress=work.progress)
 
 
 def reopen(file: Path, setting: Setting) -> None:
     """Print saved scores again, and write their table and picture beside them, or into the folder asked for."""
     from circuits.cli.reports.classify import scores_report, write
 
-    found = opened(ClassifierScores, file)
+    found = opened(circuits.uses.ClassifierScores, file)
     setting, files = written_again(found, file, setting, write, FILES)
     setting.answer(scores_report(found, files))

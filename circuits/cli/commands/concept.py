@@ -15,7 +15,6 @@ from circuits.cli.questions.concept import ConceptQuestion, concept_places
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, Work, with_setting
 from circuits.errors import CircuitsError, PromptError
-from circuits.uses import class_pairs
 
 FILES = {
     "concept.json": "every place's numbers; circuits concept --open shows them again",
@@ -146,7 +145,7 @@ def ask_classifier(question: ConceptQuestion, file: Path, data: Path | None, tar
     with setting.parts(FILES, expected=expected, options="--sets, --count, --memory") as work:
         classifier = classifier_of(setting, file, asked, seed=question.seed, progress=work.progress)
         some = next(iter(asked.splits.values())).texts[:count]
-        pairs = class_pairs(classifier, some, target)
+        pairs = circuits.uses.class_pairs(classifier, some, target)
         of = f"{target} in {asked.name}"
         about = (classifier.model, pairs, circuits.metrics.logit_difference, texts, of)
         found = question.test(*about, setting.budget, work.progress)
@@ -154,7 +153,7 @@ def ask_classifier(question: ConceptQuestion, file: Path, data: Path | None, tar
     answer_with(found, work, setting)
 
 
-def finish(found: circuits.concepts.ConceptTest, work: Work) -> None:
+def finish(found: "circuits.concepts.ConceptTest", work: Work) -> None:
     """Write the files."""
     from circuits.cli.reports.concept import write
 
@@ -163,7 +162,7 @@ def finish(found: circuits.concepts.ConceptTest, work: Work) -> None:
     write(found, work.staging)
 
 
-def answer_with(found: circuits.concepts.ConceptTest, work: Work, setting: Setting) -> None:
+def answer_with(found: "circuits.concepts.ConceptTest", work: Work, setting: Setting) -> None:
     """Print the report."""
     from circuits.cli.reports.concept import concept_report
 

@@ -5,10 +5,10 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import circuits
 from circuits.cli.progress import ProgressBars
 from circuits.cli.settings import Setting
 from circuits.errors import PromptError
-from circuits.uses import Classifier, Examples, planted_shortcut, read_labelled, train_head
 
 PLANTED = "reviews with a planted shortcut"
 """What is used where no file is named."""
@@ -19,8 +19,8 @@ class Labelled:
     """The texts that a classifier is trained on, and sets of others by their names."""
 
     name: str
-    train: Examples
-    splits: Mapping[str, Examples]
+    train: "circuits.uses.Examples"
+    splits: "Mapping[str, circuits.uses.Examples]"
     planted: bool
 
 
@@ -33,11 +33,15 @@ def labelled_of(
     if data is None:
         if tests:
             raise PromptError("--test needs --data: which texts is the classifier trained on?")
-        planted = planted_shortcut(seed=seed) if count is None else planted_shortcut(count=count, seed=seed)
+        planted = (
+            circuits.uses.planted_shortcut(seed=seed)
+            if count is None
+            else circuits.uses.planted_shortcut(count=count, seed=seed)
+        )
         return Labelled(PLANTED, planted.train, planted.splits, True)
     names = names_of_labels(rename)
-    read = read_labelled(data, rename=names)
-    splits = {_name(path, tests): read_labelled(path, classes=read.classes, rename=names) for path in tests}
+    read = circuits.uses.read_labelled(data, rename=names)
+    splits = {_name(path, tests): circuits.uses.read_labelled(path, classes=read.classes, rename=names) for path in tests}
     order = list(range(len(read)))
     random.Random(seed).shuffle(order)
     if not splits:
@@ -60,13 +64,15 @@ def names_of_labels(rename: Sequence[str]) -> dict[str, str]:
     return {old.strip(): new.strip() for old, _, new in pairs}
 
 
-def classifier_of(setting: Setting, file: Path | None, texts: Labelled, *, seed: int, progress: ProgressBars) -> Classifier:
+def classifier_of(
+    setting: Setting, file: Path | None, texts: Labelled, *, seed: int, progress: ProgressBars
+) -> "circuits.uses.Classifier":
     """The saved classifier on its base model, or a head that is trained on the texts now. Raises ModelError for a file of
     another base, PromptError for labels that it does not know."""
     model = setting.load(progress)
     if file is None:
-        return train_head(model, texts.train, seed=seed, budget=setting.budget, progress=progress)
-    found = Classifier.load(file, model)
+        return circuits.uses.train_head(model, texts.train, seed=seed, budget=setting.budget, progress=progress)
+    found = circuits.uses.Classifier.load(file, model)
     texts.train.labelled(found.classes)
     return found
 

@@ -1,14 +1,16 @@
 """What `circuits concept` asks."""
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import circuits
 from circuits.cli.progress import ProgressBars
 from circuits.cli.prompts import names_of
 from circuits.cli.questions.probe import places_of
-from circuits.concepts.sources import ConceptTexts, read_concept, source_path
 from circuits.errors import FileFormatError, PromptError, shown
+
+if TYPE_CHECKING:
+    from circuits.concepts.sources import ConceptTexts
 
 POOL = 4
 """So many times as many random texts are drawn from as there are examples, at least."""
@@ -45,13 +47,16 @@ class ConceptQuestion:
             raise PromptError("--answer and --distractor go together: give both, or neither")
         if self.at not in ("all", "answer"):
             raise PromptError(f"--at {self.at}: expected all or answer")
+        from circuits.concepts.sources import source_path
+
         for source in (self.positive, None if self.negative == "random" else self.negative):
             path = None if source is None else source_path(source)
             if path is not None and not path.is_file():
                 raise FileFormatError(f"{path}: {'not a file' if path.exists() else 'No such file or directory'}")
 
-    def read(self) -> ConceptTexts:
+    def read(self) -> "ConceptTexts":
         """The examples and the other texts, those of `--negative` where it names some."""
+        from circuits.concepts.sources import ConceptTexts, read_concept
         from circuits.concepts.texts import FEWEST, friends
 
         women = ConceptTexts("women", friends("women"), friends("men"))
@@ -75,7 +80,7 @@ class ConceptQuestion:
         model: "circuits.Model",
         pairs: "circuits.PromptPairs",
         metric: Any,
-        texts: ConceptTexts,
+        texts: "ConceptTexts",
         target: str,
         budget: int,
         progress: ProgressBars,
