@@ -44,7 +44,7 @@ def own(model: Model) -> Dictionary:
     W_enc = torch.cat([torch.linalg.pinv(mlp.W_out).T, torch.zeros_like(mlp.W_out[:1])])
     bias = torch.tensor([-1e-9, -1e-9, -1e-9, -1.0], dtype=rows.dtype)  # what is 0 is 0 but for rounding
     zeros = torch.zeros(model.d_model, dtype=rows.dtype)
-    return Dictionary("neurons", "m0", "relu", 0, W_enc, bias, rows, zeros, zeros[:4])
+    return Dictionary("neurons", "m0", "relu", 0, W_enc, bias, rows, zeros, torch.zeros_like(bias))
 
 
 def losses(model: Model, tokens: TokenBatch, edits: list[Edit] | None = None) -> Tensor:

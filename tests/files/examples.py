@@ -1,7 +1,6 @@
 """One small result of each kind, made by hand: awkward text, absent parts, negative numbers."""
 
 import dataclasses
-import math
 from typing import Any
 
 import torch
@@ -367,7 +366,7 @@ def feature_report() -> FeatureReport:
     context = Context(1.5, 0, 1, TOKENS, 1, (0.0, 1.5, 0.25), None)
     words = ((" a", 0.5), ("<b>", 0.25)), (("\n", -0.5),)
     about = ("mini<b>", SHA, "di<b>ct", "m1", 1, (context,), 40, 0.25, 0.75, 1.0)
-    return FeatureReport(*about, *words, 0.125, math.nan, math.nan, 0.0625, 1)
+    return FeatureReport(*about, *words, 0.125, -0.5, 0.75, 0.0625, 3)
 
 
 def symmetry_found() -> Equivariance:

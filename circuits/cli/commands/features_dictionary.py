@@ -82,8 +82,8 @@ def run(file: Path, asked: NeuronQuestion, setting: Setting, *, feature: int | N
     dictionary = circuits.concepts.read_dictionary(file)
     words = None if asked.text is None else read_text(asked.text)
     name = "dictionary" if feature is None else "feature"
-    expected = [one for one in FILES if one.startswith(name)]
-    with setting.parts(FILES, expected=expected, below="dictionary", options="--limit, --memory") as work:
+    files = {one: what for one, what in FILES.items() if one.startswith(name)}
+    with setting.parts(files, below="dictionary", options="--limit, --memory") as work:
         model = setting.load(work.progress)
         dictionary.fitting(model, at)
         corpus = asked.corpus(model, words, work.progress)

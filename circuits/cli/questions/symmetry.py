@@ -2,9 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import circuits
 from circuits.cli.progress import ProgressBars
@@ -12,6 +10,9 @@ from circuits.cli.prompts import Behaviour, PromptOptions
 from circuits.cli.questions.probe import numbers_of
 from circuits.cli.settings import Setting
 from circuits.errors import PromptError, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WIDTH = 32
 """Tokens of a line of text that are read."""
@@ -90,7 +91,7 @@ class SymmetryQuestion:
 
 
 def _exchanged(
-    given: "circuits.models.TokenBatch", one: torch.Tensor, other: torch.Tensor
+    given: "circuits.models.TokenBatch", one: "Tensor", other: "Tensor"
 ) -> "tuple[circuits.models.TokenBatch, circuits.models.TokenBatch]":
     """Prompts in which one of the two tokens stands, and the same with them exchanged. Raises PromptError where there are
     too few."""

@@ -65,6 +65,14 @@ def read_features(
     place). Each feature: how often it is active, where most, which tokens it raises, and by how much the loss would rise
     without it, to first order from one gradient for all of them: minus the sum of z_f W_dec[f] · dL/dy, a token of the text.
     Raises GraphError for a dictionary that does not fit the model, PromptError for prompts of one token.
+
+    Args:
+        model: the model.
+        dictionary: of what one of its MLPs writes.
+        tokens: the text.
+        at: the MLP, such as `m2` (default: the dictionary's own).
+        budget: bytes of runs that are held at once.
+        progress: hears how much of the text is read.
     """
     check_text(tokens)
     own, layer = dictionary.fitting(model, at)
@@ -91,7 +99,21 @@ def read_feature(
 ) -> FeatureReport:
     """One feature, read like a neuron: its triggers in a text, the tokens that it raises and lowers, and what the model loses
     when the feature's part z_f W_dec[f] is taken off what the MLP writes, everywhere (all else stays, also what the dictionary
-    does not explain). Raises GraphError for a feature or MLP that there is not, PromptError for numbers below 1."""
+    does not explain). Raises GraphError for a feature or MLP that there is not, PromptError for numbers below 1.
+
+    Args:
+        model: the model.
+        dictionary: of what one of its MLPs writes.
+        feature: its number.
+        tokens: the text.
+        at: the MLP, such as `m2` (default: the dictionary's own).
+        top: triggers.
+        k: tokens each way.
+        before: tokens shown before a trigger.
+        after: tokens shown after it.
+        budget: bytes of runs that are held at once.
+        progress: hears how much of the text is read.
+    """
     check_text(tokens)
     own, layer = dictionary.fitting(model, at)
     if not 0 <= feature < len(own):

@@ -70,7 +70,7 @@ class DictionaryReport(Result, format="circuits-dictionary-report"):
     def summary(self) -> str:
         """What it explains, how many features do so at a time, how many are dead, and what the loss says."""
         return (
-            f"{self.dictionary}, {self.site} of {self.model}: {len(self.active):,} features, {self.at_once:.3g} at a time, "
+            f"{self.dictionary} ({self.site} of {self.model}): {len(self.active):,} features, {self.at_once:.3g} at a time, "
             f"explain {self.explained:.1%} of the variance and {self.recovered:.1%} of the loss; {self.dead:,} are dead."
         )
 

@@ -75,7 +75,7 @@ def train_dictionary(
     said = f"sparsify, {steps} steps of {batch} of {len(rows):,} tokens, seed {seed}"
     tensors: dict[str, Tensor] = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": coder.W_dec.detach().clone(), "b_dec": b_dec}
     tensors["threshold"] = torch.zeros_like(b_enc)
-    return Dictionary(name=f"{at} of {model.name}", site=at, kind="topk", k=k, made_by=said, **tensors)
+    return Dictionary(name=f"dictionary-{at}", site=at, kind="topk", k=k, made_by=said, **tensors)
 
 
 def _fit(coder: Any, rows: Float[Tensor, "place d_model"], steps: int, batch: int, rate: float, progress: Progress) -> None:
