@@ -111,7 +111,7 @@ def _folded(
 ) -> Dictionary:
     """With the decoder's bias, where it is taken off before encoding, in the encoder's."""
     b = b_enc.double() - (W_enc.double() @ b_dec.double() if centred else 0)
-    tensors = {"W_enc": W_enc, "b_enc": b, "W_dec": W_dec, "b_dec": b_dec}
+    tensors: dict[str, Any] = {"W_enc": W_enc, "b_enc": b, "W_dec": W_dec, "b_dec": b_dec}
     tensors["threshold"] = torch.zeros_like(b) if threshold is None else threshold
     return Dictionary(**about, **{name: tensor.float() for name, tensor in tensors.items()})
 
