@@ -1,6 +1,7 @@
 """A symmetry that exchanges heads and neurons exactly, one that does not, and the gap as the definition has it."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from circuits.models.planted import planted_branches
 CLASSES, EACH = 3, 4
 SWAP = torch.tensor([0, *range(1 + EACH, 1 + 2 * EACH), *range(1, 1 + EACH), *range(1 + 2 * EACH, 1 + 3 * EACH)])
 """Tokens of the first class for those of the second, one by one, and the reverse."""
-QUICK = {"matchings": 99, "relabellings": 3}
+QUICK: dict[str, Any] = {"matchings": 99, "relabellings": 3}
 
 
 def prompts(count: int = 12, width: int = 7) -> TokenBatch:
@@ -22,14 +23,14 @@ def prompts(count: int = 12, width: int = 7) -> TokenBatch:
     return TokenBatch.unpadded(ids)
 
 
-def measured(units: str, **options) -> Equivariance:
+def measured(units: Any, **options: Any) -> Equivariance:
     given = prompts()
     moved = TokenBatch.unpadded(SWAP[given.ids])
     return equivariance(planted_branches().model, given, moved, units=units, symmetry="swap", **QUICK, **options)
 
 
 @pytest.mark.parametrize("units", ["heads", "neurons"])
-def test_copies_with_exchanged_tokens_change_places_exactly(units: str) -> None:
+def test_copies_with_exchanged_tokens_change_places_exactly(units: Any) -> None:
     found = measured(units)
     assert found.matching.tolist() == [[1, 0, 2]] and float(found.gaps[0]) < 1e-6
     assert float(found.stays[0]) > 0.2 and float(found.gains[0, 1]) > 0.1 and float(found.relabelled.min()) > 1e-3
@@ -65,13 +66,14 @@ def test_the_matching_is_the_best_of_all_and_its_gap_that_of_a_loop() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     model, given = planted_branches().model, prompts(6)
     moved = TokenBatch.unpadded(SWAP[given.ids])
-    for error, words, arguments, options in (
+    cases: tuple[tuple[Any, str, Any, dict[str, Any]], ...] = (
         (PromptError, "different shapes", (given, moved[:3]), {}),
         (PromptError, "changes nothing", (given, given), {}),
         (PromptError, "3 prompts: expected 4", (given[:3], moved[:3]), {}),
         (PromptError, "units=", (given, moved), {"units": "lines"}),
         (ModelError, "of layer 4: expected 0 to 0", (given, moved), {"layers": [4]}),
         (MemoryBudgetError, "take fewer prompts", (given, moved), {"budget": 10}),
-    ):
+    )
+    for error, words, arguments, options in cases:
         with pytest.raises(error, match=words):
             equivariance(model, *arguments, **QUICK, **options)
