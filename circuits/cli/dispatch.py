@@ -35,7 +35,6 @@ ORDER = (
     "neurons",
     "concept",
     "features",
-    "symmetry",
     "classify",
     "behaviour",
 )

@@ -3,9 +3,8 @@ no global state."""
 
 from circuits.plots.anomalies import anomalies_figure
 from circuits.plots.behaviour import behaviour_figure
-from circuits.plots.branches import equivariance_figure, specialisation_figure
 from circuits.plots.concepts import concept_figure
-from circuits.plots.features import dictionary_figure, feature_figure, superposition_figure
+from circuits.plots.features import superposition_figure
 from circuits.plots.graphs.circuit import circuit_figure
 from circuits.plots.graphs.comparison import comparison_figure
 from circuits.plots.graphs.paths import path_figure
@@ -40,7 +39,11 @@ from circuits.plots.saving import save
 from circuits.plots.span_probes import span_probes_figure
 from circuits.plots.study import studied_circuit_figure, study_figure, study_plan_figure
 from circuits.plots.tree_arcs import tree_arcs_figure
+from circuits.plots.uses.feedback import feedback_figure
+from circuits.plots.uses.inside import inside_change_figure
+from circuits.plots.uses.regularising import er_test_figure
 from circuits.plots.uses.scores import classifier_scores_figure
+from circuits.plots.uses.shortcuts import shortcuts_figure
 
 __all__ = [
     "ablation_figure",
@@ -58,18 +61,18 @@ __all__ = [
     "concept_figure",
     "coreference_figure",
     "curve_figure",
-    "dictionary_figure",
     "direct_logits_figure",
     "disagreement_figure",
     "effects_figure",
-    "equivariance_figure",
+    "er_test_figure",
     "explanation_figure",
     "explanations_figure",
-    "feature_figure",
+    "feedback_figure",
     "head_labels_figure",
     "head_patterns_figure",
     "head_pruning_figure",
     "head_scores_figure",
+    "inside_change_figure",
     "knockout_figure",
     "layer_removal_figure",
     "lens_comparison_figure",
@@ -90,8 +93,8 @@ __all__ = [
     "role_curves_figure",
     "save",
     "self_repair_figure",
+    "shortcuts_figure",
     "span_probes_figure",
-    "specialisation_figure",
     "studied_circuit_figure",
     "study_figure",
     "study_plan_figure",

@@ -13,17 +13,42 @@ from circuits.uses.classifying import (
     train_all,
     train_head,
 )
+from circuits.uses.feedback import Feedback, FeedbackEffects, FeedbackItem, apply_feedback, proposed
+from circuits.uses.inside import InsideChange, compare_inside, meaning_swaps, shortcut_swaps
+from circuits.uses.regularising import ErTest, Regularisation, er_test, train_regularised, wishes_of
+from circuits.uses.regularising.frozen import train_head_without
+from circuits.uses.shortcuts import Shortcuts, Watching, find_shortcuts, label_words, swapped
 
 __all__ = [
     "Classifier",
     "ClassifierScores",
+    "ErTest",
     "Examples",
+    "Feedback",
+    "FeedbackEffects",
+    "FeedbackItem",
+    "InsideChange",
     "PlantedShortcut",
     "Recipe",
+    "Regularisation",
+    "Shortcuts",
+    "Watching",
+    "apply_feedback",
     "class_pairs",
+    "compare_inside",
+    "er_test",
+    "find_shortcuts",
+    "label_words",
+    "meaning_swaps",
     "planted_shortcut",
+    "proposed",
     "read_labelled",
     "score_classifier",
+    "shortcut_swaps",
+    "swapped",
     "train_all",
     "train_head",
+    "train_head_without",
+    "train_regularised",
+    "wishes_of",
 ]

@@ -6,15 +6,7 @@ from typing import Any
 import torch
 
 from circuits.attribution import EdgeScores
-from circuits.concepts import (
-    ConceptCurve,
-    ConceptTest,
-    DictionaryReport,
-    Equivariance,
-    FeatureReport,
-    Specialisation,
-    Superposition,
-)
+from circuits.concepts import ConceptCurve, ConceptTest, Superposition
 from circuits.graph import Circuit, Edge, Graph
 from circuits.heads.attention.attention_probe import AttentionProbe
 from circuits.heads.attention.labels import HeadLabels
@@ -75,7 +67,9 @@ from circuits.search.studying.results import (
 )
 from circuits.statistics import Effect
 from circuits.tasks import BehaviourScores, PromptReport
-from circuits.uses import ClassifierScores
+from circuits.uses import ClassifierScores, ErTest, FeedbackEffects, InsideChange, Shortcuts
+from circuits.uses.feedback import WordChange
+from circuits.uses.shortcuts import EarlyStep, ShortcutWord
 
 GRAPH = Graph(n_layers=2, n_heads=2, n_key_value_heads=1, d_mlp=8)
 TOKENS = ("<b>", " Paris &", "\n")
@@ -244,6 +238,45 @@ def classifier_scores() -> ClassifierScores:
     return ClassifierScores(recalls=numbers(2, 2).abs(), **columns, **about)
 
 
+def shortcuts() -> Shortcuts:
+    some = Effect(0.5, 0.25, 0.75)
+    one = ShortcutWord("fri<day>", "b<a>d", 0.25, 7, some, "mon & day", some, some, outside=1.0)
+    other = dataclasses.replace(one, word="fine", counterpart=None, flips=Effect(-0.5, -1.0, 0.0), outside=None)
+    about: dict[str, Any] = {"model": "mini<b>", "weights_sha256": SHA, "classes": ("b<a>d", "good"), "method": "input times"}
+    about |= {"training_texts": 9, "types": 40, "head": 2, "texts": 8, "in_head": some, "expected": 0.125, "above": some}
+    accuracy = dict.fromkeys(("as they are", "random", "flipped", "ot<h>er"), some)
+    early = (EarlyStep(1, some, {"as they are": some}), EarlyStep(8, some, {"as they are": some}))
+    about |= {"accuracy": accuracy, "swapped": ("fri<day>",), "early": early, "degree": some, "rationales": True}
+    return Shortcuts(words=(one, other), **about)
+
+
+def feedback_effects() -> FeedbackEffects:
+    some = Effect(0.5, 0.25, 0.75)
+    about: dict[str, Any] = {"model": "mini<b>", "before_sha256": SHA, "after_sha256": SHA, "items": 3, "told": 5}
+    about |= {"unused": ("sun<day>",), "strength": 10.0, "splits": ("held out", "fl<i>pped"), "changed": (0, 4)}
+    words = (
+        WordChange("fri<day>", False, 7, some, some, Effect(-0.5, -1.0, 0.0)),
+        WordChange("fine", True, 5, some, some, some),
+    )
+    about |= {"before": (some, some), "after": (some, some), "gains": (some, some), "words": words}
+    return FeedbackEffects(texts=("a <b> text",), predictions=(("b<a>d", "good"),), **about)
+
+
+def inside_change() -> InsideChange:
+    some = Effect(0.5, 0.25, 0.75)
+    about: dict[str, Any] = {"model": "mini<b>", "before_sha256": SHA, "after_sha256": SHA, "words": ("fri<day>",)}
+    about |= {"kinds": ("the shortcut", "the meaning"), "texts": (5, 6), "whole_before": (some, some), "nodes": ("a0.h0", "m0")}
+    columns = {name: numbers(2, 2) for name in ("before", "after", "change", "low", "high")}
+    return InsideChange(whole_after=(some, some), shared_edges=(0.5, 1.0), **about, **columns)
+
+
+def er_test() -> ErTest:
+    about: dict[str, Any] = {"model": "mini<b>", "weights_sha256": SHA, "rationale": "gradient", "distance": "mse"}
+    about |= {"strength": 10.0, "trained": "all weights trained on 9 texts", "seeds": (0, 3)}
+    about |= {"tests": ("held out", "fl<i>pped"), "kinds": ("in distribution", "unseen")}
+    return ErTest(plain=numbers(2, 2).abs(), regularised=numbers(2, 2).abs() / 2, **about)
+
+
 def direct_logits() -> DirectLogits:
     rows = ("input", "a0.h0", "a0.h1", "m0", "bias")
     return DirectLogits("mini", rows, numbers(5, 2), numbers(2), ("x", "y"), (), False, (TOKENS, TOKENS), numbers(2, 2, 3))
@@ -354,37 +387,6 @@ def concept_test() -> ConceptTest:
     curve = ConceptCurve("resid0", (-1.0, 0.0, 1.0), (0.5, 0.75, 1.5), (0.125, 0.0, 0.25), (0.75, 0.75, 0.5), 0.25, 0.125, 0.75)
     about = {"sets": 30, "examples": 40, "prompts": 8, "whole": 0.75, "curves": (curve,), "seed": 3}
     return ConceptTest("mini<b>", SHA, "co<b>ncept", "log odds of <i>", ("resid0", "resid1"), **columns, **about)
-
-
-def dictionary_report() -> DictionaryReport:
-    numbers_of = {"active": torch.tensor([0.0, 0.25]).double(), "mean": numbers(2).abs(), "largest": numbers(2).abs()}
-    about = ("mini<b>", SHA, "di<b>ct", "made by <i>", "m1", "topk", 40, 1.5, 0.75, 2.0, 2.25, 3.5)
-    return DictionaryReport(*about, **numbers_of, effect=numbers(2), triggers=("", " <b>"), raises=("' a' '<i>'", "'\\n'"))
-
-
-def feature_report() -> FeatureReport:
-    context = Context(1.5, 0, 1, TOKENS, 1, (0.0, 1.5, 0.25), None)
-    words = ((" a", 0.5), ("<b>", 0.25)), (("\n", -0.5),)
-    about = ("mini<b>", SHA, "di<b>ct", "m1", 1, (context,), 40, 0.25, 0.75, 1.0)
-    return FeatureReport(*about, *words, 0.125, -0.5, 0.75, 0.0625, 3)
-
-
-def symmetry_found() -> Equivariance:
-    about = ("mini<b>", SHA, "<b> and c exchanged", "heads", (0, 2), torch.tensor([[1, 0], [0, 1]]))
-    units = {"unit_gaps": numbers(2, 2).abs() / 9, "unit_stays": numbers(2, 2).abs() / 4}
-    layers = {"gaps": numbers(2).abs() / 9, "stays": numbers(2).abs() / 4, "gains": numbers(2, 3) / 9}
-    chance = {"random": numbers(2, 3).abs(), "relabelled": numbers(2, 2).abs(), "p_values": numbers(2).abs() / 9}
-    return Equivariance(*about, **units, **layers, **chance, prompts=9, seed=3)
-
-
-def specialisation() -> Specialisation:
-    shares = numbers(2, 2, 3).abs() / numbers(2, 2, 3).abs().sum(dim=-1, keepdim=True)
-    heads = {"divergence": numbers(2, 2).abs(), "p_values": torch.tensor([[0.01, 1.0], [0.5, 0.25]]).double()}
-    whole = {"information": torch.tensor([0.5, 0.25]).double(), "errors": torch.tensor([0.125, 0.0]).double()}
-    null = {"null": numbers(2, 3).abs() / 9, "chance": torch.tensor([0.25, 0.5]).double(), "grouped": numbers(3).abs() / 9}
-    about = {"grouped_chance": 0.75, "sentences": 5, "left_out": {"too long": 1, "not aligned": 0}, "seed": 3}
-    names = ("mini<b>", SHA, "upos", ("NOUN", "<b>", "X"), torch.tensor([7, 3, 2]))
-    return Specialisation(*names, shares, **heads, **whole, **null, **about)
 
 
 def superposition() -> Superposition:

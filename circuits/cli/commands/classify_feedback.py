@@ -1,0 +1,109 @@
+"""`circuits classify feedback`: explanations are corrected, and the classifier is trained again with that."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import circuits
+from circuits.cli.app import app
+from circuits.cli.errors import Context, refuse_with_open
+from circuits.cli.options import ClassifierFile, LabelledCount, LabelledData, LabelledTests, LabelNames, Open, Seed
+from circuits.cli.questions.classify import Labelled, labelled_of
+from circuits.cli.saved import opened, written_again
+from circuits.cli.settings import Setting, with_setting
+from circuits.errors import FileFormatError
+
+FILES = {
+    "classifier.safetensors": "the classifier that the feedback is about, where it was trained now",
+    "proposed.json": "feedback to be looked through and corrected; circuits classify feedback --feedback reads it",
+    "after.safetensors": "the classifier that was trained with the feedback",
+    "feedback.json": "what changed; circuits classify feedback --open shows it again",
+    "feedback.csv": "the same as a table",
+    "feedback.png": "the same as a picture",
+}
+"""What `circuits classify feedback` writes, and what for."""
+
+
+@app.command("classify feedback")
+@with_setting("classify-feedback", memory=True)
+def classify_feedback(
+    context: Context,
+    feedback: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What was said of the classifier.", show_default="it is proposed")
+    ] = None,
+    classifier: ClassifierFile = None,
+    data: LabelledData = None,
+    test: LabelledTests = None,
+    rename: LabelNames = None,
+    count: LabelledCount = None,
+    strength: Annotated[float, typer.Option(help="Of the penalty, beside the cross-entropy in nats.")] = 10.0,
+    epochs: Annotated[int, typer.Option(min=1, help="How often each text is trained on.")] = 3,
+    rate: Annotated[float, typer.Option(help="The largest step size.")] = 2e-4,
+    items: Annotated[int, typer.Option(min=1, help="Items that are proposed, at most.")] = 10,
+    seed: Seed = 0,
+    open_file: Open = None,
+    *,
+    setting: Setting,
+) -> None:
+    """Correct a classifier by feedback on its explanations.
+
+    Without --feedback a file is proposed: the words that the classifier goes by and that tell most of the label. Correct it:
+    which words should not matter, everywhere or in one text, and which should? Given back, the classifier is trained again from
+    its model on, held to that (XMD, Lee et al. 2022), and what changed is told. Feedback belongs to one
+    classifier, and is refused for others.
+
+    \b
+    Examples:
+      circuits classify feedback
+      circuits classify feedback --feedback FILE --classifier FILE
+      circuits classify feedback --classifier FILE --data train.tsv
+      circuits classify feedback --open FILE
+    """
+    from circuits.cli.reports.classify_feedback import feedback_report, proposal_report, write
+
+    if open_file is not None:
+        refuse_with_open(context)
+        found = opened(circuits.uses.FeedbackEffects, open_file)
+        setting, files = written_again(found, open_file, setting, write, FILES)
+        setting.answer(feedback_report(found, files))
+        return
+    if feedback is not None and classifier is None:
+        raise FileFormatError("--feedback needs --classifier: feedback belongs to one classifier")
+    texts = labelled_of(data, test or (), count=count, seed=seed, rename=rename or ())
+    recipe = circuits.uses.Recipe(epochs=epochs, rate=rate, seed=seed)
+    first = ["proposed.json", *(["classifier.safetensors"] if classifier is None else [])]
+    expected = (
+        first if feedback is None else [name for name in FILES if name not in ("proposed.json", "classifier.safetensors")]
+    )
+    with setting.parts(FILES, expected=expected, options="--count, --memory") as work:
+        model = setting.load(work.progress)
+        if classifier is None:
+            one = circuits.uses.train_all(model, texts.train, recipe=recipe, progress=work.progress)
+            one.save(work.staging / "classifier.safetensors")
+        else:
+            one = circuits.uses.Classifier.load(classifier, model)
+        if feedback is None:
+            said = circuits.uses.proposed(one, texts.train, most=items)
+            said.save(work.staging / "proposed.json")
+            work.publish()
+            again = _again(setting, classifier, texts, data, test or [])
+            setting.answer(proposal_report(said, work.written, [again]))
+            return
+        given = circuits.uses.Feedback.load(feedback, one)
+        how = circuits.uses.Regularisation(strength=strength)
+        about = {"how": how, "recipe": recipe, "budget": setting.budget, "progress": work.progress}
+        found, after = circuits.uses.apply_feedback(model, one, texts.train, texts.splits, given, **about)
+        after.save(work.staging / "after.safetensors")
+        found.save(work.staging / "feedback.json")
+        work.publish()
+        write(found, work.staging)
+    setting.answer(feedback_report(found, work.written, [setting.opening("feedback.json")]))
+
+
+def _again(setting: Setting, classifier: Path | None, texts: Labelled, data: Path | None, test: list[Path]) -> tuple[str, str]:
+    """The command that applies what was proposed."""
+    file = setting.folder / "classifier.safetensors" if classifier is None else classifier
+    words = ["classify", "feedback", "--feedback", str(setting.folder / "proposed.json"), "--classifier", str(file)]
+    words += [] if data is None else ["--data", str(data), *(word for one in test for word in ("--test", str(one)))]
+    return setting.command(*words), f"train again on {texts.name} with what you made of it"

@@ -1,0 +1,91 @@
+"""Explanation regularisation: training that is also held to what people say of words."""
+
+import dataclasses
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.errors import PromptError
+from circuits.models import Model, TokenBatch
+from circuits.models.weights import Weights
+from circuits.progress import Progress
+from circuits.uses.classifying.classifier import LONGEST, Classifier
+from circuits.uses.classifying.examples import Examples
+from circuits.uses.classifying.training import Recipe, Trained, checked_start, train_all
+from circuits.uses.regularising.distances import DISTANCES, distance_of
+from circuits.uses.regularising.guidance import Guidance, Wishes
+from circuits.uses.regularising.rationales import RATIONALES, RationaleHead, token_shares
+
+STRENGTH = 10.0
+"""Chosen on planted texts of another seed than those of `experiments/shortcuts.py`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Regularisation:
+    """What is added to the loss: `strength` times the `distance` of a machine `rationale` from the human one. Raises
+    PromptError for what does not exist."""
+
+    rationale: str = "gradient"
+    distance: str = "mse"
+    strength: float = STRENGTH
+
+    def __post_init__(self) -> None:
+        for name, known in (("rationale", RATIONALES), ("distance", tuple(DISTANCES))):
+            if getattr(self, name) not in known:
+                raise PromptError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(known)}")
+        if not 0 <= self.strength < float("inf"):
+            raise PromptError(f"strength={self.strength}: expected a number from 0 on")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RationalePenalty:
+    """The penalty of a batch, as `train_all` takes it: differentiable by every weight that the rationale hangs on."""
+
+    guidance: Guidance
+    how: Regularisation
+    scorer: RationaleHead | None = None
+
+    def __call__(
+        self, weights: Weights, tokens: TokenBatch, labels: Int[Tensor, " text"], places: Int[Tensor, " text"]
+    ) -> Float[Tensor, ""]:
+        target = self.guidance.target(places, tokens.ids.shape[1])
+        if not bool(target.any.any()):
+            return weights.W_E.new_zeros(())
+        how: Any = self.how.rationale
+        shares = token_shares(weights, tokens, labels, target.words, how, self.scorer)
+        return self.how.strength * distance_of(shares, target, self.how.distance)
+
+
+def train_regularised(
+    base: Model,
+    examples: Examples,
+    wishes: Wishes,
+    *,
+    how: Regularisation | None = None,
+    recipe: Recipe | None = None,
+    only: Trained = "all",
+    longest: int = LONGEST,
+    progress: Progress | None = None,
+) -> Classifier:
+    """Train on the mean cross-entropy plus a penalty for going by other words than people want (Joshi et al. 2022).
+
+    Raises PromptError where nothing is said of any word, and what `train_all` raises.
+
+    Args:
+        base: the language model.
+        examples: labelled texts.
+        wishes: of each text, words that should matter and words that should not (`wishes_of` reads rationales).
+        how: the rationale, the distance and the strength.
+        recipe: steps, rates and seed.
+        only: "all" weights, or the "head" alone.
+        longest: tokens that are read of a text, at most.
+        progress: hears what is being done, how much of it is done, and how much there is.
+    """
+    how = how or Regularisation()
+    start = checked_start(base, examples, longest)
+    scorer = RationaleHead.of(base.weights) if how.rationale == "learned" else None
+    penalty = RationalePenalty(Guidance.of(start, examples.texts, wishes), how, scorer)
+    said = dataclasses.asdict(how)
+    options = {"recipe": recipe, "only": only, "longest": longest, "progress": progress}
+    return train_all(base, examples, penalty=penalty, penalised=said, **options)

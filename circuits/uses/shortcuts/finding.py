@@ -1,0 +1,202 @@
+"""Looking for words that a classifier leans on because they go along with the label."""
+
+import dataclasses
+import random
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.errors import PromptError
+from circuits.models.memory import BUDGET
+from circuits.progress import Progress
+from circuits.statistics import FEWEST, Effect, bootstrap, share_interval
+from circuits.uses.classifying.classifier import Classifier
+from circuits.uses.classifying.examples import Examples, marked_words
+from circuits.uses.shortcuts.attributed import Attributed, attributed
+from circuits.uses.shortcuts.early import Watching, accuracy_of, mean_degree
+from circuits.uses.shortcuts.label_words import HEAD, LabelWords, form_of, label_words
+from circuits.uses.shortcuts.results import Shortcuts, ShortcutWord
+from circuits.uses.shortcuts.swapping import in_place, replaced, swapped
+
+MOST = 100
+"""Texts that a word is swapped in, at most."""
+
+
+def find_shortcuts(
+    classifier: Classifier,
+    train: Examples,
+    judged: Examples,
+    *,
+    splits: Mapping[str, Examples] | None = None,
+    head: float = HEAD,
+    words: Sequence[str] = (),
+    watched: Watching | None = None,
+    seed: int = 0,
+    budget: int = BUDGET,
+    progress: Progress | None = None,
+) -> Shortcuts:
+    """Which words a classifier leans on because they tell much of the label (Du 2021).
+
+    Words are ranked by local mutual information with the label. A word of the head of that list is *leaned on* where swapping
+    it for its counterpart (the word of another class with most neighbours in common; where there is none, taking it out)
+    lowers its class's margin, and changes more predictions than swapping another word of the same texts does, drawn from
+    those outside of the head, for one that has stood in such a place; both with 95 % intervals above 0. It is *favoured*
+    where it is the top attributed word more often than chance would have it: attributions can miss what a swap shows, so that
+    they are told beside it. It is a *shortcut* where it is leaned on and more than half of its occurrences stand outside of
+    the rationales. Without rationales nothing tells a shortcut from a word whose meaning decides: both go along with the
+    label, and both are used.
+
+    Raises PromptError for fewer than five judged texts, labels that the classifier does not know, and `words` that are in no
+    training text.
+
+    Args:
+        classifier: what is looked at.
+        train: the texts that it was trained on, or others of the kind: words are counted in them.
+        judged: texts that it was not trained on.
+        splits: more texts whose accuracy is reported, by name.
+        head: the share of words that are the head of the list.
+        words: look at these words as well, and swap these alone for the accuracies.
+        watched: what was seen while it was trained.
+        seed: what other words and random shortcuts are drawn by.
+        budget: bytes that a pass may take, besides the model.
+        progress: hears what is being done, how much of it is done, and how much there is.
+    """
+    train, judged = train.labelled(classifier.classes), judged.labelled(classifier.classes)
+    if len(judged) < FEWEST:
+        raise PromptError(f"{len(judged)} texts to judge on: expected {FEWEST} or more")
+    counted = label_words(train, head=head)
+    asked = tuple(dict.fromkeys(map(form_of, words)))
+    unknown = next((word for word in asked if word not in counted.places), None)
+    if unknown is not None:
+        raise PromptError(f"the word {unknown!r} is in no training text")
+    logits = classifier.logits(judged.texts, budget=budget, progress=progress).cpu()
+    there = attributed(classifier, judged.texts, logits.argmax(dim=1), budget=budget, progress=progress)
+    looking = _Looking(classifier, counted, judged, logits, there, seed, budget)
+    found = looking.words([*counted.words[: counted.head], *(word for word in asked if word not in counted.in_head)])
+    chosen = asked or tuple(one.word for one in found if (one.leaned_on if not judged.marked else one.shortcut))
+    swaps = {word: (counted.labels[counted.places[word]], counted.counterpart(word)) for word in chosen}
+    told = torch.tensor([float(word in counted.in_head) for word in there.top], dtype=torch.float64)
+    chance = torch.tensor([sum(form in counted.in_head for form in forms) / len(forms) for forms in there.forms]).double()
+    accuracy = {"as they are": accuracy_of(classifier, judged)}
+    accuracy |= {way: accuracy_of(classifier, swapped(judged, swaps, way, seed=seed)) for way in ("random", "flipped")}
+    accuracy |= {name: accuracy_of(classifier, split) for name, split in (splits or {}).items()}
+    return Shortcuts(
+        model=classifier.base,
+        weights_sha256=classifier.model.fingerprint,
+        classes=classifier.classes,
+        method="input times gradient",
+        training_texts=len(train),
+        types=len(counted.words),
+        head=counted.head,
+        texts=len(judged),
+        in_head=share_interval(float(told.mean()), len(judged)),
+        expected=float(chance.mean()),
+        above=bootstrap(told - chance, seed=seed),
+        words=tuple(found),
+        swapped=chosen,
+        accuracy=accuracy,
+        early=() if watched is None else tuple(watched.found),
+        degree=_degree(watched, classifier, counted),
+        rationales=judged.marked,
+        seed=seed,
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Looking:
+    """What is known of the judged texts."""
+
+    classifier: Classifier
+    counted: LabelWords
+    judged: Examples
+    logits: Float[Tensor, "text class"]
+    attributed: Attributed
+    seed: int
+    budget: int
+
+    def words(self, asked: Sequence[str]) -> list[ShortcutWord]:
+        """Those that are in enough texts: each is swapped in them, and in the same texts another word is taken out. All of
+        them are classified together."""
+        holding: dict[str, list[int]] = {word: [] for word in asked}
+        for place, forms in enumerate(self.attributed.forms):
+            for form in dict.fromkeys(forms):
+                if form in holding:
+                    holding[form].append(place)
+        chosen = {word: self._drawn(places) for word, places in holding.items() if len(places) >= FEWEST}
+        others = {word: self.counted.counterpart(word) for word in chosen}
+        texts = [text for word, places in chosen.items() for text in self._changed(word, others[word], places)]
+        if not texts:
+            return []
+        logits = self.classifier.logits(texts, budget=self.budget).cpu()
+        found, done = [], 0
+        for word, places in chosen.items():
+            both = logits[done : done + 2 * len(places)].unflatten(0, (2, -1))
+            found.append(self._word(word, others[word], places, *both))
+            done += 2 * len(places)
+        return found
+
+    def _drawn(self, places: list[int]) -> list[int]:
+        return places if len(places) <= MOST else sorted(random.Random(self.seed).sample(places, MOST))
+
+    def _changed(self, word: str, other: str | None, places: list[int]) -> list[str]:
+        """The texts with the word swapped, then the texts with another word swapped: one outside of the head, for one that has
+        stood in such a place; taken out where the word is taken out."""
+        draw, without = random.Random(f"{self.seed} {word}"), []
+        for place in places:
+            words, forms = self.judged.texts[place].split(), self.attributed.forms[place]
+            free = [at for at, form in enumerate(forms) if form not in self.counted.in_head and form != word]
+            at = draw.choice(free) if free else 0
+            stand_in = None if other is None else self.counted.stand_in(forms, at, draw)
+            changed = [*words[:at], in_place(words[at], forms[at], stand_in), *words[at + 1 :]]
+            without.append(" ".join(filter(None, changed)) or words[0])
+        return [replaced(self.judged.texts[place], {word: other}) for place in places] + without
+
+    def _word(
+        self,
+        word: str,
+        other: str | None,
+        places: list[int],
+        without: Float[Tensor, "text class"],
+        control: Float[Tensor, "text class"],
+    ) -> ShortcutWord:
+        listed, label = self.counted.places[word], self.counted.labels[self.counted.places[word]]
+        before = self.logits[places]
+        falls = _margin(before, label) - _margin(without, label)
+        flips = [(before.argmax(1) != after.argmax(1)).double() for after in (without, control)]
+        forms = [self.attributed.forms[place] for place in places]
+        top = self.attributed.top
+        tops = [float(top[place] == word) - some.count(word) / len(some) for place, some in zip(places, forms, strict=True)]
+        return ShortcutWord(
+            word=word,
+            label=self.classifier.classes[label],
+            lmi=self.counted.lmi[listed],
+            texts=len(places),
+            top=bootstrap(torch.tensor(tops), seed=self.seed),
+            counterpart=other,
+            change=bootstrap(falls, seed=self.seed),
+            flips=bootstrap(flips[0] - flips[1], seed=self.seed),
+            outside=self._outside(word),
+        )
+
+    def _outside(self, word: str) -> float | None:
+        """The share of a word's occurrences, in texts with rationales, that stand outside of them."""
+        found = []
+        for rationale, forms in zip(self.judged.rationales, self.attributed.forms, strict=False):
+            if rationale is not None:
+                marked = marked_words(rationale)
+                found += [place not in marked for place, form in enumerate(forms) if form == word]
+        return sum(found) / len(found) if found else None
+
+
+def _margin(logits: Float[Tensor, "text class"], label: int) -> Float[Tensor, " text"]:
+    """The logit of a class over the mean of the others."""
+    own = logits[:, label].double()
+    return own - (logits.double().sum(dim=1) - own) / (logits.shape[1] - 1)
+
+
+def _degree(watched: Watching | None, classifier: Classifier, counted: LabelWords) -> Effect | None:
+    if watched is None or watched.training is None or watched.first is None:
+        return None
+    return mean_degree(watched.first, classifier, watched.training, counted)

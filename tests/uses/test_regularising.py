@@ -1,0 +1,197 @@
+"""Penalties for going by other words than people want: right by hand, and differentiable by the weights."""
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import circuits
+from circuits.errors import PromptError
+from circuits.models import Model, TokenBatch
+from circuits.uses import Classifier, ErTest, Examples, Recipe, Regularisation, er_test, planted_shortcut
+from circuits.uses.attributing.gradients import input_gradients
+from circuits.uses.classifying.words import spelt_texts
+from circuits.uses.regularising.distances import DISTANCES, distance_of
+from circuits.uses.regularising.er_test import functional_tests
+from circuits.uses.regularising.frozen import train_head_without, word_effects
+from circuits.uses.regularising.guidance import Guidance, Target, wishes_of
+from circuits.uses.regularising.rationales import RationaleHead, token_shares
+from circuits.uses.shortcuts.label_words import form_of, label_words
+
+FEW = planted_shortcut(count=24, judged=20, seed=3)
+
+
+@pytest.fixture(scope="module")
+def mini() -> Model:
+    return circuits.load_model("mini", dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def small(mini: Model) -> Model:
+    return dataclasses.replace(mini, weights=mini.weights.of_layers(0, 1), make_bridge=None)
+
+
+@pytest.fixture(scope="module")
+def classifier(mini: Model) -> Classifier:
+    """On mini's first two layers, with a drawn head."""
+    base = dataclasses.replace(mini, weights=mini.weights.of_layers(0, 2), make_bridge=None)
+    generator = torch.Generator().manual_seed(0)
+    head = {"W_U": torch.randn(256, 3, generator=generator).double(), "b_U": torch.randn(3, generator=generator).double()}
+    return Classifier.on(base, ["a", "b", "c"]).with_tensors(head, tuned=False, training={})
+
+
+TOKENS = TokenBatch.from_rows([[0, 5, 9, 33, 7], [0, 70, 8], [0, 900, 31, 12]])
+LABELS = torch.tensor([0, 2, 1])
+SAID = torch.tensor([[-1, 1, 0, 0, -2], [-1, -2, 0, -3, -3], [-1, -2, 0, 1, -3]])
+"""1: wanted, 0: unwanted, -2: nothing said, -1: no word, -3: a pad."""
+TARGET = Target((SAID > -3) & (SAID != -1), SAID >= 0, SAID == 1)
+
+
+@pytest.mark.parametrize("distance", sorted(DISTANCES))
+@pytest.mark.parametrize("rationale", ["gradient", "attention", "learned"])
+def test_the_gradient_of_every_penalty_is_that_of_finite_differences(
+    classifier: Classifier, rationale: Any, distance: str
+) -> None:
+    weights = classifier.model.weights
+    leaves = {name: tensor.clone().requires_grad_() for name, tensor in weights.tensors() if not name.endswith("frequencies")}
+    generator = torch.Generator().manual_seed(2)
+    direction = torch.randn(256, generator=generator, dtype=torch.float64)
+
+    def penalty(tensors: dict[str, torch.Tensor], weight: torch.Tensor) -> torch.Tensor:
+        scorer = RationaleHead(weight, torch.optim.Adam([weight])) if rationale == "learned" else None
+        shares = token_shares(weights.with_tensors(tensors), TOKENS, LABELS, TARGET.words, rationale, scorer)
+        return distance_of(shares, TARGET, distance)
+
+    weight = direction.clone().requires_grad_()
+    inputs = [*leaves.values(), weight]
+    found = torch.autograd.grad(penalty(leaves, weight), inputs, allow_unused=True, materialize_grads=True)
+    ways = {name: torch.randn(leaf.shape, generator=generator).double() * leaf.detach().std() for name, leaf in leaves.items()}
+    step, along = 1e-5, direction.roll(1)
+    values = []
+    for sign in (2, 1, -1, -2):
+        moved = {name: (leaf + sign * step * ways[name]).detach() for name, leaf in leaves.items()}
+        values.append(penalty(moved, (direction + sign * step * along).requires_grad_()).detach())
+    slow = (-values[0] + 8 * values[1] - 8 * values[2] + values[3]) / (12 * step)
+    fast = sum((one * ways[name]).sum() for one, name in zip(found, leaves, strict=False)) + (found[-1] * along).sum()
+    torch.testing.assert_close(torch.as_tensor(fast), slow, rtol=1e-6, atol=1e-9)
+    reached = {name for name, one in zip(leaves, found, strict=False) if float(one.abs().sum()) > 0}
+    if rationale == "gradient":  # what is added to a margin changes no slope of it
+        assert set(leaves) - reached == {"b_U", "final_norm.bias"}
+    else:  # all that the first layer does, and of the second at least the norm in front of attention
+        assert {
+            name for name in leaves if name.startswith("blocks.0")
+        } <= reached and "blocks.1.attention_norm.weight" in reached
+        assert (float(found[-1].abs().sum()) > 0) == (rationale == "learned")
+
+
+def test_distances_are_those_by_hand() -> None:
+    one = Target(*(mask[:1] for mask in (TARGET.words, TARGET.judged, TARGET.wanted)))
+    shares = torch.tensor([[0.0, 0.4, 0.3, 0.2, 0.1]], dtype=torch.float64)
+    whole = dataclasses.replace(one, judged=one.words)
+    assert float(distance_of(shares, whole, "mse")) == pytest.approx(0.6**2 + 0.3**2 + 0.2**2 + 0.1**2)
+    assert float(distance_of(shares, whole, "kl")) == pytest.approx(-math.log(0.4), abs=1e-4)
+    expected = {
+        "mse": 0.3**2 + 0.2**2,
+        "kl": -math.log(1 - 0.5),
+        "bce": -torch.tensor([0.4, 0.7, 0.8]).log().mean(),
+        "order": ((0.3 - 0.4 + 1) + (0.2 - 0.4 + 1)) / 2,
+    }
+    for name, value in expected.items():
+        assert float(distance_of(shares, one, name)) == pytest.approx(float(value), abs=1e-5), name
+    none = Target(one.words, one.judged, torch.zeros_like(one.wanted))
+    unwanted = {"mse": 0.4**2 + 0.3**2 + 0.2**2, "kl": -torch.tensor(0.1).log(), "order": (0.3 + 0.2 + 0.1) / 3}
+    for name, value in unwanted.items():
+        assert float(distance_of(shares, none, name)) == pytest.approx(float(value), abs=1e-4), name
+    with pytest.raises(PromptError, match="expected one of"):
+        distance_of(shares, none, "cosine")
+
+
+def test_wishes_reach_the_tokens_of_their_words(small: Model) -> None:
+    examples = Examples(("We saw it on Friday .", "It was delightful ."), (0, 1), ("a", "b"), (None, ((2, 3),)))
+    wishes = wishes_of(examples, without=["friday"])
+    assert wishes == [{4: False}, {0: False, 1: False, 2: True, 3: False}]
+    untrained = Classifier.on(small, ["a", "b"])
+    guidance, spelt = Guidance.of(untrained, examples.texts, wishes), spelt_texts(untrained, examples.texts)
+    for row, one in enumerate(spelt):
+        said = [wishes[row].get(owner) for owner in one.owners]
+        assert guidance.judged[row, : len(said)].tolist() == [word is not None for word in said]
+        assert guidance.wanted[row, : len(said)].tolist() == [word is True for word in said]
+        assert not guidance.words[row, len(said) :].any() and not guidance.words[row, 0]
+    with pytest.raises(PromptError, match="the word 'sunday' is in none of 2 texts"):
+        wishes_of(examples, without=["Sunday"])
+    with pytest.raises(PromptError, match="nothing is said of any word"):
+        Guidance.of(untrained, examples.texts, [{}, {}])
+
+
+@pytest.mark.parametrize("by", ["gradient", "removal"])
+def test_what_a_word_does_is_linear_in_the_head(classifier: Classifier, by: Any) -> None:
+    """The fast way, once for all heads, says what the slow one says of this head."""
+    texts, wishes = FEW.train.texts[:4], [{4: False}, {0: False, 4: False}, {}, {9: False}]
+    moved, rows = word_effects(classifier, texts, wishes, by=by)
+    labels, head = torch.tensor([0, 1, 2, 1]), classifier.model.weights.W_U
+    others = (head.sum(dim=1, keepdim=True) - head) / 2
+    fast = (moved * (head - others)[:, labels[rows]].T).sum(dim=1)
+    spelt = spelt_texts(classifier, texts)
+    pairs = [(row, word) for row, said in enumerate(wishes) for word in said]
+    for (row, word), value in zip(pairs, fast.tolist(), strict=True):
+        ids = list(spelt[row].ids)
+        if by == "gradient":
+            tokens = input_gradients(classifier.model.weights, TokenBatch.from_rows([ids]), labels[row : row + 1])[0]
+            slow = float(tokens[[owner == word for owner in spelt[row].owners]].sum())
+        else:
+            ends = [
+                classifier.model.run(torch.tensor(one)).logits[0, -1] for one in (ids, spelt[row].without(frozenset([word])))
+            ]
+            margins = [end[labels[row]] - (end.sum() - end[labels[row]]) / 2 for end in ends]
+            slow = float(margins[0] - margins[1])
+        assert value == pytest.approx(slow, abs=1e-8)
+
+
+def test_a_held_head_is_moved_less_by_unwanted_words(small: Model) -> None:
+    wishes = wishes_of(dataclasses.replace(FEW.train, rationales=()), without=["friday", "monday"])
+    sizes = []
+    for strength in (0.0, 1e3, 1e6):
+        held = train_head_without(small, FEW.train, wishes, strength=strength)
+        moved, _ = word_effects(held, FEW.train.texts, wishes)
+        head = held.model.weights.W_U
+        sizes.append(float((moved @ (head[:, 0] - head[:, 1])).square().mean()))
+    assert sizes[0] > 2 * sizes[1] > 4 * sizes[2]
+    with pytest.raises(PromptError, match="no word that the classifier reads is unwanted"):
+        train_head_without(small, FEW.train, [{0: True}] * 24)
+
+
+def test_er_test_pairs_trainings_by_their_seeds(small: Model) -> None:
+    def make(seed: int) -> Any:
+        planted = planted_shortcut(count=24, judged=10, seed=seed)
+        return planted.train, planted.splits
+
+    asked: list[int] = []
+    how = Regularisation(rationale="attention", distance="kl", strength=0.0)
+    found = er_test(
+        small,
+        make,
+        how=how,
+        recipe=Recipe(epochs=1, batch=12),
+        seeds=(4, 5),
+        seen=lambda seed, plain, held: asked.append(seed),
+    )
+    assert asked == [4, 5] and found.tests[:4] == ("held out", "random", "flipped", "contrast")
+    assert found.tests[4:] == ("meaning changed", "the rest changed") and found.kinds[0] == "in distribution"
+    assert torch.equal(found.plain, found.regularised), "a penalty of no strength changes nothing"
+    changed = dataclasses.replace(found, regularised=found.plain + torch.tensor([[0.2] * 6, [0.4] * 6]))
+    assert changed.gain("flipped").effect == pytest.approx(0.3) and "flipped +0.30" in changed.summary
+    assert ErTest.from_json(changed.as_json()).gain("random") == changed.gain("random")
+
+
+def test_functional_tests_swap_what_decides_or_the_rest() -> None:
+    counted = label_words(FEW.train)
+    meaning, rest = functional_tests(FEW.train, FEW.held_out, wishes_of(FEW.held_out))
+    for before, after in zip(meaning.before, meaning.after, strict=True):
+        changed = [word for word, other in zip(before.split(), after.split(), strict=True) if word != other]
+        assert changed and not {"Friday", "Monday"} & set(changed)
+    for before, after in zip(rest.before, rest.after, strict=True):
+        swaps = {(word, other) for word, other in zip(before.split(), after.split(), strict=True) if word != other}
+        assert swaps and {word.casefold() for pair in swaps for word in pair} <= set(counted.words)
+        assert all(form_of(word) in counted.in_head for word, _ in swaps)
