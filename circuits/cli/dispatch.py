@@ -35,6 +35,7 @@ ORDER = (
     "neurons",
     "concept",
     "features",
+    "symmetry",
     "classify",
     "behaviour",
 )

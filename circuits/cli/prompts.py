@@ -191,10 +191,11 @@ class Behaviour:
             check_metric(self.metric)
 
     def prepare(
-        self, setting: Setting, progress: ProgressBars
+        self, setting: Setting, progress: ProgressBars, *, check: "Callable[[circuits.Model], object] | None" = None
     ) -> "tuple[circuits.Model, circuits.PromptPairs, Metric | Relative]":
-        """Load the model and make the pairs and the metric. What is wrong without a model is refused before it is loaded."""
-        model, drawn, metric = self._drawn(setting, progress)
+        """Load the model and make the pairs and the metric. What is wrong without a model is refused before it is loaded, what
+        does not fit it (`check`) before the prompts are made."""
+        model, drawn, metric = self._drawn(setting, progress, check)
         return model, drawn.pairs, metric
 
     def look(

@@ -1,8 +1,16 @@
 """What users mean by a word, as a direction of activations, and whether the model's answer hangs on it; features that are not
 neurons."""
 
+from circuits.concepts.branches.equivariance import equivariance, swapped
+from circuits.concepts.branches.results import Equivariance, Specialisation
+from circuits.concepts.branches.specialisation import specialise
+from circuits.concepts.features.dictionary import Dictionary
+from circuits.concepts.features.readable import read_feature, read_features
+from circuits.concepts.features.reading import read_dictionary
+from circuits.concepts.features.reports import DictionaryReport, FeatureReport
 from circuits.concepts.features.results import Superposition
 from circuits.concepts.features.toy import toy_superposition
+from circuits.concepts.features.training import train_dictionary
 from circuits.concepts.results import ConceptCurve, ConceptTest
 from circuits.concepts.tcav import tcav
 from circuits.concepts.texts import as_examples, random_examples, read_examples
@@ -10,10 +18,22 @@ from circuits.concepts.texts import as_examples, random_examples, read_examples
 __all__ = [
     "ConceptCurve",
     "ConceptTest",
+    "Dictionary",
+    "DictionaryReport",
+    "Equivariance",
+    "FeatureReport",
+    "Specialisation",
     "Superposition",
     "as_examples",
+    "equivariance",
     "random_examples",
+    "read_dictionary",
     "read_examples",
+    "read_feature",
+    "read_features",
+    "specialise",
+    "swapped",
     "tcav",
     "toy_superposition",
+    "train_dictionary",
 ]

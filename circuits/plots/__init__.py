@@ -3,8 +3,9 @@ no global state."""
 
 from circuits.plots.anomalies import anomalies_figure
 from circuits.plots.behaviour import behaviour_figure
+from circuits.plots.branches import equivariance_figure, specialisation_figure
 from circuits.plots.concepts import concept_figure
-from circuits.plots.features import superposition_figure
+from circuits.plots.features import dictionary_figure, feature_figure, superposition_figure
 from circuits.plots.graphs.circuit import circuit_figure
 from circuits.plots.graphs.comparison import comparison_figure
 from circuits.plots.graphs.paths import path_figure
@@ -61,12 +62,15 @@ __all__ = [
     "concept_figure",
     "coreference_figure",
     "curve_figure",
+    "dictionary_figure",
     "direct_logits_figure",
     "disagreement_figure",
     "effects_figure",
+    "equivariance_figure",
     "er_test_figure",
     "explanation_figure",
     "explanations_figure",
+    "feature_figure",
     "feedback_figure",
     "head_labels_figure",
     "head_patterns_figure",
@@ -95,6 +99,7 @@ __all__ = [
     "self_repair_figure",
     "shortcuts_figure",
     "span_probes_figure",
+    "specialisation_figure",
     "studied_circuit_figure",
     "study_figure",
     "study_plan_figure",

@@ -7,11 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from circuits.concepts import Superposition
+from circuits.concepts import DictionaryReport, FeatureReport, Superposition
 from circuits.files.pictures import draws
+from circuits.plots.lenses.memories import draw_contexts, token_bars
 from circuits.plots.style import BASELINE, BLUE, GRID, INK, ORANGE, SIGNED, VERMILION, frame
-from circuits.plots.text import wrapped
+from circuits.plots.text import shown_token, wrapped
 
+_NAMED = 8
+"""Features of a dictionary whose triggers are written beside them."""
 _PANELS = 4
 """Sparsities whose weights are drawn."""
 _COLOURS = {"relu": BLUE, "linear": ORANGE}
@@ -83,3 +86,55 @@ def _weights(axes: Axes, W: np.ndarray) -> None:
 
 def _circle() -> Circle:
     return Circle((0, 0), 1.0, fill=False, color=GRID, linewidth=0.9)
+
+
+@draws(DictionaryReport)
+def dictionary_figure(found: DictionaryReport, *, title: str | None = None) -> Figure:
+    """Draw how often each feature is active beside what the loss would be without it; and the model's loss, with the
+    dictionary's output in place of the MLP's, and with the MLP's mean."""
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+    grid = figure.subplot_mosaic("ab", width_ratios=[2, 1])
+    active, effect = found.active.numpy(), 1000 * found.effect.numpy()
+    there = active > 0
+    grid["a"].plot(100 * active[there], effect[there], "o", color=BLUE, markersize=3.5, alpha=0.5, markeredgewidth=0)
+    grid["a"].axhline(0, color=INK, linewidth=0.8)
+    if there.any():
+        grid["a"].set_xscale("log")
+        for feature in np.argsort(-np.abs(effect))[:_NAMED]:
+            said = f"{feature} {shown_token(found.triggers[feature])}"
+            at = (100 * active[feature], effect[feature])
+            grid["a"].annotate(said, at, xytext=(4, 3), parse_math=False, **_SMALL)
+    grid["a"].set_xlabel(f"active at % of {found.places:,} tokens (never: {found.dead:,} of {len(active):,})", fontsize=8.5)
+    grid["a"].set_ylabel("loss without it, first order (10⁻³ nats a token)", fontsize=8.5)
+    frame(grid["a"], grid="both")
+    names, losses = ("the model", "dictionary", "MLP's mean"), (found.loss, found.loss_kept, found.loss_removed)
+    bars = grid["b"].bar(names, losses, color=[BASELINE, BLUE, VERMILION], width=0.6)
+    grid["b"].bar_label(bars, fmt="%.3f", fontsize=8)
+    grid["b"].set_ylim(
+        min(losses) - 0.35 * (max(losses) - min(losses) or 1), max(losses) + 0.1 * (max(losses) - min(losses) or 1)
+    )
+    grid["b"].set_ylabel("loss (nats a token)", fontsize=8.5)
+    frame(grid["b"])
+    figure.suptitle(wrapped(title or found.summary, 110), fontsize=10, parse_math=False)
+    return figure
+
+
+@draws(FeatureReport)
+def feature_figure(found: FeatureReport, *, title: str | None = None) -> Figure:
+    """Draw a feature's triggers, one above the other, tokens coloured by its activation, beside the tokens that a unit of
+    activation raises and lowers."""
+    words = max(len(found.raises), len(found.lowers), 1)
+    height = max(0.22 * len(found.triggers) + 1.1, 0.36 * words + 1.0, 2.6)
+    figure = Figure(figsize=(9.6, height), layout="constrained")
+    grid = figure.add_gridspec(2, 2, width_ratios=[2.2, 1])
+    where = figure.add_subplot(grid[:, 0])
+    if found.triggers:
+        draw_contexts(where, found.triggers)
+    else:
+        where.text(0.5, 0.5, "never active", ha="center", va="center", color=INK)
+        where.set_axis_off()
+    named = ((found.raises, "raises (logits a unit of activation)", BLUE), (found.lowers, "lowers", VERMILION))
+    for place, (tokens, heading, colour) in enumerate(named):
+        token_bars(figure.add_subplot(grid[place, 1]), tokens, heading, colour)
+    figure.suptitle(wrapped(title or found.summary, 110), fontsize=10, parse_math=False)
+    return figure

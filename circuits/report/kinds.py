@@ -67,10 +67,15 @@ KINDS: Mapping[str, Kind] = {
     "circuits-comparison": Kind("two circuits compared", "Two circuits compared", "search.Comparison"),
     "circuits-composition": Kind("composition between heads", "Composition of heads", "heads.Composition"),
     "circuits-compression": Kind("heads of low rank", "Compression of heads", "heads.Compression", "tables compress --open"),
+    "circuits-dictionary-report": Kind(
+        "a dictionary of an MLP", "A dictionary of features", "concepts.DictionaryReport", "features dictionary --open"
+    ),
+    "circuits-feature": Kind("a feature of a dictionary", "A feature", "concepts.FeatureReport", "features dictionary --open"),
     "circuits-direct-logits": Kind("logits taken apart", "Direct logit attribution", "lenses.DirectLogits", "logits --open"),
     "circuits-discovery": Kind("a circuit with scores and verdict", "The circuit", "search.Discovery"),
     "circuits-edge-scores": Kind("scores of edges", "Edge scores", "attribution.EdgeScores"),
     "circuits-effects": Kind("effects of patching", "Patching", "patching.Effects", "patch --open"),
+    "circuits-equivariance": Kind("units that a symmetry exchanges", "A symmetry", "concepts.Equivariance", "symmetry --open"),
     "circuits-explanation": Kind("a neuron explained", "A neuron explained", "lenses.NeuronExplanation", "explain --open"),
     "circuits-explanations": Kind("neurons explained", "Neurons explained", "lenses.Explanations", "explain --open"),
     "circuits-faithfulness": Kind("faithfulness over sizes", "Faithfulness over sizes", "search.Curve"),
@@ -108,6 +113,9 @@ KINDS: Mapping[str, Kind] = {
     "circuits-screening": Kind("edges screened and verified", "Edges tested exactly", "search.Screening"),
     "circuits-self-repair": Kind("self-repair by layer", "Self-repair", "patching.SelfRepair"),
     "circuits-span-probes": Kind("probes of spans", "Probes of spans", "probes.SpanProbes", "probe spans --open"),
+    "circuits-specialisation": Kind(
+        "classes of words divided between heads", "Heads as branches", "concepts.Specialisation", "heads specialise --open"
+    ),
     "circuits-studied": Kind("a behaviour that was studied", "A task of a study", "search.StudiedCircuit"),
     "circuits-study": Kind("a study of a model", "A study", "search.Study"),
     "circuits-study-plan": Kind("the plan of a study", "What a study measured and planned", "search.StudyPlan"),

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from circuits.concepts import Superposition
+import torch
+
+from circuits.concepts import Dictionary, Superposition
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
 
@@ -30,4 +32,37 @@ def test_what_is_wrong_with_a_toy_is_one_line(command: Command, tmp_path: Path) 
         (("--decay", 2), "importance falls by 2.0"),
     ):
         check_one_line(command("features", *options, "--out", tmp_path / "out"), words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dictionary_is_read_and_shown_again(command: Command, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    W_enc, W_dec = torch.randn(12, 256, generator=generator), torch.randn(12, 256, generator=generator)
+    file, out = tmp_path / "d.safetensors", tmp_path / "out"
+    Dictionary("random", "m1", "topk", 2, W_enc, torch.zeros(12), W_dec, torch.zeros(256), torch.zeros(12)).save(file)
+    text = tmp_path / "text.txt"
+    text.write_text("The king of the city said that the old river was cold, and the children went home.\n" * 4)
+    answer = command("features", "dictionary", file, "--text", text, "--out", out)
+    assert answer.status == 0, answer.err
+    assert {path.name for path in out.iterdir()} == {f"dictionary.{end}" for end in ("json", "csv", "png")}
+    assert "features that the loss hangs on most" in answer.out and "of 12 features" in answer.out
+    one = command("features", "dictionary", file, "--feature", 3, "--text", text, "--out", out, "--json")
+    assert json.loads(one.out)["feature"] == 3 and json.loads(one.out)["site"] == "m1"
+    assert {path.stem for path in out.iterdir()} == {"dictionary", "feature"}
+    for name, words in (("dictionary", "features that the loss"), ("feature", "feature 3 of random")):
+        assert words in command("features", "dictionary", "--open", out / f"{name}.json", "--pictures", "svg").out
+
+
+def test_what_is_wrong_with_a_dictionary_is_one_line(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "d.safetensors"
+    Dictionary("d", "m9", "relu", 0, torch.ones(2, 3), torch.zeros(2), torch.ones(2, 3), torch.zeros(3), torch.zeros(2)).save(
+        file
+    )
+    for options, words in (
+        ((), "name a dictionary's file"),
+        ((tmp_path / "none",), "No such file"),
+        ((file,), "mini has no MLP m9"),
+        ((file, "--at", "m1"), "d is of a model 3 wide, mini is 256 wide"),
+    ):
+        check_one_line(command("features", "dictionary", *options, "--out", tmp_path / "out"), words)
     assert not (tmp_path / "out").exists()

@@ -1,12 +1,14 @@
 """Toy models of superposition: what they pack is known from geometry, and without a ReLU from PCA."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from circuits.concepts import Superposition, toy_superposition
 from circuits.errors import CircuitsError
 
-QUICK = {"steps": 500, "batch": 128, "seeds": 2}
+QUICK: dict[str, Any] = {"steps": 500, "batch": 128, "seeds": 2}
 
 
 def test_the_sparser_the_more_is_packed_and_five_in_two_make_a_pentagon() -> None:
@@ -38,7 +40,7 @@ def test_without_a_relu_it_is_pca() -> None:
 
 
 def test_each_model_is_trained_as_it_would_be_alone() -> None:
-    few = {"features": 4, "steps": 30, "batch": 16, "seed": 5}
+    few: dict[str, Any] = {"features": 4, "steps": 30, "batch": 16, "seed": 5}
     whole = toy_superposition(sparsities=(0.2, 0.9), seeds=3, **few)
     for kind, name in enumerate(whole.kinds):
         for place, chance in enumerate(whole.sparsity.tolist()):

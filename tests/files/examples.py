@@ -6,7 +6,15 @@ from typing import Any
 import torch
 
 from circuits.attribution import EdgeScores
-from circuits.concepts import ConceptCurve, ConceptTest, Superposition
+from circuits.concepts import (
+    ConceptCurve,
+    ConceptTest,
+    DictionaryReport,
+    Equivariance,
+    FeatureReport,
+    Specialisation,
+    Superposition,
+)
 from circuits.graph import Circuit, Edge, Graph
 from circuits.heads.attention.attention_probe import AttentionProbe
 from circuits.heads.attention.labels import HeadLabels
@@ -387,6 +395,37 @@ def concept_test() -> ConceptTest:
     curve = ConceptCurve("resid0", (-1.0, 0.0, 1.0), (0.5, 0.75, 1.5), (0.125, 0.0, 0.25), (0.75, 0.75, 0.5), 0.25, 0.125, 0.75)
     about = {"sets": 30, "examples": 40, "prompts": 8, "whole": 0.75, "curves": (curve,), "seed": 3}
     return ConceptTest("mini<b>", SHA, "co<b>ncept", "log odds of <i>", ("resid0", "resid1"), **columns, **about)
+
+
+def dictionary_report() -> DictionaryReport:
+    numbers_of = {"active": torch.tensor([0.0, 0.25]).double(), "mean": numbers(2).abs(), "largest": numbers(2).abs()}
+    about = ("mini<b>", SHA, "di<b>ct", "made by <i>", "m1", "topk", 40, 1.5, 0.75, 2.0, 2.25, 3.5)
+    return DictionaryReport(*about, **numbers_of, effect=numbers(2), triggers=("", " <b>"), raises=("' a' '<i>'", "'\\n'"))
+
+
+def feature_report() -> FeatureReport:
+    context = Context(1.5, 0, 1, TOKENS, 1, (0.0, 1.5, 0.25), None)
+    words = ((" a", 0.5), ("<b>", 0.25)), (("\n", -0.5),)
+    about = ("mini<b>", SHA, "di<b>ct", "m1", 1, (context,), 40, 0.25, 0.75, 1.0)
+    return FeatureReport(*about, *words, 0.125, -0.5, 0.75, 0.0625, 3)
+
+
+def symmetry_found() -> Equivariance:
+    about = ("mini<b>", SHA, "<b> and c exchanged", "heads", (0, 2), torch.tensor([[1, 0], [0, 1]]))
+    units = {"unit_gaps": numbers(2, 2).abs() / 9, "unit_stays": numbers(2, 2).abs() / 4}
+    layers = {"gaps": numbers(2).abs() / 9, "stays": numbers(2).abs() / 4, "gains": numbers(2, 3) / 9}
+    chance = {"random": numbers(2, 3).abs(), "relabelled": numbers(2, 2).abs(), "p_values": numbers(2).abs() / 9}
+    return Equivariance(*about, **units, **layers, **chance, prompts=9, seed=3)
+
+
+def specialisation() -> Specialisation:
+    shares = numbers(2, 2, 3).abs() / numbers(2, 2, 3).abs().sum(dim=-1, keepdim=True)
+    heads = {"divergence": numbers(2, 2).abs(), "p_values": torch.tensor([[0.01, 1.0], [0.5, 0.25]]).double()}
+    whole = {"information": torch.tensor([0.5, 0.25]).double(), "errors": torch.tensor([0.125, 0.0]).double()}
+    null = {"null": numbers(2, 3).abs() / 9, "chance": torch.tensor([0.25, 0.5]).double(), "grouped": numbers(3).abs() / 9}
+    about = {"grouped_chance": 0.75, "sentences": 5, "left_out": {"too long": 1, "not aligned": 0}, "seed": 3}
+    names = ("mini<b>", SHA, "upos", ("NOUN", "<b>", "X"), torch.tensor([7, 3, 2]))
+    return Specialisation(*names, shares, **heads, **whole, **null, **about)
 
 
 def superposition() -> Superposition:

@@ -1,5 +1,6 @@
 """Models whose circuit is known because their weights were set by hand, to judge search methods on."""
 
+from circuits.models.planted.branches import planted_branches
 from circuits.models.planted.chain import planted_chain
 from circuits.models.planted.induction import planted_induction
 from circuits.models.planted.logic import planted_gate, planted_or
@@ -16,6 +17,7 @@ __all__ = [
     "Planted",
     "PlantedFact",
     "PlantedTables",
+    "planted_branches",
     "planted_chain",
     "planted_gate",
     "planted_induction",

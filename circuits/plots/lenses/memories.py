@@ -44,7 +44,7 @@ def neuron_figure(report: NeuronReport, *, title: str | None = None) -> Figure:
     way = f"through {report.through}" if report.through else "logits a unit of activation"
     named = ((report.raises, f"raises ({way})", UP), (report.lowers, "lowers", DOWN))
     for place, (tokens, heading, colour) in enumerate(named):
-        _token_bars(figure.add_subplot(grid[place, 1]), tokens, heading, colour)
+        token_bars(figure.add_subplot(grid[place, 1]), tokens, heading, colour)
     heading = title or (
         f"{report.neuron} of {report.model}: active at {report.active:.1%} of {report.places:,} tokens, "
         f"mean {report.mean:.2f}, largest {report.largest:.2f}"
@@ -90,7 +90,7 @@ def _reach(contexts: Sequence[Context]) -> tuple[int, int]:
     return min(max(left, 24), _LEFT), min(max(right, 16), _RIGHT)
 
 
-def _token_bars(axes: Axes, tokens: Sequence[tuple[str, float]], heading: str, colour: str) -> None:
+def token_bars(axes: Axes, tokens: Sequence[tuple[str, float]], heading: str, colour: str) -> None:
     names = [shown_token(token, longest=14) for token, _ in tokens]
     axes.barh(range(len(tokens)), [value for _, value in tokens], height=0.72, color=colour)
     axes.set_yticks(range(len(tokens)), names, fontsize=7.5, parse_math=False)
@@ -117,7 +117,7 @@ def values_figure(values: Values, *, most: int = 4, tokens: int = 10) -> Figure:
         ends = (("raises", UP, values.raised, values.raised_by), ("lowers", DOWN, values.lowered, values.lowered_by))
         for axes, (does, colour, ids, by) in zip(grid[row], ends, strict=True):
             pairs = zip(ids[row, :count].tolist(), by[row, :count].tolist(), strict=True)
-            _token_bars(axes, [(values.tokens[token], value) for token, value in pairs], f"{name} {does}", colour)
+            token_bars(axes, [(values.tokens[token], value) for token, value in pairs], f"{name} {does}", colour)
     more = f", {shown} of {len(values.layers):,}" if len(values.layers) > shown else ""
     through = f" through {values.through}" if values.through else ""
     heading = f"What neurons of {shortened(values.model, 40)} write{through}, logits a unit of activation{more}"

@@ -1,0 +1,132 @@
+"""Dictionaries trained by a library of its own (eai-sparsify, Gao et al. 2024) on what this package's models compute."""
+
+import contextlib
+import functools
+import io
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.concepts.features.dictionary import Dictionary
+from circuits.errors import CircuitsError, GraphError, NonFiniteError, PromptError
+from circuits.graph import Node
+from circuits.heads.text_loss import text_batches
+from circuits.lenses.neurons.triggers import counted_places
+from circuits.models import Model, TokenBatch
+from circuits.models.forward import forward
+from circuits.models.memory import BUDGET
+from circuits.progress import Progress, silent
+
+_REPORTED = 20
+"""Steps between two reports of progress."""
+INSTALL = "pip install 'transformer-circuits[dictionaries]'"
+
+
+def train_dictionary(
+    model: Model,
+    at: str,
+    tokens: TokenBatch,
+    *,
+    features: int = 1024,
+    k: int = 16,
+    steps: int = 1000,
+    batch: int = 512,
+    rate: float = 1e-3,
+    seed: int = 0,
+    budget: int = BUDGET,
+    progress: Progress | None = None,
+) -> Dictionary:
+    """Train a k-sparse autoencoder of what an MLP adds to the residual stream on a text, with sparsify's coder: its own loss
+    (the share of variance that is left), rows of the decoder of length 1, Adam. Without AuxK, whose gradient does not reach
+    that coder's encoder (`findings/sparsify_auxk_gradient.sh`): a feature that has died stays so, and is counted.
+
+    Pads and the opening BOS do not count. Raises CircuitsError where sparsify is not installed, GraphError for what is no MLP
+    of the model, PromptError for numbers below 1 and texts shorter than a batch, NonFiniteError where training breaks.
+
+    Args:
+        model: the model whose MLP it is.
+        at: the MLP, such as `m2`.
+        tokens: the text.
+        features: how many there are.
+        k: features that are active at a token.
+        steps: of Adam.
+        batch: tokens of a step, drawn anew for each.
+        rate: of Adam; it rises over a twentieth of the steps and falls to 0 over the last fifth.
+        seed: of the start and of the batches.
+        budget: bytes of a run.
+        progress: hears how many steps are done.
+    """
+    if min(features, k, steps, batch) < 1 or k > features:
+        raise PromptError(
+            f"features={features}, k={k}, steps={steps}, batch={batch}: expected 1 or more, no more k than features"
+        )
+    sparsify = require_library()
+    rows = written_by(model, at, tokens, budget=budget, progress=progress).float().cpu()
+    if len(rows) < batch:
+        raise PromptError(f"a text of {len(rows)} tokens is shorter than a batch of {batch}")
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(seed)
+        coder = sparsify.SparseCoder(rows.shape[1], sparsify.SparseCoderConfig(num_latents=features, k=k))
+        _fit(coder, rows, steps, batch, rate, progress or silent)
+    W_enc, b_dec = coder.encoder.weight.detach(), coder.b_dec.detach()
+    b_enc = coder.encoder.bias.detach() - W_enc @ b_dec
+    said = f"sparsify, {steps} steps of {batch} of {len(rows):,} tokens, seed {seed}"
+    tensors: dict[str, Tensor] = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": coder.W_dec.detach().clone(), "b_dec": b_dec}
+    tensors["threshold"] = torch.zeros_like(b_enc)
+    return Dictionary(name=f"dictionary-{at}", site=at, kind="topk", k=k, made_by=said, **tensors)
+
+
+def _fit(coder: Any, rows: Float[Tensor, "place d_model"], steps: int, batch: int, rate: float, progress: Progress) -> None:
+    """Train a coder in place, from the rows' mean on."""
+    coder.b_dec.data = rows.mean(dim=0)
+    optimiser = torch.optim.Adam(coder.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, functools.partial(_rate, steps=steps))
+    variance = (rows - rows.mean(dim=0)).square().sum() / len(rows) * batch
+    for step in range(steps):
+        if step % _REPORTED == 0:
+            progress("training a dictionary", step, steps)
+        loss = coder(rows[torch.randint(len(rows), (batch,))], total_variance=variance).fvu
+        if not bool(loss.isfinite()):
+            raise NonFiniteError(f"training a dictionary broke at step {step}: try a smaller rate than {rate:g}")
+        optimiser.zero_grad()
+        loss.backward()
+        coder.remove_gradient_parallel_to_decoder_directions()
+        optimiser.step()
+        schedule.step()
+        coder.set_decoder_norm_to_unit_norm()
+    progress("training a dictionary", steps, steps)
+
+
+def _rate(step: int, steps: int) -> float:
+    """The share of the rate at a step: it rises over a twentieth of them, and falls to 0 over the last fifth."""
+    return min(1.0, 20 * (step + 1) / steps, 5 * (1 - step / steps))
+
+
+def require_library() -> Any:
+    """The library sparsify. Raises CircuitsError where it is not installed."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it says on stdout that there is no Triton
+            import sparsify  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise CircuitsError(f"training a dictionary needs eai-sparsify ({error}): {INSTALL}") from None
+    return sparsify
+
+
+@torch.no_grad()
+def written_by(
+    model: Model, at: str, tokens: TokenBatch, *, budget: int = BUDGET, progress: Progress | None = None
+) -> Float[Tensor, "place d_model"]:
+    """What an MLP adds to the residual stream at every token of a text but pads and the opening BOS. Raises GraphError for what
+    is no MLP of the model."""
+    node, report = Node.parse(at), progress or silent
+    if node.kind != "mlp" or (node.layer or 0) >= model.n_layers or not model.d_mlp:
+        raise GraphError(f"{model.name} has no MLP {at}: expected m0 to m{model.n_layers - 1}")
+    parts, batch, done = [], model.prepare(tokens), 0
+    for some in text_batches(model.weights, batch, budget=budget):
+        run = forward(model.weights, some, keep="writes", logits=False)
+        parts.append(run.mlps[node.layer or 0][counted_places(model, some)])
+        done += len(some)
+        report("reading the text", done, len(batch))
+    return torch.cat(parts)
