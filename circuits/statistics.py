@@ -232,3 +232,13 @@ def spearman(first: Float[Tensor, " item"], second: Float[Tensor, " item"]) -> f
         return math.nan
     ranks = [pd.Series(values.double().tolist()).rank().tolist() for values in (first, second)]
     return float(torch.corrcoef(torch.tensor(ranks, dtype=torch.float64))[0, 1])
+
+
+def kendall(first: Float[Tensor, " item"], second: Float[Tensor, " item"]) -> float:
+    """Kendall's rank correlation tau-b, -1 to 1: pairs of items in the same order less those in the other, over the root of the
+    product of the pairs that differ on each side. NaN where all values of one side are equal, or any is NaN."""
+    if not bool((first.isfinite() & second.isfinite()).all()):
+        return math.nan
+    signs = [(values.double()[:, None] - values.double()).sign() for values in (first, second)]
+    differ = float(signs[0].abs().sum() * signs[1].abs().sum()) ** 0.5
+    return float((signs[0] * signs[1]).sum()) / differ if differ else math.nan

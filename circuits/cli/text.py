@@ -1,7 +1,9 @@
 """Plain text for a terminal: tables, numbers, and nothing in them that a terminal would obey."""
 
 import json
+import os
 import shlex
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 
@@ -46,6 +48,31 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, indent: int =
         padded = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         lines.append(" " * indent + "   ".join(padded).rstrip())
     return "\n".join(lines)
+
+
+def colours_allowed() -> bool:
+    """Whether what is printed is read in a terminal that shows colours, by somebody who has not asked for none
+    (no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def weighed_words(words: Sequence[str], numbers: Sequence[float], *, colours: bool, width: int = 100) -> str:
+    """Words by a number each, in lines: blue above 0 and red below it, the strongest third reversed. Without colours a mark
+    stands behind them: [++] and [--] from two thirds of the largest number on, [+] and [-] from one third on."""
+    largest = max(map(abs, numbers), default=0.0)
+    lines, used = [[]], 0
+    for word, number in zip(words, numbers, strict=True):
+        share = abs(number) / largest if largest else 0.0
+        level = 2 if share >= 2 / 3 else 1 if share >= 1 / 3 else 0
+        said = printable(word)
+        marked = said if colours or not level else f"{said}[{('+' if number > 0 else '-') * level}]"
+        if used and used + 1 + len(marked) > width:
+            lines.append([])
+            used = 0
+        used += len(marked) + (1 if used else 0)
+        hue = "blue" if number > 0 else "red"
+        lines[-1].append(typer.style(said, fg=hue, bold=True, reverse=level == 2) if colours and level else marked)
+    return "\n".join(" ".join(line) for line in lines)
 
 
 def nats(effect: Mapping[str, float]) -> str:

@@ -40,15 +40,19 @@ from circuits.plots.saving import save
 from circuits.plots.span_probes import span_probes_figure
 from circuits.plots.study import studied_circuit_figure, study_figure, study_plan_figure
 from circuits.plots.tree_arcs import tree_arcs_figure
+from circuits.plots.uses.amplified import amplified_figure
+from circuits.plots.uses.attributions import word_attributions_figure
 from circuits.plots.uses.feedback import feedback_figure
 from circuits.plots.uses.inside import inside_change_figure
 from circuits.plots.uses.regularising import er_test_figure
 from circuits.plots.uses.scores import classifier_scores_figure
 from circuits.plots.uses.shortcuts import shortcuts_figure
+from circuits.plots.uses.stability import stability_figure
 
 __all__ = [
     "ablation_figure",
     "agreement_figure",
+    "amplified_figure",
     "anomalies_figure",
     "attention_figure",
     "attention_probe_figure",
@@ -100,6 +104,7 @@ __all__ = [
     "shortcuts_figure",
     "span_probes_figure",
     "specialisation_figure",
+    "stability_figure",
     "studied_circuit_figure",
     "study_figure",
     "study_plan_figure",
@@ -115,4 +120,5 @@ __all__ = [
     "tuned_lens_figure",
     "values_figure",
     "verdict_figure",
+    "word_attributions_figure",
 ]

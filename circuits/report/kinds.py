@@ -57,6 +57,9 @@ KINDS: Mapping[str, Kind] = {
     "circuits-shortcuts": Kind("words that a classifier leans on", "Shortcuts", "uses.Shortcuts", "classify shortcuts --open"),
     "circuits-concept-test": Kind("whether an answer hangs on a concept", "Concept", "concepts.ConceptTest", "concept --open"),
     "circuits-ablation": Kind("ablations", "Ablation", "patching.Ablation", "ablate --open"),
+    "circuits-amplified": Kind(
+        "a larger model with rationales in its prompt", "Rationales in a prompt", "uses.Amplified", "classify amplify --open"
+    ),
     "circuits-anomalies": Kind(
         "wrong sentences by layer", "Where wrong sentences stand out", "probes.Anomalies", "probe anomaly --open"
     ),
@@ -116,6 +119,12 @@ KINDS: Mapping[str, Kind] = {
     "circuits-specialisation": Kind(
         "classes of words divided between heads", "Heads as branches", "concepts.Specialisation", "heads specialise --open"
     ),
+    "circuits-stability": Kind(
+        "words that count when synonyms replace some",
+        "Words replaced by synonyms",
+        "uses.Stability",
+        "classify stability --open",
+    ),
     "circuits-studied": Kind("a behaviour that was studied", "A task of a study", "search.StudiedCircuit"),
     "circuits-study": Kind("a study of a model", "A study", "search.Study"),
     "circuits-study-plan": Kind("the plan of a study", "What a study measured and planned", "search.StudyPlan"),
@@ -133,6 +142,9 @@ KINDS: Mapping[str, Kind] = {
     "circuits-tuned-lens": Kind("a tuned lens", "A tuned lens", "lenses.TunedLens", "lens --tuned"),
     "circuits-values": Kind("values of neurons", "Values of neurons", "lenses.Values"),
     "circuits-verdict": Kind("a verdict on a circuit", "Verdict", "search.Verdict"),
+    "circuits-word-attributions": Kind(
+        "words attributed", "Which words a classifier goes by", "uses.WordAttributions", "classify attribute --open"
+    ),
     "transformer-circuits/circuit": Kind("a circuit", "The circuit", "graph.Circuit", "info"),
 }
 """The format of a file → what it holds."""

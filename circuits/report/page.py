@@ -22,6 +22,7 @@ SCRIPTS = (
     "charts",
     "heatmaps",
     "excerpts",
+    "words",
     "graph_data",
     "graph_layout",
     "graph_picture",

@@ -27,9 +27,10 @@ from circuits.report.sections.ranked import knockout_section, rankings_section
 from circuits.report.sections.scored import head_scores_section
 from circuits.report.sections.studied import study_section
 from circuits.report.sections.traced import trace_section, traces_section
+from circuits.report.sections.worded import word_attributions_section
 from circuits.search import Curve, Study, Verdict
 from circuits.tasks import PromptReport
-from circuits.uses import ClassifierScores
+from circuits.uses import ClassifierScores, WordAttributions
 
 _MOST_PROMPTS = 64
 _OWN: Mapping[type[Result], Callable[..., Section]] = {
@@ -43,6 +44,7 @@ _OWN: Mapping[type[Result], Callable[..., Section]] = {
     ModuleExplanation: module_section,
     ConceptTest: concept_section,
     ClassifierScores: classifier_scores_section,
+    WordAttributions: word_attributions_section,
 }
 """Kinds of results with a section of their own, titled as their kind, in the order in which they stand in a page."""
 

@@ -1,5 +1,16 @@
 """What explanations are good for: a classifier on top of a model, what it looks at, and how it is mended."""
 
+from circuits.uses.attributing import (
+    Amplified,
+    Attributing,
+    Faithfulness,
+    Stability,
+    WordAttributions,
+    amplify,
+    attribute_words,
+    stability,
+    train_flat,
+)
 from circuits.uses.classifying import (
     Classifier,
     ClassifierScores,
@@ -20,10 +31,13 @@ from circuits.uses.regularising.frozen import train_head_without
 from circuits.uses.shortcuts import Shortcuts, Watching, find_shortcuts, label_words, swapped
 
 __all__ = [
+    "Amplified",
+    "Attributing",
     "Classifier",
     "ClassifierScores",
     "ErTest",
     "Examples",
+    "Faithfulness",
     "Feedback",
     "FeedbackEffects",
     "FeedbackItem",
@@ -32,8 +46,12 @@ __all__ = [
     "Recipe",
     "Regularisation",
     "Shortcuts",
+    "Stability",
     "Watching",
+    "WordAttributions",
+    "amplify",
     "apply_feedback",
+    "attribute_words",
     "class_pairs",
     "compare_inside",
     "er_test",
@@ -45,8 +63,10 @@ __all__ = [
     "read_labelled",
     "score_classifier",
     "shortcut_swaps",
+    "stability",
     "swapped",
     "train_all",
+    "train_flat",
     "train_head",
     "train_head_without",
     "train_regularised",

@@ -75,7 +75,18 @@ from circuits.search.studying.results import (
 )
 from circuits.statistics import Effect
 from circuits.tasks import BehaviourScores, PromptReport
-from circuits.uses import ClassifierScores, ErTest, FeedbackEffects, InsideChange, Shortcuts
+from circuits.uses import (
+    Amplified,
+    ClassifierScores,
+    ErTest,
+    Faithfulness,
+    FeedbackEffects,
+    InsideChange,
+    Shortcuts,
+    Stability,
+    WordAttributions,
+)
+from circuits.uses.attributing.amplify import ShownExample
 from circuits.uses.feedback import WordChange
 from circuits.uses.shortcuts import EarlyStep, ShortcutWord
 
@@ -237,6 +248,36 @@ def tuned_lens() -> TunedLens:
     return TunedLens(
         "mini", SHA, numbers(2, 3, 3).float(), numbers(2, 3).float(), numbers(4, 2).float(), {"seed": 1, "steps": 4}
     )
+
+
+def word_attributions() -> WordAttributions:
+    missing = {name: torch.tensor([[0.25, torch.nan], [0.5, torch.nan]]).double() for name in ("without", "alone")}
+    missing |= {f"{name}_random": torch.tensor([[0.75, torch.nan], [0.5, torch.nan]]).double() for name in ("without", "alone")}
+    tested = Faithfulness((0.1, 0.5), torch.tensor([0.75, 0.5]).double(), **missing, draws=2)
+    texts = {"texts": ("a <b>good</b> film", "bad"), "words": (("a", "<b>good</b>", "film"), ("bad",))}
+    about = {"labels": (1, 1), "predictions": (1, 0), "explained": (1, 0), "margins": torch.tensor([1.5, 0.25]).double()}
+    totals = {"totals": torch.tensor([1.0, torch.nan]).double(), "rest": torch.zeros(2).double()}
+    totals |= {"errors": torch.tensor([0.01, torch.nan]).double(), "steps": (16, 32), "faithfulness": tested}
+    how = {"method": "integrated", "baseline": "mean", "numbers": ((-0.25, 1.25, 0.0), (0.25,))}
+    return WordAttributions("mini<b>", SHA, ("neg", "p<i>os"), **how, **texts, **about, **totals)
+
+
+def stability() -> Stability:
+    pairs = {"texts": ("a <b>good</b> film", "bad plot"), "others": ("a fine film", "poor plot"), "kept": (True, False)}
+    pairs |= {"replaced": torch.tensor([1, 2]), "searched": (True, False), "spearman": numbers(2)}
+    taus = torch.tensor([0.75, torch.nan]).double()
+    return Stability("mini<b>", SHA, "gradient", "wor<d>s.json", **pairs, kendall=taus, tried=3, seed=2)
+
+
+def amplified() -> Amplified:
+    shown = (ShownExample("a <b>good</b> film", 1, 0, 0.25, ("<b>good</b>", "film"), ("a", "film")),)
+    answers = {
+        "labels": torch.tensor([1, 0]),
+        "small": torch.tensor([1, 1]),
+        "answers": torch.tensor([[-1, 0], [1, 0], [0, 1]]),
+    }
+    about = {"classes": ("neg", "p<i>os"), "names": ("bad", "go<o>d"), "method": "direct", "examples": shown}
+    return Amplified("mini with a head", "lar<g>er", **about, texts=("<i>one</i>", "two"), **answers, seed=3)
 
 
 def classifier_scores() -> ClassifierScores:

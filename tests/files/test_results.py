@@ -42,7 +42,7 @@ ALONE = ("losses",)
 WITH_FUNCTIONS = [room for room in ROOMS if (PACKAGE / room).is_dir() and room not in ("files", "plots", "cli")]
 """The rooms whose public functions find something."""
 INGREDIENTS = "Activations Fact KnownCircuit Metric MinimalPair Model PromptFile PromptPairs Sentence ShownPrompt Task"
-INGREDIENTS += " Classifier Dictionary Examples PlantedShortcut SpanSentence TokenBatch"
+INGREDIENTS += " Attributing Classifier Dictionary Examples PlantedShortcut SpanSentence TokenBatch"
 PAGES = "Closer Page Saved Section"
 ROWS = "Effect PhaseChange SkipTrigram SkipTrigramBug Snapshot VirtualHead"
 LAZY = "WeightTable"

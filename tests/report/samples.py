@@ -55,6 +55,7 @@ def write_run(folder: Path) -> Path:
     parts |= {"probes": examples.probes(), "use": examples.property_use(), "trees": examples.tree_probes()}
     parts |= {"lost": examples.neuron_knockout(), "explained": examples.neuron_explanation()}
     parts |= {"neurons": examples.explanations(), "module": examples.module_explanation()}
+    parts |= {"words": examples.word_attributions()}
     for name, part in parts.items():
         part.save(folder / f"{name}.json")
     examples.neuron_rankings().save(folder / "rankings.safetensors")
@@ -94,6 +95,8 @@ def spoiled(folder: Path, texts: list[str]) -> Saved:
     held = tuple(dataclasses.replace(one, tokens=tuple(next(some) for _ in one.tokens)) for one in explained.held)
     explained = dataclasses.replace(explained, held=held)
     probes = dataclasses.replace(examples.probes(), column=next(some), model=next(some))
-    every = (circuit, trace, lens, prompts, effects, explained, probes)
+    words = dataclasses.replace(examples.word_attributions(), words=((next(some), next(some), next(some)), (next(some),)))
+    words = dataclasses.replace(words, classes=tuple({next(some): 0, "a": 0, "b": 0})[:2])
+    every = (circuit, trace, lens, prompts, effects, explained, probes, words)
     results = {f"{next(some)}{place}": one for place, one in enumerate(every)}
     return Saved(folder, results, unread={next(some): next(some)}, unfinished=(next(some),))

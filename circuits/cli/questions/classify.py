@@ -4,11 +4,16 @@ import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import circuits
 from circuits.cli.progress import ProgressBars
 from circuits.cli.settings import Setting
 from circuits.errors import PromptError
+
+if TYPE_CHECKING:
+    from circuits.uses.attributing.prompted import PromptedEndpoint, PromptedModel
+    from circuits.uses.attributing.synonyms import Synonyms
 
 PLANTED = "reviews with a planted shortcut"
 """What is used where no file is named."""
@@ -80,3 +85,54 @@ def classifier_of(
 def _name(path: Path, tests: Sequence[Path]) -> str:
     """A file's name without what comes behind the point, or all of it where two would be called alike."""
     return path.stem if sum(other.stem == path.stem for other in tests) == 1 else str(path)
+
+
+def shown_texts(
+    texts: Labelled, classifier: "circuits.uses.Classifier", count: int, *, seed: int
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """So many texts of the first set that is held out, drawn, with their labels as places in the classifier's classes."""
+    held = next(iter(texts.splits.values())).labelled(classifier.classes)
+    places = sorted(random.Random(seed).sample(range(len(held)), min(count, len(held))))
+    return held[places].texts, held[places].labels
+
+
+def synonyms_of(file: Path | None, texts: Labelled, model: "circuits.Model", read: Sequence[str]) -> "tuple[Synonyms, str]":
+    """Words that may stand for those of some texts, and where they are from: a file, the reviews that are made, or the model's
+    embeddings."""
+    from circuits.uses.attributing.synonyms import embedded_synonyms, planted_synonyms, read_synonyms
+
+    if file is not None:
+        return read_synonyms(file), file.name
+    if texts.planted:
+        return planted_synonyms(), "opinions of one side, and things"
+    words = sorted({word for text in read for word in text.split()})
+    return embedded_synonyms(model, words), f"neighbours among the embeddings of {model.name}"
+
+
+def asked_and_pool(
+    texts: Labelled, classifier: "circuits.uses.Classifier", count: int, *, seed: int
+) -> "tuple[circuits.uses.Examples, circuits.uses.Examples]":
+    """So many texts of the first set that is held out, drawn, and those that a larger model may be shown: the others of that
+    set, or the training texts where all are asked about."""
+    held = next(iter(texts.splits.values())).labelled(classifier.classes)
+    order = list(range(len(held)))
+    random.Random(seed).shuffle(order)
+    asked, rest = sorted(order[:count]), sorted(order[count:])
+    return held[asked], held[rest] if len(rest) > count else texts.train
+
+
+def larger_of(name: str | None, base: "circuits.Model") -> "tuple[PromptedModel | PromptedEndpoint, str]":
+    """Who is asked, and what that is called. Raises PromptError, or EndpointError for an address and ModelError for a folder,
+    where there is nobody of this name."""
+    from circuits.lenses.explaining.endpoint import Endpoint
+    from circuits.uses.attributing.prompted import PromptedEndpoint, PromptedModel
+
+    kind, _, rest = (name or "").partition(":")
+    if name is None:
+        return PromptedModel(base), base.name
+    if kind == "endpoint":
+        return PromptedEndpoint(Endpoint.parse(rest)), rest
+    if kind == "model" and rest:
+        model = circuits.load_model(rest)
+        return PromptedModel(model), model.name
+    raise PromptError(f"--larger {name}: expected model:DIR or endpoint:URL")

@@ -15,7 +15,8 @@ def classifier_scores_figure(found: ClassifierScores, *, title: str | None = Non
     figure = Figure(figsize=(6.8, 1.5 + 0.5 * len(found.splits)), layout="constrained")
     axes, at = figure.subplots(), np.arange(len(found.splits))
     right, low, high = (getattr(found, name).numpy() for name in ("accuracy", "low", "high"))
-    axes.errorbar(right, at, xerr=[right - low, high - right], fmt="o", color=BLUE, capsize=2, elinewidth=1, label="classifier")
+    reach = np.clip([right - low, high - right], 0, None)  # at 0 and at 1 rounding may leave less than nothing
+    axes.errorbar(right, at, xerr=reach, fmt="o", color=BLUE, capsize=2, elinewidth=1, label="classifier")
     axes.plot(found.bag_of_words.numpy(), at, "D", color=ORANGE, markersize=4, label="bag of words")
     axes.plot(found.majority.numpy(), at, "|", color=BASELINE, markersize=14, markeredgewidth=2, label="majority class")
     names = [f"{shortened(name, 30)} ({int(count):,})" for name, count in zip(found.splits, found.texts, strict=True)]

@@ -1,7 +1,7 @@
 // The page: its title, its sections, the look that is on.
 
 /** What draws each kind of block. */
-const BLOCKS = { paragraphs, facts, grid, links, heatmap, chart, excerpts, explorer };
+const BLOCKS = { paragraphs, facts, grid, links, heatmap, chart, excerpts, words, explorer };
 
 /** A section with its heading. */
 function sectionOf(section, place) {

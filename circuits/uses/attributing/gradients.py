@@ -11,7 +11,7 @@ from torch import Tensor
 from circuits.errors import PromptError
 from circuits.models import Edit, TokenBatch
 from circuits.models.edits import Compiled
-from circuits.models.forward import forward
+from circuits.models.forward import Keep, forward
 from circuits.models.layers import embed
 from circuits.models.weights import Weights
 
@@ -29,12 +29,22 @@ def baseline_stream(weights: Weights, tokens: TokenBatch, kind: Baseline) -> Flo
 
 
 def margins(
-    weights: Weights, tokens: TokenBatch, labels: Int[Tensor, " text"], x: Float[Tensor, "text position d_model"]
+    weights: Weights,
+    tokens: TokenBatch,
+    labels: Int[Tensor, " text"],
+    x: Float[Tensor, "text position d_model"],
+    *,
+    keep: Keep = "patterns",
 ) -> Float[Tensor, " text"]:
     """The logit of each text's class over the mean of the others', with `x` as the residual stream before layer 0. Twice
-    differentiable: attention is computed with its patterns, since the fused kernel has no second derivative."""
+    differentiable with `keep="patterns"`, by which attention is computed with its patterns: the fused kernel has no second
+    derivative."""
     edits: Compiled = {("input", 0): [(None, Edit("input", x))]}
-    logits = forward(weights, tokens, edits=edits, keep="patterns", columns=tokens.last).logits[:, 0]
+    return margins_of(forward(weights, tokens, edits=edits, keep=keep, columns=tokens.last).logits[:, 0], labels)
+
+
+def margins_of(logits: Float[Tensor, "text class"], labels: Int[Tensor, " text"]) -> Float[Tensor, " text"]:
+    """The logit of each text's class over the mean of the others'."""
     own = logits.gather(1, labels[:, None])[:, 0]
     return own - (logits.sum(dim=1) - own) / (logits.shape[1] - 1)
 

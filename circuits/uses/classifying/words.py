@@ -17,9 +17,10 @@ from circuits.uses.classifying.classifier import Classifier
 @dataclasses.dataclass(frozen=True)
 class SpeltText:
     """A text's words, its tokens as a classifier reads them, and the word that each token belongs to; -1: none, as what
-    opens a prompt, and spaces that are tokens.
+    opens a prompt.
 
-    A token belongs to the word that it shares most characters with, of equal ones the earlier. Words in front of the last
+    A token belongs to the word that it shares most characters with, of equal ones the earlier; spaces
+    that are tokens belong to the word behind them. Words in front of the last
     tokens of a long text have none; where one token spells two words, nor has the other.
     """
 
@@ -72,7 +73,9 @@ def _owners(model: Model, text: str) -> list[int]:
 
 
 def _owner(words: Sequence[tuple[int, int]], start: int, end: int) -> int:
-    """The word that shares most characters with a span; -1 for none."""
+    """The word that shares most characters with a span; of spaces the word behind them, or the last one."""
     shared = [min(end, stop) - max(start, begin) for begin, stop in words]
     best = max(range(len(words)), key=shared.__getitem__)
-    return best if shared[best] > 0 else -1
+    if shared[best] > 0:
+        return best
+    return next((place for place, (begin, _) in enumerate(words) if begin >= end), len(words) - 1)
