@@ -1,6 +1,7 @@
 """A planted shortcut is found, healed by regularisation, and healed by ten items of feedback.
 
-    python experiments/shortcuts.py [--found 20] [--healed 5] [--feedback 5] [--first 0] [--texts 480] [--epochs 3] [--json]
+    python experiments/shortcuts.py [--found 20] [--healed 5] [--feedback 5] [--first 0] [--texts 480] [--epochs 3]
+        [--rationale removal] [--json]
 
 Reviews in which a day of the week goes along with the label (`planted_shortcut`), on the bundled model. Found: a linear head is
 trained on the reviews of each seed; are the two days the words that it leans on outside of the rationales, and no other word?
@@ -23,6 +24,7 @@ from circuits.statistics import t_interval
 from circuits.uses import Classifier, Recipe, Regularisation, er_test, find_shortcuts, planted_shortcut, train_all, train_head
 from circuits.uses.classifying.planted import BAD, DAYS, GOOD
 from circuits.uses.feedback import Feedback, FeedbackItem, apply_feedback
+from circuits.uses.shortcuts.early import accuracy_of
 from circuits.uses.shortcuts.label_words import form_of
 
 PLANTED = {form_of(day) for day in DAYS}
@@ -40,6 +42,7 @@ def found(model: Model, seeds: range, texts: int) -> dict[str, Any]:
         bare = dataclasses.replace(planted.held_out, rationales=())
         first += set(find_shortcuts(classifier, planted.train, bare, seed=seed).leaned_on[:2]) == PLANTED
         favoured += any(word.favoured for word in one.words if word.word in PLANTED)
+        print(f"seed {seed}: {one.summary}", file=sys.stderr, flush=True)
         falls.append([one.accuracy[name].effect for name in ("as they are", "random", "flipped")])
     means = [sum(column) / len(column) for column in zip(*falls, strict=True)]
     return {
@@ -53,13 +56,17 @@ def found(model: Model, seeds: range, texts: int) -> dict[str, Any]:
 
 def healed(model: Model, seeds: range, options: argparse.Namespace) -> dict[str, Any]:
     """Gains of regularisation by test, and of feedback by split; both over seeds."""
-    how, recipe, gains = Regularisation(strength=options.strength), Recipe(epochs=options.epochs), []
+    how = Regularisation(rationale=options.rationale, distance=options.distance, strength=options.strength)
+    recipe, gains = Recipe(epochs=options.epochs), []
 
     def make(seed: int) -> Any:
         planted = planted_shortcut(count=options.texts, seed=seed)
         return planted.train, planted.splits
 
-    def loop(seed: int, plain: Classifier, _: Classifier) -> None:
+    def loop(seed: int, plain: Classifier, held: Classifier) -> None:
+        flipped = planted_shortcut(count=options.texts, seed=seed).flipped
+        right = [accuracy_of(one, flipped).effect for one in (plain, held)]
+        print(f"seed {seed}: right on flipped texts {right[0]:.3f}, regularised {right[1]:.3f}", file=sys.stderr, flush=True)
         if seed - options.first < options.feedback:
             gains.append(_feedback(model, plain, seed, options))
 
@@ -76,9 +83,11 @@ def healed(model: Model, seeds: range, options: argparse.Namespace) -> dict[str,
 
 def _feedback(model: Model, plain: Classifier, seed: int, options: argparse.Namespace) -> dict[str, tuple[float, float]]:
     planted = planted_shortcut(count=options.texts, seed=seed)
-    how, recipe = Regularisation(strength=options.feedback_strength), Recipe(epochs=options.epochs, seed=seed)
+    how = Regularisation(rationale=options.rationale, distance=options.distance, strength=options.feedback_strength)
+    recipe = Recipe(epochs=options.epochs, seed=seed)
     given = Feedback(plain.model.fingerprint, ITEMS)
     effects, _ = apply_feedback(model, plain, planted.train, planted.splits, given, how=how, recipe=recipe)
+    print(f"seed {seed}: {effects.summary}", file=sys.stderr, flush=True)
     both = zip(effects.splits, effects.before, effects.after, strict=True)
     return {name: (before.effect, after.effect) for name, before, after in both}
 
@@ -107,6 +116,8 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     for name, usual in (("found", 20), ("healed", 5), ("feedback", 5), ("first", 0), ("texts", 480), ("epochs", 3)):
         parser.add_argument(f"--{name}", type=int, default=usual)
+    parser.add_argument("--rationale", default="removal")
+    parser.add_argument("--distance", default="mse")
     parser.add_argument("--strength", type=float, default=10.0)
     parser.add_argument("--feedback-strength", type=float, default=10.0)
     parser.add_argument("--json", action="store_true")

@@ -1,6 +1,7 @@
 """Penalties for going by other words than people want: right by hand, and differentiable by the weights."""
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 import circuits
 from circuits.errors import PromptError
 from circuits.models import Model, TokenBatch
+from circuits.models.forward import forward
 from circuits.uses import Classifier, ErTest, Examples, Recipe, Regularisation, er_test, planted_shortcut
 from circuits.uses.attributing.gradients import input_gradients
 from circuits.uses.classifying.words import spelt_texts
@@ -17,7 +19,8 @@ from circuits.uses.regularising.distances import DISTANCES, distance_of
 from circuits.uses.regularising.er_test import functional_tests
 from circuits.uses.regularising.frozen import train_head_without, word_effects
 from circuits.uses.regularising.guidance import Guidance, Target, wishes_of
-from circuits.uses.regularising.rationales import RationaleHead, token_shares
+from circuits.uses.regularising.penalty import RationalePenalty
+from circuits.uses.regularising.rationales import RationaleHead, removal_effects, token_shares
 from circuits.uses.shortcuts.label_words import form_of, label_words
 
 FEW = planted_shortcut(count=24, judged=20, seed=3)
@@ -49,8 +52,9 @@ SAID = torch.tensor([[-1, 1, 0, 0, -2], [-1, -2, 0, -3, -3], [-1, -2, 0, 1, -3]]
 TARGET = Target((SAID > -3) & (SAID != -1), SAID >= 0, SAID == 1)
 
 
-@pytest.mark.parametrize("distance", sorted(DISTANCES))
-@pytest.mark.parametrize("rationale", ["gradient", "attention", "learned"])
+@pytest.mark.parametrize(
+    "rationale, distance", [*itertools.product(["gradient", "attention", "learned"], sorted(DISTANCES)), ("removal", "mse")]
+)
 def test_the_gradient_of_every_penalty_is_that_of_finite_differences(
     classifier: Classifier, rationale: Any, distance: str
 ) -> None:
@@ -61,6 +65,10 @@ def test_the_gradient_of_every_penalty_is_that_of_finite_differences(
 
     def penalty(tensors: dict[str, torch.Tensor], weight: torch.Tensor) -> torch.Tensor:
         scorer = RationaleHead(weight, torch.optim.Adam([weight])) if rationale == "learned" else None
+        if rationale == "removal":
+            guidance = Guidance(TARGET.words, TARGET.judged, TARGET.wanted)
+            how = Regularisation(rationale=rationale, strength=2.0)
+            return RationalePenalty(guidance, how)(weights.with_tensors(tensors), TOKENS, LABELS, torch.arange(3))
         shares = token_shares(weights.with_tensors(tensors), TOKENS, LABELS, TARGET.words, rationale, scorer)
         return distance_of(shares, TARGET, distance)
 
@@ -77,7 +85,7 @@ def test_the_gradient_of_every_penalty_is_that_of_finite_differences(
     fast = sum((one * ways[name]).sum() for one, name in zip(found, leaves, strict=False)) + (found[-1] * along).sum()
     torch.testing.assert_close(torch.as_tensor(fast), slow, rtol=1e-6, atol=1e-9)
     reached = {name for name, one in zip(leaves, found, strict=False) if float(one.abs().sum()) > 0}
-    if rationale == "gradient":  # what is added to a margin changes no slope of it
+    if rationale in ("gradient", "removal"):  # what is added to a margin changes no slope of it
         assert set(leaves) - reached == {"b_U", "final_norm.bias"}
     else:  # all that the first layer does, and of the second at least the norm in front of attention
         assert {
@@ -106,6 +114,22 @@ def test_distances_are_those_by_hand() -> None:
         assert float(distance_of(shares, none, name)) == pytest.approx(float(value), abs=1e-4), name
     with pytest.raises(PromptError, match="expected one of"):
         distance_of(shares, none, "cosine")
+
+
+def test_removal_is_the_fall_of_the_margin_without_unwanted_tokens(classifier: Classifier) -> None:
+    """By brute force: the mean embedding in place of each unwanted token."""
+    weights = classifier.model.weights
+    found = removal_effects(weights, TOKENS, LABELS, TARGET.judged & ~TARGET.wanted)
+    for row in range(3):
+        kept, ends = [token for token, own in zip(TOKENS.ids[row].tolist(), TOKENS.mask[row].tolist(), strict=True) if own], []
+        wider = torch.cat([weights.W_E, weights.W_E.mean(dim=0, keepdim=True)])
+        said = SAID[row].tolist()
+        for ids in (kept, [len(weights.W_E) if said[place] == 0 else token for place, token in enumerate(kept)]):
+            logits = forward(dataclasses.replace(weights, W_E=wider), TokenBatch.from_rows([ids])).logits[0, -1]
+            ends.append(logits[LABELS[row]] * 1.5 - logits.sum() / 2)
+        assert float(found[row]) == pytest.approx(float(ends[0] - ends[1]), abs=1e-9)
+    with pytest.raises(PromptError, match="distance 'kl' of removal: expected mse"):
+        Regularisation(rationale="removal", distance="kl")
 
 
 def test_wishes_reach_the_tokens_of_their_words(small: Model) -> None:

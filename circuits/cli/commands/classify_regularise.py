@@ -35,7 +35,7 @@ def classify_regularise(
         str | None, typer.Option(metavar="WORDS", help="Words that should matter nowhere: friday,monday.", show_default=False)
     ] = None,
     rationale: Annotated[
-        str, typer.Option(metavar="gradient|attention|learned", help="What is held to what people say.")
+        str, typer.Option(metavar="gradient|attention|learned|removal", help="What is held to what people say.")
     ] = "gradient",
     distance: Annotated[str, typer.Option(metavar="mse|kl|bce|order", help="How far it is from that.")] = "mse",
     strength: Annotated[float, typer.Option(help="Of the penalty, beside the cross-entropy in nats.")] = 10.0,

@@ -15,7 +15,7 @@ from circuits.uses.classifying.examples import Examples
 from circuits.uses.classifying.training import Recipe, Trained, checked_start, train_all
 from circuits.uses.regularising.distances import DISTANCES, distance_of
 from circuits.uses.regularising.guidance import Guidance, Wishes
-from circuits.uses.regularising.rationales import RATIONALES, RationaleHead, token_shares
+from circuits.uses.regularising.rationales import RATIONALES, REMOVAL, RationaleHead, removal_effects, token_shares
 
 STRENGTH = 10.0
 """Chosen on planted texts of another seed than those of `experiments/shortcuts.py`."""
@@ -23,17 +23,21 @@ STRENGTH = 10.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Regularisation:
-    """What is added to the loss: `strength` times the `distance` of a machine `rationale` from the human one. Raises
-    PromptError for what does not exist."""
+    """What is added to the loss: `strength` times the `distance` of a machine `rationale` from the human one; with the
+    rationale "removal" times the mean square (nats²) of what all unwanted words together do to the margin. A gradient says
+    this to first order alone: trainings that satisfy its penalty can lean on a word as before. Raises PromptError for what
+    does not exist."""
 
     rationale: str = "gradient"
     distance: str = "mse"
     strength: float = STRENGTH
 
     def __post_init__(self) -> None:
-        for name, known in (("rationale", RATIONALES), ("distance", tuple(DISTANCES))):
+        for name, known in (("rationale", (*RATIONALES, REMOVAL)), ("distance", tuple(DISTANCES))):
             if getattr(self, name) not in known:
                 raise PromptError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(known)}")
+        if self.rationale == REMOVAL and self.distance != "mse":
+            raise PromptError(f"distance {self.distance!r} of removal: expected mse, in nats²")
         if not 0 <= self.strength < float("inf"):
             raise PromptError(f"strength={self.strength}: expected a number from 0 on")
 
@@ -52,6 +56,9 @@ class RationalePenalty:
         target = self.guidance.target(places, tokens.ids.shape[1])
         if not bool(target.any.any()):
             return weights.W_E.new_zeros(())
+        if self.how.rationale == REMOVAL:
+            fall = removal_effects(weights, tokens, labels, target.judged & ~target.wanted)
+            return self.how.strength * (fall.square() * target.any).sum() / target.any.sum()
         how: Any = self.how.rationale
         shares = token_shares(weights, tokens, labels, target.words, how, self.scorer)
         return self.how.strength * distance_of(shares, target, self.how.distance)

@@ -10,11 +10,14 @@ from torch import Tensor
 from circuits.errors import PromptError
 from circuits.models import TokenBatch
 from circuits.models.forward import forward
+from circuits.models.layers import embed
 from circuits.models.weights import Weights
-from circuits.uses.attributing.gradients import input_gradients
+from circuits.uses.attributing.gradients import baseline_stream, input_gradients, margins
 
 Rationale = Literal["gradient", "attention", "learned"]
 RATIONALES: tuple[Rationale, ...] = ("gradient", "attention", "learned")
+REMOVAL = "removal"
+"""What is not shares of tokens: by how much the margin moves when all unwanted tokens are taken away together."""
 _NONE = 1e-9
 
 
@@ -39,6 +42,16 @@ class RationaleHead:
             self.adam.zero_grad()
         normed = torch.nn.functional.layer_norm(stream, stream.shape[-1:])
         return normed @ self.weight
+
+
+def removal_effects(
+    weights: Weights, tokens: TokenBatch, labels: Int[Tensor, " text"], unwanted: Bool[Tensor, "text position"]
+) -> Float[Tensor, " text"]:
+    """By how much each text's margin (nats) falls when the mean embedding stands in place of its unwanted tokens;
+    differentiable by the weights. Exact where a gradient is the first order of it."""
+    x = embed(weights, tokens)
+    without = torch.where(unwanted[:, :, None], baseline_stream(weights, tokens, "mean"), x)
+    return margins(weights, tokens, labels, x) - margins(weights, tokens, labels, without)
 
 
 def token_shares(
