@@ -34,6 +34,25 @@ def test_a_classifier_is_trained_judged_and_asked(command: Command, tmp_path: Pa
     assert {path.name for path in (tmp_path / "all").iterdir()} == files - {"planted", "scores.svg"} | {"scores.png"}
 
 
+def test_a_page_shows_scores_shortcuts_and_words(command: Command, tmp_path: Path) -> None:
+    planted = planted_shortcut(count=60, judged=12)
+    for name, split in {"train": planted.train, "dev": planted.held_out, "other": planted.flipped}.items():
+        split.save(tmp_path / f"{name}.jsonl")
+    texts = ("--data", tmp_path / "train.jsonl", "--test", tmp_path / "dev.jsonl", "--test", tmp_path / "other.jsonl")
+    answer = command("classify", "report", *texts, "--texts", 3, "--out", tmp_path / "out")
+    assert answer.status == 0, answer.err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "scores.json",
+        "shortcuts.json",
+        "words.json",
+        "report.html",
+    }
+    page = (tmp_path / "out" / "report.html").read_text()
+    for title in ("Scores of a classifier", "Shortcuts", "Which words a classifier goes by"):
+        assert title in page, title
+    assert "still running" not in page and "other.jsonl" in page, "how it was made"
+
+
 def test_what_is_wrong_with_texts_is_one_line(command: Command, tmp_path: Path) -> None:
     one, other, beyond = (tmp_path / f"{name}.csv" for name in ("one", "other", "beyond"))
     one.write_text("text,label\na,x\nb,x\n")

@@ -10,7 +10,7 @@ from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import MetricName, Open, Seed
 from circuits.cli.prompts import Behaviour, check_metric, has_gradient, task_or_file
-from circuits.cli.questions.classify import classifier_of, labelled_of
+from circuits.cli.questions.classify import classifier_of, drawn, labelled_of
 from circuits.cli.questions.concept import ConceptQuestion, concept_places
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, Work, with_setting
@@ -144,7 +144,7 @@ def ask_classifier(question: ConceptQuestion, file: Path, data: Path | None, tar
     expected = [name for name in FILES if name != "prompts.json"]
     with setting.parts(FILES, expected=expected, options="--sets, --count, --memory") as work:
         classifier = classifier_of(setting, file, asked, seed=question.seed, progress=work.progress)
-        some = next(iter(asked.splits.values())).texts[:count]
+        some = drawn(next(iter(asked.splits.values())), count, question.seed).texts
         pairs = circuits.uses.class_pairs(classifier, some, target)
         of = f"{target} in {asked.name}"
         about = (classifier.model, pairs, circuits.metrics.logit_difference, texts, of)

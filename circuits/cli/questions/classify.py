@@ -87,6 +87,12 @@ def _name(path: Path, tests: Sequence[Path]) -> str:
     return path.stem if sum(other.stem == path.stem for other in tests) == 1 else str(path)
 
 
+def drawn(examples: "circuits.uses.Examples", most: int, seed: int) -> "circuits.uses.Examples":
+    """So many of some texts, or all of them, drawn, in their order: files are often sorted by label."""
+    places = random.Random(seed).sample(range(len(examples)), min(most, len(examples)))
+    return examples[sorted(places)]
+
+
 def shown_texts(
     texts: Labelled, classifier: "circuits.uses.Classifier", count: int, *, seed: int
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
