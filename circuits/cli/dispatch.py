@@ -34,6 +34,7 @@ ORDER = (
     "probe",
     "neurons",
     "concept",
+    "compose",
     "features",
     "symmetry",
     "classify",

@@ -1,4 +1,4 @@
-"""What users mean by a word, as a direction of activations, and whether the model's answer hangs on it; features that are not
+"""What users mean by a word: as a direction that an answer may hang on, and as what neurons answer to; features that are not
 neurons."""
 
 from circuits.concepts.branches.equivariance import equivariance, swapped
@@ -11,6 +11,7 @@ from circuits.concepts.features.reports import DictionaryReport, FeatureReport
 from circuits.concepts.features.results import Superposition
 from circuits.concepts.features.toy import toy_superposition
 from circuits.concepts.features.training import train_dictionary
+from circuits.concepts.forms import NeuronForm, NeuronForms, Units, compose, read_lexicon
 from circuits.concepts.results import ConceptCurve, ConceptTest
 from circuits.concepts.tcav import tcav
 from circuits.concepts.texts import as_examples, random_examples, read_examples
@@ -22,15 +23,20 @@ __all__ = [
     "DictionaryReport",
     "Equivariance",
     "FeatureReport",
+    "NeuronForm",
+    "NeuronForms",
     "Specialisation",
     "Superposition",
+    "Units",
     "as_examples",
+    "compose",
     "equivariance",
     "random_examples",
     "read_dictionary",
     "read_examples",
     "read_feature",
     "read_features",
+    "read_lexicon",
     "specialise",
     "swapped",
     "tcav",

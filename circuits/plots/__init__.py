@@ -28,6 +28,7 @@ from circuits.plots.lenses.memories import (
     triggers_figure,
     values_figure,
 )
+from circuits.plots.neuron_forms import neuron_forms_figure
 from circuits.plots.neuron_rankings import neuron_knockout_figure, neuron_rankings_figure
 from circuits.plots.patching.effects import effects_figure
 from circuits.plots.patching.losses import ablation_figure, knockout_figure, self_repair_figure
@@ -88,6 +89,7 @@ __all__ = [
     "lens_figure",
     "module_figure",
     "neuron_figure",
+    "neuron_forms_figure",
     "neuron_knockout_figure",
     "neuron_rankings_figure",
     "path_figure",

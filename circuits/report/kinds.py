@@ -102,6 +102,9 @@ KINDS: Mapping[str, Kind] = {
         "a module explained", "A module explained", "lenses.ModuleExplanation", "explain --open"
     ),
     "circuits-neuron": Kind("a neuron", "A neuron", "lenses.NeuronReport", "neuron --open"),
+    "circuits-neuron-forms": Kind(
+        "neurons as forms over concepts", "Neurons as logical forms", "concepts.NeuronForms", "compose --open"
+    ),
     "circuits-neuron-knockout": Kind("what is lost without neurons", "What is lost without neurons", "probes.NeuronKnockout"),
     "circuits-neuron-rankings": Kind(
         "neurons ranked by what they know", "Neurons ranked", "probes.NeuronRankings", "neurons --open"

@@ -12,6 +12,8 @@ from circuits.concepts import (
     DictionaryReport,
     Equivariance,
     FeatureReport,
+    NeuronForm,
+    NeuronForms,
     Specialisation,
     Superposition,
 )
@@ -473,6 +475,22 @@ def superposition() -> Superposition:
     weights = {"importance": numbers(3).abs() + 1, "W": numbers(2, 2, 1, 2, 3), "b": numbers(2, 2, 1, 3)}
     about = {"loss": numbers(2, 2, 1).abs(), "steps": 10, "batch": 4, "seed": 3}
     return Superposition(("relu", "linear"), torch.tensor([0.0, 0.75]).double(), **weights, **about)
+
+
+def neuron_forms() -> NeuronForms:
+    null = {"null": 0.125, "null_high": 0.25, "p_value": 0.25}
+    held = {"held_iou": 0.25, "held_null": 0.0625, "held_p": 0.01, "held_adjusted": 0.02}
+    words = {"words": (("<b>", 3), ("\n", 1)), "neuron_alone": (), "form_alone": (("a", 2),)}
+    half = {"half_form": "upos=NOUN", "half_iou": 0.5}
+    counts = {"active": 4, "holds": 5, "both": 3, "concept": "upos=NOUN", "concept_iou": 0.25}
+    first = NeuronForm(
+        "m0.n1", "(a AND NOT <b>) OR c", 3, 0.5, **counts, **null, **half, **held, rise=0.5, rise_error=0.25, **words
+    )
+    gone = dict.fromkeys((*null, *held, "rise", "rise_error"))
+    second = NeuronForm("m0.n2", "c", 1, 0.5, **counts, **gone, **half, **words, examples=(("both", "the [[<b>]]"),))
+    about = {"source": "words.json", "concepts": 9, "words": 40, "unit": "words", "rule": "above 0", "length": 5, "beam": 10}
+    rest = {"penalty": 0.99, "moves": 3, "left_out": {"at fewer than 10 words": 2}, "loss": 2.5, "loss_tokens": 30}
+    return NeuronForms("mini<b>", SHA, (first, second), ("m0.n3",), **about, **rest, agreement=Effect(0.5, -0.25, 0.75), seed=1)
 
 
 def probes() -> Probes:
