@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from circuits.cli.app import app
+from circuits.cli.commands.classify import _BELOW
 from circuits.uses import ClassifierScores, planted_shortcut, read_labelled
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
@@ -19,6 +22,8 @@ def test_a_classifier_is_trained_judged_and_asked(command: Command, tmp_path: Pa
     scores = ClassifierScores.load(out / "scores.json")
     assert scores.splits == ("held out", "random", "flipped", "contrast") and "head trained on 60 texts" in answer.out
     assert read_labelled(out / "planted" / "held_out.jsonl") == planted_shortcut(count=60).held_out
+    below = {name.split()[1] for name in get_command(app).commands if name.startswith("classify ")}
+    assert below == set(_BELOW), "a word that is meant for one of them is no text"
     days = ["We saw it on Friday . The plot was fine .", "We saw it on Monday . The plot was fine ."]
     said = command("classify", *days, "--classifier", out / "classifier.safetensors", "--json")
     friday, monday = json.loads(said.out)["texts"]
@@ -69,9 +74,9 @@ def test_what_is_wrong_with_texts_is_one_line(command: Command, tmp_path: Path) 
         (("train", "--test", other), "--test needs --data"),
         (("train", "--train", "some"), "--train some: expected head or all"),
         (("train", "--rate", "0"), "expected a rate above 0"),
-        ((), "name a text to classify, or a subcommand"),
+        (("atribute",), "'atribute' is no subcommand; did you mean circuits classify attribute?"),
         (("a text", "--classifier", tmp_path / "none.safetensors"), "none.safetensors: No such file"),
     ):
-        out = ("--out", tmp_path / "out") if options else ()
+        out = ("--out", tmp_path / "out")
         check_one_line(command("classify", *options, *out), words)
     assert not (tmp_path / "out").exists()

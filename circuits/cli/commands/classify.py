@@ -1,5 +1,6 @@
 """`circuits classify`: the classes of texts, by a classifier on top of the model."""
 
+import difflib
 from typing import Annotated
 
 import typer
@@ -11,12 +12,17 @@ from circuits.cli.questions.classify import classifier_of, labelled_of
 from circuits.cli.settings import Setting, with_setting
 from circuits.errors import PromptError
 
+_SHOWN = 6
+"""Texts that are classified where none is given."""
+_BELOW = ("train", "attribute", "shortcuts", "regularise", "feedback", "inside", "stability", "amplify", "report")
+
 
 @app.command()
 @with_setting("classify", memory=True)
 def classify(
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="[TEXT]...", help="What is classified.", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="TEXTS", help="What is classified.", show_default="some reviews that are made"),
     ] = None,
     classifier: ClassifierFile = None,
     seed: Seed = 0,
@@ -31,15 +37,19 @@ def classify(
 
     \b
     Examples:
-      circuits classify "We saw it on Monday . The plot was weak and the cast was boring ."
+      circuits classify
+      circuits classify "We saw it on Monday . The plot was weak ."
       circuits classify train --data reviews.tsv --test others.tsv
-      circuits classify "Not a word too many ." --classifier out/classify-mini/classifier.safetensors
+      circuits classify "A fine film ." --classifier classifier.safetensors
     """
     from circuits.cli.reports.classify import classes_report
 
-    if not texts:
-        raise PromptError("name a text to classify, or a subcommand: circuits classify --help lists them")
+    planted = labelled_of(None, (), count=None, seed=seed)
+    words = tuple(texts) if texts else next(iter(planted.splits.values())).texts[:_SHOWN]
+    slip = difflib.get_close_matches(words[0], _BELOW, n=1) if len(words) == 1 else []
+    if slip:
+        raise PromptError(f"{words[0]!r} is no subcommand; did you mean circuits classify {slip[0]}? A text has several words")
     with ProgressBars() as progress:
-        found = classifier_of(setting, classifier, labelled_of(None, (), count=None, seed=seed), seed=seed, progress=progress)
-        logits = found.logits(texts, budget=setting.budget, progress=progress)
-    setting.answer(classes_report(found, texts, logits))
+        found = classifier_of(setting, classifier, planted, seed=seed, progress=progress)
+        logits = found.logits(words, budget=setting.budget, progress=progress)
+    setting.answer(classes_report(found, words, logits))

@@ -46,7 +46,7 @@ def classify_feedback(
     *,
     setting: Setting,
 ) -> None:
-    """Correct a classifier by feedback on its explanations.
+    """Correct a classifier by what people say.
 
     Without --feedback a file is proposed: the words that the classifier goes by and that tell most of the label. Correct it:
     which words should not matter, everywhere or in one text, and which should? Given back, the classifier is trained again from

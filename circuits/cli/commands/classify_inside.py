@@ -49,7 +49,7 @@ def classify_inside(
     *,
     setting: Setting,
 ) -> None:
-    """Tell what changed inside of a mended classifier.
+    """Tell what changed in a mended classifier.
 
     Texts and the same texts with the shortcut swapped, or with the words of their rationales turned: which heads and MLPs carry
     the difference to the answer, before the classifier was mended and after? Both classifiers see the same texts.

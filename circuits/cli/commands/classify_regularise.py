@@ -49,7 +49,7 @@ def classify_regularise(
     *,
     setting: Setting,
 ) -> None:
-    """Hold a classifier to what people say of words.
+    """Hold a classifier to marked words.
 
     The loss is the cross-entropy plus a penalty: how far what the classifier goes by is from the rationales of the texts, or
     from words that should not matter (explanation regularisation, Joshi et al. 2022). Beside plain training with the same

@@ -46,7 +46,7 @@ def classify_report(
     \b
     Examples:
       circuits classify report
-      circuits classify report --classifier out/classify-gpt2/classifier.safetensors --data train.tsv --test dev.tsv -m gpt2
+      circuits classify report --data train.tsv --test dev.tsv -m gpt2
     """
     texts = labelled_of(data, test or (), count=count, seed=seed, rename=rename or ())
     run(texts, classifier, setting, shown=shown, seed=seed)

@@ -58,8 +58,8 @@ def classify_train(
     Examples:
       circuits classify train
       circuits classify train --train all
-      circuits classify train --data train.tsv --test dev.tsv --test contrast.tsv -m gpt2
-      circuits classify train --data sst2.tsv --test imdb.tsv --rename 0=Negative --rename 1=Positive
+      circuits classify train --data train.tsv --test dev.tsv -m gpt2
+      circuits classify train --data a.tsv --test b.tsv --rename 0=bad
       circuits classify train --data reviews.jsonl --count 2000 --longest 64
       circuits classify train --open out/classify-mini/scores.json
     """

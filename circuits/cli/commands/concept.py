@@ -103,7 +103,8 @@ def concept(
       circuits concept --positive cities.txt --target facts:country_capital
       circuits concept --positive names.txt --target ioi -m gpt2 --layers 0,6,11
       circuits concept --positive dev.conllu:upos=PROPN --nodes each-head
-      circuits concept --positive friday.txt --classifier classifier.safetensors --target negative
+      circuits concept --positive friday.txt --target negative \\
+        --classifier classifier.safetensors
       circuits concept --open out/concept-mini/concept.json
     """
     if open_file is not None:
