@@ -43,7 +43,7 @@ WITH_FUNCTIONS = [room for room in ROOMS if (PACKAGE / room).is_dir() and room n
 """The rooms whose public functions find something."""
 INGREDIENTS = "Activations Fact KnownCircuit Metric MinimalPair Model PromptFile PromptPairs Sentence ShownPrompt Task"
 INGREDIENTS += " Attributing Classifier Dictionary Examples PlantedShortcut SpanSentence TokenBatch"
-INGREDIENTS += " LabelWords"
+INGREDIENTS += " Feedback FeedbackItem LabelWords Regularisation Swaps Watching"
 PAGES = "Closer Page Saved Section"
 ROWS = "Effect PhaseChange SkipTrigram SkipTrigramBug Snapshot VirtualHead"
 LAZY = "WeightTable"
