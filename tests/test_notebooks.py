@@ -15,6 +15,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PICTURES = {
     "causal_tracing": 4,
     "circuit_discovery": 5,
+    "concepts": 3,
     "induction_heads": 4,
     "logit_lens": 5,
     "mlp_memories": 5,
@@ -23,6 +24,7 @@ PICTURES = {
     "path_patching": 6,
     "phase_change": 2,
     "probing": 3,
+    "shortcut_found_and_healed": 4,
 }
 """The notebooks, and how many pictures each shows at least."""
 VARIES = "varies"
