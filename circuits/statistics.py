@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.errors import CircuitsError
@@ -92,6 +92,32 @@ def share_interval(share: float, count: int) -> Effect:
     return Effect(share, max(0.0, (middle - width) / scale), min(1.0, (middle + width) / scale))
 
 
+def paired_difference(first: Bool[Tensor, " case"], second: Bool[Tensor, " case"]) -> Effect:
+    """By how much a share is larger than another of the same cases, first less second, with Newcombe's 95 % interval (1998,
+    method 10: of both Wilson intervals and the correlation between the two), which is no point where they never differ.
+
+    Raises CircuitsError without cases, or for as many of one as not of the other.
+    """
+    if not len(first) or len(first) != len(second):
+        raise CircuitsError(f"{len(first)} cases and {len(second)}: expected the same, one or more")
+    count, both = len(first), int((first & second).sum())
+    mine, theirs = int(first.sum()), int(second.sum())
+    one, other = share_interval(mine / count, count), share_interval(theirs / count, count)
+    together = both * count - mine * theirs
+    spread = math.sqrt(mine * (count - mine) * theirs * (count - theirs))
+    # Corrected for continuity where they go together, as in the paper; 0 where one of them never varies.
+    alike = (max(0.0, together - count / 2) if together > 0 else together) / spread if spread else 0.0
+    difference = one.effect - other.effect
+
+    def reach(a: float, b: float) -> float:
+        """How far the interval goes to one side, by what either share's own goes there."""
+        return math.sqrt(max(0.0, a * a - 2 * alike * a * b + b * b))
+
+    below = reach(one.effect - one.low, other.high - other.effect)
+    above = reach(one.high - one.effect, other.effect - other.low)
+    return Effect(difference, max(-1.0, difference - below), min(1.0, difference + above))
+
+
 def standard_error(values: Float[Tensor, "..."], dim: int = -1) -> Float[Tensor, "..."]:
     """The standard error of the mean along an axis, sd / sqrt(n) with n - 1 in the sd; NaN for a single value."""
     count = values.shape[dim]
@@ -168,14 +194,21 @@ def sequential_p_value(
     return Chance((1 + reached) / (1 + most), tuple(null), reached, most)
 
 
-def mcnemar(wins: int, losses: int) -> float:
-    """One-sided exact McNemar test of two answerers on the same cases: the chance of so many wins or more where a case on
-    which just one of them is right goes to either with probability 1/2. Cases on which both or none are right do not count.
+def mcnemar(wins: int, losses: int, *, two_sided: bool = False) -> float:
+    """Exact McNemar test of two answerers on the same cases: the chance of so many wins or more where a case on which just one
+    of them is right goes to either with probability 1/2. Cases on which both or none are right do not count.
 
     Raises CircuitsError for negative counts.
+
+    Args:
+        wins: cases on which the first alone is right.
+        losses: cases on which the second alone is right.
+        two_sided: the chance of counts so far apart, whichever is larger.
     """
     if wins < 0 or losses < 0:
         raise CircuitsError(f"{wins} wins and {losses} losses: expected counts of at least 0")
+    if two_sided:
+        return min(1.0, 2 * mcnemar(max(wins, losses), min(wins, losses)))
     if not wins:
         return 1.0
     trials = wins + losses
@@ -223,6 +256,17 @@ def _t_tail(t: float, freedom: int) -> float:
 def bonferroni(p_values: Float[Tensor, "*test"]) -> Float[Tensor, "*test"]:
     """The p-values of as many tests, each times their number, at most 1: the chance of any false alarm stays below them."""
     return (p_values * p_values.numel()).clamp(max=1.0)
+
+
+def holm(p_values: Float[Tensor, " test"]) -> Float[Tensor, " test"]:
+    """The p-values of as many tests, corrected (Holm 1979): the smallest times their number, the next times one less, and so
+    on, none below one before it, at most 1. The chance of any false alarm stays below them, as with `bonferroni`, whose are
+    never smaller."""
+    ordered, order = p_values.sort()
+    times = torch.arange(len(p_values), 0, -1, dtype=p_values.dtype, device=p_values.device)
+    found = torch.empty_like(p_values)
+    found[order] = (ordered * times).cummax(dim=0).values.clamp(max=1.0) if len(p_values) else ordered
+    return found
 
 
 def spearman(first: Float[Tensor, " item"], second: Float[Tensor, " item"]) -> float:

@@ -15,8 +15,10 @@ from circuits.statistics import (
     bonferroni,
     bootstrap,
     clustered_errors,
+    holm,
     mcnemar,
     p_value,
+    paired_difference,
     percentile_interval,
     ratio_intervals,
     sequential_p_value,
@@ -211,7 +213,8 @@ def test_mcnemar_is_the_exact_tail_of_a_fair_coin(trials: int) -> None:
 
 
 def test_mcnemar_of_no_cases_shows_nothing_and_negative_counts_are_refused() -> None:
-    assert mcnemar(0, 0) == 1.0
+    assert mcnemar(0, 0) == mcnemar(0, 0, two_sided=True) == mcnemar(3, 3, two_sided=True) == 1.0
+    assert mcnemar(1, 8, two_sided=True) == mcnemar(8, 1, two_sided=True) == 2 * mcnemar(8, 1) and mcnemar(1, 8) > 0.99
     with pytest.raises(CircuitsError, match="-1 losses"):
         mcnemar(2, -1)
 
@@ -219,6 +222,39 @@ def test_mcnemar_of_no_cases_shows_nothing_and_negative_counts_are_refused() -> 
 def test_bonferroni_multiplies_by_the_number_of_tests_up_to_one() -> None:
     found = bonferroni(torch.tensor([[0.01, 0.2], [0.5, 1.0]], dtype=torch.float64))
     assert found.tolist() == [[0.04, 0.8], [1.0, 1.0]]
+
+
+def test_holm_corrects_the_smallest_most_and_keeps_the_order() -> None:
+    found = holm(torch.tensor([0.5, 0.01, 0.03, 0.02], dtype=torch.float64))
+    assert found.tolist() == pytest.approx([0.5, 0.04, 0.06, 0.06])
+    assert holm(torch.tensor([0.9, 0.8])).tolist() == pytest.approx([1.0, 1.0]) and holm(torch.zeros(0)).tolist() == []
+
+
+def test_the_interval_of_a_paired_difference_holds_the_true_one_in_19_of_20_sets_of_cases() -> None:
+    def cases(both: int, first: int, second: int, none: int) -> tuple[torch.Tensor, torch.Tensor]:
+        sides = ((1, 1, both), (1, 0, first), (0, 1, second), (0, 0, none))
+        rows = [(one, other) for one, other, count in sides for _ in range(count)]
+        found = torch.tensor(rows, dtype=torch.bool)
+        return found[:, 0], found[:, 1]
+
+    found = paired_difference(*cases(36, 12, 2, 0))
+    assert found.effect == pytest.approx(0.2) and (found.low, found.high) == pytest.approx((0.0569, 0.3404), abs=2e-4)
+    turned = paired_difference(*cases(36, 2, 12, 0))
+    assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
+    same = paired_difference(*cases(10, 0, 0, 10))
+    assert same.low < 0 < same.high, "never to differ in 20 cases is no proof"
+    held, chances = 0.0, (0.4, 0.25, 0.1, 0.25)
+    for both, first, second in itertools.product(range(13), repeat=3):
+        if (none := 12 - both - first - second) < 0:
+            continue
+        counts = (both, first, second, none)
+        ways = math.factorial(12) / math.prod(map(math.factorial, counts))
+        interval = paired_difference(*cases(*counts))
+        if interval.low <= 0.15 <= interval.high:
+            held += ways * math.prod(chance**count for chance, count in zip(chances, counts, strict=True))
+    assert 0.94 < held < 0.99
+    with pytest.raises(CircuitsError, match="2 cases and 1"):
+        paired_difference(torch.ones(2).bool(), torch.ones(1).bool())
 
 
 @pytest.mark.parametrize("levels", [2, 3, 5, 1000])

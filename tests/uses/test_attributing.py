@@ -196,6 +196,13 @@ def test_every_method_gives_each_word_a_number(trained: Classifier, method: str,
     assert len(found.to_dataframe()) == sum(map(len, found.words))
 
 
+def test_words_are_counted_without_their_punctuation(trained: Classifier) -> None:
+    found = attribute_words(trained, ["Good film.", "A good, (film)"], how=Attributing(method="direct"), test=False)
+    found = dataclasses.replace(found, explained=(0, 0), numbers=((1.0, 2.0), (0.0, 3.0, 6.0)))
+    table = found.top_words()
+    assert dict(zip(table["word"], table["mean"], strict=True)) == {"film": 4.0, "good": 2.0}
+
+
 def test_words_that_count_most_decide(whole: Model) -> None:
     found = attribute_words(train_head(whole, FEW.train), FEW.held_out.texts, how=Attributing(method="direct"), draws=1)
     assert found.faithfulness is not None

@@ -82,6 +82,19 @@ def test_stability_splits_pairs_by_what_became_of_the_class(trained: Classifier,
     assert Stability.load(tmp_path / "stability.json").others == found.others and "Kendall" in found.summary
 
 
+def test_words_beside_punctuation_have_synonyms_too(trained: Classifier) -> None:
+    assert alternatives("(Film?)", {"film": ("movie",)}) == ("(Movie?)",) and alternatives("FILM,", {"film": ("movie",)}) == (
+        "MOVIE,",
+    )
+    assert alternatives(",", {"film": ("movie",)}) == ()
+    bare, beside = "The plot was great , the cast was dull .", "The plot was great, the cast was dull."
+    found = attacked(trained, [bare, beside], SYNONYMS, most=3)
+    drawn = replaced_at_random(trained, found, SYNONYMS)
+    assert [pair.text for pair in found] == [bare, beside] and all(
+        "," in one.other and "." in one.other for one in found + drawn
+    )
+
+
 def test_synonyms_come_from_files_and_embeddings(base: Model, tmp_path: Path) -> None:
     file = tmp_path / "words.json"
     file.write_text(json.dumps({"Good": ["fine", "good", "great"], "alone": []}))
@@ -96,6 +109,7 @@ def test_synonyms_come_from_files_and_embeddings(base: Model, tmp_path: Path) ->
             read_synonyms(file)
     near = embedded_synonyms(base, ["Mary", "good", "\u00e9t\u00e9"], like=0.0, nearest=3)
     assert all(len(others) == 3 and word not in others for word, others in near.items()) and near
+    assert embedded_synonyms(base, (word for word in ("good,", "Mary.")), like=0.0, nearest=3)["good"] == near["good"]
     with pytest.raises(PromptError, match="has a neighbour"):
         embedded_synonyms(base, ["xyzzy"])
     with pytest.raises(PromptError, match="has a word with a synonym"):

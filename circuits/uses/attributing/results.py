@@ -12,6 +12,7 @@ from circuits.errors import CircuitsError
 from circuits.files.fields import stored
 from circuits.files.results import Result
 from circuits.uses.attributing.faithful import Faithfulness
+from circuits.uses.classifying.forms import form_of
 
 if TYPE_CHECKING:
     import pandas
@@ -114,7 +115,8 @@ class WordAttributions(Result, format="circuits-word-attributions"):
 
     def top_words(self, *, least: int = 2) -> "pandas.DataFrame":
         """Words by how much they speak for each class, the mean over the texts in which they stand and that class is explained:
-        class, word, mean number, number of times. Words are told apart by their letters alone, not by capitals.
+        class, word, mean number, number of times. Words are told apart by their letters alone, not by capitals or the
+        punctuation around them.
 
         Args:
             least: times that a word stands there at least.
@@ -122,7 +124,7 @@ class WordAttributions(Result, format="circuits-word-attributions"):
         import pandas
 
         rows = [
-            (self.classes[place], word.lower(), number)
+            (self.classes[place], form_of(word), number)
             for words, numbers, place in zip(self.words, self.numbers, self.explained, strict=True)
             for word, number in zip(words, numbers, strict=True)
         ]

@@ -10,10 +10,11 @@ import torch
 from circuits.errors import FileFormatError, ModelError, PromptError, shown
 from circuits.files.reading import read_json
 from circuits.models import Model
+from circuits.uses.classifying.forms import form_of, in_place
 from circuits.uses.classifying.planted import BAD, GOOD, THINGS
 
 Synonyms = Mapping[str, tuple[str, ...]]
-"""Words in small letters, each with those that may stand in its place."""
+"""Words in small letters without the punctuation around them, each with those that may stand in its place."""
 NEAREST, LIKE = 4, 0.3
 """Neighbours of a word at most, and the cosine that they have at least."""
 _LARGEST = 20_000_000
@@ -32,7 +33,7 @@ def read_synonyms(path: str | Path) -> Synonyms:
             raise FileFormatError(f"{path}: {shown(word)} has {shown(json.dumps(others))}; expected a list of single words")
         kept = tuple(dict.fromkeys(one for one in others if one.lower() != word.lower()))
         if kept:
-            found[word.lower()] = kept
+            found[form_of(word)] = kept
     if not found:
         raise FileFormatError(f"{path}: no word has another one to stand in its place")
     return found
@@ -62,12 +63,12 @@ def embedded_synonyms(model: Model, words: Iterable[str], *, nearest: int = NEAR
     for token, text in enumerate(model.to_token_strings(list(range(model.d_vocab)))):
         if text[:1] == " " and _LETTERS.fullmatch(text[1:]) and text[1:].islower():
             known.setdefault(text[1:], token)
+    asked = {form_of(word) for word in words}
     names, ids = list(known), torch.tensor(list(known.values()), device=model.device)
     vectors = model.weights.W_E[ids].float()
     vectors = torch.nn.functional.normalize(vectors - vectors.mean(dim=0), dim=1)
-    asked = [at for at, name in enumerate(names) if name in {word.lower() for word in words}]
     found = {}
-    for at in asked:
+    for at in (at for at, name in enumerate(names) if name in asked):
         cosines = vectors @ vectors[at]
         cosines[at] = -1.0
         best = cosines.topk(min(nearest, len(names) - 1))
@@ -80,6 +81,6 @@ def embedded_synonyms(model: Model, words: Iterable[str], *, nearest: int = NEAR
 
 
 def alternatives(word: str, synonyms: Synonyms) -> tuple[str, ...]:
-    """The words that may stand for a word, with a capital where it has one."""
-    others = synonyms.get(word.lower(), ())
-    return tuple(one.capitalize() if word[:1].isupper() else one for one in others)
+    """The words that may stand for a word, with a capital where it has one and in the punctuation around it."""
+    form = form_of(word)
+    return tuple(in_place(word, form, one) for one in synonyms.get(form, ()))

@@ -4,24 +4,17 @@ import dataclasses
 import functools
 import math
 import random
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from circuits.errors import PromptError
 from circuits.uses.classifying.examples import Examples
+from circuits.uses.classifying.forms import form_of
 
 HEAD = 0.05
 """The share of words that are the head of the list (Du 2021)."""
 ALIKE = 0.2
 """How much of their neighbours two words share at least, if one is to stand for the other."""
-
-
-def form_of(word: str) -> str:
-    """A word as it is counted: in small letters, without the punctuation around it; what is punctuation alone stays."""
-    bare = word.casefold()
-    inside = [place for place, letter in enumerate(bare) if not unicodedata.category(letter).startswith("P")]
-    return bare[inside[0] : inside[-1] + 1] if inside else bare
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from circuits.uses.classifying.examples import Examples, Span, marked_words
-from circuits.uses.shortcuts.label_words import form_of
+from circuits.uses.classifying.forms import form_of, in_place
 
 Way = Literal["random", "flipped"]
 
@@ -43,18 +43,6 @@ def swapped(examples: Examples, words: Mapping[str, tuple[int, str | None]], way
 
 def _formed(text: str) -> list[tuple[str, str]]:
     return [(word, form_of(word)) for word in text.split()]
-
-
-def in_place(word: str, form: str, other: str | None) -> str:
-    """Another word where one stood; its punctuation stays, also where the word is taken out."""
-    at = word.casefold().find(form)
-    front, behind = word[:at], word[at + len(form) :]
-    if other is None:
-        return front + behind
-    said = word[at : at + len(form)]
-    if said.isupper() and len(said) > 1:
-        return front + other.upper() + behind
-    return front + (other[:1].upper() + other[1:] if said[:1].isupper() else other) + behind
 
 
 def _moved(text: str, spans: tuple[Span, ...], words: Mapping[str, str | None]) -> tuple[Span, ...]:
