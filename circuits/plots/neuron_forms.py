@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from circuits.concepts import NeuronForm, NeuronForms
 from circuits.files.pictures import draws
+from circuits.files.words import counted
 from circuits.plots.style import BASELINE, BLUE, ERRORS, FAINT, INK, ORANGE, SKY, frame
 from circuits.plots.text import wrapped
 from circuits.probes.results import SURE
@@ -31,7 +32,9 @@ def neuron_forms_figure(found: NeuronForms, *, most: int = 30) -> Figure:
     if wide:
         _use(axes[1], used, found)
     few = f"; {len(found.sure):,} of {len(found.neurons):,} fit held-out text by more than chance"
-    said = f"{found.model}: neurons as forms of up to {found.length} of {found.concepts:,} concepts ({found.source}){few}"
+    said = (
+        f"{found.model}: neurons as forms of up to {found.length} of {counted(found.concepts, 'concept')} ({found.source}){few}"
+    )
     figure.suptitle(wrapped(said, 130 if wide else 92, lines=2), fontsize=9.5, parse_math=False)
     return figure
 
@@ -39,19 +42,22 @@ def neuron_forms_figure(found: NeuronForms, *, most: int = 30) -> Figure:
 def _bars(axes: Axes, chosen: Sequence[NeuronForm], moves: int) -> None:
     """The fit of each neuron's form, and chance."""
     at = np.arange(len(chosen))
-    axes.barh(at, [one.iou for one in chosen], height=0.7, color=SKY, label="all of the text")
+    few = len(chosen) <= _FEW
+    axes.barh(at, [one.iou for one in chosen], height=0.5 if few else 0.7, color=SKY, label="all of the text")
     if moves:
-        axes.plot(
-            [one.null or 0.0 for one in chosen], at, "|", color=INK, markersize=8, label=f"the same search, moved ({moves}×)"
-        )
+        label = f"all of the text, by chance ({counted(moves, 'move')})"
+        axes.plot([one.null or 0.0 for one in chosen], at, "|", color=INK, markersize=8, label=label)
     held = [(place, one) for place, one in enumerate(chosen) if one.held_iou is not None]
-    for sure, face in ((True, BLUE), (False, "white")):
+    for sure, face, more in ((True, BLUE, "more than chance"), (False, "white", "not surely more than chance")):
         own = [(one.held_iou or 0.0, place) for place, one in held if one.sure == sure]
-        label = "held out, more than chance" if sure else "held out"
-        axes.plot([x for x, _ in own], [y for _, y in own], "o", color=BLUE, markerfacecolor=face, markersize=4, label=label)
-    chance = [(one.held_null or 0.0, place) for place, one in held]
-    axes.plot([x for x, _ in chance], [y for _, y in chance], "|", color=ORANGE, markersize=6, label="held out, by chance")
-    lines = 1 if len(chosen) > _FEW else 3
+        if own:
+            dots = {"color": BLUE, "markerfacecolor": face, "markersize": 4, "label": f"held out, {more}"}
+            axes.plot([x for x, _ in own], [y for _, y in own], "o", clip_on=False, **dots)
+    if held:
+        chance = [(one.held_null or 0.0, place) for place, one in held]
+        label = "held out, by chance"
+        axes.plot([x for x, _ in chance], [y for _, y in chance], "|", color=ORANGE, markersize=6, label=label, clip_on=False)
+    lines = 3 if few else 1
     names = [wrapped(f"{one.neuron}  {' '.join(one.form.split())}", 64, lines=lines) for one in chosen]
     axes.set_yticks(at, names, fontsize=6.5, parse_math=False)
     axes.set_ylim(len(chosen) - 0.4, -0.6)

@@ -8,10 +8,11 @@ from circuits.cli.report import Pairs, Part, Report, Table
 from circuits.cli.reports.neuron import shortened, write_table
 from circuits.cli.text import filled, one_line, printable
 from circuits.concepts import NeuronForm, NeuronForms
+from circuits.files.words import counted
 from circuits.probes.results import SURE
 
-_MOST, _TOLD, _WIDE = 20, 5, 76
-"""Neurons of a table; neurons up to which each is told by itself; characters of a form there."""
+_MOST, _TOLD, _WIDE, _WORD = 20, 5, 76, 24
+"""Neurons of a table; neurons up to which each is told by itself; characters of an example, and of a frequent word."""
 _NOTE = (
     "IoU: words (tokens) where neuron and form hold, over those where either does. alone: of the best single concept. moved: "
     "the mean IoU that the same search finds for the neuron's mask moved along the text. held out: of the best form on half of "
@@ -41,9 +42,10 @@ def compose_report(
     parts: list[Part] = [said] if said else []
     parts += [table, *([part for one in best for part in _told(one, found)] if len(found.neurons) <= _TOLD else [])]
     parts += [filled(_NOTE), *map(filled, _asides(found)), filled(found.summary)]
+    text = f"{found.words:,} {found.unit}, moved {counted(found.moves, 'time')}"
     heading = (
-        f"neurons of {one_line(found.model)} as forms of up to {found.length} of {found.concepts:,} concepts "
-        f"({one_line(found.source)})\nactive: {one_line(found.rule)}; {found.words:,} {found.unit}, moved {found.moves} times"
+        f"neurons of {one_line(found.model)} as forms of up to {found.length} of {counted(found.concepts, 'concept')} "
+        f"({one_line(found.source)})\nactive: {one_line(found.rule)}; {text}"
     )
     return Report(heading=heading, parts=parts, data=found.as_json(), files=files, next=steps)
 
@@ -81,7 +83,9 @@ def _told(one: NeuronForm, found: NeuronForms) -> list[Part]:
 
 
 def _counted(words: Sequence[tuple[str, int]]) -> str:
-    return ", ".join(f"{printable(word) or '␣'} ({count})" for word, count in words)
+    """Words and how often; long ones, such as addresses, cut off."""
+    short = [(word if len(word) <= _WORD else f"{word[: _WORD - 1]}…", count) for word, count in words]
+    return ", ".join(f"{printable(word) or '␣'} ({count})" for word, count in short)
 
 
 def _asides(found: NeuronForms) -> list[str]:
@@ -94,7 +98,9 @@ def _asides(found: NeuronForms) -> list[str]:
             f"[{one.low:.2f}, {one.high:.2f}] (the whole model's loss is {found.loss:.2f} on {found.loss_tokens:,} tokens)."
         )
     if found.silent:
-        lines.append(f"{len(found.silent):,} neurons are active nowhere, or everywhere, such as {found.silent[0]}: left out.")
+        lines.append(
+            f"Left out, as active nowhere or everywhere: {counted(len(found.silent), 'neuron')}, such as {found.silent[0]}."
+        )
     if found.left_out:
         lines.append("Concepts left out: " + ", ".join(f"{count:,} {why}" for why, count in found.left_out.items()) + ".")
     return lines
