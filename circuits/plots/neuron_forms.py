@@ -1,6 +1,7 @@
 """How well logical forms fit neurons, beside chance, and whether neurons that are explained well are needed."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,10 +26,10 @@ def neuron_forms_figure(found: NeuronForms, *, most: int = 30) -> Figure:
     chosen = found.ranked[:most]
     used = [one for one in found.neurons if one.rise is not None and one.held_iou is not None]
     wide = len(used) > 2
-    height = (0.23 if len(chosen) > _FEW else 0.5) * max(len(chosen), 4) + 1.7
-    figure = Figure(figsize=(11.0 if wide else 7.6, height), layout="constrained")
+    tall = (0.24 if len(chosen) > _FEW else 0.5) * max(len(chosen), 4)
+    figure = Figure(figsize=(11.0 if wide else 7.6, tall + 1.7), layout="constrained")
     axes = figure.subplots(1, 2 if wide else 1, width_ratios=[1.7, 1] if wide else None, squeeze=False)[0]
-    _bars(axes[0], chosen, found.moves)
+    _bars(axes[0], chosen, found.moves, tall)
     if wide:
         _use(axes[1], used, found)
     few = f"; {len(found.sure):,} of {len(found.neurons):,} fit held-out text by more than chance"
@@ -39,8 +40,8 @@ def neuron_forms_figure(found: NeuronForms, *, most: int = 30) -> Figure:
     return figure
 
 
-def _bars(axes: Axes, chosen: Sequence[NeuronForm], moves: int) -> None:
-    """The fit of each neuron's form, and chance."""
+def _bars(axes: Axes, chosen: Sequence[NeuronForm], moves: int, tall: float) -> None:
+    """The fit of each neuron's form, and chance; `tall` inches for the bars, about."""
     at = np.arange(len(chosen))
     few = len(chosen) <= _FEW
     axes.barh(at, [one.iou for one in chosen], height=0.5 if few else 0.7, color=SKY, label="all of the text")
@@ -51,19 +52,19 @@ def _bars(axes: Axes, chosen: Sequence[NeuronForm], moves: int) -> None:
     for sure, face, more in ((True, BLUE, "more than chance"), (False, "white", "not surely more than chance")):
         own = [(one.held_iou or 0.0, place) for place, one in held if one.sure == sure]
         if own:
-            dots = {"color": BLUE, "markerfacecolor": face, "markersize": 4, "label": f"held out, {more}"}
+            dots: dict[str, Any] = {"color": BLUE, "markerfacecolor": face, "markersize": 4, "label": f"held out, {more}"}
             axes.plot([x for x, _ in own], [y for _, y in own], "o", clip_on=False, **dots)
     if held:
         chance = [(one.held_null or 0.0, place) for place, one in held]
         label = "held out, by chance"
         axes.plot([x for x, _ in chance], [y for _, y in chance], "|", color=ORANGE, markersize=6, label=label, clip_on=False)
-    lines = 3 if few else 1
+    lines, size = (3, 6.5) if few else (2, 5.6)
     names = [wrapped(f"{one.neuron}  {' '.join(one.form.split())}", 64, lines=lines) for one in chosen]
-    axes.set_yticks(at, names, fontsize=6.5, parse_math=False)
+    axes.set_yticks(at, names, fontsize=size, linespacing=1.05, parse_math=False)
     axes.set_ylim(len(chosen) - 0.4, -0.6)
     axes.set_xlim(left=0)
     axes.set_xlabel("IoU of neuron and form", fontsize=8)
-    axes.legend(fontsize=6.5, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12 - 0.6 / (len(chosen) + 3)))
+    axes.legend(fontsize=6.5, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.45 / tall))
     frame(axes, grid="x", labels=7.5)
 
 

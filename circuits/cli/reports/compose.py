@@ -33,14 +33,19 @@ def compose_report(
     """The neurons that are explained best, then the few asked about one by one."""
     best = found.ranked[:_MOST]
     header = ("neuron", "IoU", "alone", "moved", "held out", "by chance", "p", "rise", "form")
-    rows = [(*_row(one), one_line(one.form) if len(found.neurons) > _TOLD else "") for one in best]
-    rows = rows if len(found.neurons) > _TOLD else [row[:-1] for row in rows]
+    many = len(found.neurons) > _TOLD
+    forms = [one_line(one.form) if many else "" for one in best]
+    # Forms stand to the left of their column; a column without an entry is left out.
+    rows = [(*_row(one), form.ljust(max(map(len, forms)))) for one, form in zip(best, forms, strict=True)]
+    there = [at for at in range(len(header)) if any(row[at] for row in rows)]
     shown = (
         f"the {len(best)} of {len(found.neurons):,} neurons that are explained best" if len(best) < len(found.neurons) else ""
     )
-    table = Table(header[: len(rows[0])], rows, title=shown, below="  * fits held-out text by more than chance")
+    header = [name.ljust(max(map(len, forms))) if name == "form" else name for name in header]
+    shown_rows = [[row[at] for at in there] for row in rows]
+    table = Table([header[at] for at in there], shown_rows, title=shown, below="  * fits held-out text by more than chance")
     parts: list[Part] = [said] if said else []
-    parts += [table, *([part for one in best for part in _told(one, found)] if len(found.neurons) <= _TOLD else [])]
+    parts += [table, *([part for one in best for part in _told(one, found)] if not many else [])]
     parts += [filled(_NOTE), *map(filled, _asides(found)), filled(found.summary)]
     text = f"{found.words:,} {found.unit}, moved {counted(found.moves, 'time')}"
     heading = (
