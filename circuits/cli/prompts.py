@@ -296,6 +296,11 @@ def names_of(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def words_of(text: str | None) -> list[str]:
+    """Words separated by commas or spaces."""
+    return (text or "").replace(",", " ").split()
+
+
 def positions_of(text: str | None) -> "str | list[int | str] | None":
     """`each`, or names and columns separated by commas; None = every position together."""
     names = [] if text is None else names_of(text)

@@ -1,7 +1,6 @@
 """How well logical forms fit neurons, beside chance, and whether neurons that are explained well are needed."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,7 +8,6 @@ from matplotlib.figure import Figure
 
 from circuits.concepts import NeuronForm, NeuronForms
 from circuits.files.pictures import draws
-from circuits.files.words import counted
 from circuits.plots.style import BASELINE, BLUE, ERRORS, FAINT, INK, ORANGE, SKY, frame
 from circuits.plots.text import wrapped
 from circuits.probes.results import SURE
@@ -26,45 +24,40 @@ def neuron_forms_figure(found: NeuronForms, *, most: int = 30) -> Figure:
     chosen = found.ranked[:most]
     used = [one for one in found.neurons if one.rise is not None and one.held_iou is not None]
     wide = len(used) > 2
-    tall = (0.24 if len(chosen) > _FEW else 0.5) * max(len(chosen), 4)
-    figure = Figure(figsize=(11.0 if wide else 7.6, tall + 1.7), layout="constrained")
+    height = (0.23 if len(chosen) > _FEW else 0.5) * max(len(chosen), 4) + 1.7
+    figure = Figure(figsize=(11.0 if wide else 7.6, height), layout="constrained")
     axes = figure.subplots(1, 2 if wide else 1, width_ratios=[1.7, 1] if wide else None, squeeze=False)[0]
-    _bars(axes[0], chosen, found.moves, tall)
+    _bars(axes[0], chosen, found.moves)
     if wide:
         _use(axes[1], used, found)
     few = f"; {len(found.sure):,} of {len(found.neurons):,} fit held-out text by more than chance"
-    said = (
-        f"{found.model}: neurons as forms of up to {found.length} of {counted(found.concepts, 'concept')} ({found.source}){few}"
-    )
+    said = f"{found.model}: neurons as forms of up to {found.length} of {found.concepts:,} concepts ({found.source}){few}"
     figure.suptitle(wrapped(said, 130 if wide else 92, lines=2), fontsize=9.5, parse_math=False)
     return figure
 
 
-def _bars(axes: Axes, chosen: Sequence[NeuronForm], moves: int, tall: float) -> None:
-    """The fit of each neuron's form, and chance; `tall` inches for the bars, about."""
+def _bars(axes: Axes, chosen: Sequence[NeuronForm], moves: int) -> None:
+    """The fit of each neuron's form, and chance."""
     at = np.arange(len(chosen))
-    few = len(chosen) <= _FEW
-    axes.barh(at, [one.iou for one in chosen], height=0.5 if few else 0.7, color=SKY, label="all of the text")
+    axes.barh(at, [one.iou for one in chosen], height=0.7, color=SKY, label="all of the text")
     if moves:
-        label = f"all of the text, by chance ({counted(moves, 'move')})"
-        axes.plot([one.null or 0.0 for one in chosen], at, "|", color=INK, markersize=8, label=label)
+        axes.plot(
+            [one.null or 0.0 for one in chosen], at, "|", color=INK, markersize=8, label=f"the same search, moved ({moves}×)"
+        )
     held = [(place, one) for place, one in enumerate(chosen) if one.held_iou is not None]
-    for sure, face, more in ((True, BLUE, "more than chance"), (False, "white", "not surely more than chance")):
+    for sure, face in ((True, BLUE), (False, "white")):
         own = [(one.held_iou or 0.0, place) for place, one in held if one.sure == sure]
-        if own:
-            dots: dict[str, Any] = {"color": BLUE, "markerfacecolor": face, "markersize": 4, "label": f"held out, {more}"}
-            axes.plot([x for x, _ in own], [y for _, y in own], "o", clip_on=False, **dots)
-    if held:
-        chance = [(one.held_null or 0.0, place) for place, one in held]
-        label = "held out, by chance"
-        axes.plot([x for x, _ in chance], [y for _, y in chance], "|", color=ORANGE, markersize=6, label=label, clip_on=False)
-    lines, size = (3, 6.5) if few else (2, 5.6)
+        label = "held out, more than chance" if sure else "held out"
+        axes.plot([x for x, _ in own], [y for _, y in own], "o", color=BLUE, markerfacecolor=face, markersize=4, label=label)
+    chance = [(one.held_null or 0.0, place) for place, one in held]
+    axes.plot([x for x, _ in chance], [y for _, y in chance], "|", color=ORANGE, markersize=6, label="held out, by chance")
+    lines = 1 if len(chosen) > _FEW else 3
     names = [wrapped(f"{one.neuron}  {' '.join(one.form.split())}", 64, lines=lines) for one in chosen]
-    axes.set_yticks(at, names, fontsize=size, linespacing=1.05, parse_math=False)
+    axes.set_yticks(at, names, fontsize=6.5, parse_math=False)
     axes.set_ylim(len(chosen) - 0.4, -0.6)
     axes.set_xlim(left=0)
     axes.set_xlabel("IoU of neuron and form", fontsize=8)
-    axes.legend(fontsize=6.5, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.45 / tall))
+    axes.legend(fontsize=6.5, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12 - 0.6 / (len(chosen) + 3)))
     frame(axes, grid="x", labels=7.5)
 
 

@@ -48,6 +48,14 @@ def test_feedback_is_proposed_corrected_and_applied(command: Command, texts: tup
     assert names(first) == {"classifier.safetensors", "proposed.json"} and "which of them should not matter?" in " ".join(
         answer.out.split()
     )
+    one = first / "a"
+    drawn = command(
+        "classify", "feedback", *texts[:2], *SHORT, "--count", 9, "--seed", 3, "--strength", 2, "--out", first / "a"
+    )
+    step = " ".join(drawn.out.split())
+    assert drawn.status == 0 and "--count 9 --seed 3 --strength 2.0 --epochs 2" in step, drawn.out
+    same = ("--classifier", one / "classifier.safetensors", *texts[:2], "--out", tmp_path / "none")
+    check_one_line(command("classify", "feedback", *same), "was trained on other texts than these 13")
     plain = json.loads((first / "proposed.json").read_text())
     plain["items"] = [{"word": "friday", "matters": False}, {"word": "absent", "matters": True}]
     (first / "mine.json").write_text(json.dumps(plain))
@@ -66,7 +74,20 @@ def test_feedback_is_proposed_corrected_and_applied(command: Command, texts: tup
     nowhere = ("--feedback", first / "nowhere.json", *given[2:])
     check_one_line(command("classify", "feedback", *nowhere, *texts, "--out", tmp_path / "none"), "none of 16 texts holds")
     both = ("--before", first / "classifier.safetensors", "--after", second / "after.safetensors")
-    answer = command("classify", "inside", *both, *texts[:4], "--pairs", 6, "--pictures", "svg", "--out", tmp_path / "inside")
+    answer = command(
+        "classify",
+        "inside",
+        *both,
+        *texts[:4],
+        "--words",
+        "friday, monday",
+        "--pairs",
+        6,
+        "--pictures",
+        "svg",
+        "--out",
+        tmp_path / "inside",
+    )
     assert answer.status == 0, answer.err
     circuits = {f"{what}-{when}.json" for what in ("shortcut", "meaning") for when in ("before", "after")}
     assert names(tmp_path / "inside") == {"inside.json", "inside.csv", "inside.svg"} | circuits
@@ -85,6 +106,8 @@ def test_what_cannot_be_mended_is_one_line(command: Command, tmp_path: Path) -> 
         (("regularise", "--train", "some"), "--train some: expected head or all"),
         (("feedback", "--feedback", bare), "--feedback needs --classifier"),
         (("inside", "--before", bare), "--before and --after go together"),
+        (("inside", "--data", bare), "--data needs --words"),
+        (("regularise", "--train", "head", "--rationale", "learned"), "does not hang on the head"),
     ):
         check_one_line(command("classify", *options, "--out", tmp_path / "out"), words)
     assert not (tmp_path / "out").exists()

@@ -165,7 +165,7 @@ def test_concepts_are_those_of_the_columns_and_of_how_words_are_written() -> Non
     assert found.names == ("two cats", "upos=NUM")
     assert found.masks.tolist() == [[False, True] * 3, [True, False] * 3]
     assert found.left_out == {"the same words as another": 23}
-    with pytest.raises(PromptError, match="of 1 concept none holds at 4 words"):
+    with pytest.raises(PromptError, match="none of 1 concepts holds at 4 words"):
         concept_masks(units, kinds=("first",), least=4)
-    with pytest.raises(PromptError, match="of 1 concept only one holds"):
+    with pytest.raises(PromptError, match="only one of 1 concepts"):
         concept_masks(units, kinds=("first",), least=2)

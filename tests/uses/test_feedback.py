@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import circuits
 from circuits.errors import FileFormatError, ModelError, PromptError
@@ -21,7 +22,11 @@ from circuits.uses import (
     planted_shortcut,
     proposed,
     train_all,
+    train_head,
+    wishes_of,
 )
+from circuits.uses.feedback.again import Again, control_of
+from circuits.uses.shortcuts.early import accuracy_of, hits
 
 FEW = planted_shortcut(count=32, judged=16, strength=1.0, seed=3)
 
@@ -63,6 +68,12 @@ def test_feedback_comes_back_from_its_file_for_its_classifier_alone(
     with pytest.raises(ModelError, match="is feedback for another classifier"):
         Feedback.load(tmp_path / "feedback.json", Classifier.on(small, ["a", "b"]))
     plain = json.loads((tmp_path / "feedback.json").read_text())
+    assert plain.pop("version") == 1
+    (tmp_path / "old.json").write_text(json.dumps(plain))
+    assert Feedback.load(tmp_path / "old.json", classifier) == given
+    (tmp_path / "new.json").write_text(json.dumps({**plain, "version": 2}))
+    with pytest.raises(FileFormatError, match="feedback of version 2; expected 1"):
+        Feedback.load(tmp_path / "new.json", classifier)
     for items, said in (
         ([], "no feedback in it"),
         ([{"word": "a b", "matters": True}], "item 0: the word is 'a b'; expected one word"),
@@ -89,15 +100,45 @@ def test_feedback_trains_anew_and_says_what_changed(classifier: Classifier, smal
     given = dataclasses.replace(
         first, items=(FeedbackItem("friday", False), FeedbackItem("monday", False), FeedbackItem("x", True))
     )
-    how, recipe = Regularisation(strength=100.0), Recipe(epochs=4, batch=16, rate=1e-3)
+    how, recipe = Regularisation(strength=100.0), Recipe(epochs=6, batch=16, rate=1e-3)
     found, again = apply_feedback(small, classifier, FEW.train, FEW.splits, given, how=how, recipe=recipe)
     assert found.before_sha256 == classifier.model.fingerprint != found.after_sha256 == again.model.fingerprint
     assert found.unused == ("x",) and found.told == 32 and found.items == 3 and found.splits[0] == "held out"
     assert {one.word for one in found.words} == {"friday", "monday"} and all(one.texts == 8 for one in found.words)
     assert again.tuned and FeedbackEffects.from_json(found.as_json()).summary == found.summary
     before, after = classifier.predict(FEW.held_out.texts), again.predict(FEW.held_out.texts)
-    assert (
-        found.changed[0] == sum(a != b for a, b in zip(before, after, strict=True)) >= len(found.texts) or found.changed[0] > 8
-    )
+    assert found.changed[0] == sum(a != b for a, b in zip(before, after, strict=True))
+    assert len(found.texts) == min(8, found.changed[0]) == len(found.predictions)
+    # The recipe is not the classifier's own: what it changes by itself is the control's.
+    free = train_all(small, FEW.train, recipe=recipe)
+    gaps = torch.tensor([hits(again, FEW.flipped).tolist(), hits(free, FEW.flipped).tolist()]).double()
+    assert found.control[2].effect == accuracy_of(free, FEW.flipped).effect
+    assert found.over_control[2].effect == pytest.approx(float((gaps[0] - gaps[1]).mean()))
     with pytest.raises(ModelError, match="another classifier"):
         apply_feedback(small, again, FEW.train, FEW.splits, given)
+    with pytest.raises(PromptError, match="was trained on other texts than these 31"):
+        apply_feedback(small, classifier, FEW.train[:31], FEW.splits, given)
+
+
+def test_feedback_takes_a_word_out_of_what_a_fitted_head_goes_by() -> None:
+    mini, planted = circuits.load_model("mini"), planted_shortcut(count=100, judged=30, strength=1.0, seed=3)
+    head = train_head(mini, planted.train, seed=5)
+    given = Feedback(head.model.fingerprint, (FeedbackItem("friday", False), FeedbackItem("monday", False)))
+    found, again = apply_feedback(mini, head, planted.train, planted.splits, given)
+    assert found.trained.startswith("a head, fitted as it was (seed 5)") and not again.tuned
+    assert min(one.change.high for one in found.words) < 0, found.words
+    flipped = found.splits.index("flipped")
+    assert found.over_control[flipped] == found.gains[flipped], "the control is that head"
+    for options in ({"recipe": Recipe()}, {"how": Regularisation(rationale="attention")}):
+        with pytest.raises(PromptError, match="is a head that was fitted"):
+            apply_feedback(mini, head, planted.train, planted.splits, given, **options)
+
+
+def test_a_classifier_is_trained_again_by_its_own_recipe(classifier: Classifier, small: Model) -> None:
+    own = Again.of(classifier)
+    assert own.recipe == Recipe(epochs=1, batch=16) and own.tuned and own.summary.startswith("all weights, 1 epochs")
+    free = dataclasses.replace(own, how=Regularisation(strength=0.0)).train(small, FEW.train, wishes_of(FEW.train))
+    assert free.model.fingerprint == classifier.model.fingerprint
+    assert control_of(classifier, own, small, FEW.train, []) is classifier
+    head = train_all(small, FEW.train, recipe=Recipe(epochs=1, rate=0.5), only="head")
+    assert Again.of(head).recipe == Recipe(epochs=1, rate=0.5) and not Again.of(head).tuned

@@ -85,7 +85,7 @@ def test_patching_and_attributing_a_classifier_are_those_of_brute_force(base: Mo
         model, pairs, logit_difference, method="eap", edges=60, held_out=pairs, random_circuits=1, minimality=False
     )
     again = circuits.evaluate(model, found.circuit, pairs, logit_difference, random_circuits=1, minimality=False)
-    assert 0 < len(found.circuit) <= 60 and -5 < again.faithfulness.effect < 5
+    assert 0 < len(found.circuit) <= 60 and again.faithfulness == found.verdict.faithfulness
     whole = attribute_edges(model, pairs, logit_difference)
     every = circuits.evaluate(model, whole.top(len(whole)), pairs, logit_difference, random_circuits=1, minimality=False)
     assert every.faithfulness.effect == pytest.approx(1, abs=1e-9), "all edges are the model"
@@ -101,6 +101,17 @@ def test_what_changed_is_paired_by_text(base: Model) -> None:
     )
     assert found.kinds == ("the shortcut", "the meaning") and len(kept) == 4 and len(found.shared_edges) == 2
     torch.testing.assert_close(found.change, found.after - found.before)
+    table = found.to_dataframe()
+    whole = found.whole_after[1]
+    own = table[(table.kind == "the meaning") & (table.node == found.nodes[3])].iloc[0]
+    if whole.low > 0 or whole.high < 0:
+        assert own.share_after == pytest.approx(own.after / whole.effect)
+    assert found.p_values is not None and found.p_values.shape == found.change.shape
+    apart = (found.low > 0) | (found.high < 0)
+    assert int(found.sure.sum()) < int(apart.sum()), (
+        "intervals that do not hold 0, one by one, are more than what is sure of all"
+    )
+    assert torch.equal(dataclasses.replace(found, p_values=None).sure, apart)
     same = compare_inside(before, before, swaps[:1], edges=5)
     assert float(same.change.abs().max()) == 0 and same.shared_edges == (1.0,) and not bool(same.sure.any())
     effects = patch_nodes(before.model, swaps[0].pairs(before), logit_difference, ["heads", "mlps"], direction="noising")

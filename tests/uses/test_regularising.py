@@ -12,7 +12,17 @@ import circuits
 from circuits.errors import PromptError
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
-from circuits.uses import Classifier, ErTest, Examples, Recipe, Regularisation, er_test, planted_shortcut
+from circuits.uses import (
+    Classifier,
+    ErTest,
+    Examples,
+    Recipe,
+    Regularisation,
+    er_test,
+    planted_shortcut,
+    train_head,
+    train_regularised,
+)
 from circuits.uses.attributing.gradients import input_gradients
 from circuits.uses.classifying.words import spelt_texts
 from circuits.uses.regularising.distances import DISTANCES, distance_of
@@ -186,6 +196,33 @@ def test_a_held_head_is_moved_less_by_unwanted_words(small: Model) -> None:
         train_head_without(small, FEW.train, [{0: True}] * 24)
 
 
+@pytest.mark.parametrize("by", ["removal", "gradient"])
+def test_a_head_that_is_held_to_nothing_is_the_plain_one(small: Model, by: Any) -> None:
+    wishes = wishes_of(FEW.train)
+    plain, free = train_head(small, FEW.train), train_head_without(small, FEW.train, wishes, by=by, strength=0.0)
+    torch.testing.assert_close(free.logits(FEW.held_out.texts), plain.logits(FEW.held_out.texts), atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("rationale", ["attention", "learned"])
+def test_what_no_head_changes_cannot_hold_one(small: Model, rationale: str) -> None:
+    how, wishes = Regularisation(rationale=rationale), wishes_of(FEW.train)
+    with pytest.raises(PromptError, match=f"the rationale '{rationale}' does not hang on the head"):
+        train_regularised(small, FEW.train, wishes, how=how, only="head")
+    with pytest.raises(PromptError, match="does not hang on the head"):
+        er_test(small, lambda seed: (FEW.train, FEW.splits), how=how, only="head")
+
+
+def test_er_test_names_the_tests_that_not_all_seeds_have(small: Model) -> None:
+    bare = dataclasses.replace(FEW.held_out, rationales=())
+    how, recipe = Regularisation(strength=0.0), Recipe(epochs=1, batch=24)
+
+    def make(seed: int) -> Any:
+        return FEW.train, {"held out": FEW.held_out if seed else bare}
+
+    found = er_test(small, make, how=how, recipe=recipe, only="head", seeds=(0, 1))
+    assert found.tests == ("held out",) and found.left_out == ("meaning changed", "the rest changed") and found.same_texts
+
+
 def test_er_test_pairs_trainings_by_their_seeds(small: Model) -> None:
     def make(seed: int) -> Any:
         planted = planted_shortcut(count=24, judged=10, seed=seed)
@@ -203,6 +240,7 @@ def test_er_test_pairs_trainings_by_their_seeds(small: Model) -> None:
     )
     assert asked == [4, 5] and found.tests[:4] == ("held out", "random", "flipped", "contrast")
     assert found.tests[4:] == ("meaning changed", "the rest changed") and found.kinds[0] == "in distribution"
+    assert not found.left_out and not found.same_texts
     assert torch.equal(found.plain, found.regularised), "a penalty of no strength changes nothing"
     changed = dataclasses.replace(found, regularised=found.plain + torch.tensor([[0.2] * 6, [0.4] * 6]))
     assert changed.gain("flipped").effect == pytest.approx(0.3) and "flipped +0.30" in changed.summary

@@ -1,5 +1,7 @@
 """`circuits classify feedback`: explanations are corrected, and the classifier is trained again with that."""
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +11,7 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import ClassifierFile, LabelledCount, LabelledData, LabelledTests, LabelNames, Open, Seed
-from circuits.cli.questions.classify import Labelled, labelled_of
+from circuits.cli.questions.classify import labelled_of
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
 from circuits.errors import FileFormatError
@@ -37,9 +39,15 @@ def classify_feedback(
     test: LabelledTests = None,
     rename: LabelNames = None,
     count: LabelledCount = None,
-    strength: Annotated[float, typer.Option(help="Of the penalty, beside the cross-entropy in nats.")] = 10.0,
-    epochs: Annotated[int, typer.Option(min=1, help="How often each text is trained on.")] = 3,
-    rate: Annotated[float, typer.Option(help="The largest step size.")] = 2e-4,
+    strength: Annotated[
+        float | None, typer.Option(help="Of the penalty, beside the cross-entropy in nats.", show_default="10")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="How often each text is trained on.", show_default="as the classifier was, or 3")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="The largest step size.", show_default="as the classifier's was, or 0.0002")
+    ] = None,
     items: Annotated[int, typer.Option(min=1, help="Items that are proposed, at most.")] = 10,
     seed: Seed = 0,
     open_file: Open = None,
@@ -50,8 +58,8 @@ def classify_feedback(
 
     Without --feedback a file is proposed: the words that the classifier goes by and that tell most of the label. Correct it:
     which words should not matter, everywhere or in one text, and which should? Given back, the classifier is trained again from
-    its model on, held to that (XMD, Lee et al. 2022), and what changed is told. Feedback belongs to one
-    classifier, and is refused for others.
+    its model on as it was trained, held to that (XMD, Lee et al. 2022), and what changed is told, beside a training that is
+    held to nothing. Feedback belongs to one classifier, and that to the texts it was trained on: others are refused.
 
     \b
     Examples:
@@ -61,6 +69,7 @@ def classify_feedback(
       circuits classify feedback --open FILE
     """
     from circuits.cli.reports.classify_feedback import feedback_report, proposal_report, write
+    from circuits.uses.feedback.again import check_texts, recipe_of, usual
 
     if open_file is not None:
         refuse_with_open(context)
@@ -71,7 +80,7 @@ def classify_feedback(
     if feedback is not None and classifier is None:
         raise FileFormatError("--feedback needs --classifier: feedback belongs to one classifier")
     texts = labelled_of(data, test or (), count=count, seed=seed, rename=rename or ())
-    recipe = circuits.uses.Recipe(epochs=epochs, rate=rate, seed=seed)
+    asked = {name: value for name, value in (("epochs", epochs), ("rate", rate)) if value is not None}
     first = ["proposed.json", *(["classifier.safetensors"] if classifier is None else [])]
     expected = (
         first if feedback is None else [name for name in FILES if name not in ("proposed.json", "classifier.safetensors")]
@@ -79,20 +88,26 @@ def classify_feedback(
     with setting.parts(FILES, expected=expected, options="--count, --memory") as work:
         model = setting.load(work.progress)
         if classifier is None:
+            recipe = circuits.uses.Recipe(**asked, seed=seed)
             one = circuits.uses.train_all(model, texts.train, recipe=recipe, progress=work.progress)
             one.save(work.staging / "classifier.safetensors")
         else:
             one = circuits.uses.Classifier.load(classifier, model)
+            check_texts(one, texts.train)
         if feedback is None:
             said = circuits.uses.proposed(one, texts.train, most=items)
             said.save(work.staging / "proposed.json")
             work.publish()
-            again = _again(setting, classifier, texts, data, test or [])
+            several = [*(("--test", file) for file in test or ()), *(("--rename", names) for names in rename or ())]
+            single = {"--data": data, "--count": count, "--seed": seed or None, "--strength": strength}
+            options = [*several, *single.items(), *((f"--{name}", value) for name, value in asked.items())]
+            again = _again(setting, classifier, options), f"train again on {texts.name} with what you made of it"
             setting.answer(proposal_report(said, work.written, [again]))
             return
         given = circuits.uses.Feedback.load(feedback, one)
-        how = circuits.uses.Regularisation(strength=strength)
-        about = {"how": how, "recipe": recipe, "budget": setting.budget, "progress": work.progress}
+        how = usual(one) if strength is None else dataclasses.replace(usual(one), strength=strength)
+        own = dataclasses.replace(recipe_of(one) or circuits.uses.Recipe(), **asked) if asked else None
+        about = {"how": how, "recipe": own, "budget": setting.budget, "progress": work.progress}
         found, after = circuits.uses.apply_feedback(model, one, texts.train, texts.splits, given, **about)
         after.save(work.staging / "after.safetensors")
         found.save(work.staging / "feedback.json")
@@ -101,9 +116,8 @@ def classify_feedback(
     setting.answer(feedback_report(found, work.written, [setting.opening("feedback.json")]))
 
 
-def _again(setting: Setting, classifier: Path | None, texts: Labelled, data: Path | None, test: list[Path]) -> tuple[str, str]:
-    """The command that applies what was proposed."""
+def _again(setting: Setting, classifier: Path | None, options: Sequence[tuple[str, object]]) -> str:
+    """The command that applies what was proposed, to the same texts and with the same options."""
     file = setting.folder / "classifier.safetensors" if classifier is None else classifier
     words = ["classify", "feedback", "--feedback", str(setting.folder / "proposed.json"), "--classifier", str(file)]
-    words += [] if data is None else ["--data", str(data), *(word for one in test for word in ("--test", str(one)))]
-    return setting.command(*words), f"train again on {texts.name} with what you made of it"
+    return setting.command(*words, *(word for name, value in options if value is not None for word in (name, str(value))))

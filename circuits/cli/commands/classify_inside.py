@@ -9,6 +9,7 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import LabelledCount, LabelledData, LabelledTests, LabelNames, Open, Seed
+from circuits.cli.prompts import words_of
 from circuits.cli.questions.classify import labelled_of
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
@@ -40,7 +41,10 @@ def classify_inside(
     test: LabelledTests = None,
     rename: LabelNames = None,
     count: LabelledCount = None,
-    words: Annotated[str, typer.Option(metavar="WORDS", help="The shortcuts.")] = "friday,monday",
+    words: Annotated[
+        str | None,
+        typer.Option(metavar="WORDS", help="The shortcuts; needed with --data.", show_default="the days of the made texts"),
+    ] = None,
     pairs: Annotated[int, typer.Option(min=5, help="Texts that are swapped, at most, of each kind.")] = 64,
     edges: Annotated[int, typer.Option(min=1, help="Edges of the circuits beside it.")] = 40,
     epochs: Annotated[int, typer.Option(min=1, help="How often each text is trained on, without files.")] = 3,
@@ -58,10 +62,11 @@ def classify_inside(
     Examples:
       circuits classify inside
       circuits classify inside --before FILE --after FILE --words friday,monday
-      circuits classify inside --before FILE --after FILE --data train.jsonl
+      circuits classify inside --before FILE --after FILE --data train.jsonl --words only
       circuits classify inside --open FILE
     """
     from circuits.cli.reports.classify_inside import inside_report, write
+    from circuits.uses.classifying.planted import DAYS
 
     if open_file is not None:
         refuse_with_open(context)
@@ -71,8 +76,10 @@ def classify_inside(
         return
     if (before is None) != (after is None):
         raise PromptError("--before and --after go together: give both, or neither")
+    if data is not None and not words_of(words):
+        raise PromptError("--data needs --words: which words are the shortcuts? circuits classify shortcuts finds some")
     texts = labelled_of(data, test or (), count=count, seed=seed, rename=rename or ())
-    named = [word for word in words.replace(",", " ").split() if word]
+    named = words_of(words) or list(DAYS)
     recipe, counted = circuits.uses.Recipe(epochs=epochs, seed=seed), circuits.uses.label_words(texts.train)
     with setting.parts(FILES, expected=["inside.json", "inside.csv", "inside.png"], options="--pairs, --memory") as work:
         model, progress = setting.load(work.progress), work.progress

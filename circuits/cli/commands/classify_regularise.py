@@ -1,5 +1,6 @@
 """`circuits classify regularise`: training that is held to what people say of words, beside plain training."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import LabelledCount, LabelledData, LabelledTests, LabelNames, Open, Seed
+from circuits.cli.prompts import words_of
 from circuits.cli.questions.classify import labelled_of
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
@@ -38,7 +40,9 @@ def classify_regularise(
         str, typer.Option(metavar="gradient|attention|learned|removal", help="What is held to what people say.")
     ] = "gradient",
     distance: Annotated[str, typer.Option(metavar="mse|kl|bce|order", help="How far it is from that.")] = "mse",
-    strength: Annotated[float, typer.Option(help="Of the penalty, beside the cross-entropy in nats.")] = 10.0,
+    strength: Annotated[
+        float | None, typer.Option(help="Of the penalty, beside the cross-entropy in nats.", show_default="10")
+    ] = None,
     train: Annotated[str, typer.Option(metavar="all|head", help="All weights, or a linear head alone.")] = "all",
     seeds: Annotated[int, typer.Option(min=2, help="Trainings of each kind.")] = 5,
     epochs: Annotated[int, typer.Option(min=1, help="How often each text is trained on.")] = 3,
@@ -54,7 +58,8 @@ def classify_regularise(
     The loss is the cross-entropy plus a penalty: how far what the classifier goes by is from the rationales of the texts, or
     from words that should not matter (explanation regularisation, Joshi et al. 2022). Beside plain training with the same
     seeds: is it right more often on texts of the kind, on unseen texts, on contrast sets, and when words that decide are
-    swapped, or words that do not?
+    swapped, or words that do not? attention and learned do not hang on a head: they need --train all. learned asks a small head
+    on the last stream to say what people say, and ties nothing to the prediction.
 
     \b
     Examples:
@@ -74,9 +79,11 @@ def classify_regularise(
         return
     if train not in ("head", "all"):
         raise PromptError(f"--train {train}: expected head or all")
-    how = circuits.uses.Regularisation(rationale=rationale, distance=distance, strength=strength)
+    how = circuits.uses.Regularisation(rationale=rationale, distance=distance)
+    how = how if strength is None else dataclasses.replace(how, strength=strength)
+    how.check_reach("head" if train == "head" else "all")
     recipe = circuits.uses.Recipe(epochs=epochs, rate=rate)
-    words = [word for word in (without or "").replace(",", " ").split() if word]
+    words = words_of(without)
 
     def make(number: int) -> tuple[circuits.uses.Examples, Mapping[str, circuits.uses.Examples]]:
         """The texts of a seed: of files always the same."""

@@ -8,7 +8,8 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import ClassifierFile, LabelledCount, LabelledData, LabelledTests, LabelNames, Open, Seed
-from circuits.cli.questions.classify import classifier_of, labelled_of
+from circuits.cli.prompts import words_of
+from circuits.cli.questions.classify import classifier_of, drawn, labelled_of
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
 from circuits.errors import PromptError
@@ -30,7 +31,7 @@ def classify_shortcuts(
     test: LabelledTests = None,
     rename: LabelNames = None,
     count: LabelledCount = None,
-    judged: Annotated[int, typer.Option(min=5, help="Texts of the first test that are looked at, at most.")] = 500,
+    judged: Annotated[int, typer.Option(min=5, help="Texts of the first test that are looked at, drawn, at most.")] = 500,
     head: Annotated[float, typer.Option(help="The share of words that are the head of the list.")] = 0.05,
     words: Annotated[
         str | None,
@@ -72,7 +73,7 @@ def classify_shortcuts(
         raise PromptError("--early watches a training: leave out --classifier")
     texts = labelled_of(data, test or (), count=count, seed=seed, rename=rename or ())
     name, first = next(iter(texts.splits.items()))
-    first = first[: min(judged, len(first))]
+    first = drawn(first, judged, seed)
     own = ("as they are", "random", "flipped")
     splits = {f"{one} (given)" if one in own else one: split for one, split in texts.splits.items() if one != name}
     recipe = circuits.uses.Recipe(epochs=epochs, seed=seed)
@@ -85,7 +86,7 @@ def classify_shortcuts(
             one = circuits.uses.train_all(model, texts.train, recipe=recipe, seen=watched.seen, progress=work.progress)
         else:
             one = classifier_of(setting, classifier, texts, **about)
-        asked = [word for word in (words or "").replace(",", " ").split() if word]
+        asked = words_of(words)
         found = circuits.uses.find_shortcuts(
             one, texts.train, first, splits=splits, head=head, words=asked, watched=watched, budget=setting.budget, **about
         )

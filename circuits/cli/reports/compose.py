@@ -8,11 +8,10 @@ from circuits.cli.report import Pairs, Part, Report, Table
 from circuits.cli.reports.neuron import shortened, write_table
 from circuits.cli.text import filled, one_line, printable
 from circuits.concepts import NeuronForm, NeuronForms
-from circuits.files.words import counted
 from circuits.probes.results import SURE
 
-_MOST, _TOLD, _WIDE, _WORD = 20, 5, 76, 24
-"""Neurons of a table; neurons up to which each is told by itself; characters of an example, and of a frequent word."""
+_MOST, _TOLD, _WIDE = 20, 5, 76
+"""Neurons of a table; neurons up to which each is told by itself; characters of a form there."""
 _NOTE = (
     "IoU: words (tokens) where neuron and form hold, over those where either does. alone: of the best single concept. moved: "
     "the mean IoU that the same search finds for the neuron's mask moved along the text. held out: of the best form on half of "
@@ -33,24 +32,18 @@ def compose_report(
     """The neurons that are explained best, then the few asked about one by one."""
     best = found.ranked[:_MOST]
     header = ("neuron", "IoU", "alone", "moved", "held out", "by chance", "p", "rise", "form")
-    many = len(found.neurons) > _TOLD
-    forms = [one_line(one.form) if many else "" for one in best]
-    # Forms stand to the left of their column; a column without an entry is left out.
-    rows = [(*_row(one), form.ljust(max(map(len, forms)))) for one, form in zip(best, forms, strict=True)]
-    there = [at for at in range(len(header)) if any(row[at] for row in rows)]
+    rows = [(*_row(one), one_line(one.form) if len(found.neurons) > _TOLD else "") for one in best]
+    rows = rows if len(found.neurons) > _TOLD else [row[:-1] for row in rows]
     shown = (
         f"the {len(best)} of {len(found.neurons):,} neurons that are explained best" if len(best) < len(found.neurons) else ""
     )
-    header = [name.ljust(max(map(len, forms))) if name == "form" else name for name in header]
-    shown_rows = [[row[at] for at in there] for row in rows]
-    table = Table([header[at] for at in there], shown_rows, title=shown, below="  * fits held-out text by more than chance")
+    table = Table(header[: len(rows[0])], rows, title=shown, below="  * fits held-out text by more than chance")
     parts: list[Part] = [said] if said else []
-    parts += [table, *([part for one in best for part in _told(one, found)] if not many else [])]
+    parts += [table, *([part for one in best for part in _told(one, found)] if len(found.neurons) <= _TOLD else [])]
     parts += [filled(_NOTE), *map(filled, _asides(found)), filled(found.summary)]
-    text = f"{found.words:,} {found.unit}, moved {counted(found.moves, 'time')}"
     heading = (
-        f"neurons of {one_line(found.model)} as forms of up to {found.length} of {counted(found.concepts, 'concept')} "
-        f"({one_line(found.source)})\nactive: {one_line(found.rule)}; {text}"
+        f"neurons of {one_line(found.model)} as forms of up to {found.length} of {found.concepts:,} concepts "
+        f"({one_line(found.source)})\nactive: {one_line(found.rule)}; {found.words:,} {found.unit}, moved {found.moves} times"
     )
     return Report(heading=heading, parts=parts, data=found.as_json(), files=files, next=steps)
 
@@ -88,9 +81,7 @@ def _told(one: NeuronForm, found: NeuronForms) -> list[Part]:
 
 
 def _counted(words: Sequence[tuple[str, int]]) -> str:
-    """Words and how often; long ones, such as addresses, cut off."""
-    short = [(word if len(word) <= _WORD else f"{word[: _WORD - 1]}…", count) for word, count in words]
-    return ", ".join(f"{printable(word) or '␣'} ({count})" for word, count in short)
+    return ", ".join(f"{printable(word) or '␣'} ({count})" for word, count in words)
 
 
 def _asides(found: NeuronForms) -> list[str]:
@@ -103,9 +94,7 @@ def _asides(found: NeuronForms) -> list[str]:
             f"[{one.low:.2f}, {one.high:.2f}] (the whole model's loss is {found.loss:.2f} on {found.loss_tokens:,} tokens)."
         )
     if found.silent:
-        lines.append(
-            f"Left out, as active nowhere or everywhere: {counted(len(found.silent), 'neuron')}, such as {found.silent[0]}."
-        )
+        lines.append(f"{len(found.silent):,} neurons are active nowhere, or everywhere, such as {found.silent[0]}: left out.")
     if found.left_out:
         lines.append("Concepts left out: " + ", ".join(f"{count:,} {why}" for why, count in found.left_out.items()) + ".")
     return lines

@@ -57,9 +57,8 @@ def read_activity(
         )
     kind = torch.float64 if model.dtype == torch.float64 else torch.float32
     found = {layer: torch.zeros(len(units), len(indices), dtype=kind) for layer, indices in chosen.items()}
-    done, total = 0, sum(map(len, units.rows))
-    most = budget // (8 * (model.d_mlp + 4 * model.d_model) * model.weights.W_E.element_size())
-    for rows in row_batches(units, range(len(units.rows)), most):
+    done = 0
+    for rows in _batches(units, budget // (8 * (model.d_mlp + 4 * model.d_model) * model.weights.W_E.element_size())):
         tokens = model.prepare(TokenBatch.from_rows([list(units.rows[row]) for row in rows]))
         place = torch.full((len(units.rows),), -1)
         place[rows] = torch.arange(len(rows))
@@ -68,8 +67,8 @@ def read_activity(
         for layer, values in neuron_layers(model.weights, tokens, last=max(chosen)):
             if layer in chosen:
                 found[layer][there] = values[at][:, list(chosen[layer])].to("cpu", kind)
-        done += int(tokens.mask.sum())
-        report("reading the text, in tokens", done, total)
+        done += len(rows)
+        report("reading the text", done, len(units.rows))
     nodes = [Node("neuron", layer, index) for layer, indices in chosen.items() for index in indices]
     for layer, values in found.items():
         if not bool(values.isfinite().all()):
@@ -96,10 +95,11 @@ def active(values: Float[Tensor, "unit neuron"], *, share: float, above: float |
     return (values > values.topk(count + 1, dim=0).values[-1]).T.contiguous()
 
 
-def row_batches(units: Units, rows: Sequence[int], most: int) -> list[list[int]]:
+def _batches(units: Units, most: int) -> list[list[int]]:
     """Rows of similar length, together up to `most` tokens with their pads."""
+    order = sorted(range(len(units.rows)), key=lambda row: (len(units.rows[row]), row))
     found: list[list[int]] = [[]]
-    for row in sorted(rows, key=lambda row: (len(units.rows[row]), row)):
+    for row in order:
         if found[-1] and (len(found[-1]) + 1) * len(units.rows[row]) > most:
             found.append([])
         found[-1].append(row)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -20,7 +21,7 @@ from circuits.errors import CircuitsError
 from circuits.models import Model
 from circuits.models.choosing import Neurons, chosen_neurons
 from circuits.models.memory import BUDGET
-from circuits.progress import Progress, silent
+from circuits.progress import Progress
 from circuits.statistics import FEWEST, Effect, percentile_interval, spearman
 
 FEW = 20
@@ -139,8 +140,6 @@ class _Searches:
         how: dict[str, Any],
     ) -> "_Searches":
         """On all of the text, on half of it, and with masks moved."""
-        # One bar for all searches, which says early how long they take together.
-        how = {**how, "progress": _as_one(how["progress"] or silent, len(active) * (3 + moves))}
         best = best_forms(active, concepts, **how)
         single = best_forms(active, concepts, **{**how, "length": 1})
         chosen = best_forms(active[:, half], concepts[:, half], **how)
@@ -152,18 +151,6 @@ class _Searches:
             moved = torch.cat([active.roll(move, dims=1) for move in some.tolist()])
             null.append(best_forms(moved, concepts, **how).iou.view(len(some), -1))
         return cls(best, single, chosen, held, benjamini_hochberg(held.p_values), torch.cat(null))
-
-
-def _as_one(report: Progress, total: int) -> Progress:
-    """Progress of several searches, told as that of one."""
-    before = 0
-
-    def told(what: str, done: int, among: int) -> None:
-        nonlocal before
-        report(what, before + done, total)
-        before += among if done == among else 0
-
-    return told
 
 
 def _rises(
@@ -243,8 +230,6 @@ def _examples(units: Units, parts: dict[str, Tensor], seed: int) -> tuple[tuple[
 def _agreement(forms: Sequence[NeuronForm], seed: int) -> Effect | None:
     """How the order of neurons by IoU on held-out text agrees with that by the rise in loss; neurons are drawn anew with the
     ranks that they have among all."""
-    import pandas as pd
-
     pairs = [(one.held_iou, one.rise) for one in forms if one.held_iou is not None and one.rise is not None]
     if len(pairs) < FEWEST:
         return None

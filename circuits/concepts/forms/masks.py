@@ -11,7 +11,6 @@ from torch import Tensor
 from circuits.concepts.forms.units import Units, words_in
 from circuits.errors import FileFormatError, PromptError, shown
 from circuits.files.reading import read_json
-from circuits.files.words import counted
 from circuits.lenses.explaining.rule_search import holding_at
 from circuits.tasks.sources.conllu import Sentence, Word
 
@@ -45,7 +44,7 @@ def read_lexicon(path: Path) -> dict[str, tuple[str, ...]]:
         if not isinstance(words, list) or not words or not all(isinstance(word, str) and word.strip() for word in words):
             raise FileFormatError(f"{path}: the concept {shown(name)}: expected a list of words, one or more")
     if len(data) < 2:
-        raise FileFormatError(f"{path}: {counted(len(data), 'concept')}: expected 2 or more, to choose among and to join")
+        raise FileFormatError(f"{path}: {len(data)} concepts: expected 2 or more, to choose among and to join")
     return {name: tuple(words) for name, words in data.items()}
 
 
@@ -95,8 +94,8 @@ def require_several(found: int, before: int, least: int) -> None:
     if found < 2:
         none = "none" if not found else "only one"
         raise PromptError(
-            f"of {counted(before, 'concept')} {none} holds at {least} words of the text or more: give more text, other "
-            "concepts, or fewer words a concept (--least)"
+            f"{none} of {before:,} concepts holds at {least} words of the text or more: give more text, other concepts, or "
+            "fewer words a concept (--least)"
         )
 
 

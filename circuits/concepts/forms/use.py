@@ -7,23 +7,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.concepts.forms.activity import Activity, row_batches
+from circuits.concepts.forms.activity import Activity
 from circuits.concepts.forms.units import Units
 from circuits.errors import PromptError
-from circuits.graph import Node
 from circuits.heads.text_loss import next_token_losses, predicted
 from circuits.models import Edit, Model, TokenBatch
-from circuits.models.edits import Compiled
 from circuits.models.forward import forward
 from circuits.models.memory import BUDGET
-from circuits.probes.reading import final_stream, layer_by_layer
+from circuits.probes.reading import layer_by_layer
 from circuits.progress import Progress, silent
 from circuits.statistics import clustered_errors
 
 TOKENS = 1000
 """Tokens of the text that losses are measured on, about."""
-_ROWS = 256
-"""Tokens of rows that are run side by side, at most: of more, the shorter ones would be mostly pads."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,26 +49,25 @@ def loss_rises(
     text. A run without a neuron begins at its layer. Raises PromptError where no row has a next token."""
     rows, report, done = _drawn(units, tokens, seed), progress or silent, 0
     by_layer: dict[int, list[int]] = {}
-    for place, number in enumerate(neurons):
-        by_layer.setdefault(activity.neurons[number].layer or 0, []).append(place)
+    for number in neurons:
+        by_layer.setdefault(activity.neurons[number].layer or 0, []).append(number)
     found, whole, sentence = list[Tensor](), list[Tensor](), list[Tensor]()
-    most = _tokens_at_once(model, max(len(units.rows[row]) for row in rows), budget)
-    # Few rows at a time, so that they are of like lengths; a batch is filled with several neurons.
-    for part in row_batches(units, rows, min(most, _ROWS)):
-        batch = _batch(model, units, part)
-        counted = predicted(batch)
-        changed = torch.zeros(len(neurons), int(counted.sum()), dtype=torch.float64)
+    size = model.weights.W_E.element_size() * model.n_layers * (6 * model.d_model + 2 * model.d_mlp)
+    most = max(1, budget // (4 * size * max(len(units.rows[row]) for row in rows)))
+    for start in range(0, len(rows), most):
+        part = rows[start : start + most]
+        batch = model.prepare(TokenBatch.from_rows([list(units.rows[row]) for row in part]))
+        counted, changed = predicted(batch), torch.zeros(len(neurons), int(predicted(batch).sum()), dtype=torch.float64)
         for layer, x in layer_by_layer(model, batch, "residual", only=set(by_layer)):
             if layer == model.n_layers:
                 whole.append(next_token_losses(model.weights, x, batch, budget=budget)[counted].double().cpu())
-            for places in _split(by_layer.get(layer, []), most // batch.ids.numel()):
-                held = [(activity.neurons[neurons[place]], float(activity.mean[neurons[place]])) for place in places]
-                lost = _without(model, _batch(model, units, part * len(places)), layer, x, held, budget)
-                changed[places] = lost[:, counted].double().cpu()
-                done += len(part) * len(places)
+            for number in by_layer.get(layer, []):
+                lost = _without(model, batch, layer, x, activity, number, budget)
+                changed[neurons.index(number)] = lost[counted].double().cpu()
+                done += len(part)
                 report("taking neurons out", done, len(neurons) * len(rows))
         found.append(changed)
-        sentence.append(torch.tensor(part).repeat_interleave(counted.sum(dim=1).cpu()))
+        sentence.append(torch.arange(start, start + len(part)).repeat_interleave(counted.sum(dim=1).cpu()))
     before = torch.cat(whole)
     rises = torch.cat(found, dim=1) - before
     errors = clustered_errors(rises.T, torch.cat(sentence))
@@ -92,35 +87,12 @@ def _drawn(units: Units, tokens: int, seed: int) -> list[int]:
     return found
 
 
-def _tokens_at_once(model: Model, longest: int, budget: int) -> int:
-    """Tokens whose run, one layer at a time, fits half of the budget: the logits take the other half."""
-    scores = 2 * model.n_heads * longest
-    each = 12 * model.d_model + 3 * model.d_mlp + 4 * model.n_heads * model.d_head + scores
-    return max(1, budget // 2 // (model.weights.W_E.element_size() * each))
-
-
-def _batch(model: Model, units: Units, rows: Sequence[int]) -> TokenBatch:
-    """Rows of the text as the model reads them."""
-    return model.prepare(TokenBatch.from_rows([list(units.rows[row]) for row in rows]))
-
-
-def _split(places: list[int], most: int) -> list[list[int]]:
-    """Places in parts, of at least one."""
-    size = max(1, most)
-    return [places[start : start + size] for start in range(0, len(places), size)]
-
-
 def _without(
-    model: Model, batch: TokenBatch, layer: int, x: Tensor, held: Sequence[tuple[Node, float]], budget: int
-) -> Float[Tensor, "neuron prompt before"]:
-    """The loss of each next token with each neuron of a layer at a value, from the stream before that layer: `batch` has the
-    prompts once a neuron."""
-    copy = torch.arange(len(batch), device=x.device)[:, None] // len(x)
-    edits: Compiled = {("input", 0): [(None, Edit("input", x.repeat(len(held), 1, 1)))]}
-    edits["neuron", 0] = [
-        (node.index, Edit(node, value, positions=(copy == place).expand(batch.ids.shape)))
-        for place, (node, value) in enumerate(held)
-    ]
-    run = forward(model.weights.of_layers(layer, layer + 1), batch, edits=edits, keep="writes", logits=False)
-    end = final_stream(model, batch, layer + 1, run.residuals[-1])
-    return next_token_losses(model.weights, end, batch, budget=budget).unflatten(0, (len(held), len(x)))
+    model: Model, batch: TokenBatch, layer: int, x: Tensor, activity: Activity, number: int, budget: int
+) -> Float[Tensor, "prompt before"]:
+    """The loss of each next token with one neuron at its mean, from the stream before its layer."""
+    node = activity.neurons[number]
+    held = Edit(node, float(activity.mean[number]))
+    edits = {("input", 0): [(None, Edit("input", x))], ("neuron", 0): [(node.index, held)]}
+    run = forward(model.weights.of_layers(layer), batch, edits=edits, keep="writes", logits=False)
+    return next_token_losses(model.weights, run.residuals[-1], batch, budget=budget)

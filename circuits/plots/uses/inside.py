@@ -15,7 +15,7 @@ _MOST = 12
 @draws(InsideChange)
 def inside_change_figure(found: InsideChange, *, title: str | None = None) -> Figure:
     """Draw, for the nodes that carry most before or after, by how much the margin falls when they take what they say of the
-    swapped text, before and after; the bar between them is the 95 % interval of the change, filled where it is sure."""
+    swapped text, before and after; the bar between them is the 95 % interval of the change, filled where that is sure."""
     kinds = range(len(found.kinds))
     figure = Figure(figsize=(4.4 * len(found.kinds), 1.9 + 0.3 * min(_MOST, len(found.nodes))), layout="constrained")
     axes = np.atleast_1d(np.array(figure.subplots(1, len(found.kinds))))

@@ -11,11 +11,12 @@ from circuits.models.memory import BUDGET
 from circuits.progress import Progress
 from circuits.statistics import Effect, bootstrap
 from circuits.uses.classifying.classifier import Classifier
-from circuits.uses.classifying.examples import Examples
+from circuits.uses.classifying.examples import Examples, marked_words
 from circuits.uses.classifying.training import Recipe
+from circuits.uses.feedback.again import Again, check_texts, control_of
 from circuits.uses.feedback.items import Feedback, FeedbackItem
 from circuits.uses.feedback.results import FeedbackEffects, WordChange
-from circuits.uses.regularising.penalty import Regularisation, train_regularised
+from circuits.uses.regularising.penalty import Regularisation
 from circuits.uses.shortcuts.attributed import Attributed, attributed
 from circuits.uses.shortcuts.early import accuracy_of, hits
 from circuits.uses.shortcuts.label_words import form_of, label_words
@@ -38,8 +39,7 @@ def proposed(classifier: Classifier, examples: Examples, *, most: int = 10, head
     there = attributed(classifier, examples.texts, classifier.logits(examples.texts).argmax(dim=1))
     sums: dict[str, float] = {}
     for row, (forms, values) in enumerate(zip(there.forms, _shares(there), strict=True)):
-        spans = (examples.rationales[row] if examples.rationales else None) or ()
-        marked = {place for start, end in spans for place in range(start, end)}
+        marked = marked_words((examples.rationales[row] if examples.rationales else None) or ())
         for place, (form, value) in enumerate(zip(forms, values.tolist(), strict=True)):
             if form in counted.in_head and place not in marked:
                 sums[form] = sums.get(form, 0.0) + value
@@ -60,9 +60,12 @@ def apply_feedback(
     progress: Progress | None = None,
 ) -> tuple[FeedbackEffects, Classifier]:
     """Train again, from the base model on, held to what people said of a classifier's explanations (XMD, Lee et al. 2022), and
-    tell what has changed.
+    tell what has changed. It is trained as the classifier was: all weights by its own recipe, and a head that was fitted is
+    fitted again (`train_head_without`, which asks nothing of words that should matter). Beside it stands a control that is
+    trained in the same way with a strength of 0: what that changes, no feedback did.
 
-    Raises ModelError for feedback for another classifier, PromptError where none of it is about these texts.
+    Raises ModelError for feedback for another classifier; PromptError where none of it is about these texts, for other texts
+    than those that the classifier was trained on, and for a recipe or a rationale that a fitted head does not have.
 
     Args:
         base: the language model that the classifier stands on.
@@ -70,20 +73,20 @@ def apply_feedback(
         train: the texts that it was trained on; their own rationales are not used.
         splits: texts that both are judged on, by name; attributions are those of the first.
         feedback: what people said.
-        how: the rationale, the distance and the strength of the penalty.
-        recipe: steps, rates and seed.
+        how: the rationale, the distance and the strength of the penalty (default: of gradients; of removal for a fitted head).
+        recipe: steps, rates and seed, where they are to be others than the classifier's own.
         budget: bytes that a pass may take, besides the model.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
     feedback.check(classifier)
-    how = how or Regularisation()
+    check_texts(classifier, train)
+    way = Again.of(classifier, how=how, recipe=recipe)
     train = train.labelled(classifier.classes)
     wishes, unused = feedback.wishes(train)
-    only = "all" if classifier.tuned else "head"
-    options = {"how": how, "recipe": recipe, "only": only, "longest": classifier.longest, "progress": progress}
-    again = train_regularised(base, train, wishes, **options)
+    again = way.train(base, train, wishes, longest=classifier.longest, budget=budget, progress=progress)
+    control = control_of(classifier, way, base, train, wishes, budget=budget, progress=progress)
     judged = next(iter(splits.values()))
-    pairs = {name: (hits(classifier, split).double(), hits(again, split).double()) for name, split in splits.items()}
+    right = [[hits(one, split).double() for split in splits.values()] for one in (classifier, control, again)]
     changed = [
         int((classifier.logits(one.texts).argmax(1) != again.logits(one.texts).argmax(1)).sum()) for one in splits.values()
     ]
@@ -95,15 +98,18 @@ def apply_feedback(
         items=len(feedback.items),
         unused=tuple(item.word for item in unused),
         told=sum(bool(one) for one in wishes),
-        strength=how.strength,
+        strength=way.how.strength,
         splits=tuple(splits),
         before=tuple(accuracy_of(classifier, split) for split in splits.values()),
         after=tuple(accuracy_of(again, split) for split in splits.values()),
-        gains=tuple(bootstrap(after - before) for before, after in pairs.values()),
+        gains=tuple(bootstrap(after - before) for before, _, after in zip(*right, strict=True)),
         changed=tuple(changed),
         words=_words(classifier, again, judged, feedback, budget, progress),
         texts=some,
         predictions=said,
+        trained=way.summary,
+        control=tuple(accuracy_of(control, split) for split in splits.values()),
+        over_control=tuple(bootstrap(after - middle) for _, middle, after in zip(*right, strict=True)),
     )
     return found, again
 

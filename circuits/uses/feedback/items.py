@@ -14,6 +14,8 @@ from circuits.uses.classifying.examples import Examples
 from circuits.uses.shortcuts.label_words import form_of
 
 _FORMAT = "circuits-feedback"
+_VERSION = 1
+"""Files from before it was written have none."""
 _KEYS = {"word", "matters", "text"}
 
 
@@ -36,9 +38,9 @@ class Feedback:
     items: tuple[FeedbackItem, ...]
 
     def save(self, path: str | Path) -> None:
-        """Write as JSON: `{"format", "classifier", "items": [{"word", "matters", "text"}]}`."""
+        """Write as JSON: `{"format", "version", "classifier", "items": [{"word", "matters", "text"}]}`."""
         items = [{name: value for name, value in vars(item).items() if value is not None} for item in self.items]
-        plain = {"format": _FORMAT, "classifier": self.classifier, "items": items}
+        plain = {"format": _FORMAT, "version": _VERSION, "classifier": self.classifier, "items": items}
         write_whole(Path(path), (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
 
     @classmethod
@@ -48,6 +50,8 @@ class Feedback:
         plain = read_json(path)
         if not isinstance(plain, dict) or plain.get("format") != _FORMAT or not isinstance(plain.get("items"), list):
             raise FileFormatError(f'{path}: no feedback: expected {{"format": "{_FORMAT}", "classifier": …, "items": […]}}')
+        if plain.get("version", _VERSION) != _VERSION:
+            raise FileFormatError(f"{path}: feedback of version {shown(plain['version'])}; expected {_VERSION}")
         items = tuple(_item(path, number, item) for number, item in enumerate(plain["items"]))
         if not items:
             raise FileFormatError(f"{path}: no feedback in it: expected at least one item")

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
+from circuits.files.fields import stored
 from circuits.files.results import Result
 from circuits.statistics import Effect
 
@@ -52,6 +53,13 @@ class FeedbackEffects(Result, format="circuits-feedback-effects"):
     """Some of the texts whose prediction changed, the surest first."""
     predictions: tuple[tuple[str, str], ...] = ()
     """What was predicted of them, and what is."""
+    trained: str = dataclasses.field(default="", metadata=stored(optional=True))
+    """How it was trained again."""
+    control: tuple[Effect, ...] = dataclasses.field(default=(), metadata=stored(optional=True))
+    """The share of texts that is right after a training in the same way that is held to nothing, one a split."""
+    over_control: tuple[Effect, ...] = dataclasses.field(default=(), metadata=stored(optional=True))
+    """By how much more is right with feedback than after that, text by text. As of `gains`, the intervals are over texts of one
+    training: they say nothing of other seeds."""
 
     @property
     def summary(self) -> str:
@@ -60,7 +68,9 @@ class FeedbackEffects(Result, format="circuits-feedback-effects"):
             f"{name} {before.effect:.0%} → {after.effect:.0%} ({gain.effect:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}])"
             for name, before, after, gain in zip(self.splits, self.before, self.after, self.gains, strict=True)
         ]
-        return f"{self.model}, {self.items} items of feedback on {self.told} training texts: {'; '.join(said)}."
+        over = ", ".join(f"{name} {one.effect:+.2f}" for name, one in zip(self.splits, self.over_control, strict=False))
+        told = f"; more than without feedback: {over}" if over else ""
+        return f"{self.model}, {self.items} items of feedback on {self.told} training texts: {'; '.join(said)}{told}."
 
     def to_dataframe(self) -> "pandas.DataFrame":
         """One row a split, then one a word of the feedback."""
@@ -70,6 +80,9 @@ class FeedbackEffects(Result, format="circuits-feedback-effects"):
         for at, name in enumerate(self.splits):
             row = {"what": "accuracy", "of": name, "before": self.before[at].effect, "after": self.after[at].effect}
             row |= {"change": self.gains[at].effect, "low": self.gains[at].low, "high": self.gains[at].high}
+            if self.control:
+                row |= {"control": self.control[at].effect, "over_control": self.over_control[at].effect}
+                row |= {"over_low": self.over_control[at].low, "over_high": self.over_control[at].high}
             rows.append(row)
         for one in self.words:
             row = {"what": "attribution", "of": one.word, "before": one.before.effect, "after": one.after.effect}

@@ -8,11 +8,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError
+from circuits.files.fields import stored
 from circuits.files.results import Result
 from circuits.statistics import Effect
 
 if TYPE_CHECKING:
     import pandas
+
+LEVEL = 0.05
+"""The corrected p-value below which a change is sure."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +46,9 @@ class InsideChange(Result, format="circuits-inside-change"):
     high: Float[Tensor, "kind node"]
     shared_edges: tuple[float, ...] = ()
     """The share of edges that the circuits for both classifiers have in common, one a kind."""
+    p_values: Float[Tensor, "kind node"] | None = dataclasses.field(default=None, metadata=stored(optional=True))
+    """Of each change, by Student's two-sided test over texts, corrected over all nodes and kinds (Holm 1979); None in files
+    from before it was made, of which intervals decide."""
 
     def __post_init__(self) -> None:
         if not {len(self.texts), len(self.whole_before), len(self.whole_after)} == {len(self.kinds)}:
@@ -49,8 +56,16 @@ class InsideChange(Result, format="circuits-inside-change"):
 
     @property
     def sure(self) -> Bool[Tensor, "kind node"]:
-        """Changes whose interval does not hold 0."""
-        return (self.low > 0) | (self.high < 0)
+        """Changes whose corrected p-value is below 0.05."""
+        return (self.low > 0) | (self.high < 0) if self.p_values is None else self.p_values < LEVEL
+
+    def shares(self, *, after: bool = False) -> Float[Tensor, "kind node"]:
+        """What nodes carry as shares of what the whole text's swap does to the same classifier's margin: classifiers whose
+        logits differ in size can be compared so. NaN where the interval of that holds 0. Nodes carry in a row, so that shares
+        need not sum to 1."""
+        whole = self.whole_after if after else self.whole_before
+        sizes = torch.tensor([one.effect if one.low > 0 or one.high < 0 else torch.nan for one in whole], dtype=torch.float64)
+        return (self.after if after else self.before).double() / sizes[:, None]
 
     def top(self, kind: str, count: int = 5, *, after: bool = False) -> list[tuple[str, float]]:
         """The nodes that carry most of a kind. Raises CircuitsError for one that was not asked."""
@@ -77,9 +92,12 @@ class InsideChange(Result, format="circuits-inside-change"):
         import pandas
 
         rows = []
+        shares = [self.shares(after=after) for after in (False, True)]
         for at, kind in enumerate(self.kinds):
             for place, node in enumerate(self.nodes):
                 row = {"kind": kind, "node": node}
                 names = ("before", "after", "change", "low", "high")
-                rows.append(row | {name: float(getattr(self, name)[at, place]) for name in names})
+                row |= {name: float(getattr(self, name)[at, place]) for name in names}
+                row |= {name: float(one[at, place]) for name, one in zip(("share_before", "share_after"), shares, strict=True)}
+                rows.append(row | ({} if self.p_values is None else {"p_value": float(self.p_values[at, place])}))
         return pandas.DataFrame(rows)

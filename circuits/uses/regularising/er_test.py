@@ -10,7 +10,7 @@ from circuits.models import Model
 from circuits.progress import Progress, silent
 from circuits.uses.classifying.classifier import LONGEST, Classifier
 from circuits.uses.classifying.examples import Examples
-from circuits.uses.classifying.training import Recipe, Trained, train_all
+from circuits.uses.classifying.training import Recipe, Trained, sha256_of, train_all
 from circuits.uses.regularising.guidance import Wishes, wishes_of
 from circuits.uses.regularising.penalty import Regularisation, train_regularised
 from circuits.uses.regularising.results import ErTest
@@ -80,7 +80,8 @@ def er_test(
 ) -> ErTest:
     """Train with and without regularisation for each seed, and judge both (ER-TEST, Joshi et al. 2022).
 
-    Raises PromptError for fewer than two seeds and where nothing is said of any word.
+    Raises PromptError for fewer than two seeds, where nothing is said of any word, and for a head with a rationale that it does
+    not change. Tests that cannot be made for every seed are named in `left_out`.
 
     Args:
         base: the language model.
@@ -98,8 +99,9 @@ def er_test(
     how, recipe, report = how or Regularisation(), recipe or Recipe(), progress or silent
     if len(set(seeds)) < 2:
         raise PromptError(f"{len(set(seeds))} seeds: expected two or more, each once")
+    how.check_reach(only)
     rows: list[list[dict[tuple[str, str], float]]] = []
-    texts = 0
+    texts, read = 0, set()
     for number, seed in enumerate(seeds):
         train, splits = make(seed)
         own = dataclasses.replace(recipe, seed=seed)
@@ -108,11 +110,13 @@ def er_test(
         held = train_regularised(base, train, wishes_of(train, without=without), **options)
         tests = _functional(train, splits, without)
         texts = len(train)
+        read.add(sha256_of(train))
         rows.append([_judged(one, splits, tests) for one in (plain, held)])
         report("seeds", number + 1, len(seeds))
         if seen is not None:
             seen(seed, plain, held)
-    names = [name for name in rows[0][0] if all(name in some for some, _ in rows)]
+    every = dict.fromkeys(name for some, _ in rows for name in some)
+    names = [name for name in every if all(name in some for some, _ in rows)]
     both = torch.tensor([[[one[name] for name in names] for one in some] for some in rows])  # [seed training test]
     trained = f"{'all weights' if only == 'all' else 'head'} trained on {texts:,} texts"
     return ErTest(
@@ -125,6 +129,8 @@ def er_test(
         kinds=tuple(kind for _, kind in names),
         plain=both[:, 0],
         regularised=both[:, 1],
+        left_out=tuple(test for test, kind in every if (test, kind) not in names),
+        same_texts=len(read) == 1,
     )
 
 

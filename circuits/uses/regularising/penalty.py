@@ -15,7 +15,7 @@ from circuits.uses.classifying.examples import Examples
 from circuits.uses.classifying.training import Recipe, Trained, checked_start, train_all
 from circuits.uses.regularising.distances import DISTANCES, distance_of
 from circuits.uses.regularising.guidance import Guidance, Wishes
-from circuits.uses.regularising.rationales import RATIONALES, REMOVAL, RationaleHead, removal_effects, token_shares
+from circuits.uses.regularising.rationales import RATIONALES, REMOVAL, STREAMS, RationaleHead, removal_effects, token_shares
 
 STRENGTH = 10.0
 """Chosen on planted texts of another seed than those of `experiments/shortcuts.py`."""
@@ -25,8 +25,9 @@ STRENGTH = 10.0
 class Regularisation:
     """What is added to the loss: `strength` times the `distance` of a machine `rationale` from the human one; with the
     rationale "removal" times the mean square (nats²) of what all unwanted words together do to the margin. A gradient says
-    this to first order alone: trainings that satisfy its penalty can lean on a word as before. Raises PromptError for what
-    does not exist."""
+    this to first order alone: trainings that satisfy its penalty can lean on a word as before. A learned rationale is a small
+    head on the last stream that is trained to say what people say: nothing ties it to the prediction, it reaches the weights
+    through what tokens mean alone, and it is not kept. Raises PromptError for what does not exist."""
 
     rationale: str = "gradient"
     distance: str = "mse"
@@ -40,6 +41,14 @@ class Regularisation:
             raise PromptError(f"distance {self.distance!r} of removal: expected mse, in nats²")
         if not 0 <= self.strength < float("inf"):
             raise PromptError(f"strength={self.strength}: expected a number from 0 on")
+
+    def check_reach(self, only: Trained) -> None:
+        """Raise PromptError where the penalty has no gradient by what is trained: patterns and streams do not hang on a head,
+        so that training a head alone would be plain training."""
+        if only == "head" and self.rationale in STREAMS:
+            raise PromptError(
+                f"the rationale {self.rationale!r} does not hang on the head: train all weights, or take gradient or removal"
+            )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,7 +86,8 @@ def train_regularised(
 ) -> Classifier:
     """Train on the mean cross-entropy plus a penalty for going by other words than people want (Joshi et al. 2022).
 
-    Raises PromptError where nothing is said of any word, and what `train_all` raises.
+    Raises PromptError where nothing is said of any word, for a head with a rationale that it does not change (attention,
+    learned), and what `train_all` raises.
 
     Args:
         base: the language model.
@@ -90,6 +100,7 @@ def train_regularised(
         progress: hears what is being done, how much of it is done, and how much there is.
     """
     how = how or Regularisation()
+    how.check_reach(only)
     start = checked_start(base, examples, longest)
     scorer = RationaleHead.of(base.weights) if how.rationale == "learned" else None
     penalty = RationalePenalty(Guidance.of(start, examples.texts, wishes), how, scorer)

@@ -16,6 +16,8 @@ from circuits.uses.attributing.gradients import baseline_stream, input_gradients
 
 Rationale = Literal["gradient", "attention", "learned"]
 RATIONALES: tuple[Rationale, ...] = ("gradient", "attention", "learned")
+STREAMS: tuple[Rationale, ...] = ("attention", "learned")
+"""Those that are read from patterns and streams, which no head changes."""
 REMOVAL = "removal"
 """What is not shares of tokens: by how much the margin moves when all unwanted tokens are taken away together."""
 _NONE = 1e-9

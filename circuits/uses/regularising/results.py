@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError
+from circuits.files.fields import stored
 from circuits.files.results import Result
 from circuits.statistics import Effect, t_interval
 
@@ -33,6 +34,10 @@ class ErTest(Result, format="circuits-er-test"):
     """Of each test: "in distribution", "unseen", "contrast" or "functional"."""
     plain: Float[Tensor, "seed test"]
     regularised: Float[Tensor, "seed test"]
+    left_out: tuple[str, ...] = dataclasses.field(default=(), metadata=stored(optional=True))
+    """Tests that could be made for some seeds alone: no text had a word to be swapped there."""
+    same_texts: bool = dataclasses.field(default=False, metadata=stored(optional=True))
+    """Whether all seeds were trained on the same texts: the intervals then tell of trainings, not of other texts."""
 
     def __post_init__(self) -> None:
         if len(self.seeds) < 2 or len(self.kinds) != len(self.tests):
