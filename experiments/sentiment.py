@@ -38,6 +38,8 @@ from circuits.uses import (
 
 NAMES = {"0": "Negative", "1": "Positive"}
 PARTS = {"sentences": "sst2-dev.tsv", "reviews": "imdb-test_original.tsv", "changed": "imdb-test_contrast.tsv"}
+HEAD = 0.01
+"""The share of words that tell most of the label: text of people has many words."""
 _WORDS = """
 a an and are as at be been but by for from had has have he her his i if in into is it its like more most much my no not
 of on one or our out she so some such than that the their them then there they this to too up very was we were what when
@@ -78,8 +80,8 @@ def measured(base: Model, train: Examples, splits: dict[str, Examples], seed: in
     scores = score_classifier(classifier, train, splits, progress=progress)
     right = {name: hits(classifier, split, progress) for name, split in splits.items()}
     both = share_interval(float((right["reviews"] & right["changed"]).double().mean()), len(right["reviews"]))
-    found = find_shortcuts(classifier, train, splits["sentences"], seed=seed, progress=progress)
-    counted = label_words(train)
+    found = find_shortcuts(classifier, train, splits["sentences"], head=HEAD, seed=seed, progress=progress)
+    counted = label_words(train, head=HEAD)
     plain = [word for word in counted.words[: counted.head] if word in PLAIN]
     data: dict[str, Any] = {"scores": scores.to_dataframe().to_dict("records"), "both": both.as_json()}
     data |= {"leaned on": [one.word for one in found.words if one.leaned_on], "shortcuts": found.summary, "plain": plain}
