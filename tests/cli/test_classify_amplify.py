@@ -18,6 +18,7 @@ def test_a_larger_model_is_asked_with_and_without_rationales(command: Command, t
         said["texts"] == 4 and said["none"]["unnamed"] == 0 and (out / "prompt.txt").read_text() == found.prompt("rationales")
     )
     again = command("classify", "amplify", "--open", out / "amplified.json", "--out", tmp_path / "again")
+    assert "which favours the classes" in again.out and "196 other texts of held out" in " ".join(again.out.split())
     assert "with the words that count" in again.out and (tmp_path / "again" / "amplified.png").is_file()
     nowhere = command("classify", "amplify", *few, "--larger", "endpoint:http://127.0.0.1:9/v1#m", "--out", tmp_path / "none")
     assert nowhere.status != 0 and "To http://127.0.0.1:9/v1 go of reviews" in nowhere.err

@@ -88,7 +88,7 @@ from circuits.uses import (
     Stability,
     WordAttributions,
 )
-from circuits.uses.attributing.amplify import ShownExample
+from circuits.uses.attributing.showing import ShownExample
 from circuits.uses.feedback import WordChange
 from circuits.uses.shortcuts import EarlyStep, ShortcutWord
 
@@ -279,7 +279,8 @@ def amplified() -> Amplified:
         "answers": torch.tensor([[-1, 0], [1, 0], [0, 1]]),
     }
     about = {"classes": ("neg", "p<i>os"), "names": ("bad", "go<o>d"), "method": "direct", "examples": shown}
-    return Amplified("mini with a head", "lar<g>er", **about, texts=("<i>one</i>", "two"), **answers, seed=3)
+    about |= {"wanted": 2, "pool": "4 te<x>ts"}
+    return Amplified("mini with a head", SHA, "lar<g>er", **about, texts=("<i>one</i>", "two"), **answers, seed=3)
 
 
 def classifier_scores() -> ClassifierScores:

@@ -51,8 +51,9 @@ def classify_amplify(
 
     The texts that the classifier gets wrong most confidently are shown to a larger model with their classes, each with the
     words that speak most for its class as a rationale; then it is asked for the classes of other texts. Beside it stand the
-    same texts without rationales and with random words (AMPLIFY, Ma et al. 2023). The published gain is that of models much
-    larger than those that fit here. What goes to a server is said before it goes; its key is read from OPENAI_API_KEY alone.
+    same texts without rationales and with as many of their other words, drawn (AMPLIFY, Ma et al. 2023). The published gain is
+    that of models much larger than those that fit here. What goes to a server is said before it goes; its key is read from
+    OPENAI_API_KEY alone.
 
     \b
     Examples:
@@ -91,12 +92,13 @@ def run(
         base = setting.load(work.progress)
         who, name = larger_of(larger, base)
         found = classifier_of(setting, file, labelled, seed=seed, progress=work.progress)
-        judged, pool = asked_and_pool(labelled, found, asked, seed=seed)
+        judged, pool, named = asked_and_pool(labelled, found, asked, seed=seed)
         if isinstance(who, PromptedEndpoint):
             sent = f"{2 * shots} texts with labels and rationales, and {len(judged)} texts to classify, three times each"
             work.progress.say(f"To {one_line(who.endpoint.url)} go of {one_line(labelled.name)}: {sent}", err=True)
         options = {"shown": shots, "words": words, "how": how, "seed": seed, "budget": setting.budget}
-        result = circuits.uses.amplify(found, pool, judged, who, name=name, progress=work.progress, **options)
+        options |= {"name": name, "chosen_from": named, "progress": work.progress}
+        result = circuits.uses.amplify(found, pool, judged, who, **options)
         result.save(work.staging / "amplified.json")
         work.publish()
         write(result, work.staging)

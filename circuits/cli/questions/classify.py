@@ -117,14 +117,17 @@ def synonyms_of(file: Path | None, texts: Labelled, model: "circuits.Model", rea
 
 def asked_and_pool(
     texts: Labelled, classifier: "circuits.uses.Classifier", count: int, *, seed: int
-) -> "tuple[circuits.uses.Examples, circuits.uses.Examples]":
-    """So many texts of the first set that is held out, drawn, and those that a larger model may be shown: the others of that
-    set, or the training texts where all are asked about."""
-    held = next(iter(texts.splits.values())).labelled(classifier.classes)
+) -> "tuple[circuits.uses.Examples, circuits.uses.Examples, str]":
+    """So many texts of the first set that is held out, drawn, and those that a larger model may be shown, with what they are:
+    the others of that set, or the training texts where these are fewer than the texts that are asked about."""
+    name, held = next(iter(texts.splits.items()))
+    held = held.labelled(classifier.classes)
     order = list(range(len(held)))
     random.Random(seed).shuffle(order)
     asked, rest = sorted(order[:count]), sorted(order[count:])
-    return held[asked], held[rest] if len(rest) > count else texts.train
+    if len(rest) > count:
+        return held[asked], held[rest], f"{len(rest)} other texts of {name}"
+    return held[asked], texts.train, f"the {len(texts.train)} training texts, as {name} has too few others"
 
 
 def larger_of(name: str | None, base: "circuits.Model") -> "tuple[PromptedModel | PromptedEndpoint, str]":

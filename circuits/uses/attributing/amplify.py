@@ -1,8 +1,6 @@
 """Words of a small classifier as rationales in the prompt of a larger model (AMPLIFY, Ma et al. 2023), and what they bring."""
 
 import dataclasses
-import random
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,36 +13,18 @@ from circuits.files.fields import stored
 from circuits.files.results import Result
 from circuits.models.memory import BUDGET
 from circuits.progress import Progress, silent
-from circuits.statistics import Effect, mcnemar, share_interval
-from circuits.uses.attributing.attribute import Attributing, word_numbers
-from circuits.uses.attributing.prompted import Prompted, check_names, shot
+from circuits.statistics import Effect, holm, mcnemar, paired_difference, share_interval
+from circuits.uses.attributing.attribute import Attributing
+from circuits.uses.attributing.prompted import Prompted, check_names
+from circuits.uses.attributing.showing import CONDITIONS, SHOTS, WORDS, ShownExample, confused, fewer, shots
 from circuits.uses.classifying.classifier import Classifier
 from circuits.uses.classifying.examples import Examples
-from circuits.uses.classifying.words import spelt_texts
 
 if TYPE_CHECKING:
     import pandas
 
-CONDITIONS = ("none", "rationales", "random")
-"""What stands with the texts that are shown: nothing, the words that count most, as many random words."""
-SHOTS, WORDS = 4, 3
-"""Texts of each class that are shown, and words of each."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ShownExample:
-    """A text that is shown with its class."""
-
-    text: str
-    label: int
-    prediction: int
-    """The class that the small classifier gives it."""
-    confidence: float
-    """Its probability of that class less that of the text's own."""
-    words: tuple[str, ...]
-    """Those that speak most for the text's own class."""
-    random: tuple[str, ...]
-    """As many others, drawn."""
+OTHERS = ("none", "random")
+"""What rationales are compared with."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,11 +34,17 @@ class Amplified(Result, format="circuits-amplified"):
 
     model: str
     """The small classifier's."""
+    weights_sha256: str
+    """Of the small classifier."""
     larger: str
     classes: tuple[str, ...]
     names: tuple[str, ...]
     """What the classes are called in prompts."""
     method: str
+    wanted: int
+    """Texts of each class that were to be shown; fewer are where the larger model takes no more."""
+    pool: str
+    """What they are chosen from."""
     examples: tuple[ShownExample, ...]
     texts: tuple[str, ...] = dataclasses.field(metadata=stored(axis="text"))
     labels: Int[Tensor, " text"]
@@ -83,24 +69,52 @@ class Amplified(Result, format="circuits-amplified"):
         right = self._right(condition)
         return share_interval(float(right.double().mean()), len(right))
 
-    def p_value(self, other: str) -> float:
-        """McNemar's one-sided exact test: the chance that rationales win on so many texts against another condition, where they
-        change nothing.
+    def gain(self, other: str) -> Effect:
+        """The share of texts told right with rationales less that of another condition, of the same texts, with Newcombe's 95 %
+        interval; negative: rationales harm.
 
         Args:
             other: "none" or "random".
         """
-        own, theirs = self._right("rationales"), self._right(other)
-        return mcnemar(int((own & ~theirs).sum()), int((~own & theirs).sum()))
+        return paired_difference(self._right("rationales"), self._right(other))
+
+    def p_value(self, other: str) -> float:
+        """McNemar's two-sided exact test: the chance that rationales win or lose by so many texts against another condition,
+        where they change nothing; corrected for both comparisons (Holm).
+
+        Args:
+            other: "none" or "random".
+        """
+        if other not in OTHERS:
+            raise CircuitsError(f"rationales against {other!r}: expected {' or '.join(OTHERS)}")
+        own, found = self._right("rationales"), []
+        for theirs in map(self._right, OTHERS):
+            found.append(mcnemar(int((own & ~theirs).sum()), int((~own & theirs).sum()), two_sided=True))
+        return float(holm(torch.tensor(found, dtype=torch.float64))[OTHERS.index(other)])
+
+    @property
+    def shown(self) -> str:
+        """How many texts of each class are shown, and how many were to be."""
+        counts = [sum(one.label == label for one in self.examples) for label in range(len(self.classes))]
+        said = f"{counts[0]} of each class"
+        if len(set(counts)) > 1:
+            said = ", ".join(f"{count} of {name}" for count, name in zip(counts, self.classes, strict=True))
+            said += ", which favours the classes that are shown"
+        less = f" (not {self.wanted} of each: {self.larger} takes no more)" if min(counts) < self.wanted else ""
+        return f"{said}{less}, chosen from {self.pool}"
 
     @property
     def summary(self) -> str:
         """How often it is right under each condition, and whether rationales help."""
         parts = [f"{name} {self.accuracy(name).effect:.0%}" for name in CONDITIONS]
+        gains = [
+            f"{gain.effect:+.0%} [{gain.low:+.0%}, {gain.high:+.0%}] against {words} (p = {self.p_value(other):.2g})"
+            for other, words in (("none", "none"), ("random", "random words"))
+            for gain in (self.gain(other),)
+        ]
         return (
-            f"{self.larger} is right about {len(self.texts)} texts with rationales: {', '.join(parts)}; rationales beat none "
-            f"with p = {self.p_value('none'):.2g}, random words with p = {self.p_value('random'):.2g}; the small classifier "
-            f"{self.accuracy('small').effect:.0%}."
+            f"{self.larger} is right about {len(self.texts)} texts with rationales: {', '.join(parts)}; rationales bring "
+            f"{', '.join(gains)}; the small classifier {self.accuracy('small').effect:.0%}."
         )
 
     def prompt(self, condition: str) -> str:
@@ -137,6 +151,7 @@ def amplify(
     *,
     name: str,
     names: Sequence[str] = (),
+    chosen_from: str = "given texts",
     shown: int = SHOTS,
     words: int = WORDS,
     how: Attributing | None = None,
@@ -146,7 +161,7 @@ def amplify(
 ) -> Amplified:
     """Show a larger model the texts that a small classifier gets wrong most confidently, with the words that speak most for
     their own classes, and ask it for the classes of others; likewise without words and with random ones. Of the texts to show
-    the last ones are left out where a model takes no more.
+    the last ones are left out where a model takes no more, as many of each class while there are two of one.
 
     Raises PromptError where a class has too few texts, and what the larger model raises.
 
@@ -157,6 +172,7 @@ def amplify(
         larger: who answers.
         name: what it is called.
         names: what the classes are called in prompts (default: as they are).
+        chosen_from: what the pool is, for the result.
         shown: texts of each class that are shown.
         words: words of each.
         how: the method that picks them (default: direct attribution).
@@ -168,8 +184,10 @@ def amplify(
     if not len(judged) or words < 1:
         raise PromptError(f"{len(judged)} texts to ask about, {words} words: expected one or more of each")
     examples = confused(classifier, pool, shown, words=words, how=how, seed=seed, budget=budget)
-    while len(examples) > 1 and not all(larger.fits(shots(examples, called, one), judged.texts, called) for one in CONDITIONS):
-        examples = examples[:-1]
+    while not all(larger.fits(shots(examples, called, one), judged.texts, called) for one in CONDITIONS):
+        if len(examples) == 1:
+            break  # the larger model says itself that the prompt is too long
+        examples = fewer(examples)
     answers, report = torch.full((len(CONDITIONS), len(judged)), -1), progress or silent
     for row, condition in enumerate(CONDITIONS):
         before = shots(examples, called, condition)
@@ -178,7 +196,8 @@ def amplify(
             answers[row, at] = -1 if said is None else said
             report("asking the larger model", row * len(judged) + at + 1, len(CONDITIONS) * len(judged))
     small = classifier.logits(judged.texts, budget=budget).argmax(dim=1).cpu()
-    about = {"model": classifier.model.name, "larger": name, "classes": classifier.classes, "names": called}
+    about = {"model": classifier.model.name, "weights_sha256": classifier.model.fingerprint, "larger": name}
+    about |= {"classes": classifier.classes, "names": called, "wanted": shown, "pool": chosen_from}
     labels = torch.tensor(judged.labelled(classifier.classes).labels)
     return Amplified(
         **about,
@@ -190,71 +209,3 @@ def amplify(
         answers=answers,
         seed=seed,
     )
-
-
-def confused(
-    classifier: Classifier,
-    pool: Examples,
-    shown: int,
-    *,
-    words: int = WORDS,
-    how: Attributing | None = None,
-    seed: int = 0,
-    budget: int = BUDGET,
-) -> tuple[ShownExample, ...]:
-    """Of each class the texts that a classifier gets wrong most confidently (those that it gets right least confidently, where
-    there are too few), with the words that speak most for their own class and as many random ones, in an order that is drawn.
-
-    Raises PromptError where a class has too few texts.
-
-    Args:
-        classifier: which gets them wrong.
-        pool: the texts that are chosen from.
-        shown: texts of each class.
-        words: words of each text: such with letters or digits in them, each once.
-        how: the method that picks them (default: direct attribution).
-        seed: what is drawn by.
-        budget: bytes that a pass may take, besides the model.
-    """
-    pool = pool.labelled(classifier.classes)
-    few = next((label for label in range(len(pool.classes)) if pool.labels.count(label) < shown), None)
-    if few is not None or shown < 1:
-        raise PromptError(f"{shown} texts of each class to show: {pool.classes[few or 0]} has {pool.labels.count(few or 0)}")
-    chances = classifier.logits(pool.texts, budget=budget).double().softmax(dim=1).cpu()
-    own = chances.gather(1, torch.tensor(pool.labels)[:, None])[:, 0]
-    best, predictions = chances.masked_fill(
-        torch.nn.functional.one_hot(torch.tensor(pool.labels), len(pool.classes)).bool(), -1
-    ).max(dim=1)
-    surest = (best - own).tolist()
-    chosen = [
-        place
-        for label in range(len(pool.classes))
-        for place in sorted((at for at, one in enumerate(pool.labels) if one == label), key=lambda at: -surest[at])[:shown]
-    ]
-    draw = random.Random(seed)
-    draw.shuffle(chosen)
-    spelt, labels = spelt_texts(classifier, [pool.texts[at] for at in chosen]), torch.tensor([pool.labels[at] for at in chosen])
-    numbers = word_numbers(
-        classifier, spelt, labels.to(classifier.model.device), how or Attributing(method="direct"), budget=budget
-    )
-    found = []
-    for at, one, values in zip(chosen, spelt, numbers.numbers, strict=True):
-        able = {word.lower(): place for place, word in reversed(list(enumerate(one.words))) if re.search(r"\w", word)}
-        strongest = sorted(able.values(), key=lambda place: -values[place])
-        others = draw.sample(sorted(able.values()), min(words, len(able)))
-        picked = [tuple(one.words[place] for place in places) for places in (strongest[:words], others)]
-        prediction = int(predictions[at]) if surest[at] > 0 else pool.labels[at]
-        found.append(ShownExample(pool.texts[at], pool.labels[at], prediction, surest[at], *picked))
-    return tuple(found)
-
-
-def shots(examples: Sequence[ShownExample], names: Sequence[str], condition: str) -> str:
-    """Texts as they are shown, one below the other.
-
-    Args:
-        examples: the texts.
-        names: what classes are called.
-        condition: one of `CONDITIONS`.
-    """
-    words = {"none": lambda one: None, "rationales": lambda one: one.words, "random": lambda one: one.random}[condition]
-    return "".join(f"{shot(one.text, words(one), names[one.label])}\n" for one in examples)
