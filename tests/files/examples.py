@@ -268,7 +268,7 @@ def stability() -> Stability:
     pairs = {"texts": ("a <b>good</b> film", "bad plot"), "others": ("a fine film", "poor plot"), "kept": (True, False)}
     pairs |= {"replaced": torch.tensor([1, 2]), "searched": (True, False), "spearman": numbers(2)}
     taus = torch.tensor([0.75, torch.nan]).double()
-    return Stability("mini<b>", SHA, "gradient", "wor<d>s.json", **pairs, kendall=taus, tried=3, seed=2)
+    return Stability("mini<b>", SHA, "gradient", "wor<d>s.json", **pairs, kendall=taus, given=4, tried=3, seed=2)
 
 
 def amplified() -> Amplified:

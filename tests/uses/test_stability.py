@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,11 @@ import torch
 from scipy.stats import kendalltau
 
 import circuits
-from circuits.errors import FileFormatError, PromptError
+from circuits.errors import CircuitsError, FileFormatError, PromptError
 from circuits.models import Model, TokenBatch
 from circuits.statistics import kendall
 from circuits.uses import Classifier, Recipe, planted_shortcut, stability, train_flat, train_head
-from circuits.uses.attributing.flat import flat_penalty
+from circuits.uses.attributing.flat import attacked_texts, flat_penalty
 from circuits.uses.attributing.gradients import input_gradients
 from circuits.uses.attributing.replacing import attacked, replaced_at_random
 from circuits.uses.attributing.stability import Stability
@@ -71,15 +72,52 @@ def test_the_search_lowers_the_margin_with_synonyms_alone_until_the_class_turns(
     assert [len(pair.places) for pair in drawn] == [len(pair.places) for pair in found]
 
 
-def test_stability_splits_pairs_by_what_became_of_the_class(trained: Classifier, tmp_path: Path) -> None:
-    found = stability(trained, FEW.held_out.texts[:16], SYNONYMS, most=1, seed=1)
-    assert 0 < found.turned <= 1 and sum(found.searched) * 2 == len(found.texts)
-    assert found.difference is not None and found.difference.effect > 0, "robust pairs agree more"
-    own = [tau for tau, kept in zip(found.kendall.tolist(), found.kept, strict=True) if kept]
-    kept = found.agreement(kept=True)
-    assert kept is not None and kept.effect == pytest.approx(sum(own) / len(own))
+def test_stability_splits_texts_by_what_became_of_the_class(trained: Classifier, tmp_path: Path) -> None:
+    texts = FEW.held_out.texts[:16]
+    with pytest.raises(PromptError, match="none of 1 texts has 3 words or more"):
+        stability(trained, ["dull"], SYNONYMS)
+    found = stability(trained, [*texts, texts[0], "dull .", "nothing at all of it"], SYNONYMS, most=1, seed=1)
+    assert (found.given, found.tried) == (18, 16), "one stands there twice, one is short, one has no word with a synonym"
+    turned = sum(not kept for kept, searched in zip(found.kept, found.searched, strict=True) if searched)
+    assert found.turned.effect == turned / 16 > 0 and f"turn {turned} of 16 texts" in found.summary
+    rows = list(zip(found.kendall.tolist(), found.kept, found.searched, strict=True))
+    means = [[tau for tau, same, searched in rows if searched and same == kept] for kept in (True, False)]
+    kept, turns = (sum(own) / len(own) for own in means)
+    same = found.agreement(kept=True)
+    assert same is not None and same.effect == pytest.approx(kept)
+    assert found.difference is not None and found.difference.effect == pytest.approx(kept - turns)
     found.save(tmp_path / "stability.json")
     assert Stability.load(tmp_path / "stability.json").others == found.others and "Kendall" in found.summary
+
+
+def planted_pairs(kept: Sequence[bool], taus: Sequence[float], *, tried: int) -> Stability:
+    """A result of texts of these kinds, each with a drawn pair beside it that keeps its class and agrees fully."""
+    texts, count = tuple(f"text {place} of some" for place in range(len(kept))), len(kept)
+    both = {"texts": texts * 2, "others": texts * 2, "replaced": torch.ones(2 * count, dtype=torch.int64)}
+    ranks = torch.tensor([*taus, *[1.0] * count], dtype=torch.float64)
+    both |= {"kept": (*kept, *[True] * count), "searched": (*[True] * count, *[False] * count)}
+    return Stability("m", "0" * 64, "gradient", "s", **both, kendall=ranks, spearman=ranks, given=tried, tried=tried)
+
+
+def test_drawn_pairs_say_nothing_of_what_turned_texts_do() -> None:
+    generator, kept = torch.Generator().manual_seed(1), [True, False] * 40
+    taus = (0.5 + 0.1 * torch.randn(80, generator=generator)).tolist()
+    found = planted_pairs(kept, taus, tried=100)
+    assert found.difference is not None and found.difference.low < 0 < found.difference.high, "random against adversarial"
+    apart = planted_pairs(kept, [tau + 0.2 * same for tau, same in zip(taus, kept, strict=True)], tried=100).difference
+    assert apart is not None and apart.low > 0.1 and apart.effect == pytest.approx(found.difference.effect + 0.2)
+    spread = math.sqrt(torch.tensor(taus[::2]).var() / 40 + torch.tensor(taus[1::2]).var() / 40)
+    assert (apart.high - apart.low) / 2 == pytest.approx(1.96 * spread, rel=0.15)
+    assert planted_pairs([True] * 4, taus[:4], tried=4).difference is None and found.turned.effect == 0.4
+
+
+def test_two_classifiers_are_compared_text_by_text() -> None:
+    turned, held = planted_pairs([False] * 12, [0.5] * 12, tried=20), planted_pairs([True] * 10, [0.25] * 10, tried=20)
+    less, more = held.less_turned(turned), held.more_agreement(turned)
+    assert less.effect == 0.6 and less.low > 0.3 and turned.less_turned(held).effect == -0.6
+    assert more is not None and (more.effect, more.low) == (-0.25, -0.25)
+    with pytest.raises(CircuitsError, match="20 texts that could be turned against 30"):
+        held.less_turned(planted_pairs([True], [1.0], tried=30))
 
 
 def test_words_beside_punctuation_have_synonyms_too(trained: Classifier) -> None:
@@ -146,7 +184,11 @@ def test_the_penalty_is_the_difference_of_importances_and_reaches_the_weights(tr
 
 def test_flat_training_holds_importances_together(base: Model, trained: Classifier) -> None:
     about = {"most": 1, "recipe": Recipe(epochs=1, batch=8, rate=1e-3)}
-    found = [train_flat(base, trained, FEW.train[:24], SYNONYMS, strength=one, **about) for one in (0.0, 20.0)]
+    few = FEW.train[:24]
+    others = attacked_texts(trained, few.texts, SYNONYMS, most=1)
+    found = [train_flat(base, trained, few, SYNONYMS, strength=0.0, others=others, **about)]
+    found.append(train_flat(base, trained, few, SYNONYMS, strength=20.0, **about))
+    assert found[0].training["penalty"]["replaced"] == found[1].training["penalty"]["replaced"] > 0, "the same attacked texts"
     assert found[1].training["penalty"]["strength"] == 20.0 and found[1].tuned
     pairs = attacked(trained, FEW.held_out.texts[:12], SYNONYMS, most=1)
     gaps = []

@@ -18,6 +18,10 @@ FILES = {
     "stability.json": "every pair; circuits classify stability --open shows it again",
     "stability.csv": "the same as a table",
     "stability.png": "the same as a picture",
+    "attacked.json": "the pairs of the classifier trained on attacked texts too, without FLAT's penalty",
+    "attacked.csv": "the same as a table",
+    "attacked.png": "the same as a picture",
+    "attacked.safetensors": "that classifier; --classifier of the other subcommands reads it",
     "flat.json": "the pairs of the classifier trained with FLAT",
     "flat.csv": "the same as a table",
     "flat.png": "the same as a picture",
@@ -48,7 +52,7 @@ def classify_stability(
     ] = "gradient",
     flat: Annotated[
         float | None,
-        typer.Option(metavar="STRENGTH", help="Train all weights without and with FLAT, and compare.", show_default=False),
+        typer.Option(metavar="STRENGTH", help="Train all weights without and with FLAT; compare.", show_default=False),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="How often each text is trained on, with --flat.")] = 3,
     rate: Annotated[float, typer.Option(help="The largest step size, with --flat.")] = 2e-4,
@@ -62,7 +66,9 @@ def classify_stability(
     Words of each text are replaced, in a greedy search for another answer and at random. Where the class is kept, and where it
     turns: are the words' numbers in the same order (Kendall's tau)? Synonyms of the reviews that are made are opinions of the
     same side; of other texts neighbours among the embeddings, which are used alike and may be opposites: a file is better.
-    --flat trains with the importance of a word and of its replacement held together (Chen & Ji 2022).
+    --flat trains three classifiers and compares them: plainly, on attacked texts too, and on these with the importance of a
+    word and of its replacement held together (after FLAT, Chen & Ji 2022, where importance is a learnt mask; here it is
+    input times gradient). What the last has over the second the penalty adds.
 
     \b
     Examples:
@@ -76,8 +82,8 @@ def classify_stability(
         reopen(open_file, setting)
         return
     how = circuits.uses.Attributing(method=method)
-    if flat is not None and (classifier is not None or not 0 <= flat < float("inf")):
-        raise PromptError(f"--flat {flat}: expected 0 or more, without --classifier: it trains two of its own")
+    if flat is not None and (classifier is not None or not 0 < flat < float("inf")):
+        raise PromptError(f"--flat {flat}: expected more than 0, without --classifier: it trains its own")
     labelled = labelled_of(data, test or (), count=count, seed=seed, rename=rename or ())
     recipe = None if flat is None else circuits.uses.Recipe(epochs=epochs, rate=rate, seed=seed)
     options = {"shown": shown, "most": most, "how": how, "seed": seed}
@@ -100,7 +106,7 @@ def run(
     """Replace, compare, train where asked to, write the files, print the report."""
     from circuits.cli.reports.classify_stability import stability_report, write
 
-    expected = [name for name in FILES if flat is not None or not name.startswith("flat")]
+    expected = [name for name in FILES if flat is not None or name.startswith("stability")]
     with setting.parts(FILES, below="stability", expected=expected, options="--texts, --memory") as work:
         model, about = setting.load(work.progress), {"budget": setting.budget, "progress": work.progress}
         if recipe is None:
@@ -110,27 +116,34 @@ def run(
         texts, labels = shown_texts(labelled, found, shown, seed=seed)
         words, named = synonyms_of(file, labelled, model, (*texts, *labelled.train.texts) if flat is not None else texts)
         options: dict[str, Any] = {"named": named, "how": how, "most": most, "seed": seed, **about}
-        several = {"stability": circuits.uses.stability(found, texts, words, **options)}
-        right = {"stability": _right(found, texts, labels)}
-        several["stability"].save(work.staging / "stability.json")
+        several: dict[str, Any] = {}
+        right: dict[str, Any] = {}
+
+        def compare(trained: "circuits.uses.Classifier", name: str) -> None:
+            """Replace words of the texts, and keep what comes of it."""
+            several[name] = circuits.uses.stability(trained, texts, words, **options)
+            right[name] = _right(trained, texts, labels)
+            several[name].save(work.staging / f"{name}.json")
+            write(several[name], work.staging, name)
+
+        compare(found, "stability")
         work.publish()
-        write(several["stability"], work.staging, "stability")
         if recipe is not None and flat is not None:
-            held = circuits.uses.train_flat(
-                model, found, labelled.train, words, strength=flat, most=most, recipe=recipe, **about
-            )
-            held.save(work.staging / "flat.safetensors")
-            several["flat"] = circuits.uses.stability(held, texts, words, **options)
-            right["flat"] = _right(held, texts, labels)
-            several["flat"].save(work.staging / "flat.json")
-            write(several["flat"], work.staging, "flat")
+            from circuits.uses.attributing.flat import attacked_texts
+
+            others = attacked_texts(found, labelled.train.texts, words, most=most, **about)
+            for name, strength in (("attacked", 0.0), ("flat", flat)):
+                training = {"strength": strength, "others": others, "recipe": recipe, **about}
+                held = circuits.uses.train_flat(model, found, labelled.train, words, **training)
+                held.save(work.staging / f"{name}.safetensors")
+                compare(held, name)
     setting.answer(stability_report(several, work.written, [setting.opening("stability.json", "stability")], right=right))
 
 
-def _right(classifier: Any, texts: tuple[str, ...], labels: tuple[int, ...]) -> float:
-    """The share of texts that a classifier tells right."""
+def _right(classifier: Any, texts: tuple[str, ...], labels: tuple[int, ...]) -> list[bool]:
+    """Which texts a classifier tells right."""
     said = classifier.predict(texts)
-    return sum(one == classifier.classes[label] for one, label in zip(said, labels, strict=True)) / len(said)
+    return [one == classifier.classes[label] for one, label in zip(said, labels, strict=True)]
 
 
 def reopen(file: Path, setting: Setting) -> None:
@@ -138,6 +151,6 @@ def reopen(file: Path, setting: Setting) -> None:
     from circuits.cli.reports.classify_stability import stability_report, write
 
     found = opened(circuits.uses.Stability, file)
-    name = "flat" if file.stem == "flat" else "stability"
+    name = file.stem if file.stem in ("attacked", "flat") else "stability"
     setting, files = written_again(found, file, setting, lambda one, folder: write(one, folder, name), FILES)
     setting.answer(stability_report({name: found}, files))

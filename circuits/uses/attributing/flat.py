@@ -81,6 +81,30 @@ def flat_penalty(reader: Classifier, texts: Sequence[str], others: Sequence[str]
     return FlatPenalty(pairs, strength)
 
 
+def attacked_texts(
+    plain: Classifier,
+    texts: Sequence[str],
+    synonyms: Synonyms,
+    *,
+    most: int = MOST_WORDS,
+    budget: int = BUDGET,
+    progress: Progress | None = None,
+) -> tuple[str, ...]:
+    """What a search for another answer makes of each text; a text as it is where no synonym lowers its class.
+
+    Args:
+        plain: the classifier that is attacked.
+        texts: to begin with.
+        synonyms: what may stand for a word.
+        most: words of a text that are replaced, at most.
+        budget: bytes that a pass may take, besides the model.
+        progress: hears what is being done, how much of it is done, and how much there is.
+    """
+    found = attacked(plain, texts, synonyms, most=most, budget=budget, progress=progress)
+    made = {pair.text: pair.other for pair in found}
+    return tuple(made.get(" ".join(text.split()), text) for text in texts)
+
+
 def train_flat(
     base: Model,
     plain: Classifier,
@@ -89,12 +113,13 @@ def train_flat(
     *,
     strength: float = STRENGTH,
     most: int = MOST_WORDS,
+    others: Sequence[str] = (),
     recipe: Recipe | None = None,
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> Classifier:
     """All weights, trained on texts and on what a search for another answer of the plain classifier made of them, with the
-    importances held together.
+    importances held together. With strength 0 nothing holds them: adversarial training alone, beside which the penalty stands.
 
     Args:
         base: the language model.
@@ -103,14 +128,15 @@ def train_flat(
         synonyms: what may stand for a word.
         strength: of the importances beside the cross-entropy.
         most: words of a text that are replaced, at most.
+        others: what the search made of each text, where that is known (`attacked_texts`).
         recipe: steps, rates and seed.
         budget: bytes that a pass of the search may take, besides the model.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
-    found = attacked(plain, examples.texts, synonyms, most=most, budget=budget, progress=progress)
-    made = {pair.text: pair.other for pair in found}
-    others = [made.get(" ".join(text.split()), text) for text in examples.texts]
+    options = {"most": most, "budget": budget, "progress": progress}
+    others = others or attacked_texts(plain, examples.texts, synonyms, **options)
     penalty = flat_penalty(plain, examples.texts, others, strength=strength)
-    said = {"method": "flat", "strength": strength, "replaced": sum(len(pair.places) for pair in found)}
+    replaced = sum(a != b for one, other in penalty.pairs for a, b in zip(one.words, other.words, strict=True))
+    said = {"method": "flat", "strength": strength, "replaced": replaced}
     about = {"penalty": penalty, "penalised": said, "longest": plain.longest, "progress": progress}
     return train_all(base, examples, recipe=recipe, **about)

@@ -13,11 +13,11 @@ from circuits.files.fields import stored
 from circuits.files.results import Result
 from circuits.models.memory import BUDGET
 from circuits.progress import Progress
-from circuits.statistics import Effect, bootstrap, kendall, percentile_interval, spearman
+from circuits.statistics import Effect, bootstrap, kendall, paired_difference, percentile_interval, share_interval, spearman
 from circuits.uses.attributing.attribute import Attributing, word_numbers
 from circuits.uses.attributing.replacing import MOST_WORDS, ReplacedText, attacked, replaced_at_random
 from circuits.uses.attributing.results import METHODS
-from circuits.uses.attributing.synonyms import Synonyms
+from circuits.uses.attributing.synonyms import Synonyms, alternatives
 from circuits.uses.classifying.classifier import Classifier
 from circuits.uses.classifying.words import spelt_texts
 
@@ -51,55 +51,80 @@ class Stability(Result, format="circuits-stability"):
     kendall: Float[Tensor, " pair"] = dataclasses.field(metadata=stored(missing=True))
     """Kendall's tau-b of the words' numbers in both; missing where all are equal."""
     spearman: Float[Tensor, " pair"] = dataclasses.field(metadata=stored(missing=True))
+    given: int
+    """Different texts that there were."""
     tried: int
-    """Texts that the search began with, those without a word that has a synonym left out."""
+    """Those of them that could be turned: with a word that has a synonym, and long enough to compare."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         several = (self.others, self.replaced, self.kept, self.searched, self.kendall, self.spearman)
         if not self.texts or any(len(values) != len(self.texts) for values in several):
             raise CircuitsError("stability needs a pair or more, and every number of each")
+        if not len(self._turned()) <= self.tried <= self.given or not self.tried:
+            raise CircuitsError(f"stability of {self.tried} of {self.given} texts, {len(self._turned())} of them searched")
 
-    def agreement(self, *, kept: bool, searched: bool | None = None) -> Effect | None:
-        """The mean of Kendall's tau over the pairs with the same class, or with another one, with its interval; None where
+    def agreement(self, *, kept: bool, searched: bool = True) -> Effect | None:
+        """The mean over texts of Kendall's tau, of pairs with the same class or with another one, with its interval; None where
         there are none.
 
         Args:
             kept: the same class, or another one.
-            searched: of pairs that were searched for, or drawn (default: both).
+            searched: of pairs that were searched for, or drawn.
         """
-        found = self._taus(kept, searched)
-        return bootstrap(found, seed=self.seed) if len(found) else None
+        own = [tau for _, same, tau in self._taus(searched) if same == kept]
+        return bootstrap(torch.tensor(own, dtype=torch.float64), seed=self.seed) if own else None
 
     @property
     def difference(self) -> Effect | None:
-        """By how much more robust pairs agree than the others, with the interval over pairs of both kinds; None where one kind
-        has no pair."""
-        robust, turned = self._taus(True, None), self._taus(False, None)
-        if not len(robust) or not len(turned):
+        """By how much more texts agree that the search could not turn than those that it did, with its interval over texts;
+        None where one kind has no text. Drawn words stay out of it: nearly all of these keep the class, and so would stand
+        for the texts that were not turned."""
+        rows = self._taus(True)
+        robust = torch.tensor([same for _, same, _ in rows], dtype=torch.float64)
+        taus = torch.tensor([tau for _, _, tau in rows], dtype=torch.float64)
+        if not robust.any() or robust.all():
             return None
         draw = torch.Generator().manual_seed(self.seed)
-        means = [
-            values[torch.randint(len(values), (_RESAMPLES, len(values)), generator=draw)].mean(dim=1)
-            for values in (robust, turned)
-        ]
-        low, high = percentile_interval(means[0] - means[1])
-        return Effect(float(robust.mean() - turned.mean()), float(low), float(high))
+        places = torch.cat([torch.arange(len(rows))[None], torch.randint(len(rows), (_RESAMPLES, len(rows)), generator=draw)])
+        sides = ((robust[places], taus[places]), (1 - robust[places], taus[places]))
+        kept, turned = ((own * values).sum(dim=1) / own.sum(dim=1) for own, values in sides)
+        apart = kept - turned  # not a number where a draw has but one kind
+        low, high = percentile_interval(apart[1:][apart[1:].isfinite()])
+        return Effect(float(apart[0]), float(low), float(high))
 
     @property
-    def turned(self) -> float:
-        """The share of searched texts whose class was turned."""
-        own = [kept for kept, searched in zip(self.kept, self.searched, strict=True) if searched]
-        return 1 - sum(own) / len(own) if own else 0.0
+    def turned(self) -> Effect:
+        """The share of the texts that could be turned whose class was, with Wilson's interval."""
+        return share_interval(sum(self._turned().values()) / self.tried, self.tried)
+
+    def less_turned(self, other: "Stability") -> Effect:
+        """The share of another classifier's texts that were turned less that of this one's, of the same texts, with Newcombe's
+        interval: positive = this one's hold better. Raises CircuitsError where the texts are not the same."""
+        mine, theirs = self._turned(), other._turned()
+        texts = {*mine, *theirs}
+        if self.tried != other.tried or len(texts) > self.tried:
+            raise CircuitsError(f"{self.tried} texts that could be turned against {other.tried}: expected the same texts")
+        sides = [[one.get(text, False) for text in texts] + [False] * (self.tried - len(texts)) for one in (theirs, mine)]
+        return paired_difference(*(torch.tensor(side) for side in sides))
+
+    def more_agreement(self, other: "Stability") -> Effect | None:
+        """By how much more these words agree under the search than another classifier's, the mean over the texts that both
+        have, with its interval over texts; None where they share none."""
+        theirs = {text: tau for text, _, tau in other._taus(True)}
+        more = [tau - theirs[text] for text, _, tau in self._taus(True) if text in theirs]
+        return bootstrap(torch.tensor(more, dtype=torch.float64), seed=self.seed) if more else None
 
     @property
     def summary(self) -> str:
         """How many texts were turned, and how far pairs of both kinds agree."""
-        said = f"{self.model}: synonyms turn {self.turned:.0%} of {sum(self.searched)} texts"
-        for kept, words in ((True, "class is kept"), (False, "class turns")):
+        share, turned, lowered = self.turned, sum(self._turned().values()), len(self._turned())
+        said = f"{self.model}: synonyms turn {turned} of {self.tried} texts ({share.effect:.0%}; "
+        said += f"{self.tried - lowered} have no synonym that lowers their class, {self.given - self.tried} more none at all)"
+        for kept, words in ((True, "the class holds"), (False, "it turns")):
             found = self.agreement(kept=kept)
             if found is not None:
-                said += f"; where the {words} Kendall's tau is {found.effect:.2f} [{found.low:.2f}, {found.high:.2f}]"
+                said += f"; where {words} Kendall's tau is {found.effect:.2f} [{found.low:.2f}, {found.high:.2f}]"
         more = self.difference
         if more is not None:
             said += f", {more.effect:+.2f} [{more.low:.2f}, {more.high:.2f}] apart"
@@ -113,10 +138,16 @@ class Stability(Result, format="circuits-stability"):
         columns |= {"kept": self.kept, "searched": self.searched}
         return pandas.DataFrame(columns | {"kendall": self.kendall.tolist(), "spearman": self.spearman.tolist()})
 
-    def _taus(self, kept: bool, searched: bool | None) -> Float[Tensor, " pair"]:
-        rows = zip(self.kept, self.searched, self.kendall.tolist(), strict=True)
-        found = [tau for same, sought, tau in rows if same == kept and searched in (None, sought) and tau == tau]
-        return torch.tensor(found, dtype=torch.float64)
+    def _taus(self, searched: bool) -> list[tuple[str, bool, float]]:
+        """Text, whether the class is kept, and tau, of pairs that have one; each text once."""
+        rows = zip(self.texts, self.kept, self.searched, self.kendall.tolist(), strict=True)
+        found = {text: (text, same, tau) for text, same, sought, tau in rows if sought == searched and tau == tau}
+        return list(found.values())
+
+    def _turned(self) -> dict[str, bool]:
+        """Of each text that was searched whether its class was turned."""
+        rows = zip(self.texts, self.kept, self.searched, strict=True)
+        return {text: not kept for text, kept, searched in rows if searched}
 
 
 def stability(
@@ -133,7 +164,7 @@ def stability(
 ) -> Stability:
     """Replace words of texts by synonyms, in search of another answer and at random, and compare which words count in both.
 
-    Raises PromptError where no text has a word with a synonym, or none lowers a class.
+    Equal texts count once. Raises PromptError where no text has a word with a synonym, or none lowers a class.
 
     Args:
         classifier: whose answers are turned and explained.
@@ -147,10 +178,13 @@ def stability(
         progress: hears what is being done, how much of it is done, and how much there is.
     """
     how = how or Attributing(method="gradient")
-    sought = attacked(classifier, texts, synonyms, most=most, budget=budget, progress=progress)
-    sought = [pair for pair in sought if len(pair.text.split()) >= FEW]
+    distinct = list(dict.fromkeys(" ".join(text.split()) for text in texts))
+    able = [text for text in distinct if len(text.split()) >= FEW and any(alternatives(one, synonyms) for one in text.split())]
+    if not able:
+        raise PromptError(f"none of {len(distinct)} texts has {FEW} words or more and one with a synonym: give other synonyms")
+    sought = attacked(classifier, able, synonyms, most=most, budget=budget, progress=progress)
     if not sought:
-        raise PromptError(f"no synonym lowers the class of a text of {FEW} words or more: there is nothing to compare")
+        raise PromptError(f"no synonym lowers the class of one of {len(able)} texts: there is nothing to compare")
     own = [*sought, *replaced_at_random(classifier, sought, synonyms, seed=seed, budget=budget)]
     taus, rhos = _agreement(classifier, own, how, budget, progress)
     searched = (*(True for _ in sought), *(False for _ in sought))
@@ -166,7 +200,8 @@ def stability(
         searched=searched,
         kendall=taus,
         spearman=rhos,
-        tried=len(texts),
+        given=len(distinct),
+        tried=len(able),
         seed=seed,
     )
 
