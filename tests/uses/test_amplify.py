@@ -76,9 +76,17 @@ def test_the_texts_shown_are_those_got_wrong_most_surely(trained: Classifier) ->
 
 
 def test_conditions_differ_in_rationales_alone_and_are_judged_on_the_same_texts(trained: Classifier, tmp_path: Path) -> None:
-    reader, judged, few = Reader(), FEW.held_out[:6], {"shown": 2, "words": 2}
+    reader, judged = Reader(), FEW.held_out[:6]
     found = amplify(
-        trained, FEW.flipped, judged, reader, name="re<b>ader", names=("bad", "good"), chosen_from="flipped ones", **few
+        trained,
+        FEW.flipped,
+        judged,
+        reader,
+        name="re<b>ader",
+        names=("bad", "good"),
+        chosen_from="flipped ones",
+        shown=2,
+        words=2,
     )
     assert [rationale for _, _, rationale in reader.asked] == [False] * 6 + [True] * 12
     shown = [dict.fromkeys(shots for shots, _, _ in reader.asked[at : at + 6]) for at in (0, 6, 12)]
@@ -102,7 +110,7 @@ def test_conditions_differ_in_rationales_alone_and_are_judged_on_the_same_texts(
     assert Amplified.load(tmp_path / "amplified.json").examples == found.examples
     with pytest.raises(PromptError, match="expected one for each of negative, positive"):
         amplify(trained, FEW.flipped, judged, reader, name="reader", names=("one",))
-    single = amplify(trained, FEW.flipped, judged, Reader(most=1), name="reader", **few)
+    single = amplify(trained, FEW.flipped, judged, Reader(most=1), name="reader", shown=2, words=2)
     assert len(single.examples) == 1 and "which favours the classes that are shown (not 2 of each: reader" in single.shown
 
 

@@ -56,10 +56,10 @@ def stability_report(
         for searched in (True, False):
             words = "searched" if searched else "drawn"
             for kept in (True, False):
-                own = [one == kept and other == searched for one, other in zip(found.kept, found.searched, strict=True)]
-                replaced = f"{float(found.replaced[own].double().mean()):.1f}" if any(own) else "-"
+                chosen = [one == kept and other == searched for one, other in zip(found.kept, found.searched, strict=True)]
+                replaced = f"{float(found.replaced[chosen].double().mean()):.1f}" if any(chosen) else "-"
                 shown = _shown(found.agreement(kept=kept, searched=searched))
-                rows.append(("kept" if kept else "turned", words, f"{sum(own)}", replaced, shown))
+                rows.append(("kept" if kept else "turned", words, f"{sum(chosen)}", replaced, shown))
             if searched:
                 rows.append(("kept less turned", words, f"{sum(found.searched)}", "", _shown(found.difference)))
         told = f", {_share(right[name]):.0%} of the texts told right" if right and name in right else ""

@@ -196,15 +196,18 @@ def amplify(
             answers[row, at] = -1 if said is None else said
             report("asking the larger model", row * len(judged) + at + 1, len(CONDITIONS) * len(judged))
     small = classifier.logits(judged.texts, budget=budget).argmax(dim=1).cpu()
-    about = {"model": classifier.model.name, "weights_sha256": classifier.model.fingerprint, "larger": name}
-    about |= {"classes": classifier.classes, "names": called, "wanted": shown, "pool": chosen_from}
-    labels = torch.tensor(judged.labelled(classifier.classes).labels)
     return Amplified(
-        **about,
+        model=classifier.model.name,
+        weights_sha256=classifier.model.fingerprint,
+        larger=name,
+        classes=classifier.classes,
+        names=called,
         method=how.method,
+        wanted=shown,
+        pool=chosen_from,
         examples=examples,
         texts=judged.texts,
-        labels=labels,
+        labels=torch.tensor(judged.labelled(classifier.classes).labels),
         small=small,
         answers=answers,
         seed=seed,
