@@ -9,19 +9,22 @@ import torch
 import circuits
 from circuits.errors import PromptError
 from circuits.models import Model
+from circuits.statistics import Effect
 from circuits.uses import (
+    Attributing,
     Classifier,
     Examples,
     Recipe,
     Shortcuts,
     Watching,
+    attribute_words,
     find_shortcuts,
     planted_shortcut,
     swapped,
     train_all,
     train_head,
 )
-from circuits.uses.shortcuts.attributed import Attributed
+from circuits.uses.shortcuts.attributed import Attributed, attributed
 from circuits.uses.shortcuts.early import shortcut_degrees
 from circuits.uses.shortcuts.label_words import form_of, label_words
 from circuits.uses.shortcuts.swapping import replaced
@@ -99,6 +102,45 @@ def test_what_was_planted_is_found_with_and_without_rationales(leaning: Classifi
         find_shortcuts(leaning, FEW.train, FEW.held_out, words=["Sunday"])
     with pytest.raises(PromptError, match="4 texts to judge on"):
         find_shortcuts(leaning, FEW.train, FEW.held_out[:4])
+
+
+def test_where_the_days_tell_nothing_none_is_found() -> None:
+    """The chance of any false alarm among all words is 5 %: three seeds, every judged text with a day."""
+    mini = circuits.load_model("mini")
+    for seed in (0, 1, 2):
+        null = planted_shortcut(count=100, judged=60, strength=0.5, seed=seed)
+        bare = dataclasses.replace(null.held_out, rationales=())
+        found = find_shortcuts(train_head(mini, null.train), null.train, bare, words=["friday", "monday"], seed=seed)
+        days = [one for one in found.words if one.word in ("friday", "monday")]
+        assert len(days) == 2 and not any(one.leaned_on for one in days), found.to_dataframe().to_string()
+
+
+def test_few_flips_are_no_proof(leaning: Classifier) -> None:
+    """Five texts of five: 1/32 for one word alone, and no more among several."""
+    places = [place for place, text in enumerate(FEW.held_out.texts) if "Friday" in text][:5]
+    bare = Examples(
+        *(tuple(some[place] for place in places) for some in (FEW.held_out.texts, FEW.held_out.labels)), FEW.held_out.classes
+    )
+    found = find_shortcuts(leaning, FEW.train, bare, words=["was", "and"])
+    p_values = {one.word: one.p_value for one in found.words}
+    assert len(p_values) > 1 and all(p is not None and p > 0.05 for p in p_values.values()) and found.leaned_on == ()
+    old = dataclasses.replace(found.words[0], p_value=None, change=Effect(1.0, 0.5, 2.0), flips=Effect(0.6, 0.2, 1.0))
+    assert old.leaned_on and not dataclasses.replace(old, p_value=0.06).leaned_on
+
+
+def test_texts_without_another_word_are_left_out(leaning: Classifier) -> None:
+    texts = FEW.held_out.texts[:20]
+    friday = sum("Friday" in text for text in texts)
+    alone = Examples((*texts, "Friday"), (*FEW.held_out.labels[:20], 0), FEW.held_out.classes)
+    (word,) = [one for one in find_shortcuts(leaning, FEW.train, alone).words if one.word == "friday"]
+    assert word.texts == friday
+
+
+def test_words_are_attributed_as_by_the_command(leaning: Classifier) -> None:
+    texts = FEW.held_out.texts[:4]
+    there = attributed(leaning, texts, leaning.logits(texts).argmax(dim=1))
+    asked = attribute_words(leaning, texts, how=Attributing(method="gradient"), test=False)
+    assert [values.tolist() for values in there.values] == [list(row) for row in asked.numbers]
 
 
 def test_a_training_is_watched(small: Model) -> None:

@@ -14,9 +14,11 @@ _NOTE = (
     "LMI: local mutual information with the class, in nats, over the words of the training texts. top: how much more often the "
     "word adds most to the margin than a word drawn from the text would. margin, flips: by how much the margin of its class "
     "falls (nats) and what share of predictions changes when the word is swapped, the latter less what swapping another word "
-    "changes. ** shortcut: leaned on (both surely above 0), and outside of the rationales. * leaned on. ↑ favoured: top surely "
-    "above 0; attributions can miss what a swap shows."
+    "changes; p: McNemar's exact test of that, corrected over these words (Holm). * leaned on: margin above 0 with its "
+    "interval, p below 0.05. ** shortcut: leaned on, and outside of the rationales. ↑ favoured: top above 0 with its interval, "
+    "not corrected; attributions can miss what a swap shows."
 )
+_CHOSEN = "Words that were found were chosen on these very texts: flipped is somewhat too low for them."
 _UNTOLD = (
     "The texts have no rationales: a word that goes along with the label may do so by its meaning, which no count can tell. "
     "Name words that should not matter with --words to see what hangs on them."
@@ -41,10 +43,11 @@ def shortcuts_report(found: Shortcuts, files: Mapping[str, str], steps: Sequence
             one_line(one.counterpart) if one.counterpart else "(taken out)",
             _said(one.change),
             _said(one.flips),
+            "" if one.p_value is None else f"{one.p_value:.2g}",
         )
         for one in found.words
     ]
-    header = ("word", "class", "LMI", "texts", "top", "swapped for", "margin", "flips")
+    header = ("word", "class", "LMI", "texts", "top", "swapped for", "margin", "flips", "p")
     share = found.in_head
     head = (
         f"The word that adds most to the margin is one of the {found.head} that tell most of the label (of {found.types:,}) in "
@@ -55,7 +58,8 @@ def shortcuts_report(found: Shortcuts, files: Mapping[str, str], steps: Sequence
     parts += [Table(header, rows, below=filled(_NOTE))] if rows else ["None of them is in five of the judged texts."]
     right = [(name, _share(effect)) for name, effect in found.accuracy.items()]
     swapped = ", ".join(map(one_line, found.swapped[:8])) or "none"
-    parts.append(Table(("texts", "right"), right, title=f"accuracy (swapped: {swapped})"))
+    below = filled(_CHOSEN) if set(found.swapped) & set(found.leaned_on) else ""
+    parts.append(Table(("texts", "right"), right, title=f"accuracy (swapped: {swapped})", below=below))
     if found.early:
         names = tuple(found.early[0].accuracy)
         lines = [(str(one.step), *map(_share, (one.in_head, *one.accuracy.values()))) for one in found.early]

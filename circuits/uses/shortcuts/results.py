@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import pandas
 
 
+LEVEL = 0.05
+"""The corrected p-value below which predictions hang on a word."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ShortcutWord:
     """A word of the head of the list, and what the classifier does with it. Shares are of the judged texts that hold it."""
@@ -34,6 +38,9 @@ class ShortcutWord:
     """Predictions that change when it is swapped, less those that change when another word of the text is."""
     outside: float | None = None
     """The share of its occurrences outside of the rationales; None where there are none."""
+    p_value: float | None = dataclasses.field(default=None, metadata=stored(optional=True))
+    """That of McNemar's exact one-sided test of the predictions that change, corrected over all words asked (Holm 1979); None
+    in files from before it was made, of which intervals above 0 decide."""
 
     @property
     def favoured(self) -> bool:
@@ -42,8 +49,10 @@ class ShortcutWord:
 
     @property
     def leaned_on(self) -> bool:
-        """Whether margins and predictions hang on it, the latter more than on other words, surely so."""
-        return self.change.low > 0 and self.flips.low > 0
+        """Whether margins and predictions hang on it, the latter more than on other words: the chance of calling any word so
+        where predictions hang on none is at most `LEVEL`."""
+        more = self.flips.low > 0 if self.p_value is None else self.p_value < LEVEL
+        return self.change.low > 0 and more
 
     @property
     def shortcut(self) -> bool | None:
@@ -82,7 +91,8 @@ class Shortcuts(Result, format="circuits-shortcuts"):
     swapped: tuple[str, ...]
     """The words that were swapped for `accuracy`: the shortcuts; without rationales those that are leaned on."""
     accuracy: dict[str, Effect]
-    """Of the judged texts as they are, with those words at random and flipped; and of other splits."""
+    """Of the judged texts as they are, with those words at random and flipped; and of other splits. Words that were found were
+    chosen on these texts, so that `flipped` is somewhat too low; words that were asked for were not."""
     early: tuple[EarlyStep, ...] = ()
     """While it was trained."""
     degree: Effect | None = None
@@ -129,6 +139,6 @@ class Shortcuts(Result, format="circuits-shortcuts"):
             for name in ("top", "change", "flips"):
                 of = getattr(one, name)
                 row |= {name: of.effect, f"{name}_low": of.low, f"{name}_high": of.high}
-            row |= {"counterpart": one.counterpart, "outside": one.outside}
+            row |= {"p_value": one.p_value, "counterpart": one.counterpart, "outside": one.outside}
             rows.append(row | {"favoured": one.favoured, "leaned_on": one.leaned_on, "shortcut": one.shortcut})
         return pandas.DataFrame(rows)
