@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -80,7 +80,7 @@ def classify_feedback(
     if feedback is not None and classifier is None:
         raise FileFormatError("--feedback needs --classifier: feedback belongs to one classifier")
     texts = labelled_of(data, test or (), count=count, seed=seed, rename=rename or ())
-    asked = {name: value for name, value in (("epochs", epochs), ("rate", rate)) if value is not None}
+    asked: dict[str, Any] = {name: value for name, value in (("epochs", epochs), ("rate", rate)) if value is not None}
     first = ["proposed.json", *(["classifier.safetensors"] if classifier is None else [])]
     expected = (
         first if feedback is None else [name for name in FILES if name not in ("proposed.json", "classifier.safetensors")]
