@@ -105,7 +105,8 @@ def _feedback(model: Model, plain: Classifier, seed: int, options: argparse.Name
 
 
 def heads(model: Model, seeds: range, texts: int) -> dict[str, Any]:
-    """Linear heads trained again without what the words that were found do: by how much more they are right, over seeds."""
+    """Linear heads trained again without what the words that were found do, and after feedback on ten words (`ITEMS`): by how
+    much more they are right, over seeds."""
     import torch
 
     rows = []
@@ -115,14 +116,17 @@ def heads(model: Model, seeds: range, texts: int) -> dict[str, Any]:
         words = find_shortcuts(plain, planted.train, planted.held_out, seed=seed).shortcuts
         unmarked = dataclasses.replace(planted.train, rationales=())
         mended = train_head_without(model, unmarked, wishes_of(unmarked, without=words), seed=seed)
-        rows.append(
-            {name: [accuracy_of(one, split).effect for one in (plain, mended)] for name, split in planted.splits.items()}
-        )
+        given = Feedback(plain.model.fingerprint, ITEMS)
+        _, fed = apply_feedback(model, plain, planted.train, planted.splits, given)
+        every = (plain, mended, fed)
+        rows.append({name: [accuracy_of(one, split).effect for one in every] for name, split in planted.splits.items()})
         print(f"seed {seed}: without {', '.join(words)}: {rows[-1]}", file=sys.stderr, flush=True)
-    pairs = torch.tensor([[row[name] for name in rows[0]] for row in rows], dtype=torch.float64)
-    means = {name: pairs[:, at].mean(dim=0).tolist() for at, name in enumerate(rows[0])}
-    gains = {name: vars(t_interval(pairs[:, at, 1] - pairs[:, at, 0])) for at, name in enumerate(rows[0])}
-    return {"seeds": len(rows), "plain and mended": means, "gains": gains}
+    told = torch.tensor([[row[name] for name in rows[0]] for row in rows], dtype=torch.float64)
+    means = {name: told[:, at].mean(dim=0).tolist() for at, name in enumerate(rows[0])}
+    said: dict[str, Any] = {"seeds": len(rows), "plain, mended and after feedback": means}
+    for way, what in ((1, "gains when mended"), (2, "gains after feedback")):
+        said[what] = {name: vars(t_interval(told[:, at, way] - told[:, at, 0])) for at, name in enumerate(rows[0])}
+    return said
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -161,8 +165,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=usual)
     parser.add_argument("--rationale", default="removal")
     parser.add_argument("--distance", default="mse")
-    parser.add_argument("--strength", type=float, default=10.0)
-    parser.add_argument("--feedback-strength", type=float, default=10.0)
+    parser.add_argument("--strength", type=float, default=1.0)
+    parser.add_argument("--feedback-strength", type=float, default=1.0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     try:

@@ -35,7 +35,11 @@ def test_regularising_is_told_beside_plain_training(command: Command, texts: tup
     assert answer.status == 0, answer.err
     assert names(out) == {"classifier.safetensors", "regularised.json", "regularised.csv", "regularised.svg"}
     found = ErTest.load(out / "regularised.json")
-    assert found.kinds[:2] == ("in distribution", "contrast") and found.seeds == (0, 1) and found.strength == 10
+    assert (
+        found.kinds[:2] == ("in distribution", "contrast")
+        and found.seeds == (0, 1)
+        and (found.rationale, found.strength) == ("removal", 1)
+    )
     assert "plain" in answer.out and "all weights trained on 16 texts, 2 seeds" in answer.out
     again = command("classify", "regularise", "--open", out / "regularised.json", "--out", tmp_path / "again", "--json")
     assert len(json.loads(again.out)["tests"]) == len(found.tests)

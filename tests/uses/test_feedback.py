@@ -100,7 +100,7 @@ def test_feedback_trains_anew_and_says_what_changed(classifier: Classifier, smal
     given = dataclasses.replace(
         first, items=(FeedbackItem("friday", False), FeedbackItem("monday", False), FeedbackItem("x", True))
     )
-    how, recipe = Regularisation(strength=100.0), Recipe(epochs=6, batch=16, rate=1e-3)
+    how, recipe = Regularisation(rationale="gradient", strength=100.0), Recipe(epochs=6, batch=16, rate=1e-3)
     found, again = apply_feedback(small, classifier, FEW.train, FEW.splits, given, how=how, recipe=recipe)
     assert found.before_sha256 == classifier.model.fingerprint != found.after_sha256 == again.model.fingerprint
     assert found.unused == ("x",) and found.told == 32 and found.items == 3 and found.splits[0] == "held out"

@@ -40,7 +40,7 @@ def classify_feedback(
     rename: LabelNames = None,
     count: LabelledCount = None,
     strength: Annotated[
-        float | None, typer.Option(help="Of the penalty, beside the cross-entropy in nats.", show_default="10")
+        float | None, typer.Option(help="Of the penalty, beside the cross-entropy in nats.", show_default="1")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="How often each text is trained on.", show_default="as the classifier was, or 3")
@@ -69,7 +69,7 @@ def classify_feedback(
       circuits classify feedback --open FILE
     """
     from circuits.cli.reports.classify_feedback import feedback_report, proposal_report, write
-    from circuits.uses.feedback.again import check_texts, recipe_of, usual
+    from circuits.uses.feedback.again import check_texts, recipe_of
 
     if open_file is not None:
         refuse_with_open(context)
@@ -105,7 +105,7 @@ def classify_feedback(
             setting.answer(proposal_report(said, work.written, [again]))
             return
         given = circuits.uses.Feedback.load(feedback, one)
-        how = usual(one) if strength is None else dataclasses.replace(usual(one), strength=strength)
+        how = circuits.uses.Regularisation.usual(strength=strength)
         own = dataclasses.replace(recipe_of(one) or circuits.uses.Recipe(), **asked) if asked else None
         about = {"how": how, "recipe": own, "budget": setting.budget, "progress": work.progress}
         found, after = circuits.uses.apply_feedback(model, one, texts.train, texts.splits, given, **about)

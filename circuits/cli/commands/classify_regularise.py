@@ -1,6 +1,5 @@
 """`circuits classify regularise`: training that is held to what people say of words, beside plain training."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -37,11 +36,12 @@ def classify_regularise(
         str | None, typer.Option(metavar="WORDS", help="Words that should matter nowhere: friday,monday.", show_default=False)
     ] = None,
     rationale: Annotated[
-        str, typer.Option(metavar="gradient|attention|learned|removal", help="What is held to what people say.")
-    ] = "gradient",
+        str, typer.Option(metavar="removal|gradient|attention|learned", help="What is held to what people say.")
+    ] = "removal",
     distance: Annotated[str, typer.Option(metavar="mse|kl|bce|order", help="How far it is from that.")] = "mse",
     strength: Annotated[
-        float | None, typer.Option(help="Of the penalty, beside the cross-entropy in nats.", show_default="10")
+        float | None,
+        typer.Option(help="Of the penalty, beside the cross-entropy.", show_default="1; 10 but for removal"),
     ] = None,
     train: Annotated[str, typer.Option(metavar="all|head", help="All weights, or a linear head alone.")] = "all",
     seeds: Annotated[int, typer.Option(min=2, help="Trainings of each kind.")] = 5,
@@ -79,8 +79,7 @@ def classify_regularise(
         return
     if train not in ("head", "all"):
         raise PromptError(f"--train {train}: expected head or all")
-    how = circuits.uses.Regularisation(rationale=rationale, distance=distance)
-    how = how if strength is None else dataclasses.replace(how, strength=strength)
+    how = circuits.uses.Regularisation.usual(rationale, distance, strength)
     how.check_reach("head" if train == "head" else "all")
     recipe = circuits.uses.Recipe(epochs=epochs, rate=rate)
     words = words_of(without)

@@ -30,7 +30,7 @@ class Again:
     @classmethod
     def of(cls, classifier: Classifier, *, how: Regularisation | None = None, recipe: Recipe | None = None) -> "Again":
         """The way of a classifier. Raises PromptError for a recipe, or a rationale, that a fitted head does not have."""
-        own, how = recipe_of(classifier), how or usual(classifier)
+        own, how = recipe_of(classifier), how or Regularisation()
         if own is None:
             if recipe is not None or how.rationale not in (REMOVAL, "gradient") or how.distance != "mse":
                 raise PromptError(
@@ -44,10 +44,11 @@ class Again:
     @property
     def summary(self) -> str:
         """In words."""
+        asked = "; of words that should matter it is asked nothing" if self.how.rationale == REMOVAL else ""
         if self.recipe is None:
-            return f"a head, fitted as it was (seed {self.seed}); of words that should matter it is asked nothing"
+            return f"a head, fitted as it was (seed {self.seed}){asked}"
         what, recipe = "all weights" if self.tuned else "a head", self.recipe
-        return f"{what}, {recipe.epochs} epochs, rate {recipe.rate:g}, seed {recipe.seed}"
+        return f"{what}, {recipe.epochs} epochs, rate {recipe.rate:g}, seed {recipe.seed}{asked}"
 
     def train(
         self,
@@ -72,11 +73,6 @@ class Again:
         """What `Classifier.training` says after a training in this way that is held to nothing, as far as that decides it."""
         said: dict[str, Any] = {"trained": "all" if self.tuned else "head", "data": sha256_of(train)}
         return said | ({"seed": self.seed} if self.recipe is None else dataclasses.asdict(self.recipe))
-
-
-def usual(classifier: Classifier) -> Regularisation:
-    """What a classifier is held by where nothing is asked: gradients; where a head is fitted what is exact at no more cost."""
-    return Regularisation(rationale="gradient" if recipe_of(classifier) else REMOVAL)
 
 
 def recipe_of(classifier: Classifier) -> Recipe | None:

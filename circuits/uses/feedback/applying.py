@@ -73,7 +73,7 @@ def apply_feedback(
         train: the texts that it was trained on; their own rationales are not used.
         splits: texts that both are judged on, by name; attributions are those of the first.
         feedback: what people said.
-        how: the rationale, the distance and the strength of the penalty (default: of gradients; of removal for a fitted head).
+        how: the rationale, the distance and the strength of the penalty (default: of removal).
         recipe: steps, rates and seed, where they are to be others than the classifier's own.
         budget: bytes that a pass may take, besides the model.
         progress: hears what is being done, how much of it is done, and how much there is.

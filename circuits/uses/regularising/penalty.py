@@ -17,8 +17,9 @@ from circuits.uses.regularising.distances import DISTANCES, distance_of
 from circuits.uses.regularising.guidance import Guidance, Wishes
 from circuits.uses.regularising.rationales import RATIONALES, REMOVAL, STREAMS, RationaleHead, removal_effects, token_shares
 
-STRENGTH = 10.0
-"""Chosen on planted texts of another seed than those of `experiments/shortcuts.py`."""
+STRENGTH, STRENGTH_OF_SHARES = 1.0, 10.0
+"""Of removal, in nats² of the margin, and of rationales that are shares; tried on planted texts of another seed than those of
+`experiments/shortcuts.py`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class Regularisation:
     head on the last stream that is trained to say what people say: nothing ties it to the prediction, it reaches the weights
     through what tokens mean alone, and it is not kept. Raises PromptError for what does not exist."""
 
-    rationale: str = "gradient"
+    rationale: str = REMOVAL
     distance: str = "mse"
     strength: float = STRENGTH
 
@@ -41,6 +42,12 @@ class Regularisation:
             raise PromptError(f"distance {self.distance!r} of removal: expected mse, in nats²")
         if not 0 <= self.strength < float("inf"):
             raise PromptError(f"strength={self.strength}: expected a number from 0 on")
+
+    @classmethod
+    def usual(cls, rationale: str = REMOVAL, distance: str = "mse", strength: float | None = None) -> "Regularisation":
+        """One whose strength, unless it is given, is the rationale's usual one."""
+        own = STRENGTH if rationale == REMOVAL else STRENGTH_OF_SHARES
+        return cls(rationale=rationale, distance=distance, strength=own if strength is None else strength)
 
     def check_reach(self, only: Trained) -> None:
         """Raise PromptError where the penalty has no gradient by what is trained: patterns and streams do not hang on a head,
