@@ -121,7 +121,7 @@ def test_feedback_trains_anew_and_says_what_changed(classifier: Classifier, smal
 
 
 def test_feedback_takes_a_word_out_of_what_a_fitted_head_goes_by() -> None:
-    mini, planted = circuits.load_model("mini"), planted_shortcut(count=100, judged=30, strength=1.0, seed=3)
+    mini, planted = circuits.load_model("mini"), planted_shortcut(count=60, judged=12, strength=1.0, seed=3)
     head = train_head(mini, planted.train, seed=5)
     given = Feedback(head.model.fingerprint, (FeedbackItem("friday", False), FeedbackItem("monday", False)))
     found, again = apply_feedback(mini, head, planted.train, planted.splits, given)

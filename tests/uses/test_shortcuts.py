@@ -105,10 +105,10 @@ def test_what_was_planted_is_found_with_and_without_rationales(leaning: Classifi
 
 
 def test_where_the_days_tell_nothing_none_is_found() -> None:
-    """The chance of any false alarm among all words is 5 %: three seeds, every judged text with a day."""
+    """The chance of any false alarm among all words is 5 %: two seeds, every judged text with a day."""
     mini = circuits.load_model("mini")
-    for seed in (0, 1, 2):
-        null = planted_shortcut(count=100, judged=60, strength=0.5, seed=seed)
+    for seed in (0, 1):
+        null = planted_shortcut(count=80, judged=30, strength=0.5, seed=seed)
         bare = dataclasses.replace(null.held_out, rationales=())
         found = find_shortcuts(train_head(mini, null.train), null.train, bare, words=["friday", "monday"], seed=seed)
         days = [one for one in found.words if one.word in ("friday", "monday")]
