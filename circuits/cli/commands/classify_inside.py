@@ -62,7 +62,7 @@ def classify_inside(
     Examples:
       circuits classify inside
       circuits classify inside --before FILE --after FILE --words friday,monday
-      circuits classify inside --before FILE --after FILE --data train.jsonl --words only
+      circuits classify inside --before A --after B --data a.tsv --words only
       circuits classify inside --open FILE
     """
     from circuits.cli.reports.classify_inside import inside_report, write
