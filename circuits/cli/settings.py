@@ -159,7 +159,7 @@ class Setting:
 
     def opening(self, file: str, *below: str) -> tuple[str, str]:
         """How to see a saved result again, as a step to try next; `below`: the subcommand that shows it."""
-        again = self.command(self.job, *below, "--open", str(self.folder / file), model=False)
+        again = self.command(*self.job.split("-"), *below, "--open", str(self.folder / file), model=False)
         return again, "this result again"
 
     def answer(self, report: Report) -> None:

@@ -41,6 +41,7 @@ def test_regularising_is_told_beside_plain_training(command: Command, texts: tup
         and (found.rationale, found.strength) == ("removal", 1)
     )
     assert "plain" in answer.out and "all weights trained on 16 texts, 2 seeds" in answer.out
+    assert "circuits classify regularise --open" in answer.out
     again = command("classify", "regularise", "--open", out / "regularised.json", "--out", tmp_path / "again", "--json")
     assert len(json.loads(again.out)["tests"]) == len(found.tests)
 
@@ -97,6 +98,7 @@ def test_feedback_is_proposed_corrected_and_applied(command: Command, texts: tup
     assert names(tmp_path / "inside") == {"inside.json", "inside.csv", "inside.svg"} | circuits
     inside = InsideChange.load(tmp_path / "inside" / "inside.json")
     assert inside.kinds == ("the shortcut", "the meaning") and "the shortcut, 6 texts" in answer.out
+    assert "circuits classify inside --open" in answer.out
     again = command("classify", "inside", "--open", tmp_path / "inside" / "inside.json", "--out", tmp_path / "more", "--json")
     assert len(json.loads(again.out)["nodes"]) == 2 * len(inside.nodes)
 

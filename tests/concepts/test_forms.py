@@ -136,16 +136,18 @@ def test_a_neuron_is_active_above_what_many_words_share() -> None:
     assert active(values, share=0.4, above=3.5).sum(dim=1).tolist() == [0, 4]
 
 
-def test_the_loss_without_a_neuron_is_that_of_a_whole_run_with_an_edit() -> None:
+@pytest.mark.parametrize("budget", [2**10, 2**18, 2**24])
+def test_the_loss_without_a_neuron_is_that_of_a_whole_run_with_an_edit(budget: int) -> None:
     model = with_a_planted_neuron(0)
     units = read(model, 0)
-    activity = read_activity(model, units, {1: [3], 2: [0]}, above=0.0)
-    found = loss_rises(model, units, activity, [0, 1], tokens=100, budget=2**18)
+    activity = read_activity(model, units, {1: [3, 4, 5], 2: [0]}, above=0.0)
+    assert len(activity.neurons) == 4
+    found = loss_rises(model, units, activity, [3, 0, 2, 1], tokens=100, budget=budget)
     rows = [list(row) for row in units.rows]
     generator = torch.Generator().manual_seed(0)
     drawn = [rows[row] for row in torch.randperm(40, generator=generator).tolist()[:4]]
     losses = []
-    for edits in ([], [Edit("m1.n3", float(activity.mean[0]))], [Edit("m2.n0", float(activity.mean[1]))]):
+    for edits in ([], *([Edit(activity.neurons[at], float(activity.mean[at]))] for at in (3, 0, 2, 1))):
         run = model.run(TokenBatch.from_rows(drawn), edits=edits)
         scores = run.logits[:, :-1].log_softmax(dim=-1)
         losses.append(-scores.gather(2, torch.tensor(drawn)[:, 1:, None]).mean())
