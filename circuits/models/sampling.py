@@ -51,6 +51,15 @@ class Writer:
 
     def read_at(self, ids: Int[Tensor, "prompt new"], columns: Sequence[int]) -> Float[Tensor, "prompt column d_vocab_out"]:
         """The same, with the logits at some of the new tokens, by their places among these."""
+        return unembed(self.weights, self._streams(ids)[:, columns])
+
+    def read_ends(self, ids: Int[Tensor, "prompt new"], ends: Int[Tensor, " prompt"]) -> Float[Tensor, "prompt d_vocab_out"]:
+        """The same for prompts that end at different ones of the new tokens, with the logits there. What stands behind an end
+        was read as well: go on from before it (`branch`)."""
+        return unembed(self.weights, self._streams(ids)[torch.arange(len(ids), device=ids.device), ends])
+
+    def _streams(self, ids: Int[Tensor, "prompt new"]) -> Float[Tensor, "prompt new d_model"]:
+        """The final residual streams of further tokens."""
         weights, at, until = self.weights, self.count, self.count + ids.shape[1]
         self.tokens[:, at:until] = ids
         x = embed(weights, TokenBatch.unpadded(self.tokens[:, :until]))[:, at:]
@@ -61,16 +70,23 @@ class Writer:
                 middle = middle + mlp_output(neurons, block.mlp, block.mlp_post_norm)
             x = middle
         self.count = until
-        return unembed(weights, x[:, columns])
+        return x
 
-    def branch(self, length: int) -> "Writer":
-        """A writer that has read the same, goes on by itself and has room for `length` tokens in all."""
-        own = Writer(self.weights, self.prompts, length)
-        own.tokens[:, : self.count] = self.tokens[:, : self.count]
+    def branch(self, length: int, *, rows: Int[Tensor, " branch"] | None = None, count: int | None = None) -> "Writer":
+        """A writer that has read the same, goes on by itself and has room for `length` tokens in all.
+
+        Args:
+            length: tokens.
+            rows: of these prompts, each as often as it is named (default: all, once).
+            count: their first so many tokens (default: all that were read).
+        """
+        picked = torch.arange(self.prompts, device=self.tokens.device) if rows is None else rows
+        own = Writer(self.weights, len(picked), length)
+        own.count = self.count if count is None else count
+        own.tokens[:, : own.count] = self.tokens[picked, : own.count]
         for mine, theirs in zip(own._kept, self._kept, strict=True):
             for copy, kept in zip(mine, theirs, strict=True):
-                copy[:, : self.count] = kept[:, : self.count]
-        own.count = self.count
+                copy[:, : own.count] = kept[picked, : own.count]
         return own
 
     def _attended(self, layer: int, block: Block, x: Tensor) -> Float[Tensor, "prompt new d_model"]:

@@ -10,7 +10,8 @@ from captum.attr import IntegratedGradients
 
 import circuits
 from circuits.errors import PromptError
-from circuits.models import Model, TokenBatch
+from circuits.models import Edit, Model, TokenBatch
+from circuits.models.forward import forward
 from circuits.models.layers import embed
 from circuits.uses import (
     Attributing,
@@ -24,8 +25,8 @@ from circuits.uses import (
 )
 from circuits.uses.attributing.attended import attention_weights, direct_split
 from circuits.uses.attributing.faithful import faithfulness
-from circuits.uses.attributing.gradients import baseline_stream, margins, margins_of
-from circuits.uses.attributing.paths import COMPLETE, integrated_gradients
+from circuits.uses.attributing.gradients import margins, margins_of
+from circuits.uses.attributing.paths import COMPLETE, _Way, integrated_gradients
 from circuits.uses.classifying.words import spelt_texts
 
 FEW = planted_shortcut(count=40, judged=20, seed=3)
@@ -62,11 +63,12 @@ def trained(base: Model) -> Classifier:
 def test_integrated_gradients_are_captums(classifier: Classifier, rule: Any, theirs: str) -> None:
     spelt = spelt_texts(classifier, TEXTS)
     found = integrated_gradients(classifier, spelt, LABELS, rule=rule, steps=6, pieces=1, most=6)
-    weights = classifier.model.weights
+    weights, tokenizer = classifier.model.weights, classifier.model.tokenizer
+    (line_break,) = tokenizer("\n").input_ids[-1:]
     for row, one in enumerate(spelt):
         tokens = TokenBatch.from_rows([list(one.ids)])
-        text, none = embed(weights, tokens), baseline_stream(weights, tokens, "mean")
-        none[0, 0] = text[0, 0]  # what opens the prompt stays
+        text = embed(weights, tokens)
+        none = embed(weights, TokenBatch.from_rows([[tokenizer.bos_token_id, *[line_break] * (len(one.ids) - 1)]]))
 
         def margin(x: torch.Tensor, tokens: TokenBatch = tokens, row: int = row) -> torch.Tensor:
             many = TokenBatch(tokens.ids.expand(len(x), -1), tokens.mask.expand(len(x), -1))
@@ -76,7 +78,7 @@ def test_integrated_gradients_are_captums(classifier: Classifier, rule: Any, the
         torch.testing.assert_close(found.numbers[row, : len(one.ids)], slow, atol=1e-5, rtol=1e-5)  # its weights are float32
 
 
-@pytest.mark.parametrize("baseline", ["mean", "pad"])
+@pytest.mark.parametrize("baseline", ["blank", "mean", "pad"])
 def test_they_sum_to_what_the_text_adds(classifier: Classifier, baseline: Any) -> None:
     spelt = spelt_texts(classifier, SHORT)
     found = integrated_gradients(classifier, spelt, LABELS, baseline=baseline, steps=8, most=128)
@@ -87,6 +89,20 @@ def test_they_sum_to_what_the_text_adds(classifier: Classifier, baseline: Any) -
     assert bool(((found.numbers.sum(dim=1) - gaps).abs() <= found.errors * gaps.abs().clamp(min=0.1) + 1e-9).all())
     rough = integrated_gradients(classifier, spelt, LABELS, baseline=baseline, steps=1, most=1)
     assert float(rough.errors.max()) > float(found.errors.max()), "more steps are nearer"
+
+
+@pytest.mark.parametrize("kind, same", [("pad", True), ("blank", False)])
+def test_a_blank_page_opens_where_the_text_does_not(classifier: Classifier, kind: Any, same: bool) -> None:
+    """One and the same token everywhere is at every position what it is at the first: a blank page is not."""
+    bare = dataclasses.replace(classifier, model=classifier.model.with_bos(False))
+    spelt, weights = spelt_texts(bare, SHORT), bare.model.weights
+    width = max(len(one.ids) for one in spelt)
+    way = _Way(bare.model, bare.tokens(SHORT), LABELS, torch.ones(3, width, dtype=torch.bool), kind, 2**28)
+    streams, whole, tokens = way.streams([(row, 0.0) for row in range(3)], width)
+    torch.testing.assert_close(streams + whole, embed(weights, tokens))
+    last = forward(weights, tokens, edits={("input", 0): [(None, Edit("input", streams))]}).residuals[-1]
+    assert torch.allclose(last[tokens.mask], last[0, 0].expand_as(last[tokens.mask]), atol=1e-9) == same
+    assert not spelt[0].owners.count(-1), "no token stays"
 
 
 def test_no_budget_changes_them(classifier: Classifier) -> None:
@@ -124,7 +140,7 @@ def test_a_linear_model_is_attributed_exactly_in_one_step(classifier: Classifier
     linear = dataclasses.replace(weights.with_tensors(nothing), final_norm=None)
     own = dataclasses.replace(classifier, model=dataclasses.replace(classifier.model, weights=linear))
     spelt = spelt_texts(own, TEXTS)
-    found = integrated_gradients(own, spelt, LABELS, steps=1)
+    found = integrated_gradients(own, spelt, LABELS, baseline="mean", steps=1)
     parts = torch.full((3, 3), -0.5).double().fill_diagonal_(1.0)
     for row, one in enumerate(spelt):
         moved = linear.W_E[one.ids[-1]] - linear.W_E.mean(dim=0)

@@ -118,9 +118,7 @@ def test_where_the_days_tell_nothing_none_is_found() -> None:
 def test_few_flips_are_no_proof(leaning: Classifier) -> None:
     """Five texts of five: 1/32 for one word alone, and no more among several."""
     places = [place for place, text in enumerate(FEW.held_out.texts) if "Friday" in text][:5]
-    bare = Examples(
-        *(tuple(some[place] for place in places) for some in (FEW.held_out.texts, FEW.held_out.labels)), FEW.held_out.classes
-    )
+    bare = dataclasses.replace(FEW.held_out[places], rationales=())
     found = find_shortcuts(leaning, FEW.train, bare, words=["was", "and"])
     p_values = {one.word: one.p_value for one in found.words}
     assert len(p_values) > 1 and all(p is not None and p > 0.05 for p in p_values.values()) and found.leaned_on == ()
@@ -141,6 +139,16 @@ def test_words_are_attributed_as_by_the_command(leaning: Classifier) -> None:
     there = attributed(leaning, texts, leaning.logits(texts).argmax(dim=1))
     asked = attribute_words(leaning, texts, how=Attributing(method="gradient"), test=False)
     assert [values.tolist() for values in there.values] == [list(row) for row in asked.numbers]
+
+
+def test_the_top_word_can_be_that_of_integrated_gradients(small: Model) -> None:
+    classifier, judged = train_head(small, FEW.train[:24]), FEW.held_out[:6]
+    found = find_shortcuts(classifier, FEW.train, judged, how=Attributing())
+    assert found.method == "integrated gradients, from a blank page"
+    words = attribute_words(classifier, judged.texts, test=False)
+    tops = [form_of(one[row.index(max(row))]) for one, row in zip(words.words, words.numbers, strict=True)]
+    counted = label_words(FEW.train)
+    assert found.in_head.effect == pytest.approx(sum(top in counted.in_head for top in tops) / len(tops))
 
 
 def test_a_training_is_watched(small: Model) -> None:

@@ -38,8 +38,11 @@ def classify_attribute(
     method: Annotated[
         str, typer.Option(metavar="integrated|gradient|direct|attention|rollout", help="How words are given numbers.")
     ] = "integrated",
-    baseline: Annotated[str, typer.Option(metavar="mean|zero|pad", help="The embedding that stands for no token.")] = "mean",
-    steps: Annotated[int, typer.Option(min=1, help="Gradients on the way from it, at first.")] = 16,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="blank|mean|zero|pad", help="What stands for no text.", show_default="blank; of gradient mean"),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Gradients on the way from it, at first.")] = 24,
     most: Annotated[int, typer.Option(min=1, help="Where the sum misses by 1 %: so many at most.")] = 256,
     explain: Annotated[str, typer.Option(metavar="prediction|label", help="The class that is explained.")] = "prediction",
     draws: Annotated[int, typer.Option(min=0, help="Random choices of words taken out beside; 0: no test.")] = 2,

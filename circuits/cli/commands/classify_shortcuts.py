@@ -37,6 +37,9 @@ def classify_shortcuts(
         str | None,
         typer.Option(metavar="WORDS", help="Swap these for the accuracies: friday,monday.", show_default="what is found"),
     ] = None,
+    method: Annotated[
+        str, typer.Option(metavar="gradient|integrated|direct|attention|rollout", help="How the top word of a text is found.")
+    ] = "gradient",
     early: Annotated[
         bool, typer.Option("--early", help="Train all weights, and see how early the words are leaned on.")
     ] = False,
@@ -57,6 +60,7 @@ def classify_shortcuts(
     Examples:
       circuits classify shortcuts
       circuits classify shortcuts --early
+      circuits classify shortcuts --method integrated
       circuits classify shortcuts --data train.tsv --test dev.tsv -m gpt2
       circuits classify shortcuts --data train.tsv --words friday,monday
       circuits classify shortcuts --open FILE
@@ -71,6 +75,7 @@ def classify_shortcuts(
         return
     if early and classifier is not None:
         raise PromptError("--early watches a training: leave out --classifier")
+    how = circuits.uses.Attributing(method=method)
     texts = labelled_of(data, test or (), count=count, seed=seed, rename=rename or ())
     name, first = next(iter(texts.splits.items()))
     first = drawn(first, judged, seed)
@@ -81,15 +86,14 @@ def classify_shortcuts(
         about = {"seed": seed, "progress": work.progress}
         watched = None
         if early:
-            watched = circuits.uses.Watching.over(recipe.steps(len(texts.train)), texts.train, first, head=head, seed=seed)
+            steps = recipe.steps(len(texts.train))
+            watched = circuits.uses.Watching.over(steps, texts.train, first, head=head, how=how, seed=seed)
             model = setting.load(work.progress)
             one = circuits.uses.train_all(model, texts.train, recipe=recipe, seen=watched.seen, progress=work.progress)
         else:
             one = classifier_of(setting, classifier, texts, **about)
-        asked = words_of(words)
-        found = circuits.uses.find_shortcuts(
-            one, texts.train, first, splits=splits, head=head, words=asked, watched=watched, budget=setting.budget, **about
-        )
+        about |= {"splits": splits, "head": head, "words": words_of(words), "budget": setting.budget}
+        found = circuits.uses.find_shortcuts(one, texts.train, first, how=how, watched=watched, **about)
         found.save(work.staging / "shortcuts.json")
         work.publish()
         write(found, work.staging)

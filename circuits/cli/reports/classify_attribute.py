@@ -45,7 +45,8 @@ def attributions_report(
     missed = int((found.errors > COMPLETE).sum()) if found.method == "integrated" else 0
     if missed:
         said = f"{missed} of {len(found.texts)} texts miss their sum by more than {COMPLETE:.0%}, at worst by {found.worst:.2g}"
-        parts.append(filled(f"Mind: {said} of it: raise --most, or take --method direct, which is exact."))
+        other = "" if found.baseline == "blank" else ", take --baseline blank"
+        parts.append(filled(f"Mind: {said} of it: raise --most{other}, or take --method direct, which is exact."))
     baseline = f" from the baseline {found.baseline}" if found.baseline else ""
     heading = f"{one_line(found.model)}: {METHODS.get(found.method, found.method)}{baseline}, {len(found.texts)} texts"
     data = {"model": found.model, "classes": list(found.classes), "method": found.method, "baseline": found.baseline}

@@ -1,7 +1,8 @@
 """Attribution of a classifier's answers to the words of its texts."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -23,22 +24,38 @@ from circuits.uses.classifying.words import SpeltText, spelt_texts, word_sums
 class Attributing:
     """How words are attributed. Raises PromptError for what does not exist.
 
-    `method`: one of `METHODS`; `baseline`: "zero", "mean" or "pad" (the last for "integrated" alone), what stands for no token;
+    `method`: one of `METHODS`; `baseline`: what stands for no text, "blank" (the default), "mean", "zero" or "pad" for
+    "integrated", "mean" (the default) or "zero" for "gradient";
     `steps` and `most`: gradients on the way from it, at first and at most.
     """
 
     method: str = "integrated"
-    baseline: PathBaseline = "mean"
+    baseline: PathBaseline | None = None
     steps: int = STEPS
     most: int = MOST
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise PromptError(f"method {shown(self.method)}: expected one of {', '.join(METHODS)}")
-        if self.baseline not in ("zero", "mean", "pad") or (self.baseline == "pad" and self.method == "gradient"):
-            raise PromptError(f"baseline {shown(self.baseline)}: expected zero or mean, or pad with integrated gradients")
+        known = ("mean", "zero") if self.method == "gradient" else get_args(PathBaseline)
+        if self.baseline is not None and self.baseline not in known:
+            raise PromptError(f"baseline {shown(self.baseline)}: expected {' or '.join(known)} for {METHODS[self.method]}")
         if not 1 <= self.steps <= self.most:
             raise PromptError(f"{self.steps} steps and at most {self.most}: expected from 1 on, and no fewer at most")
+
+    @property
+    def start(self) -> PathBaseline | None:
+        """The baseline; None for a method that needs none."""
+        usual: Mapping[str, PathBaseline] = {"integrated": "blank", "gradient": "mean"}
+        return self.baseline or usual[self.method] if self.method in usual else None
+
+    @property
+    def said(self) -> str:
+        """In words."""
+        if self.start is None:
+            return METHODS[self.method]
+        start = {"blank": "a blank page", "pad": "the token that pads"}.get(self.start, f"the {self.start} embedding")
+        return f"{METHODS[self.method]}, from {start}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,7 +92,7 @@ def attribute_words(
         classifier: whose answers are explained.
         texts: what is read; words are what stands between spaces.
         labels: the class of each text, as places in its classes, where it is known.
-        how: the method (default: integrated gradients from the mean embedding).
+        how: the method (default: integrated gradients from a blank page).
         explain: "prediction", the class that the classifier gives, or "label", the one that the text has.
         test: whether words are taken out to see what they do.
         shares: of the words that are taken out.
@@ -105,7 +122,7 @@ def attribute_words(
         weights_sha256=classifier.model.fingerprint,
         classes=classifier.classes,
         method=how.method,
-        baseline=how.baseline if how.method in ("integrated", "gradient") else "",
+        baseline=how.start or "",
         texts=tuple(texts),
         words=tuple(one.words for one in spelt),
         labels=tuple(labels),
@@ -137,7 +154,7 @@ def word_numbers(
         progress: hears what is being done, how much of it is done, and how much there is.
     """
     if how.method == "integrated":
-        options = {"baseline": how.baseline, "steps": how.steps, "most": how.most, "budget": budget, "progress": progress}
+        options = {"baseline": how.start, "steps": how.steps, "most": how.most, "budget": budget, "progress": progress}
         path = integrated_gradients(classifier, texts, labels, **options)
         sums, nothing = word_sums(path.numbers, texts), torch.zeros(len(texts), dtype=torch.float64)
         return WordNumbers(cut_to(sums, texts), (path.ends - path.starts).cpu(), nothing, path.errors.cpu(), path.steps)
@@ -147,7 +164,7 @@ def word_numbers(
     for places, batch in batches(classifier.model, [one.ids for one in texts], budget // classifier.model.n_layers):
         some = [texts[place] for place in places]
         if how.method == "gradient":
-            baseline = "zero" if how.baseline == "zero" else "mean"
+            baseline = "zero" if how.start == "zero" else "mean"
             numbers = input_gradients(classifier.model.weights, batch, labels[places], baseline=baseline)
         elif how.method == "direct":
             split = direct_split(classifier.model, batch, labels[places])

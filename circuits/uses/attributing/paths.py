@@ -21,9 +21,15 @@ from circuits.uses.classifying.words import SpeltText, word_places
 
 Quadrature = Literal["gauss-legendre", "middle"]
 """Where on a piece of the way gradients are taken: Gauss and Legendre's points, or the middles of equal parts (Riemann)."""
-PathBaseline = Literal["zero", "mean", "pad"]
-"""The embedding that stands for no token: zeros, the mean over the vocabulary, or that of the token that pads."""
-STEPS, PIECES, MOST, COMPLETE = 16, 4, 256, 0.01
+PathBaseline = Literal["blank", "mean", "zero", "pad"]
+"""What stands for no text: a blank page (what opens a text, then line breaks), the mean embedding over the vocabulary, zeros,
+or the token that pads.
+
+Where every token is the same, from the first on, each is what the first one is: to many models a place that the others attend
+to when there is nothing to attend to. On the way from there to a text one token after the other turns from such a sink into a
+word, the margin jumps every time, and no number of gradients that one would pay for sums up to it. On a blank page the first
+token alone is a sink, as in a text."""
+STEPS, PIECES, MOST, COMPLETE = 24, 3, 256, 0.01
 """Gradients and pieces of the way at first, gradients at most; the completeness error that is asked for."""
 LEAST_GAP = 0.1
 """Errors are shares of the margin's difference between text and baseline; of one below that (in logits), of so much."""
@@ -64,7 +70,7 @@ def integrated_gradients(
     texts: Sequence[SpeltText],
     labels: Int[Tensor, " text"],
     *,
-    baseline: PathBaseline = "mean",
+    baseline: PathBaseline = "blank",
     rule: Quadrature = "gauss-legendre",
     steps: int = STEPS,
     pieces: int = PIECES,
@@ -243,13 +249,30 @@ class _Way:
 
 def _blank(model: Model, tokens: TokenBatch, kind: PathBaseline) -> Float[Tensor, "text position d_model"]:
     """The residual stream before layer 0 with the baseline in place of every token, positions as they are."""
-    if kind != "pad":
+    if kind in ("zero", "mean"):
         return baseline_stream(model.weights, tokens, kind)
-    ids = (getattr(model.tokenizer, f"{name}_token_id", None) for name in ("pad", "eos", "bos"))
-    pad = next((int(one) for one in ids if one is not None), None)
-    if pad is None:
+    pad, break_ = _token(model, "pad", "eos", "bos"), _line_break(model)
+    filling = break_ if kind == "blank" and break_ is not None else pad
+    if filling is None:
         raise PromptError(f"{model.name} has no token that pads: take the baseline mean or zero")
-    return embed(model.weights, TokenBatch(torch.full_like(tokens.ids, pad), tokens.mask))
+    ids = torch.full_like(tokens.ids, filling)
+    if kind == "blank":
+        ids[:, 0] = filling if (opening := _token(model, "bos", "eos")) is None else opening
+    return embed(model.weights, TokenBatch(ids, tokens.mask))
+
+
+def _token(model: Model, *names: str) -> int | None:
+    """The first of some special tokens that there is."""
+    ids = (getattr(model.tokenizer, f"{name}_token_id", None) for name in names)
+    return next((int(one) for one in ids if one is not None), None)
+
+
+def _line_break(model: Model) -> int | None:
+    """The token of a line break; None for a tokenizer that reads none."""
+    if model.tokenizer is None:
+        return None
+    ids = model.tokenizer("\n", add_special_tokens=False).input_ids
+    return int(ids[-1]) if len(ids) and ids[-1] != model.tokenizer.unk_token_id else None
 
 
 def _bytes_of_a_row(model: Model, width: int, *, gradients: bool) -> int:

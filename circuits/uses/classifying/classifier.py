@@ -99,16 +99,7 @@ class Classifier:
         self, texts: Sequence[str], *, budget: int = BUDGET, progress: Progress | None = None
     ) -> Float[Tensor, "text class"]:
         """What it says of each class, before the softmax."""
-        rows, report = self.rows(texts), progress or silent
-        found, done = self.model.weights.W_U.new_zeros(len(rows), len(self.classes)), 0
-        total = sum(map(len, rows))
-        with torch.no_grad():
-            for places, batch in batches(self.model, rows, budget):
-                run = forward(self.model.weights, batch, keep="logits", columns=batch.last)
-                found[places] = run.logits[:, 0]
-                done += int(batch.mask.sum())
-                report("classifying, in tokens", done, total)
-        return found
+        return read_ends(self.model, self.rows(texts), what="classifying, in tokens", budget=budget, progress=progress)
 
     def predict(self, texts: Sequence[str], *, budget: int = BUDGET, progress: Progress | None = None) -> tuple[str, ...]:
         """The class of each text that it takes for the likeliest."""
@@ -164,7 +155,7 @@ class Classifier:
 
 def batches(model: Model, rows: Sequence[Sequence[int]], budget: int) -> Iterator[tuple[list[int], TokenBatch]]:
     """Rows of token ids in batches of similar lengths that fit a budget, each with the rows' places."""
-    size = model.weights.W_E.element_size() * (10 * model.d_model + 3 * model.d_mlp + 4 * model.n_heads * model.d_head)
+    size = bytes_of_a_token(model)
     order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
     while order:
         # The longest of a batch is its last: as many as fit at that length.
@@ -175,21 +166,48 @@ def batches(model: Model, rows: Sequence[Sequence[int]], budget: int) -> Iterato
         yield some, TokenBatch.from_rows([list(rows[place]) for place in some]).to(model.device)
 
 
+def bytes_of_a_token(model: Model) -> int:
+    """What a token takes on its way through a layer, without gradients."""
+    return model.weights.W_E.element_size() * (10 * model.d_model + 3 * model.d_mlp + 4 * model.n_heads * model.d_head)
+
+
 def features(
     model: Model, rows: Sequence[Sequence[int]], *, budget: int = BUDGET, progress: Progress | None = None
 ) -> Float[Tensor, "text d_model"]:
     """What a head reads: the final residual stream, normed, at each text's last token."""
-    weights, report, done = model.weights, progress or silent, 0
-    total = sum(map(len, rows))
-    # With the identity for its unembedding the model says just that.
+    return read_ends(reading(model), rows, what="reading texts, in tokens", budget=budget, progress=progress)
+
+
+def reading(model: Model) -> Model:
+    """The same model with the identity for its unembedding: it says what a head reads."""
     eye = torch.eye(model.d_model, dtype=model.dtype, device=model.device)
-    reading = dataclasses.replace(weights, W_U=eye, b_U=None, logit_soft_cap=None)
-    found = weights.W_E.new_zeros(len(rows), model.d_model)
-    with torch.no_grad():
-        for places, batch in batches(model, rows, budget):
-            found[places] = forward(reading, batch, keep="logits", columns=batch.last).logits[:, 0]
-            done += int(batch.mask.sum())
-            report("reading texts, in tokens", done, total)
+    return dataclasses.replace(model, weights=dataclasses.replace(model.weights, W_U=eye, b_U=None, logit_soft_cap=None))
+
+
+@torch.no_grad()
+def read_ends(
+    model: Model,
+    rows: Sequence[Sequence[int]],
+    *,
+    what: str,
+    budget: int = BUDGET,
+    progress: Progress | None = None,
+) -> Float[Tensor, "text d_out"]:
+    """The logits at the last token of each row of token ids.
+
+    Args:
+        model: what reads them.
+        rows: the texts.
+        what: what progress hears.
+        budget: bytes that a pass may take, besides the model.
+        progress: hears what is being done, how much of it is done, and how much there is.
+    """
+    report, done, total = progress or silent, 0, sum(map(len, rows))
+    found = model.weights.W_U.new_zeros(len(rows), model.weights.W_U.shape[1])
+    for places, batch in batches(model, rows, budget):
+        found[places] = forward(model.weights, batch, keep="logits", columns=batch.last).logits[:, 0]
+        done += int(batch.mask.sum())
+        report(what, done, total)
     return found
 
 

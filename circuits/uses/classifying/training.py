@@ -105,7 +105,7 @@ def train_head(
     labels = torch.tensor(examples.labels, device=x.device)
     scale = Scale.of(x)
     scaled = scale.apply(x.clone())
-    penalty = _chosen(scaled, labels, len(examples.classes), seed)
+    penalty = chosen_penalty(scaled, labels, len(examples.classes), seed)
     (fit,) = fit_logistic(Turned.of(scaled), [Problem(labels, penalty)], classes=len(examples.classes), tolerance=_TOLERANCE)
     W = fit[:-1] / scale.deviation[:, None]
     tensors = {"W_U": W, "b_U": fit[-1] - scale.mean @ W}
@@ -191,8 +191,8 @@ def sha256_of(examples: Examples) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _chosen(x: Tensor, labels: Int[Tensor, " text"], classes: int, seed: int) -> float:
-    """The penalty under which a fifth of the texts is likeliest, fitted on the others."""
+def chosen_penalty(x: Float[Tensor, "text d_model"], labels: Int[Tensor, " text"], classes: int, seed: int) -> float:
+    """The penalty of a head under which a fifth of the texts is likeliest, fitted on the others. `x`: what it reads, scaled."""
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
     held, kept = order[: max(1, len(x) // HELD)], order[max(1, len(x) // HELD) :]
     turned = Turned.of(x[kept])

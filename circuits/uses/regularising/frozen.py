@@ -12,15 +12,17 @@ from torch import Tensor
 
 from circuits.errors import CircuitsError, NonFiniteError, PromptError
 from circuits.models import Edit, Model, TokenBatch
+from circuits.models.edits import Compiled
 from circuits.models.forward import forward
 from circuits.models.layers import embed
 from circuits.models.memory import BUDGET
 from circuits.probes.regression import Scale
 from circuits.progress import Progress, silent
 from circuits.uses.attributing.gradients import Baseline, baseline_stream
-from circuits.uses.classifying.classifier import LONGEST, Classifier, batches, features
+from circuits.uses.classifying.changed import read_changed
+from circuits.uses.classifying.classifier import LONGEST, Classifier, batches, reading
 from circuits.uses.classifying.examples import Examples
-from circuits.uses.classifying.training import checked_start, sha256_of, train_head
+from circuits.uses.classifying.training import checked_start, chosen_penalty, sha256_of
 from circuits.uses.classifying.words import SpeltText, spelt_texts
 from circuits.uses.regularising.guidance import Wishes
 
@@ -62,15 +64,13 @@ def train_head_without(
         budget: bytes that a pass may take, besides the model.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
-    options = {"longest": longest, "seed": seed, "budget": budget, "progress": progress}
-    start, plain = checked_start(base, examples, longest), train_head(base, examples, **options)
-    x = features(start.model, start.rows(examples.texts), budget=budget, progress=progress).double()
-    moved, rows = word_effects(start, examples.texts, wishes, by=by, budget=budget, progress=progress)
-    if not bool(moved.isfinite().all()):
+    start = checked_start(base, examples, longest)
+    read = _read(start, examples.texts, wishes, by=by, budget=budget, progress=progress)
+    if not all(bool(one.isfinite().all()) for one in (read.texts, read.moved)):
         raise NonFiniteError(f"activations of {base.name} hold NaN or infinity: try --dtype float32")
-    labels = torch.tensor(examples.labels, device=x.device)
-    decay = float(plain.training["penalty"])
-    W, b = _fitted(x, labels, moved.double(), labels[rows], decay, strength, len(examples.classes))
+    x, labels = read.texts.double(), torch.tensor(examples.labels, device=base.device)
+    decay = chosen_penalty(Scale.of(x).apply(x.clone()), labels, len(examples.classes), seed)
+    W, b = _fitted(x, labels, read.moved.double(), labels[read.rows], decay, strength, len(examples.classes))
     said = {"trained": "head", "by": by, "strength": strength, "penalty": decay, "seed": seed, "texts": len(examples)}
     like = base.weights.W_E
     tensors = {"W_U": W.to(like), "b_U": b.to(like)}
@@ -89,19 +89,45 @@ def word_effects(
 ) -> tuple[Float[Tensor, "unwanted d_model"], Int[Tensor, " unwanted"]]:
     """What each unwanted word does to what a head reads of its text, and the text. Times a head's column this is what the word
     does to a class's logit. Raises PromptError where no word is unwanted."""
-    spelt = spelt_texts(classifier, texts)
+    read = _read(classifier, texts, wishes, by=by, baseline=baseline, budget=budget, progress=progress)
+    return read.moved, read.rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Reading:
+    """What a head reads of some texts, and what unwanted words of theirs do to it."""
+
+    texts: Float[Tensor, "text d_model"]
+    moved: Float[Tensor, "unwanted d_model"]
+    rows: Int[Tensor, " unwanted"]
+
+
+def _read(
+    classifier: Classifier,
+    texts: Sequence[str],
+    wishes: Wishes,
+    *,
+    by: By,
+    baseline: Baseline = "zero",
+    budget: int,
+    progress: Progress | None,
+) -> _Reading:
+    """Read texts, and in the same passes what is left of them without an unwanted word."""
+    if by not in ("removal", "gradient"):
+        raise PromptError(f"by {by!r}: expected removal or gradient")
+    spelt, model = spelt_texts(classifier, texts), classifier.model
     pairs = [(row, word) for row, said in enumerate(wishes) for word, wanted in said.items() if not wanted]
     pairs = [(row, word) for row, word in pairs if word in spelt[row].owners]
     if not pairs:
         raise PromptError("no word that the classifier reads is unwanted: there is nothing to hold its head to")
-    rows = torch.tensor([row for row, _ in pairs], device=classifier.model.device)
+    rows = torch.tensor([row for row, _ in pairs], device=model.device)
+    without = [(row, spelt[row].without(frozenset([word])) or spelt[row].ids) for row, word in pairs if by == "removal"]
+    options = {"what": "reading texts, in tokens", "budget": budget, "progress": progress}
+    whole, others = read_changed(reading(model), [one.ids for one in spelt], without, **options)
     if by == "removal":
-        without = [spelt[row].without(frozenset([word])) or list(spelt[row].ids) for row, word in pairs]
-        whole = features(classifier.model, [list(one.ids) for one in spelt], budget=budget, progress=progress)
-        return whole[rows] - features(classifier.model, without, budget=budget, progress=progress), rows
-    if by != "gradient":
-        raise PromptError(f"by {by!r}: expected removal or gradient")
-    return _slopes(classifier.model, [(spelt[row], word) for row, word in pairs], baseline, budget, progress or silent), rows
+        return _Reading(whole, whole[rows] - others, rows)
+    slopes = _slopes(model, [(spelt[row], word) for row, word in pairs], baseline, budget, progress or silent)
+    return _Reading(whole, slopes, rows)
 
 
 @torch.enable_grad()
@@ -125,10 +151,9 @@ def _slopes(
 def _derivative(model: Model, batch: TokenBatch, x: Tensor, way: Tensor) -> Tensor:
     """Of the normed stream at the last tokens, along `way`. The gradient is linear in what it is weighed by: its own
     derivative by those weights is the one in forward mode, which not all operations have."""
-    eye = torch.eye(model.d_model, dtype=model.dtype, device=model.device)
-    reading = dataclasses.replace(model.weights, W_U=eye, b_U=None, logit_soft_cap=None)
     x = x.detach().requires_grad_()
-    run = forward(reading, batch, edits={("input", 0): [(None, Edit("input", x))]}, keep="patterns", columns=batch.last)
+    edits: Compiled = {("input", 0): [(None, Edit("input", x))]}
+    run = forward(reading(model).weights, batch, edits=edits, keep="patterns", columns=batch.last)
     read = run.logits[:, 0]
     weighed = torch.zeros_like(read).requires_grad_()
     (slope,) = torch.autograd.grad(read, x, weighed, create_graph=True)

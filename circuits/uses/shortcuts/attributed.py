@@ -33,12 +33,13 @@ def attributed(
     texts: Sequence[str],
     labels: Int[Tensor, " text"],
     *,
+    how: Attributing | None = None,
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> Attributed:
-    """Input times gradient of the margin of each text's class (nats) from the mean embedding, summed over the tokens of each
-    word: what `attribute_words` has with the method "gradient"."""
-    spelt = spelt_texts(classifier, texts)
-    found = word_numbers(classifier, spelt, labels, Attributing(method="gradient"), budget=budget, progress=progress)
+    """What each word adds to the margin of its text's class (nats), as `attribute_words` has it; unless told otherwise by input
+    times gradient from the mean embedding."""
+    spelt, how = spelt_texts(classifier, texts), how or Attributing(method="gradient")
+    found = word_numbers(classifier, spelt, labels, how, budget=budget, progress=progress)
     values = tuple(torch.tensor(row, dtype=torch.float64) for row in found.numbers)
     return Attributed(tuple(tuple(map(form_of, one.words)) for one in spelt), values)

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.statistics import Effect, bootstrap, share_interval
+from circuits.uses.attributing.attribute import Attributing
 from circuits.uses.classifying.classifier import Classifier
 from circuits.uses.classifying.examples import Examples
 from circuits.uses.shortcuts.attributed import Attributed, attributed
@@ -40,6 +41,7 @@ class Watching:
         steps: after which steps.
         early: after this step the attributions of `training` are kept, for the shortcut degree.
         training: training texts whose shortcut degree is asked for.
+        how: the method of the attributions (default: input times gradient from the mean embedding).
     """
 
     words: LabelWords
@@ -48,11 +50,21 @@ class Watching:
     steps: frozenset[int]
     early: int = 0
     training: Examples | None = None
+    how: Attributing | None = None
     found: list[EarlyStep] = dataclasses.field(default_factory=list)
     first: Attributed | None = None
 
     @classmethod
-    def over(cls, steps: int, train: Examples, judged: Examples, *, head: float = HEAD, seed: int = 0) -> "Watching":
+    def over(
+        cls,
+        steps: int,
+        train: Examples,
+        judged: Examples,
+        *,
+        head: float = HEAD,
+        how: Attributing | None = None,
+        seed: int = 0,
+    ) -> "Watching":
         """After 1, 2, 4, 8 … of so many steps and at the end, on some of the judged texts; the shortcut degree is that of some
         training texts, early meaning after a tenth of the steps."""
         times = {2**power for power in range(steps.bit_length()) if 2**power <= steps} | {steps}
@@ -61,19 +73,27 @@ class Watching:
         top = words.words[: words.head]
         swaps = {word: (words.labels[place], words.counterpart(word)) for place, word in enumerate(top)}
         splits = {"as they are": judged, "head flipped": swapped(judged, swaps, "flipped", seed=seed)}
-        return cls(words, some, splits, frozenset(times), max(1, steps // 10), those)
+        return cls(words, some, splits, frozenset(times), max(1, steps // 10), those, how)
 
     def seen(self, step: int, classifier: Classifier) -> None:
         """Note how things stand after a step."""
         if self.training is not None and step == self.early:
-            self.first = attributed(classifier, self.training.texts, torch.tensor(self.training.labels))
+            self.first = attributed(classifier, self.training.texts, torch.tensor(self.training.labels), how=self.how)
         if step not in self.steps:
             return
         predicted = classifier.logits(self.texts.texts).argmax(dim=1)
-        top = attributed(classifier, self.texts.texts, predicted).top
+        top = attributed(classifier, self.texts.texts, predicted, how=self.how).top
         share = sum(word in self.words.in_head for word in top) / len(top)
         accuracy = {name: accuracy_of(classifier, split) for name, split in self.splits.items()}
         self.found.append(EarlyStep(step, share_interval(share, len(top)), accuracy))
+
+    def degree(self, classifier: Classifier, words: LabelWords) -> Effect | None:
+        """The mean shortcut degree of the training texts of the classifier that came of it, with its bootstrap interval; None
+        where it was not asked for."""
+        if self.training is None or self.first is None:
+            return None
+        last = attributed(classifier, self.training.texts, torch.tensor(self.training.labels), how=self.how)
+        return bootstrap(shortcut_degrees(self.first, last, words))
 
 
 def accuracy_of(classifier: Classifier, examples: Examples) -> Effect:
@@ -96,9 +116,3 @@ def shortcut_degrees(first: Attributed, last: Attributed, words: LabelWords) -> 
         alike = torch.nn.functional.cosine_similarity(early.double(), late.double(), dim=0)
         found.append((float(top in words.in_head) + max(0.0, float(alike))) / 2)
     return torch.tensor(found, dtype=torch.float64)
-
-
-def mean_degree(first: Attributed, classifier: Classifier, training: Examples, words: LabelWords) -> Effect:
-    """The mean shortcut degree of training texts, with its bootstrap interval."""
-    last = attributed(classifier, training.texts, torch.tensor(training.labels))
-    return bootstrap(shortcut_degrees(first, last, words))

@@ -3,6 +3,7 @@
 import dataclasses
 import random
 from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 import torch
 from jaxtyping import Float
@@ -12,11 +13,13 @@ from circuits.errors import PromptError
 from circuits.models.memory import BUDGET
 from circuits.progress import Progress
 from circuits.statistics import FEWEST, Effect, bootstrap, holm, mcnemar, share_interval
+from circuits.uses.attributing.attribute import Attributing
 from circuits.uses.attributing.gradients import margins_of
+from circuits.uses.classifying.changed import read_changed
 from circuits.uses.classifying.classifier import Classifier
 from circuits.uses.classifying.examples import Examples, marked_words
 from circuits.uses.shortcuts.attributed import Attributed, attributed
-from circuits.uses.shortcuts.early import Watching, accuracy_of, mean_degree
+from circuits.uses.shortcuts.early import Watching, accuracy_of
 from circuits.uses.shortcuts.label_words import HEAD, LabelWords, form_of, label_words
 from circuits.uses.shortcuts.results import Shortcuts, ShortcutWord
 from circuits.uses.shortcuts.swapping import in_place, replaced, swapped
@@ -33,6 +36,7 @@ def find_shortcuts(
     splits: Mapping[str, Examples] | None = None,
     head: float = HEAD,
     words: Sequence[str] = (),
+    how: Attributing | None = None,
     watched: Watching | None = None,
     seed: int = 0,
     budget: int = BUDGET,
@@ -64,35 +68,30 @@ def find_shortcuts(
         splits: more texts whose accuracy is reported, by name.
         head: the share of words that are the head of the list.
         words: look at these words as well, and swap these alone for the accuracies.
+        how: the method by which words are attributed to (default: input times gradient from the mean embedding).
         watched: what was seen while it was trained.
         seed: what other words and random shortcuts are drawn by.
         budget: bytes that a pass may take, besides the model.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
+    how = how or Attributing(method="gradient")
     train, judged = train.labelled(classifier.classes), judged.labelled(classifier.classes)
     if len(judged) < FEWEST:
         raise PromptError(f"{len(judged)} texts to judge on: expected {FEWEST} or more")
     counted = label_words(train, head=head)
-    asked = tuple(dict.fromkeys(map(form_of, words)))
-    unknown = next((word for word in asked if word not in counted.places), None)
-    if unknown is not None:
-        raise PromptError(f"the word {unknown!r} is in no training text")
-    logits = classifier.logits(judged.texts, budget=budget, progress=progress).cpu()
-    there = attributed(classifier, judged.texts, logits.argmax(dim=1), budget=budget, progress=progress)
-    looking = _Looking(classifier, counted, judged, logits, there, seed, budget)
-    found = looking.words([*counted.words[: counted.head], *(word for word in asked if word not in counted.in_head)])
+    asked = _known(words, counted)
+    about: _About = {"budget": budget, "progress": progress}
+    logits = classifier.logits(judged.texts, **about).cpu()
+    there = attributed(classifier, judged.texts, logits.argmax(dim=1), how=how, **about)
+    looking = _Looking(classifier, counted, judged, logits, there, seed)
+    found = looking.words([*counted.words[: counted.head], *(word for word in asked if word not in counted.in_head)], **about)
     chosen = asked or tuple(one.word for one in found if (one.leaned_on if not judged.marked else one.shortcut))
-    swaps = {word: (counted.labels[counted.places[word]], counted.counterpart(word)) for word in chosen}
-    told = torch.tensor([float(word in counted.in_head) for word in there.top], dtype=torch.float64)
-    chance = torch.tensor([sum(form in counted.in_head for form in forms) / len(forms) for forms in there.forms]).double()
-    accuracy = {"as they are": accuracy_of(classifier, judged)}
-    accuracy |= {way: accuracy_of(classifier, swapped(judged, swaps, way, seed=seed)) for way in ("random", "flipped")}
-    accuracy |= {name: accuracy_of(classifier, split) for name, split in (splits or {}).items()}
+    told, chance = looking.tops()
     return Shortcuts(
         model=classifier.base,
         weights_sha256=classifier.model.fingerprint,
         classes=classifier.classes,
-        method="input times gradient, from the mean embedding",
+        method=how.said,
         training_texts=len(train),
         types=len(counted.words),
         head=counted.head,
@@ -102,12 +101,28 @@ def find_shortcuts(
         above=bootstrap(told - chance, seed=seed),
         words=tuple(found),
         swapped=chosen,
-        accuracy=accuracy,
+        accuracy=looking.accuracies(chosen, splits or {}),
         early=() if watched is None else tuple(watched.found),
-        degree=_degree(watched, classifier, counted),
+        degree=None if watched is None else watched.degree(classifier, counted),
         rationales=judged.marked,
         seed=seed,
     )
+
+
+class _About(TypedDict):
+    """How passes are run."""
+
+    budget: int
+    progress: Progress | None
+
+
+def _known(words: Sequence[str], counted: LabelWords) -> tuple[str, ...]:
+    """Words that are asked for, each once. Raises PromptError for one that is in no training text."""
+    asked = tuple(dict.fromkeys(map(form_of, words)))
+    unknown = next((word for word in asked if word not in counted.places), None)
+    if unknown is not None:
+        raise PromptError(f"the word {unknown!r} is in no training text")
+    return asked
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,11 +135,26 @@ class _Looking:
     logits: Float[Tensor, "text class"]
     attributed: Attributed
     seed: int
-    budget: int
 
-    def words(self, asked: Sequence[str]) -> list[ShortcutWord]:
-        """Those that are in enough texts: each is swapped in them, and in the same texts another word is taken out. All of
-        them are classified together."""
+    def tops(self) -> tuple[Float[Tensor, " text"], Float[Tensor, " text"]]:
+        """Of each text whether its top attributed word lies in the head, and how likely that of a word drawn from it would."""
+        head, there = self.counted.in_head, self.attributed
+        told = [float(word in head) for word in there.top]
+        chance = [sum(form in head for form in forms) / len(forms) for forms in there.forms]
+        return torch.tensor(told, dtype=torch.float64), torch.tensor(chance, dtype=torch.float64)
+
+    def accuracies(self, words: Sequence[str], splits: Mapping[str, Examples]) -> dict[str, Effect]:
+        """Of the judged texts as they are and with words swapped, and of other texts."""
+        counted = self.counted
+        swaps = {word: (counted.labels[counted.places[word]], counted.counterpart(word)) for word in words}
+        ways = {way: swapped(self.judged, swaps, way, seed=self.seed) for way in ("random", "flipped")}
+        right = (self.logits.argmax(dim=1) == torch.tensor(self.judged.labels)).double()
+        found = {"as they are": share_interval(float(right.mean()), len(right))}
+        return found | {name: accuracy_of(self.classifier, split) for name, split in {**ways, **splits}.items()}
+
+    def words(self, asked: Sequence[str], *, budget: int, progress: Progress | None) -> list[ShortcutWord]:
+        """Those that are in enough texts: each is swapped in them, and in the same texts another word is. All of them are
+        classified together, each from the word on that differs."""
         holding: dict[str, list[int]] = {word: [] for word in asked}
         for place, forms in enumerate(self.attributed.forms):
             for form in dict.fromkeys(forms):
@@ -132,10 +162,14 @@ class _Looking:
                     holding[form].append(place)
         chosen = {word: self._drawn(places) for word, places in holding.items() if len(places) >= FEWEST}
         others = {word: self.counted.counterpart(word) for word in chosen}
-        texts = [text for word, places in chosen.items() for text in self._changed(word, others[word], places)]
-        if not texts:
+        if not chosen:
             return []
-        logits = self.classifier.logits(texts, budget=self.budget).cpu()
+        texts = [text for word, places in chosen.items() for text in self._changed(word, others[word], places)]
+        sources = [place for places in chosen.values() for place in (*places, *places)]
+        rows, reader = self.classifier.rows(self.judged.texts), self.classifier.model
+        changed = list(zip(sources, self.classifier.rows(texts), strict=True))
+        _, logits = read_changed(reader, rows, changed, what="swapping words, in tokens", budget=budget, progress=progress)
+        logits = logits.cpu()
         found, flipped, done = [], [], 0
         for word, places in chosen.items():
             both = logits[done : done + 2 * len(places)].unflatten(0, (2, -1))
@@ -205,9 +239,3 @@ def _alone(flips: Float[Tensor, "2 text"]) -> tuple[int, int]:
     """Texts whose prediction the word alone changes, and those in which the other one alone does."""
     word, other = flips.bool()
     return int((word & ~other).sum()), int((other & ~word).sum())
-
-
-def _degree(watched: Watching | None, classifier: Classifier, counted: LabelWords) -> Effect | None:
-    if watched is None or watched.training is None or watched.first is None:
-        return None
-    return mean_degree(watched.first, classifier, watched.training, counted)
