@@ -12,6 +12,7 @@ from . import (
     plots as plots,
     probes as probes,
     report as report,
+    runs as runs,
     search as search,
     tasks as tasks,
     uses as uses,

@@ -15,6 +15,7 @@ ROOMS = (
     "progress",
     "statistics",
     "files",
+    "runs",
     "graph",
     "models",
     "tasks",

@@ -26,9 +26,13 @@ from circuits.patching.engine.base import held_nodes, plain_run
 from circuits.patching.engine.sites import differing, position_masks
 from circuits.patching.nodes import about
 from circuits.progress import Progress, silent
+from circuits.runs import shards
 from circuits.statistics import standard_error
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric, Metric, fitted
+
+_KEPT = 4
+"""Positions a reader, up to which an interrupted run keeps the scores of each batch: those of more would fill the disk."""
 
 
 def attribute_edges(
@@ -109,17 +113,33 @@ def attribute_edges(
         """The edits of each gradient run on some of the prompts."""
         return (point.edits for point in _runs(model, part, rule, count, gone).points)
 
-    for batch in batches(model, pairs, metric, prompts_at_once(model, pairs, budget), runs):
+    parts = list(batches(model, pairs, metric, prompts_at_once(model, pairs, budget), runs))
+
+    def scored(place: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of some prompts, the sums of scores and of their squares, and the ends."""
+        batch = parts[place]
+        found, end = _part(model, batch, rule, count, [mask[batch.rows] for mask in masks.values()], gone, budget)
+        return *_sums(found), end.clean, end.corrupt
+
+    done = shards("attributing edges", len(parts), scored) if len(masks) <= _KEPT else map(scored, range(len(parts)))
+    for batch in parts:
         report("attributing edges", batch.rows.start, len(pairs))
-        chosen = [mask[batch.rows] for mask in masks.values()]
-        found, end = _part(model, batch, rule, count, chosen, gone, budget)
-        total.add(found, [int(mask.any(dim=1).sum()) for mask in chosen])
-        ends.append(end)
+        sums, squares, *end = next(done)
+        total.add(sums, squares, [int(mask[batch.rows].any(dim=1).sum()) for mask in masks.values()], len(batch.pairs))
+        ends.append(Ends(*(side.to(model.device) for side in end)))
     report("attributing edges", len(pairs), len(pairs))
     details = about(model, metric, method=method, steps=count, prompts=len(pairs))
     if positions in (None, "each"):  # elsewhere a part of the way is left out
         details["completeness"] = completeness(model, pairs, metric, ends, float(total.sums[:, 0].sum()) / len(pairs), budget)
     return total.scores(model, details)
+
+
+def _sums(found: Float[Tensor, "label prompt writer reader"]) -> tuple[Tensor, Tensor]:
+    """Sums of scores and of their squares over prompts. Raises NonFiniteError where a score is not a number."""
+    found = found.double().cpu()
+    if not bool(found.isfinite().all()):
+        raise NonFiniteError("an edge's score is NaN or infinite")
+    return found.sum(dim=1), found.square().sum(dim=1)
 
 
 @dataclasses.dataclass
@@ -140,16 +160,12 @@ class _Total:
         zeros = torch.zeros(size, dtype=torch.float64)
         return cls(tuple(masks), zeros, zeros.clone(), torch.zeros(len(masks), dtype=torch.float64))
 
-    def add(self, found: Float[Tensor, "label prompt writer reader"], having: Sequence[int]) -> None:
-        """Take in some prompts, of which so many have each position; those that lack it have scores of 0 there. Raises
-        NonFiniteError where a score is not a number."""
-        found = found.double().cpu()
-        if not bool(found.isfinite().all()):
-            raise NonFiniteError("an edge's score is NaN or infinite")
-        self.sums += found.sum(dim=1)
-        self.squares += found.square().sum(dim=1)
+    def add(self, sums: Tensor, squares: Tensor, having: Sequence[int], prompts: int) -> None:
+        """Take in the sums of some prompts, of which so many have each position; those that lack it have scores of 0 there."""
+        self.sums += sums
+        self.squares += squares
         self.counts += torch.tensor(having)
-        self.prompts += found.shape[1]
+        self.prompts += prompts
 
     def scores(self, model: Model, details: dict[str, Any]) -> EdgeScores:
         """Means over prompts and their standard errors."""

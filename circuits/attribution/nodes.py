@@ -19,6 +19,7 @@ from circuits.patching.engine.reading import Reading, read_within
 from circuits.patching.engine.sites import differing
 from circuits.patching.nodes import about
 from circuits.progress import Progress, silent
+from circuits.runs import shards
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric, fitted
 
@@ -74,9 +75,11 @@ def attribute_nodes(
         ends = plain_run(model, part.clean), plain_run(model, part.corrupt)
         return (point.edits for point in rule.at(model, *ends, count))
 
-    for batch in batches(model, pairs, metric, prompts_at_once(model, pairs, budget, edges=False), runs):
-        report("attributing nodes", batch.rows.start, len(pairs))
-        part = batch.pairs
+    some = list(batches(model, pairs, metric, prompts_at_once(model, pairs, budget, edges=False), runs))
+
+    def scored(place: int) -> tuple[Tensor, Tensor]:
+        """Of some prompts, how far each node moves the metric, and the final streams of both ends."""
+        batch, part = some[place], some[place].pairs
         other, mask = plain_run(model, part.corrupt), differing(part, causal=model.weights.causal)
         if rule.points is not None:
             own, moved = plain_run(model, part.clean), torch.zeros(())
@@ -86,8 +89,12 @@ def attribute_nodes(
         else:  # the gradient run is the clean run
             found = rule.clean_run(model, batch.reading(0), part.clean, writers=True)
             own, moved = found.run, _moved(found.run, other, found, mask, neurons)
-        parts.append(moved)
-        finals.append(torch.stack([Reading.of(metric, part).at_columns(run.residuals[-1]) for run in (own, other)]))
+        return moved, torch.stack([Reading.of(metric, part).at_columns(run.residuals[-1]) for run in (own, other)])
+
+    for batch, (moved, final) in zip(some, shards("attributing nodes", len(some), scored), strict=True):
+        report("attributing nodes", batch.rows.start, len(pairs))
+        parts.append(moved.to(model.device))
+        finals.append(final.to(model.device))
     report("attributing nodes", len(pairs), len(pairs))
     clean, corrupt = read_within(budget, metric, pairs, model.weights, torch.cat(finals, dim=1))
     names = [str(node) for node in model.graph(neurons=neurons).nodes() if node.kind != "logits"]

@@ -22,6 +22,8 @@ PictureFormats = Annotated[
     str, typer.Option("--pictures", metavar="png,svg,pdf", help="As what pictures are written: one or several.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+Workers = Annotated[int, typer.Option(metavar="N", min=1, help="Processes that share the work; the results are the same.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over where a stopped run of this command would be gone on with.")]
 Open = Annotated[Path | None, typer.Option("--open", metavar="FILE", help="Show a saved result again; nothing is computed.")]
 Bos = Annotated[
     bool | None,

@@ -208,8 +208,11 @@ def pictures_as(formats: tuple[str, ...]) -> Iterator[None]:
 
 def save_figure(figure: Any, path: Path) -> None:
     """Write a picture, fine enough for print; one that is named .png in all formats that were asked for."""
+    from circuits.cli.running import WORKER
     from circuits.plots.saving import save
 
+    if WORKER.get() is not None:  # nobody looks at the files of a worker
+        return
     save(figure, path, formats=_FORMATS.get() if path.suffix.lower() == ".png" else ())
 
 

@@ -13,17 +13,18 @@ import typer
 
 import circuits
 from circuits.cli.errors import Context
-from circuits.cli.options import AsJson, Bos, Device, Dtype, Memory, ModelName, PictureFormats, folder
+from circuits.cli.options import AsJson, Bos, Device, Dtype, Fresh, Memory, ModelName, PictureFormats, Workers, folder
 from circuits.cli.output import PICTURES, Parts, parts, pictured, pictures_as, staged
 from circuits.cli.progress import ProgressBars
 from circuits.cli.report import Part, Report, text_of
+from circuits.cli.running import WORKER, Running, running
 from circuits.cli.text import one_line, print_json, quoted
 from circuits.errors import CircuitsError, MemoryBudgetError, ModelError
 from circuits.files.origins import made_by
 
 DTYPES = ("float32", "float64", "bfloat16")
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
-_ASIDE = {"--out": 1, "--pictures": 1, "--json": 0}
+_ASIDE = {"--out": 1, "--pictures": 1, "--json": 0, "--workers": 1, "--fresh": 0}
 """Options that decide nothing of what is found, with the number of words behind each."""
 
 
@@ -211,12 +212,13 @@ class Work:
 
 
 def with_setting(
-    job: str, *, memory: bool = False, text: bool = True, out: Any = None, instead: str = ""
+    job: str, *, memory: bool = False, text: bool = True, out: Any = None, instead: str = "", long: bool | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """For a command: behind its own options stand those that all share, and they reach it as one `setting`: where files go
     (`out`: an option in place of the one that names a folder), with `memory` how much of it a pass may take, with `text` how
     prompts open, the model, the device, the number format, and JSON. A command that loads no model says what stands `instead`
-    of its name in the folder's, and lacks the options about models."""
+    of its name in the folder's, and lacks the options about models. What a `long` one (default: one with `memory`) has found
+    is kept while it runs, and other processes may take part."""
     where = {"out": (Annotated[Path | None, folder(job, instead or "MODEL") if out is None else out], None)}
     models = {
         **({"memory": (Memory, 256)} if memory else {}),
@@ -226,7 +228,9 @@ def with_setting(
         **({"bos": (Bos, None)} if text else {}),
     }
     pictures = {"pictures": (PictureFormats, "png")} if out is None else {}
-    shared = {**where, **pictures, **({} if instead else models), "as_json": (AsJson, False)}
+    long = memory if long is None else long
+    runs = {"workers": (Workers, 1), "fresh": (Fresh, False)} if long else {}
+    shared = {**where, **pictures, **({} if instead else models), **runs, "as_json": (AsJson, False)}
     fixed = {"job": job, **({"model": instead} if instead else {})}
 
     def around(command: Callable[..., None]) -> Callable[..., None]:
@@ -241,9 +245,19 @@ def with_setting(
         @functools.wraps(command)
         def run(**options: Any) -> None:
             """Call the command with a `Setting` in place of the shared options."""
-            words = tuple((options[heard] if heard else options.pop("_context")).obj or ())
-            setting = Setting(**fixed, words=words, **{name: options.pop(name, usual) for name, (_, usual) in shared.items()})
-            with made_by(setting.line):  # all that a command saves tells its command line
+            context = options[heard] if heard else options.pop("_context")
+            given = {name: value for name, value in options.items() if name != heard}
+            how = {name: options.pop(name, usual) for name, (_, usual) in runs.items()}
+            own = {name: options.pop(name, usual) for name, (_, usual) in shared.items() if name not in runs}
+            setting = Setting(**fixed, words=tuple(context.obj or ()), **own)
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(made_by(setting.line))  # all that a command saves tells its command line
+                worker = WORKER.get()
+                if worker is not None:
+                    setting = dataclasses.replace(setting, out=worker.folder)
+                elif how and options.get("open_file") is None:
+                    name = context.info_name or job
+                    stack.enter_context(running(Running(name, setting.folder, given, setting.words, **how)))
                 command(**options, setting=setting)
 
         run.__signature__ = inspect.Signature([*own, *more, *also])  # type: ignore[attr-defined]
@@ -257,6 +271,8 @@ def load(model: str, *, device: str = "cpu", dtype: str = "float32") -> "circuit
     """Load a model; raises ModelError where it, the device or the number format cannot be had."""
     import torch
 
+    from circuits.runs import run_on
+
     if dtype not in DTYPES:
         raise ModelError(f"unknown number format {dtype!r}: expected {', '.join(DTYPES)}")
     try:
@@ -265,7 +281,9 @@ def load(model: str, *, device: str = "cpu", dtype: str = "float32") -> "circuit
         kind = "missing"
     if kind not in _DEVICES:
         raise ModelError(f"the device {device!r} cannot be used here: expected cpu, or where there is one cuda, cuda:1 or mps")
-    return circuits.load_model(model, device=device, dtype=getattr(torch, dtype))
+    loaded = circuits.load_model(model, device=device, dtype=getattr(torch, dtype))
+    run_on(model, loaded.fingerprint)
+    return loaded
 
 
 def opening_said(model: "circuits.Model") -> str:

@@ -20,6 +20,7 @@ from circuits.patching.engine.reading import VOCABULARY, Reading
 from circuits.patching.engine.stream import StreamBlock
 from circuits.patching.engine.variant_pass import Pass
 from circuits.progress import Progress, silent
+from circuits.runs import shards
 
 
 class Sweep:
@@ -56,8 +57,14 @@ class Sweep:
         carrier = Pass(self.base, self.reading.columns, freeze_patterns=self.freeze_patterns)
         done = len(variants) - len(planned)
         report(what, done, len(variants))
-        for group in groups:
-            self._store(carrier.run(group), scores)
+
+        def found(place: int) -> Tensor:
+            """The scores of the variants of one pass."""
+            self._store(carrier.run(groups[place]), scores)
+            return scores[[variant.index for variant in groups[place]]]
+
+        for group, values in zip(groups, shards(what, len(groups), found), strict=True):
+            scores[[variant.index for variant in group]] = values.to(scores)
             done += len(group)
             report(what, done, len(variants))
         self._refuse_non_finite(variants, scores)

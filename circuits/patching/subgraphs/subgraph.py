@@ -21,6 +21,7 @@ from circuits.patching.subgraphs.members import Members, check
 from circuits.patching.subgraphs.outside import Outside, OutsideKind, outside_of, prompts_outside
 from circuits.patching.subgraphs.sharing import Sharing
 from circuits.progress import Progress, silent
+from circuits.runs import shards
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric, fitted
 
@@ -122,18 +123,23 @@ class Circuits:
         return found
 
     def _run(self, rows: list[int], members: list[Members], found: Tensor, report: Progress, what: str) -> None:
+        groups = list(self._together(members, rows))
+        passes = [(circuits, part) for circuits in groups for part in self._parts(circuits)]
+        finals = shards(what, len(passes), lambda place: self._pass(*passes[place]))
         done = 0
-        for circuits in self._together(members, rows):
+        for circuits in groups:
             report(what, done, len(members))
             chosen = rows[done : done + len(circuits.finals)]
             done += len(chosen)
-            prompts = max(1, self._room(circuits.graph) // (len(circuits.needed()[0]) + self._widest(circuits.graph)))
-            # Passes of like size: one of a few prompts that are left over takes nearly as long as a whole one.
-            prompts = -(-len(self.pairs) // -(-len(self.pairs) // prompts))
-            starts = range(0, len(self.pairs), prompts)
-            parts = (slice(start, min(start + prompts, len(self.pairs))) for start in starts)
-            final = torch.cat([self._pass(circuits, part) for part in parts], dim=1)
+            final = torch.cat([next(finals) for _ in self._parts(circuits)], dim=1).to(self.clean.device)
             found[chosen] = read_within(self.budget, self.metric, self.pairs, self.model.weights, final)
+
+    def _parts(self, circuits: Sharing) -> list[slice]:
+        """The prompts of each pass of some circuits."""
+        prompts = max(1, self._room(circuits.graph) // (len(circuits.needed()[0]) + self._widest(circuits.graph)))
+        # Passes of like size: one of a few prompts that are left over takes nearly as long as a whole one.
+        prompts = -(-len(self.pairs) // -(-len(self.pairs) // prompts))
+        return [slice(start, min(start + prompts, len(self.pairs))) for start in range(0, len(self.pairs), prompts)]
 
     def _together(self, members: list[Members], rows: list[int]) -> Iterator[Sharing]:
         """The circuits of these rows, those together that one pass takes on a few prompts at least."""

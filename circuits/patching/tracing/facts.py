@@ -3,15 +3,18 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from circuits.errors import PromptError
+from circuits.files.words import counted
 from circuits.models import Model, TokenBatch
 from circuits.models.memory import BUDGET
 from circuits.patching.tracing.causal import KINDS, WHAT, TraceKind, causal_trace, noise_level
 from circuits.patching.tracing.results import Trace, Traces
 from circuits.progress import Found, Progress, heard, silent
+from circuits.runs import Aside, shards
 from circuits.tasks.answers import following, spelled
 from circuits.tasks.sources.facts import Fact
 from circuits.tasks.subjects import subject_columns
@@ -69,17 +72,29 @@ def trace_facts(
         prepend_bos=prepend_bos,
         budget=budget,
     )
-    traces: list[Trace] = []
     sizes = [len(kinds) * model.n_layers * tokens for _, tokens in known]
-    for place, (fact, _) in enumerate(known):
-        within = functools.partial(_within, report, sizes, place, kinds)
+
+    def traced(place: int) -> dict[str, Any] | str:
+        """The trace of a fact, or why there is none."""
+        fact, within = known[place][0], functools.partial(_within, report, sizes, place, kinds)
         try:
-            traces.append(trace(fact.prompt, subject=fact.subject, progress=within))
-            give(Traces(tuple(traces), tuple(skipped)))
+            one = trace(fact.prompt, subject=fact.subject, progress=within)
         except PromptError as error:
             if replacement is None:
                 raise
-            skipped.append((fact.prompt, str(error)))
+            return str(error)
+        return {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
+
+    traces: list[Trace] = []
+    what = f"tracing {counted(len(known), 'fact')}"
+    for place, found_there in enumerate(shards(what, len(known), traced, aside=True)):
+        report(what, sum(sizes[: place + 1]), sum(sizes))
+        if isinstance(found_there, dict):
+            traces.append(Trace(**found_there))
+            give(Traces(tuple(traces), tuple(skipped)))
+        else:
+            why = found_there.why if isinstance(found_there, Aside) else found_there
+            skipped.append((known[place][0].prompt, why))
     return Traces(tuple(traces), tuple(skipped))
 
 
@@ -88,7 +103,7 @@ def _within(
 ) -> None:
     """One fact's progress, which starts anew for every kind, as progress over the cells of all facts."""
     before = sum(sizes[:place]) + [WHAT[kind] for kind in kinds].index(what) * total
-    report(f"tracing {len(sizes)} fact{'s' * (len(sizes) > 1)}", before + done, sum(sizes))
+    report(f"tracing {counted(len(sizes), 'fact')}", before + done, sum(sizes))
 
 
 def known_facts(
@@ -97,20 +112,25 @@ def known_facts(
     """The first `limit` facts that the model knows, each with its number of tokens, and the others with the reason."""
     known: list[tuple[Fact, int]] = []
     skipped: list[tuple[str, str]] = []
-    for place, given in enumerate(facts):
-        report("asking the model", place, len(facts))
-        fact = dataclasses.replace(given, prompt=given.prompt.rstrip())
+    stripped = [dataclasses.replace(fact, prompt=fact.prompt.rstrip()) for fact in facts]
+
+    def asked(place: int) -> int | str:
+        """The tokens of a fact's prompt, or why it is left out."""
+        fact = stripped[place]
         try:
             tokens = model.to_tokens(fact.prompt, prepend_bos=bos)
             subject_columns(model, fact.prompt, fact.subject, tokens)
             other = _other_answer(model, fact, tokens)
         except PromptError as error:
-            skipped.append((given.prompt, str(error)))
-            continue
-        if other is None:
-            known.append((fact, tokens.ids.shape[1]))
+            return str(error)
+        return tokens.ids.shape[1] if other is None else f"the model answers {other}, not {fact.attribute.strip()!r}"
+
+    for place, answer in enumerate(shards("asking the model", len(facts), asked)):
+        report("asking the model", place, len(facts))
+        if isinstance(answer, int):
+            known.append((stripped[place], answer))
         else:
-            skipped.append((given.prompt, f"the model answers {other}, not {fact.attribute.strip()!r}"))
+            skipped.append((facts[place].prompt, answer))
         if len(known) == limit:
             break
     report("asking the model", len(facts), len(facts))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
@@ -96,15 +96,30 @@ class Gated:
         Those are the part's own or, where the metric has to see all prompts, every time all of them: then the others stand
         still, so that the gradients of the parts' sums add up to what they would be without parts.
         """
+        part = self.part(values)
+        for place in range(len(self.rows)):
+            yield part(place)
+
+    def part(self, values: Float[Tensor, "given edge"]) -> Callable[[int], tuple[slice, Tensor]]:
+        """What `scores` gives of each part, for those that want some of them."""
         if len(self.rows) == 1 or self.metric.by_prompt:
-            for rows, run in zip(self.rows, self.runs, strict=True):
-                yield rows, _read(run, Reading.of(self.metric.on(rows), self.pairs[rows]), _of(values, rows))
-            return
+
+            def own(place: int) -> tuple[slice, Tensor]:
+                """A part's own prompts."""
+                rows, run = self.rows[place], self.runs[place]
+                return rows, _read(run, Reading.of(self.metric.on(rows), self.pairs[rows]), _of(values, rows))
+
+            return own
         whole, weights = Reading.of(self.metric, self.pairs), self.runs[0].model.weights
         with torch.no_grad():
             finals = [final_stream(run, run.gates(_of(values, rows))) for rows, run in zip(self.rows, self.runs, strict=True)]
-        for rows, run in zip(self.rows, self.runs, strict=True):
-            yield slice(0, len(self.pairs)), _read(run, whole.among(rows, weights, torch.cat(finals)), _of(values, rows))
+
+        def among(place: int) -> tuple[slice, Tensor]:
+            """A part's prompts among all."""
+            rows, run = self.rows[place], self.runs[place]
+            return slice(0, len(self.pairs)), _read(run, whole.among(rows, weights, torch.cat(finals)), _of(values, rows))
+
+        return among
 
 
 def _of(values: Float[Tensor, "given edge"], rows: slice) -> Tensor:

@@ -15,6 +15,7 @@ from circuits.models.memory import BUDGET
 from circuits.patching.nodes import about
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Found, Progress, heard, silent
+from circuits.runs import shards
 from circuits.search.methods.gates import Gated, gated
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric, fitted
@@ -141,9 +142,16 @@ class _Refining:
         inside = dataclasses.replace(self.support, by_label=-values[None]).rows(size, by="support", connected=True)
         gates = self.runs.gates(torch.zeros_like(values).index_fill(0, inside, 1.0)).requires_grad_(True)
         found, slopes = torch.zeros_like(self.clean), torch.zeros_like(values)
-        for rows, scores in self.runs.scores(gates):
-            found[rows] = scores.detach()
-            slopes += torch.autograd.grad(scores.sum(), gates)[0][0].double().cpu() / len(self.clean)
+        part = self.runs.part(gates)
+
+        def scored(place: int) -> tuple[int, Tensor, Tensor]:
+            """Of some prompts, where they begin, their scores, and the slope of each edge's gate."""
+            rows, scores = part(place)
+            return rows.start, scores.detach(), torch.autograd.grad(scores.sum(), gates)[0][0].double().cpu()
+
+        for start, scores, slope in shards("refining the circuit", len(self.runs.rows), scored):
+            found[start : start + len(scores)] = scores.to(found)
+            slopes += slope / len(self.clean)
         if not bool(slopes.isfinite().all()):
             raise NonFiniteError("a gradient by an edge's gate is NaN or infinite")
         gap = float((self.clean - self.start).mean())

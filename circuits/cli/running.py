@@ -1,0 +1,150 @@
+"""A command as a run that can be interrupted: what its shards found is kept until it is at its end, and other processes may
+take part."""
+
+import contextlib
+import contextvars
+import dataclasses
+import datetime
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+import circuits
+from circuits.cli.text import one_line
+from circuits.errors import CircuitsError
+from circuits.files.words import duration
+
+MUCH, WORTH = 60.0, 1.0
+"""Seconds of work: of another run, not given up without being asked; of this one, kept where it fails."""
+_ASIDE = ("out", "pictures", "as_json", "workers", "fresh", "open_file")
+"""Options that decide nothing of what is found."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """Where a command's shards are kept, and who computes them."""
+
+    command: str
+    folder: Path
+    options: Mapping[str, Any]
+    words: Sequence[str]
+    workers: int = 1
+    fresh: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The journal."""
+        return self.folder / f"unfinished-{self.command.replace(' ', '-')}.journal"
+
+
+@dataclasses.dataclass(frozen=True)
+class Worker:
+    """This process is a worker: whose, and where its files go, which nobody reads."""
+
+    runner: "circuits.runs.shards.Runner"
+    folder: Path
+
+
+WORKER: contextvars.ContextVar[Worker | None] = contextvars.ContextVar("worker", default=None)
+
+
+@contextlib.contextmanager
+def running(run: Running) -> Iterator[None]:
+    """While the block lasts, the shards of the command under way are kept in its folder, and taken from there where an earlier
+    run of the same command was stopped; where the block ends well, the journal goes."""
+    from circuits.runs.ledger import Ledger
+    from circuits.runs.shards import Own, Runner, joining
+
+    if run.workers < 1:
+        raise CircuitsError(f"--workers is {run.workers}; expected a whole number from 1 on")
+    if run.fresh:
+        run.path.unlink(missing_ok=True)
+    with contextlib.ExitStack() as stack:
+        threads = stack.enter_context(_threads(run))
+        ledger = Ledger(lambda: _opened(run, runner, threads))
+        runner = Runner(Own(ledger))
+        stack.enter_context(joining(runner))
+        try:
+            if run.workers > 1:
+                stack.enter_context(_with_workers(run, ledger, runner, threads))
+            yield
+        except typer.Exit:  # it has said all that it had to say
+            ledger.close(remove=True)
+            raise
+        except BaseException as error:
+            keep = ledger.kept >= WORTH
+            ledger.close(remove=not keep)
+            if keep:
+                error.add_note(f"{duration(ledger.kept)} of work is kept: the same command goes on from there")
+            raise
+        ledger.close(remove=True)
+
+
+def _opened(run: Running, runner: "circuits.runs.shards.Runner", threads: int) -> Any:
+    """The journal of this very run, begun or gone on with. Raises FileFormatError where much of another's is kept there."""
+    import torch
+
+    from circuits.runs.journal import Journal
+    from circuits.runs.plan import difference, plan_of, require_same
+
+    options = {name: value for name, value in run.options.items() if name not in _ASIDE}
+    versions = {"circuits": circuits.__version__, "torch": torch.__version__}
+    plan = plan_of(f"circuits {' '.join(run.words)}", options, {**versions, **runner.about})
+    plan |= {"began": datetime.datetime.now().astimezone().isoformat(timespec="seconds"), "threads": threads}
+    journal = Journal.open(run.path, plan)
+    try:
+        if journal.seconds >= MUCH:
+            require_same(run.path, journal.plan, plan, f"{duration(journal.seconds)} of work")
+    except BaseException:
+        journal.close(remove=False)
+        raise
+    if difference(journal.plan, plan) is not None:
+        journal.close(remove=True)
+        journal = Journal.open(run.path, plan)
+    if journal.resumed:
+        begun = str(journal.plan.get("began", ""))[:16].replace("T", " ")
+        said = f"going on with the run begun {begun}: {journal.resumed} shards, {duration(journal.seconds)} of work, are there"
+        typer.echo(one_line(said), err=True)
+    return journal
+
+
+@contextlib.contextmanager
+def _threads(run: Running) -> Iterator[int]:
+    """How many threads each process computes with: those of the run that is gone on with, for sums depend on it; else those of
+    this process, divided among the workers of this machine."""
+    import torch
+
+    from circuits.runs.journal import plan_in
+
+    before = torch.get_num_threads()
+    kept = plan_in(run.path).get("threads")
+    threads = kept if isinstance(kept, int) and kept > 0 else max(1, before // run.workers)
+    if threads == before:
+        yield threads
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _with_workers(run: Running, ledger: Any, runner: "circuits.runs.shards.Runner", threads: int) -> Iterator[None]:
+    """Other processes that take part: they run the same command line."""
+    from circuits.runs.remote import Server
+
+    secret = secrets.token_bytes(32)
+    with contextlib.ExitStack() as stack:
+        server = Server(ledger, host=None, secret=secret, about=runner.signature)
+        stack.callback(server.close)
+        about = {"words": list(run.words), "address": list(server.address), "secret": secret.hex(), "threads": threads}
+        about["cwd"] = str(Path.cwd())
+        from circuits.runs.processes import Processes
+
+        processes = Processes("circuits.cli.worker", run.workers - 1, about, threads=threads)
+        stack.callback(processes.close)
+        yield

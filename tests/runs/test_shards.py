@@ -1,0 +1,177 @@
+"""Shards are computed once, by whoever takes part, and come in their order whoever computed them."""
+
+import contextlib
+import secrets
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from circuits.errors import CircuitsError, PromptError
+from circuits.runs import Aside, ShardError, shards
+from circuits.runs.journal import Journal
+from circuits.runs.ledger import Done, Ledger, Lost, Take
+from circuits.runs.remote import Remote, RunOver, Server
+from circuits.runs.shards import Own, Runner, joining
+
+
+def ledger_at(path: Path) -> Ledger:
+    """A ledger whose journal is that file."""
+    return Ledger(lambda: Journal.open(path, {}))
+
+
+@contextlib.contextmanager
+def run_in(path: Path, *, remove: bool = False) -> Iterator[Ledger]:
+    """The shards of the block are kept in a journal."""
+    ledger = ledger_at(path)
+    try:
+        with joining(Runner(Own(ledger))):
+            yield ledger
+    finally:
+        ledger.close(remove=remove)
+
+
+def program(seen: list[tuple[str, int]], *, stop: tuple[str, int] | None = None) -> list[float]:
+    """Two kinds of shards, the second as many as the first found; `seen`: which were computed."""
+
+    def work(what: str, shard: int) -> dict[str, torch.Tensor]:
+        if (what, shard) == stop:
+            raise KeyboardInterrupt
+        seen.append((what, shard))
+        inside = list(shards("inside", 2, lambda place: place + shard))  # part of the shard, whatever shards there are within
+        return {"found": torch.tensor([float(sum(inside))])}
+
+    first = [float(one["found"]) for one in shards("first", 3, lambda shard: work("first", shard))]
+    return first + [float(one["found"]) for one in shards("then", int(max(first)), lambda shard: work("then", shard))]
+
+
+ALL = [("first", 0), ("first", 1), ("first", 2), *(("then", shard) for shard in range(5))]
+FOUND = [1.0, 3.0, 5.0, 1.0, 3.0, 5.0, 7.0, 9.0]
+
+
+def test_without_a_run_each_is_computed_in_turn() -> None:
+    seen: list[tuple[str, int]] = []
+    assert program(seen) == FOUND and seen == ALL
+
+
+@pytest.mark.parametrize("stop", ALL)
+def test_a_stopped_run_goes_on_and_computes_nothing_twice(tmp_path: Path, stop: tuple[str, int]) -> None:
+    path, before, after = tmp_path / "journal", list[tuple[str, int]](), list[tuple[str, int]]()
+    with pytest.raises(KeyboardInterrupt), run_in(path):
+        program(before, stop=stop)
+    with run_in(path, remove=True):
+        assert program(after) == FOUND
+    assert before + after == ALL and not list(tmp_path.iterdir())
+
+
+def test_a_run_of_another_course_takes_nothing_from_it(tmp_path: Path) -> None:
+    with run_in(tmp_path / "journal"):
+        list(shards("one", 2, lambda shard: shard))
+        list(shards("two", 2, lambda shard: shard))
+    with run_in(tmp_path / "journal", remove=True):
+        assert list(shards("one", 2, lambda shard: shard + 10)) == [0, 1]
+        assert list(shards("two", 3, lambda shard: shard + 10)) == [10, 11, 12]
+
+
+def _worker(server: Server, secret: bytes, who: str, found: dict[str, object]) -> None:
+    seen: list[tuple[str, int]] = []
+    try:
+        with joining(Runner(Remote(server.address, secret, who, lambda: "model"))):
+            found[who] = program(seen), seen
+    except RunOver:
+        found[who] = None, seen
+
+
+def test_workers_share_and_all_see_the_same(tmp_path: Path) -> None:
+    secret, found, seen = secrets.token_bytes(8), dict[str, object](), list[tuple[str, int]]()
+    with run_in(tmp_path / "journal", remove=True) as ledger:
+        server = Server(ledger, host=None, secret=secret, about=lambda: "model")
+        threads = [threading.Thread(target=_worker, args=(server, secret, f"w{n}", found)) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        assert program(seen) == FOUND
+        for thread in threads:
+            thread.join(20)
+        server.close()
+    computed = seen + [one for _, more in found.values() for one in more]  # type: ignore[misc, attr-defined]
+    assert sorted(computed) == sorted(ALL)
+    assert all(values == FOUND for values, _ in found.values())  # type: ignore[misc, attr-defined]
+
+
+def test_a_worker_of_another_model_or_secret_is_sent_away(tmp_path: Path) -> None:
+    secret = secrets.token_bytes(8)
+    with run_in(tmp_path / "journal", remove=True) as ledger:
+        server = Server(ledger, host=None, secret=secret, about=lambda: "model")
+        list(shards("one", 1, lambda shard: shard))
+        with pytest.raises(CircuitsError, match="cannot be reached"):
+            Remote(server.address, b"another", "w", lambda: "model")
+        with pytest.raises(RunOver):
+            Remote(server.address, secret, "w", lambda: "other").ask(0, "one", 1, 0)
+        with pytest.raises(RunOver):
+            Remote(server.address, secret, "w", lambda: "model").ask(0, "other", 1, 0)
+        assert Remote(server.address, secret, "w", lambda: "model").ask(0, "one", 1, 0) == Done(ledger.journal.data((0, 0)))
+        server.close()
+
+
+def test_what_a_lost_worker_had_taken_is_free_again(tmp_path: Path) -> None:
+    ledger = ledger_at(tmp_path / "journal")
+    ledger.begin(0, "one", 2)
+    ledger.joined()
+    ledger.joined()
+    assert ledger.ask(0, "one", 2, 0, "w1") == Take(0)
+    assert ledger.ask(0, "one", 2, 0, "w2") == Take(1)
+    ledger.gone("w1")
+    assert ledger.ask(0, "one", 2, 0, "w2") == Take(0)
+    ledger.give((0, 0), b"", 0.1, "w2")
+    ledger.give((0, 0), b"late", 0.1, "w1")
+    assert ledger.ask(0, "one", 2, 0, "w2") == Done(b"")
+    ledger.close(remove=True)
+
+
+def test_a_shard_that_takes_its_workers_with_it_is_set_aside_and_never_run_here(tmp_path: Path) -> None:
+    ledger = ledger_at(tmp_path / "journal")
+    with joining(Runner(Own(ledger))):
+        ledger.begin(0, "one", 2)
+        for who in ("w1", "w2"):
+            ledger.joined()
+            assert ledger.ask(0, "one", 2, 0, who) == Take(0)
+            ledger.gone(who)
+        here = list[int]()
+        found = list(shards("one", 2, lambda shard: here.append(shard) or shard, aside=True))
+    assert here == [1] and isinstance(found[0], Aside) and "lost" in found[0].why and found[1] == 1
+    ledger.close(remove=True)
+
+
+def test_a_shard_that_always_fails_is_set_aside_or_named_and_the_rest_is_kept(tmp_path: Path) -> None:
+    tried = list[int]()
+
+    def work(shard: int) -> int:
+        tried.append(shard)
+        if shard == 1:
+            raise ZeroDivisionError("by nought")
+        return shard
+
+    with run_in(tmp_path / "journal"):
+        found = list(shards("one", 3, work, aside=True))
+    assert tried == [0, 1, 1, 1, 2] and isinstance(found[1], Aside) and found[1].why == "ZeroDivisionError: by nought"
+    ledger = ledger_at(tmp_path / "journal")
+    ledger.joined()  # somebody else might succeed
+    with joining(Runner(Own(ledger))), pytest.raises(ShardError, match=r"shard 2 of 3 \(one\) failed 3 times.*by nought"):
+        list(shards("one", 3, work))
+    assert isinstance(ledger.ask(0, "one", 3, 1, "w"), Lost)
+    ledger.close(remove=True)
+
+
+def test_what_is_wrong_with_the_input_is_raised_at_once(tmp_path: Path) -> None:
+    tried = list[int]()
+
+    def work(shard: int) -> int:
+        tried.append(shard)
+        raise PromptError("no such subject")
+
+    with pytest.raises(PromptError), run_in(tmp_path / "journal"):
+        list(shards("one", 3, work, aside=True))
+    assert tried == [0]
+    (tmp_path / "journal").unlink()
