@@ -62,6 +62,7 @@ def running(run: Running) -> Iterator[None]:
         raise CircuitsError(f"--workers is {run.workers}; expected a whole number from 1 on")
     if run.fresh:
         run.path.unlink(missing_ok=True)
+    _make_room(run)
     with contextlib.ExitStack() as stack:
         threads = stack.enter_context(_threads(run))
         ledger = Ledger(lambda: _opened(run, runner, threads))
@@ -85,30 +86,52 @@ def running(run: Running) -> Iterator[None]:
 
 def _opened(run: Running, runner: "circuits.runs.shards.Runner", threads: int) -> Any:
     """The journal of this very run, begun or gone on with. Raises FileFormatError where much of another's is kept there."""
-    import torch
-
     from circuits.runs.journal import Journal
-    from circuits.runs.plan import difference, plan_of, require_same
 
-    options = {name: value for name, value in run.options.items() if name not in _ASIDE}
-    versions = {"circuits": circuits.__version__, "torch": torch.__version__}
-    plan = plan_of(f"circuits {' '.join(run.words)}", options, {**versions, **runner.about})
-    plan |= {"began": datetime.datetime.now().astimezone().isoformat(timespec="seconds"), "threads": threads}
-    journal = Journal.open(run.path, plan)
-    try:
-        if journal.seconds >= MUCH:
-            require_same(run.path, journal.plan, plan, f"{duration(journal.seconds)} of work")
-    except BaseException:
-        journal.close(remove=False)
-        raise
-    if difference(journal.plan, plan) is not None:
-        journal.close(remove=True)
-        journal = Journal.open(run.path, plan)
+    plan = _plan(run, runner.about) | {"threads": threads}
+    plan["began"] = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    journal = _with_room(run, Journal.open(run.path, plan), plan)
     if journal.resumed:
         begun = str(journal.plan.get("began", ""))[:16].replace("T", " ")
         said = f"going on with the run begun {begun}: {journal.resumed} shards, {duration(journal.seconds)} of work, are there"
         typer.echo(one_line(said), err=True)
     return journal
+
+
+def _plan(run: Running, models: Mapping[str, str]) -> dict[str, Any]:
+    """What the run is, on these models."""
+    import torch
+
+    from circuits.runs.plan import plan_of
+
+    options = {name: value for name, value in run.options.items() if name not in _ASIDE}
+    versions = {"circuits": circuits.__version__, "torch": torch.__version__}
+    return plan_of(f"circuits {' '.join(run.words)}", options, {**versions, **models})
+
+
+def _with_room(run: Running, journal: Any, plan: Mapping[str, Any]) -> Any:
+    """An open journal that is of this plan: a new one where a little of another run was kept. Raises FileFormatError where it
+    was much."""
+    from circuits.runs.journal import Journal
+    from circuits.runs.plan import difference, require_same
+
+    if difference(journal.plan, plan) is None:
+        return journal
+    much = journal.seconds >= MUCH
+    journal.close(remove=not much)
+    if much:
+        require_same(run.path, journal.plan, plan, f"{duration(journal.seconds)} of work")
+    return Journal.open(run.path, plan)
+
+
+def _make_room(run: Running) -> None:
+    """Refuse or give up, before anything is computed or written, what is kept of a run with other options or files."""
+    from circuits.runs.journal import Journal
+
+    if run.path.is_file():
+        journal = Journal.open(run.path, {})
+        models = journal.plan.get("about", {})
+        _with_room(run, journal, {**_plan(run, {}), "about": models}).close(remove=False)
 
 
 @contextlib.contextmanager
