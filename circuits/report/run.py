@@ -19,6 +19,7 @@ from circuits.report.sections.concepts import classifier_scores_section, concept
 from circuits.report.sections.explained import explanation_section, explanations_section, module_section
 from circuits.report.sections.explorer import explorer_section
 from circuits.report.sections.general import result_section
+from circuits.report.sections.inside import inside_section
 from circuits.report.sections.judged import scored_by, verdict_section
 from circuits.report.sections.lenses import lens_section
 from circuits.report.sections.made import made_section
@@ -30,7 +31,7 @@ from circuits.report.sections.traced import trace_section, traces_section
 from circuits.report.sections.worded import word_attributions_section
 from circuits.search import Curve, Study, Verdict
 from circuits.tasks import PromptReport
-from circuits.uses import ClassifierScores, WordAttributions
+from circuits.uses import ClassifierScores, InsideChange, WordAttributions
 
 _MOST_PROMPTS = 64
 _OWN: Mapping[type[Result], Callable[..., Section]] = {
@@ -45,6 +46,7 @@ _OWN: Mapping[type[Result], Callable[..., Section]] = {
     ConceptTest: concept_section,
     ClassifierScores: classifier_scores_section,
     WordAttributions: word_attributions_section,
+    InsideChange: inside_section,
 }
 """Kinds of results with a section of their own, titled as their kind, in the order in which they stand in a page."""
 

@@ -88,6 +88,7 @@ def test_feedback_is_proposed_corrected_and_applied(command: Command, texts: tup
         "friday, monday",
         "--pairs",
         6,
+        *("--edges", 20, "--neurons", 1),
         "--pictures",
         "svg",
         "--out",
@@ -100,7 +101,8 @@ def test_feedback_is_proposed_corrected_and_applied(command: Command, texts: tup
     assert inside.kinds == ("the shortcut", "the meaning") and "the shortcut, 6 texts" in answer.out
     assert "circuits classify inside --open" in answer.out
     again = command("classify", "inside", "--open", tmp_path / "inside" / "inside.json", "--out", tmp_path / "more", "--json")
-    assert len(json.loads(again.out)["nodes"]) == 2 * len(inside.nodes)
+    assert inside.neurons is not None and "the meaning, single neurons" in answer.out and "by themselves" in answer.out
+    assert len(json.loads(again.out)["nodes"]) == 2 * (len(inside.nodes) + len(inside.neurons.names))
 
 
 def test_what_cannot_be_mended_is_one_line(command: Command, tmp_path: Path) -> None:
@@ -113,6 +115,7 @@ def test_what_cannot_be_mended_is_one_line(command: Command, tmp_path: Path) -> 
         (("feedback", "--feedback", bare), "--feedback needs --classifier"),
         (("inside", "--before", bare), "--before and --after go together"),
         (("inside", "--data", bare), "--data needs --words"),
+        (("inside", "--control", bare), "--control goes with --before and --after"),
         (("regularise", "--train", "head", "--rationale", "learned"), "does not hang on the head"),
     ):
         check_one_line(command("classify", *options, "--out", tmp_path / "out"), words)

@@ -90,6 +90,7 @@ from circuits.uses import (
 )
 from circuits.uses.attributing.showing import ShownExample
 from circuits.uses.feedback import WordChange
+from circuits.uses.inside import InsideNeurons, SharedEdges
 from circuits.uses.shortcuts import EarlyStep, ShortcutWord
 
 GRAPH = Graph(n_layers=2, n_heads=2, n_key_value_heads=1, d_mlp=8)
@@ -319,7 +320,22 @@ def inside_change() -> InsideChange:
     about: dict[str, Any] = {"model": "mini<b>", "before_sha256": SHA, "after_sha256": SHA, "words": ("fri<day>",)}
     about |= {"kinds": ("the shortcut", "the meaning"), "texts": (5, 6), "whole_before": (some, some), "nodes": ("a0.h0", "m0")}
     columns = {name: numbers(2, 2) for name in ("before", "after", "change", "low", "high")}
+    about |= {"overlaps": (SharedEdges(0.25, 0.75, 0.125), SharedEdges(0.5, 0.5)), "neurons": inside_neurons()}
+    about |= {"verdicts_before": (verdict(), verdict()), "verdicts_after": (verdict(), verdict())}
     return InsideChange(whole_after=(some, some), shared_edges=(0.5, 1.0), **about, **columns)
+
+
+def inside_neurons() -> InsideNeurons:
+    """Three of them, in two kinds."""
+    names = ("before", "after", "low", "high", "p_values", "patched_before", "patched_after")
+    about: dict[str, Any] = {"names": ("m0.n1", "m0.n7", "m1.n2"), "scored": 16, "held_before": (0.5, 0.25)}
+    about |= {
+        "held_after": (0.125, 1.0),
+        "active_before": (("fri<day>", "a"), (), ("$x_1$",)),
+        "active_after": ((), ("b",), ()),
+    }
+    about |= {"raises_before": ("<b>", "pos", "pos"), "raises_after": ("pos", "pos", "<b>")}
+    return InsideNeurons(**about, **{name: numbers(2, 3) for name in names})
 
 
 def er_test() -> ErTest:

@@ -11,7 +11,7 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import ClassifierFile, LabelledCount, LabelledData, LabelledTests, LabelNames, Open, Seed
-from circuits.cli.questions.classify import labelled_of
+from circuits.cli.questions.classify import Labelled, labelled_of
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
 from circuits.errors import FileFormatError
@@ -68,8 +68,7 @@ def classify_feedback(
       circuits classify feedback --classifier FILE --data train.tsv
       circuits classify feedback --open FILE
     """
-    from circuits.cli.reports.classify_feedback import feedback_report, proposal_report, write
-    from circuits.uses.feedback.again import check_texts, recipe_of
+    from circuits.cli.reports.classify_feedback import feedback_report, write
 
     if open_file is not None:
         refuse_with_open(context)
@@ -81,31 +80,59 @@ def classify_feedback(
         raise FileFormatError("--feedback needs --classifier: feedback belongs to one classifier")
     texts = labelled_of(data, test or (), count=count, seed=seed, rename=rename or ())
     asked: dict[str, Any] = {name: value for name, value in (("epochs", epochs), ("rate", rate)) if value is not None}
-    first = ["proposed.json", *(["classifier.safetensors"] if classifier is None else [])]
-    expected = (
-        first if feedback is None else [name for name in FILES if name not in ("proposed.json", "classifier.safetensors")]
-    )
-    with setting.parts(FILES, expected=expected, options="--count, --memory") as work:
+    if feedback is not None and classifier is not None:
+        apply(texts, feedback, classifier, circuits.uses.Regularisation.usual(strength=strength), asked, setting)
+        return
+    several = [*(("--test", file) for file in test or ()), *(("--rename", names) for names in rename or ())]
+    single = {"--data": data, "--count": count, "--seed": seed or None, "--strength": strength}
+    options = [*several, *single.items(), *((f"--{name}", value) for name, value in asked.items())]
+    propose(texts, classifier, circuits.uses.Recipe(**asked, seed=seed), items, options, setting)
+
+
+def propose(
+    texts: Labelled,
+    classifier: Path | None,
+    recipe: "circuits.uses.Recipe",
+    items: int,
+    options: Sequence[tuple[str, object]],
+    setting: Setting,
+) -> None:
+    """Write what may be said of a classifier, one that is trained now where none is given; `options`: those of the command that
+    applies it."""
+    from circuits.cli.reports.classify_feedback import proposal_report
+
+    coming = ["proposed.json", *(["classifier.safetensors"] if classifier is None else [])]
+    with setting.parts(FILES, expected=coming, options="--count, --memory") as work:
         model = setting.load(work.progress)
         if classifier is None:
-            recipe = circuits.uses.Recipe(**asked, seed=seed)
             one = circuits.uses.train_all(model, texts.train, recipe=recipe, progress=work.progress)
             one.save(work.staging / "classifier.safetensors")
         else:
-            one = circuits.uses.Classifier.load(classifier, model)
-            check_texts(one, texts.train)
-        if feedback is None:
-            said = circuits.uses.proposed(one, texts.train, most=items)
-            said.save(work.staging / "proposed.json")
-            work.publish()
-            several = [*(("--test", file) for file in test or ()), *(("--rename", names) for names in rename or ())]
-            single = {"--data": data, "--count": count, "--seed": seed or None, "--strength": strength}
-            options = [*several, *single.items(), *((f"--{name}", value) for name, value in asked.items())]
-            again = _again(setting, classifier, options), f"train again on {texts.name} with what you made of it"
-            setting.answer(proposal_report(said, work.written, [again]))
-            return
+            one = _checked(classifier, model, texts)
+        said = circuits.uses.proposed(one, texts.train, most=items)
+        said.save(work.staging / "proposed.json")
+        work.publish()
+    again = _again(setting, classifier, options), f"train again on {texts.name} with what you made of it"
+    setting.answer(proposal_report(said, work.written, [again]))
+
+
+def apply(
+    texts: Labelled,
+    feedback: Path,
+    classifier: Path,
+    how: "circuits.uses.Regularisation",
+    asked: dict[str, Any],
+    setting: Setting,
+) -> None:
+    """Train a classifier again, held to what was said, and tell what changed; `asked`: what is otherwise in its recipe."""
+    from circuits.cli.reports.classify_feedback import feedback_report, write
+    from circuits.uses.feedback.again import recipe_of
+
+    coming = [name for name in FILES if name not in ("proposed.json", "classifier.safetensors")]
+    with setting.parts(FILES, expected=coming, options="--count, --memory") as work:
+        model = setting.load(work.progress)
+        one = _checked(classifier, model, texts)
         given = circuits.uses.Feedback.load(feedback, one)
-        how = circuits.uses.Regularisation.usual(strength=strength)
         own = dataclasses.replace(recipe_of(one) or circuits.uses.Recipe(), **asked) if asked else None
         about = {"how": how, "recipe": own, "budget": setting.budget, "progress": work.progress}
         found, after = circuits.uses.apply_feedback(model, one, texts.train, texts.splits, given, **about)
@@ -114,6 +141,15 @@ def classify_feedback(
         work.publish()
         write(found, work.staging)
     setting.answer(feedback_report(found, work.written, [setting.opening("feedback.json")]))
+
+
+def _checked(file: Path, model: "circuits.Model", texts: Labelled) -> "circuits.uses.Classifier":
+    """A saved classifier. Raises PromptError where it was trained on other texts."""
+    from circuits.uses.feedback.again import check_texts
+
+    found = circuits.uses.Classifier.load(file, model)
+    check_texts(found, texts.train)
+    return found
 
 
 def _again(setting: Setting, classifier: Path | None, options: Sequence[tuple[str, object]]) -> str:

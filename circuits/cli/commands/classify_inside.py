@@ -1,7 +1,9 @@
-"""`circuits classify inside`: which nodes carry a shortcut and which the meaning, before and after a classifier was mended."""
+"""`circuits classify inside`: what carries a shortcut and what the meaning, before and after a classifier was mended."""
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,20 +11,21 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import LabelledCount, LabelledData, LabelledTests, LabelNames, Open, Seed
+from circuits.cli.progress import ProgressBars
 from circuits.cli.prompts import words_of
-from circuits.cli.questions.classify import labelled_of
+from circuits.cli.questions.classify import Labelled, labelled_of
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
 from circuits.errors import PromptError
 
 FILES = {
-    "inside.json": "every node's numbers; circuits classify inside --open shows them again",
+    "inside.json": "every node's numbers, neurons and verdicts; circuits classify inside --open shows them again",
     "inside.csv": "the same as a table",
     "inside.png": "the same as a picture",
-    "shortcut-before.json": "the strongest edges for the shortcut; circuits compare takes two of these files",
-    "shortcut-after.json": "those of the mended classifier",
-    "meaning-before.json": "the strongest edges for the meaning",
-    "meaning-after.json": "those of the mended classifier",
+    "shortcut-before.json": "the circuit for the shortcut; circuits compare takes two of these files",
+    "shortcut-after.json": "that of the mended classifier",
+    "meaning-before.json": "the circuit for the meaning",
+    "meaning-after.json": "that of the mended classifier",
 }
 """What `circuits classify inside` writes, and what for."""
 
@@ -37,6 +40,14 @@ def classify_inside(
     after: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The one that was mended.", show_default="one that is regularised now")
     ] = None,
+    control: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Another plain training, of another seed: what two share anyway.",
+            show_default="one that is trained now, without files",
+        ),
+    ] = None,
     data: LabelledData = None,
     test: LabelledTests = None,
     rename: LabelNames = None,
@@ -46,7 +57,8 @@ def classify_inside(
         typer.Option(metavar="WORDS", help="The shortcuts; needed with --data.", show_default="the days of the made texts"),
     ] = None,
     pairs: Annotated[int, typer.Option(min=5, help="Texts that are swapped, at most, of each kind.")] = 64,
-    edges: Annotated[int, typer.Option(min=1, help="Edges of the circuits beside it.")] = 40,
+    edges: Annotated[int, typer.Option(min=1, help="Edges of the circuits beside it.")] = 200,
+    neurons: Annotated[int, typer.Option(min=0, help="Neurons that are looked at closely: so many of each choice.")] = 4,
     epochs: Annotated[int, typer.Option(min=1, help="How often each text is trained on, without files.")] = 3,
     seed: Seed = 0,
     open_file: Open = None,
@@ -55,8 +67,9 @@ def classify_inside(
 ) -> None:
     """Tell what changed in a mended classifier.
 
-    Texts and the same texts with the shortcut swapped, or with the words of their rationales turned: which heads and MLPs carry
-    the difference to the answer, before the classifier was mended and after? Both classifiers see the same texts.
+    Texts and the same texts with the shortcut swapped, or with the words of their rationales turned: which heads, MLPs and
+    single neurons carry the difference to the answer, before the classifier was mended and after? Which circuit is it, how much
+    of it does it keep by itself on other texts, and how much of it is shared? All classifiers see the same texts.
 
     \b
     Examples:
@@ -76,33 +89,69 @@ def classify_inside(
         return
     if (before is None) != (after is None):
         raise PromptError("--before and --after go together: give both, or neither")
+    if control is not None and before is None:
+        raise PromptError("--control goes with --before and --after: without files one is trained")
     if data is not None and not words_of(words):
         raise PromptError("--data needs --words: which words are the shortcuts? circuits classify shortcuts finds some")
     texts = labelled_of(data, test or (), count=count, seed=seed, rename=rename or ())
     named = words_of(words) or list(DAYS)
-    recipe, counted = circuits.uses.Recipe(epochs=epochs, seed=seed), circuits.uses.label_words(texts.train)
+    run(
+        texts,
+        (before, after, control),
+        named,
+        setting,
+        pairs=pairs,
+        recipe=circuits.uses.Recipe(epochs=epochs, seed=seed),
+        about={"edges": edges, "neurons": neurons, "seed": seed},
+    )
+
+
+def run(
+    texts: Labelled,
+    files: Sequence[Path | None],
+    words: Sequence[str],
+    setting: Setting,
+    *,
+    pairs: int,
+    recipe: "circuits.uses.Recipe",
+    about: dict[str, Any],
+) -> None:
+    """Train or load, swap, compare, write the files, print the report. `files`: before, after, control."""
+    from circuits.cli.reports.classify_inside import inside_report, write
+
     with setting.parts(FILES, expected=["inside.json", "inside.csv", "inside.png"], options="--pairs, --memory") as work:
-        model, progress = setting.load(work.progress), work.progress
-        if before is None or after is None:
-            both = (
-                circuits.uses.train_all(model, texts.train, recipe=recipe, progress=progress),
-                circuits.uses.train_regularised(
-                    model, texts.train, circuits.uses.wishes_of(texts.train), recipe=recipe, progress=progress
-                ),
-            )
-        else:
-            both = (circuits.uses.Classifier.load(before, model), circuits.uses.Classifier.load(after, model))
-        judged = next(iter(texts.splits.values())).labelled(both[0].classes)
-        swaps = [circuits.uses.shortcut_swaps(both[0], counted, judged, named, most=pairs, seed=seed)]
-        swaps += [circuits.uses.meaning_swaps(both[0], counted, judged, most=pairs, seed=seed)] if judged.marked else []
+        model, progress, seed = setting.load(work.progress), work.progress, about["seed"]
+        first, mended, other = _loaded(files, model) if files[0] is not None else _trained(model, texts, recipe, progress)
+        judged = next(iter(texts.splits.values())).labelled(first.classes)
+        counted = circuits.uses.label_words(texts.train)
+        swaps = [circuits.uses.shortcut_swaps(first, counted, judged, words, most=pairs, seed=seed)]
+        swaps += [circuits.uses.meaning_swaps(first, counted, judged, most=pairs, seed=seed)] if judged.marked else []
 
         def keep(what: str, when: str, circuit: circuits.Circuit) -> None:
             """Every circuit is a file."""
             circuit.save(work.staging / f"{what.split()[-1]}-{when}.json")
 
-        about = {"edges": edges, "seed": seed, "budget": setting.budget, "progress": progress, "found": keep}
-        found = circuits.uses.compare_inside(*both, swaps, words=named, **about)
+        about = {**about, "words": words, "budget": setting.budget, "progress": progress, "found": keep}
+        found = circuits.uses.compare_inside(first, mended, swaps, control=other, **about)
         found.save(work.staging / "inside.json")
         work.publish()
         write(found, work.staging)
     setting.answer(inside_report(found, work.written, [setting.opening("inside.json")]))
+
+
+Three = tuple["circuits.uses.Classifier", "circuits.uses.Classifier", "circuits.uses.Classifier | None"]
+"""As it was, mended, and another one as it was."""
+
+
+def _loaded(files: Sequence[Path | None], model: "circuits.Model") -> Three:
+    """Those of the files."""
+    first, mended, other = (None if file is None else circuits.uses.Classifier.load(file, model) for file in files)
+    assert first is not None and mended is not None
+    return first, mended, other
+
+
+def _trained(model: "circuits.Model", texts: Labelled, recipe: "circuits.uses.Recipe", progress: ProgressBars) -> Three:
+    """Plain, regularised, and plain with the next seed."""
+    wishes, again = circuits.uses.wishes_of(texts.train), dataclasses.replace(recipe, seed=recipe.seed + 1)
+    plain, other = (circuits.uses.train_all(model, texts.train, recipe=one, progress=progress) for one in (recipe, again))
+    return plain, circuits.uses.train_regularised(model, texts.train, wishes, recipe=recipe, progress=progress), other

@@ -98,9 +98,7 @@ def equivariance(
     redrawn = torch.empty(len(chosen), relabellings, dtype=torch.float64)
     for draw in range(relabellings):
         again = _activations(model, _relabelled(model, prompts, changed, generator), chosen, units)
-        for row, (one, two) in enumerate(zip(own, again, strict=True)):
-            layer = _Gaps(one, two)
-            redrawn[row, draw] = float(layer.along(judge, _best(layer.between(find))).sum(dim=1).mean()) / layer.size(judge)
+        redrawn[:, draw] = _best_gaps(own, again, find, judge)
         report("running", 3 + draw, 2 + relabellings)
     return Equivariance(
         model=model.name,
@@ -153,6 +151,18 @@ def _judged(
         gain=torch.tensor([gain.effect, gain.low, gain.high], dtype=torch.float64),
         random=torch.tensor(random, dtype=torch.float64),
     )
+
+
+def _best_gaps(
+    own: Sequence[Float[Tensor, "prompt unit value"]],
+    again: Sequence[Float[Tensor, "prompt unit value"]],
+    find: Int[Tensor, " one"],
+    judge: Int[Tensor, " other"],
+) -> Float[Tensor, " layer"]:
+    """The gap of each layer's best matching, found on one half of the prompts, on the other half."""
+    layers = [_Gaps(one, two) for one, two in zip(own, again, strict=True)]
+    found = [float(one.along(judge, _best(one.between(find))).sum(dim=1).mean()) / one.size(judge) for one in layers]
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def _best(gaps: Float[Tensor, "unit unit"]) -> Int[Tensor, " unit"]:

@@ -72,19 +72,10 @@ def specialise(
         raise PromptError(f"permutations={permutations}, resamples={resamples}: expected at least 2 of each")
     aligned, left_out = align_sentences(model, sentences)
     looks, classes = _looks(model, aligned, column, least, budget, progress)
-    report, shape = progress or silent, (model.n_layers, model.n_heads)
-    generator = torch.Generator().manual_seed(seed)
+    shape, generator = (model.n_layers, model.n_heads), torch.Generator().manual_seed(seed)
     profile = _profile(looks.weights, looks.labels, len(classes))
-    own = _divergence(profile)
-    drawn, divergences = [], []
-    for draw in range(permutations):
-        if draw % 20 == 0:
-            report("shuffling classes", draw, permutations)
-        shuffled = _profile(looks.weights, _shuffled(looks.labels, looks.place, generator), len(classes))
-        drawn.append(_informations(shuffled, shape))
-        divergences.append(_divergence(shuffled))
-    report("shuffling classes", permutations, permutations)
-    null, informations = torch.stack(drawn, dim=1), _informations(profile, shape)
+    own, informations = _divergence(profile), _informations(profile, shape)
+    null, divergences = _null(looks, len(classes), shape, permutations, generator, progress)
     orders = [torch.randperm(len(profile), generator=generator) for _ in range(permutations)]
     grouped = torch.stack([_informations(profile[order], shape)[1] for order in orders])
     spread = _resampled(looks, len(classes), shape, resamples, generator)
@@ -96,7 +87,7 @@ def specialise(
         counts=looks.labels.bincount(minlength=len(classes)),
         profile=profile.unflatten(0, shape),
         divergence=own.unflatten(0, shape),
-        p_values=_largest(own, torch.stack(divergences)).unflatten(0, shape),
+        p_values=_largest(own, divergences).unflatten(0, shape),
         information=informations,
         errors=spread,
         null=null,
@@ -158,6 +149,26 @@ def _informations(profile: Float[Tensor, "*group head class"], shape: tuple[int,
         # Of a single branch, or of one class, nothing can be told.
         found.append((_divergence(rows).mean(dim=-1) / bound.clamp(min=_TINY)).clamp(min=0.0))
     return torch.stack(found)
+
+
+def _null(
+    looks: _Looks,
+    classes: int,
+    shape: tuple[int, int],
+    permutations: int,
+    generator: torch.Generator,
+    progress: Progress | None,
+) -> tuple[Float[Tensor, "branch draw"], Float[Tensor, "draw head"]]:
+    """The informations and the heads' divergences where classes are shuffled among words of the same place."""
+    report, drawn, divergences = progress or silent, [], []
+    for draw in range(permutations):
+        if draw % 20 == 0:
+            report("shuffling classes", draw, permutations)
+        shuffled = _profile(looks.weights, _shuffled(looks.labels, looks.place, generator), classes)
+        drawn.append(_informations(shuffled, shape))
+        divergences.append(_divergence(shuffled))
+    report("shuffling classes", permutations, permutations)
+    return torch.stack(drawn, dim=1), torch.stack(divergences)
 
 
 def _shuffled(labels: Int[Tensor, " word"], place: Int[Tensor, " word"], generator: torch.Generator) -> Int[Tensor, " word"]:

@@ -1,7 +1,7 @@
 """What is read of a dictionary's features: where they are active, what they write, and what the model loses without them."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from jaxtyping import Bool, Float
@@ -120,17 +120,7 @@ def read_feature(
         raise GraphError(f"{own.name} has no feature {feature}: expected 0 to {len(own) - 1}")
     if min(top, k) < 1:
         raise PromptError(f"top={top}, k={k}: expected numbers of at least 1")
-    values, losses, counted, active = [], [], [], []
-    for read in _batches(model, own, layer, tokens, budget, progress):
-        z = read.z[..., feature]
-        without = read.losses(model.weights, read.y - z[..., None] * own.W_dec[feature])
-        change = without - read.losses(model.weights, read.y)
-        values.append((z * read.there).double().cpu())
-        losses.append(change.double().cpu())
-        counted.append((predicted(read.tokens) & read.there[:, :-1]).cpu())
-        active.append(((z > 0) & read.there)[:, :-1].cpu())
-    z, change, places, fires = (torch.cat(parts) for parts in (values, losses, counted, active))
-    here = fires & places
+    z, change, places, here = _without(model, own, feature, _batches(model, own, layer, tokens, budget, progress))
     by_prompt = [row[mask].mean() for row, mask in zip(change, here, strict=True) if bool(mask.any())]
     costs = torch.stack(by_prompt) if by_prompt else change.new_zeros(0)
     interval = t_interval(costs) if len(costs) > 1 else None
@@ -157,6 +147,30 @@ def read_feature(
         whole=float(change[places].mean()) if bool(places.any()) else 0.0,
         prompts=len(costs),
     )
+
+
+Losses = tuple[
+    Float[Tensor, "prompt position"],
+    Float[Tensor, "prompt before"],
+    Bool[Tensor, "prompt before"],
+    Bool[Tensor, "prompt before"],
+]
+
+
+def _without(model: Model, own: Dictionary, feature: int, text: Iterable[_Read]) -> Losses:
+    """A feature's activations, by how much each next token's loss rises without its part, which of these count, and at which of
+    them the feature is active."""
+    values, losses, counted, active = [], [], [], []
+    for read in text:
+        z = read.z[..., feature]
+        without = read.losses(model.weights, read.y - z[..., None] * own.W_dec[feature])
+        change = without - read.losses(model.weights, read.y)
+        values.append((z * read.there).double().cpu())
+        losses.append(change.double().cpu())
+        counted.append((predicted(read.tokens) & read.there[:, :-1]).cpu())
+        active.append(((z > 0) & read.there)[:, :-1].cpu())
+    z, change, places, fires = (torch.cat(parts) for parts in (values, losses, counted, active))
+    return z, change, places, fires & places
 
 
 @torch.no_grad()
