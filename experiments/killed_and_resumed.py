@@ -1,0 +1,188 @@
+"""Long commands that are killed at random moments and run again until they end: are their files those of an undisturbed run?
+
+    python experiments/killed_and_resumed.py [--kills 50] [--commands discover,trace] [--model mini] [--overhead 0] [--json]
+
+Each command runs once undisturbed, then in a fresh folder over and over with SIGKILL at a random moment of the time that a
+whole run takes and a little more, until one ends by itself; then in another folder, until it has been killed so many times.
+After every kill all bytes of its journal are read: is what an earlier run had kept still there, is no shard there twice? After
+every end all files are compared with those of the undisturbed run, byte by byte, and what is hidden or marked is counted.
+Processes are forked from one that has everything imported, so that moments fall into the work. With `--overhead` each command
+runs so many times with and without its journal, in turn: the median of processor seconds with, as a ratio to those without.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from circuits import tasks
+from circuits.cli import app, settings
+from circuits.cli.text import table
+from circuits.runs.journal import Journal
+
+COMMANDS = {
+    "discover": "discover --count 8 --method eap-ig --edges 30",
+    "refine": "discover --count 8 --edges 30",
+    "acdc": "discover --count 4 --method acdc --edges 20",
+    "trace": "trace --facts FACTS --draws 2",
+    "patch": "patch --count 4 --nodes neurons",
+    "recall": "recall",
+    "behaviour": "behaviour",
+    "neuron": "neuron m2.n5",
+    "explain": "explain m2.n5",
+    "probe": "probe",
+}
+"""What is killed: `FACTS` stands for a file of facts that the bundled model knows."""
+
+
+def facts_file(folder: Path, count: int) -> Path:
+    """Facts of the bundled model in ROME's layout."""
+    rows = [
+        {"known_id": number, "subject": fact.subject, "attribute": fact.attribute.strip(), "prompt": fact.prompt}
+        for number, fact in enumerate(tasks.mini_facts()[:count])
+    ]
+    (folder / "facts.json").write_text(json.dumps(rows))
+    return folder / "facts.json"
+
+
+def started(words: Sequence[str], folder: Path, *, kept: bool = True) -> int:
+    """A process that runs a command with its files in a folder, and says nothing; without its journal where not `kept`."""
+    child = os.fork()
+    if child:
+        return child
+    silent = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(silent, stream)
+    if not kept:
+        settings.running = lambda run: contextlib.nullcontext()  # type: ignore[assignment, misc]
+    status = 1
+    try:
+        app(args=[*words, "--out", str(folder)], standalone_mode=False)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def ended(child: int, seconds: float | None) -> int | None:
+    """The wait status of a process that ends within some seconds; None where it has to be killed, and is."""
+    ends = None if seconds is None else time.monotonic() + seconds
+    while ends is None or time.monotonic() < ends:
+        pid, status = os.waitpid(child, 0 if ends is None else os.WNOHANG)
+        if pid:
+            return status
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Every file in a folder, those that are hidden too, by content."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def shards_in(folder: Path) -> list[tuple[int, int]]:
+    """The shards in a folder's journal, as often as they are there."""
+    found: list[tuple[int, int]] = []
+    for path in folder.glob("unfinished-*.journal"):
+        journal = Journal(path, {}, {}, path.open("rb"), None)
+        start, size = len(b"circuits journal 1\n"), path.stat().st_size
+        while (record := journal._record(start, size)) is not None:
+            head, _, start = record
+            found += [(head["place"], head["shard"])] if "shard" in head else []
+        journal.file.close()
+    return found
+
+
+def killed(words: Sequence[str], beside: Path, kills: int, draw: random.Random) -> dict[str, Any]:
+    """Kill a command so many times, and say what became of it."""
+    begun = time.monotonic()
+    if ended(started(words, beside / "whole"), None) != 0:
+        raise SystemExit(f"killed_and_resumed: circuits {' '.join(words)} does not run")
+    whole, expected = time.monotonic() - begun, digests(beside / "whole")
+    said = {"seconds": whole, "kills": 0, "ends": 0, "same": 0, "resumed": 0, "lost": 0, "twice": 0, "hidden": 0}
+    while said["kills"] < kills:
+        folder, before = beside / f"run-{said['ends']}", list[tuple[int, int]]()
+        while (status := ended(started(words, folder), draw.uniform(0.0, 1.2 * whole))) is None:
+            said["kills"] += 1
+            after = shards_in(folder)
+            said["resumed"] += bool(before)
+            said["lost"] += len(set(before) - set(after))
+            said["twice"] += len(after) - len(set(after))
+            before = after
+        found = digests(folder)
+        said["ends"] += 1
+        said["same"] += status == 0 and found == expected
+        said["hidden"] += sum(name.startswith(".") or "unfinished" in name for name in found)
+    return said
+
+
+def overhead(words: Sequence[str], beside: Path, times: int) -> float:
+    """Processor seconds of a command with its journal, as a ratio to those without: medians of runs in turn."""
+    took: dict[bool, list[float]] = {True: [], False: []}
+    for number in range(times):
+        for kept in (True, False):
+            child = started(words, beside / f"overhead-{kept}-{number}", kept=kept)
+            _, _, used = os.wait4(child, 0)
+            took[kept].append(used.ru_utime + used.ru_stime)
+    return statistics.median(took[True]) / statistics.median(took[False])
+
+
+HEADER = (
+    "command",
+    "takes",
+    "kills",
+    "ends",
+    "same bytes",
+    "killed after going on",
+    "shards lost",
+    "computed twice",
+    "left over",
+)
+
+
+def main() -> None:
+    """Parse the command line, kill and compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="mini", help="bundled model, Hugging Face directory or hub name")
+    parser.add_argument("--kills", type=int, default=50, help="kills of each command")
+    parser.add_argument("--commands", default=",".join(COMMANDS), help=f"some of {', '.join(COMMANDS)}")
+    parser.add_argument("--facts", type=int, default=16, help="facts that trace takes")
+    parser.add_argument("--overhead", type=int, default=0, help="runs with and without the journal")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    torch.set_num_threads(1)  # a forked process has no other threads
+    draw, rows, data = random.Random(options.seed), [], {}
+    with tempfile.TemporaryDirectory() as beside:
+        facts = facts_file(Path(beside), options.facts)
+        for name in options.commands.split(","):
+            words = [str(facts) if word == "FACTS" else word for word in COMMANDS[name].split()] + ["--model", options.model]
+            (Path(beside) / name).mkdir()
+            found = killed(words, Path(beside) / name, options.kills, draw) if options.kills else {"seconds": 0.0}
+            if options.overhead:
+                found["overhead"] = overhead(words, Path(beside) / name, options.overhead)
+            data[name] = found
+            seconds, *counts = found.values()
+            rows.append((name, f"{seconds:.1f} s", *(f"{one:.3f}" if isinstance(one, float) else str(one) for one in counts)))
+    header = (*(HEADER if options.kills else HEADER[:2]), *(["with journal / without"] if options.overhead else []))
+    print(json.dumps({"model": options.model, "commands": data}, indent=1) if options.json else table(header, rows))
+
+
+if __name__ == "__main__":
+    main()
