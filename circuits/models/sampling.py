@@ -7,9 +7,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import ModelError
-from circuits.models.geometry import Geometry
+from circuits.models.geometry import Geometry, Rotation
 from circuits.models.layers import (
     SLOTS,
+    attend,
     attention_output,
     attention_pattern,
     embed,
@@ -55,52 +56,97 @@ class Writer:
 
     def read_ends(self, ids: Int[Tensor, "prompt new"], ends: Int[Tensor, " prompt"]) -> Float[Tensor, "prompt d_vocab_out"]:
         """The same for prompts that end at different ones of the new tokens, with the logits there. What stands behind an end
-        was read as well: go on from before it (`branch`)."""
+        is read as well."""
         return unembed(self.weights, self._streams(ids)[torch.arange(len(ids), device=ids.device), ends])
+
+    def continued(
+        self, rows: Int[Tensor, " other"], starts: Int[Tensor, " other"], ids: Sequence[Sequence[int]]
+    ) -> Float[Tensor, "other d_vocab_out"]:
+        """Logits at the ends of other prompts that begin as these do; this writer stays as it was.
+
+        Args:
+            rows: which of the prompts each begins as.
+            starts: how many of that one's tokens.
+            ids: the tokens behind those, one or more.
+        """
+        weights, device = self.weights, self.tokens.device
+        ends = torch.tensor([len(one) - 1 for one in ids], device=device)
+        places = torch.arange(int(ends.max()) + 1, device=device)
+        length, shared = int((starts + ends).max()) + 1, int(starts.max())
+        # What fills up a shorter row stands in one more column, behind all that a token may look at.
+        columns = torch.where(places <= ends[:, None], starts[:, None] + places, length)
+        new = torch.tensor([[*one, *[0] * (len(places) - len(one))] for one in ids], device=device)
+        tokens = torch.zeros(len(ids), length + 1, dtype=torch.long, device=device)
+        tokens[:, :shared] = self.tokens[rows, :shared]
+        tokens = tokens.scatter(1, columns, new)
+        geometry = Geometry(weights, TokenBatch.unpadded(torch.zeros_like(tokens[:1])), weights.W_E.dtype)
+        each = torch.arange(len(ids), device=device)
+        x = embed(weights, TokenBatch.unpadded(tokens[:, :length]))[each[:, None], columns.clamp(max=length - 1)]
+
+        def attended(layer: int, block: Block, x: Tensor) -> Tensor:
+            """What a layer's attention adds to the new tokens."""
+            q, k, v = _projected(block, x, geometry.rotation(layer), columns)
+            both = []
+            for kept, own in zip(self._kept[layer], (k, v), strict=True):
+                every = kept.new_zeros((len(ids), length + 1, *kept.shape[2:]))
+                every[:, :shared] = kept[rows, :shared]
+                every[each[:, None], columns] = own
+                both.append(every)
+            z = attend(q, *both, block.attention, geometry.bias_at(block.attention.window, columns))
+            return attention_output(z, block.attention, block.attention_post_norm)
+
+        return unembed(weights, _through(weights, x, attended)[each, ends])
 
     def _streams(self, ids: Int[Tensor, "prompt new"]) -> Float[Tensor, "prompt new d_model"]:
         """The final residual streams of further tokens."""
-        weights, at, until = self.weights, self.count, self.count + ids.shape[1]
+        at, until = self.count, self.count + ids.shape[1]
         self.tokens[:, at:until] = ids
-        x = embed(weights, TokenBatch.unpadded(self.tokens[:, :until]))[:, at:]
-        for layer, block in enumerate(weights.blocks):
-            middle = x + self._attended(layer, block, x)
-            if block.mlp is not None:
-                neurons = neuron_activations(normalise(x if weights.parallel else middle, block.mlp_norm), block.mlp)
-                middle = middle + mlp_output(neurons, block.mlp, block.mlp_post_norm)
-            x = middle
+        x = embed(self.weights, TokenBatch.unpadded(self.tokens[:, :until]))[:, at:]
+        x = _through(self.weights, x, self._attended)
         self.count = until
         return x
 
-    def branch(self, length: int, *, rows: Int[Tensor, " branch"] | None = None, count: int | None = None) -> "Writer":
-        """A writer that has read the same, goes on by itself and has room for `length` tokens in all.
-
-        Args:
-            length: tokens.
-            rows: of these prompts, each as often as it is named (default: all, once).
-            count: their first so many tokens (default: all that were read).
-        """
-        picked = torch.arange(self.prompts, device=self.tokens.device) if rows is None else rows
-        own = Writer(self.weights, len(picked), length)
-        own.count = self.count if count is None else count
-        own.tokens[:, : own.count] = self.tokens[picked, : own.count]
+    def branch(self, length: int) -> "Writer":
+        """A writer that has read the same, goes on by itself and has room for `length` tokens in all."""
+        own = Writer(self.weights, self.prompts, length)
+        own.tokens[:, : self.count] = self.tokens[:, : self.count]
         for mine, theirs in zip(own._kept, self._kept, strict=True):
             for copy, kept in zip(mine, theirs, strict=True):
-                copy[:, : own.count] = kept[picked, : own.count]
+                copy[:, : self.count] = kept[:, : self.count]
+        own.count = self.count
         return own
 
     def _attended(self, layer: int, block: Block, x: Tensor) -> Float[Tensor, "prompt new d_model"]:
-        attention, normed, at, until = block.attention, normalise(x, block.attention_norm), self.count, self.count + x.shape[1]
-        rotation = self.geometry.rotation(layer)
-        rotation = None if rotation is None else rotation.picked(lambda table: table[:, at:until])
-        q, k, v = (placed(project(normed, attention, slot), slot, rotation) for slot in SLOTS)
+        attention, at, until = block.attention, self.count, self.count + x.shape[1]
+        columns = torch.arange(at, until, device=x.device)[None]
+        q, k, v = _projected(block, x, self.geometry.rotation(layer), columns)
         for kept, new in zip(self._kept[layer], (k, v), strict=True):
             kept[:, at:until] = new
         keys, values = (kept[:, :until] for kept in self._kept[layer])
-        columns = torch.arange(at, until, device=x.device)[None]
         bias = self.geometry.bias_at(attention.window, columns)[..., :until]
         pattern = attention_pattern(q, keys, attention, bias)
         return attention_output(mix(pattern, values, attention), attention, block.attention_post_norm)
+
+
+def _through(weights: Weights, x: Tensor, attended: Callable[[int, Block, Tensor], Tensor]) -> Tensor:
+    """Residual streams after all layers, by what each layer's attention adds to them."""
+    for layer, block in enumerate(weights.blocks):
+        middle = x + attended(layer, block, x)
+        if block.mlp is not None:
+            neurons = neuron_activations(normalise(x if weights.parallel else middle, block.mlp_norm), block.mlp)
+            middle = middle + mlp_output(neurons, block.mlp, block.mlp_post_norm)
+        x = middle
+    return x
+
+
+def _projected(
+    block: Block, x: Tensor, rotation: Rotation | None, columns: Int[Tensor, "row new"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of tokens in some columns; one row of these where all prompts have the same."""
+    normed = normalise(x, block.attention_norm)
+    turned = None if rotation is None else rotation.picked(lambda table: table[0][columns])
+    q, k, v = (placed(project(normed, block.attention, slot), slot, turned) for slot in SLOTS)
+    return q, k, v
 
 
 @torch.no_grad()

@@ -39,6 +39,21 @@ def test_logits_are_those_of_whole_runs(seed: int) -> None:
         torch.testing.assert_close(longer.read_at(ids[:, 2:], [1, 3]), whole[:, [3, 5]], rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_prompts_that_go_on_otherwise_are_those_of_whole_runs(seed: int) -> None:
+    weights, writer = drawn(seed), Writer(drawn(seed), 3, 6)
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(weights.W_E.shape[0], (3, 6), generator=generator)
+    ends = torch.tensor([5, 2, 3])
+    whole = forward(weights, TokenBatch.unpadded(ids)).logits[torch.arange(3), ends]
+    torch.testing.assert_close(writer.read_ends(ids, ends), whole, rtol=0, atol=1e-10)
+    rows, starts, others = [2, 0, 0, 1], [3, 0, 5, 2], [[1, 2], [3, 4, 5, 6, 7], [8], [9, 10, 11, 0, 1, 2]]
+    found = writer.continued(torch.tensor(rows), torch.tensor(starts), others)
+    for logits, row, start, other in zip(found, rows, starts, others, strict=True):
+        one = torch.tensor([[*ids[row, :start].tolist(), *other]])
+        torch.testing.assert_close(logits, forward(weights, TokenBatch.unpadded(one)).logits[0, -1], rtol=0, atol=1e-10)
+
+
 def test_the_most_probable_rest_is_that_of_whole_runs() -> None:
     weights, ids = drawn(3), torch.tensor([[0, 4]])
     for _ in range(4):

@@ -5,12 +5,15 @@ import random
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from circuits.errors import PromptError
 from circuits.models.memory import BUDGET
 from circuits.progress import Progress, silent
 from circuits.uses.attributing.gradients import margins_of
 from circuits.uses.attributing.synonyms import Synonyms, alternatives
+from circuits.uses.classifying.changed import read_changed
 from circuits.uses.classifying.classifier import Classifier
 
 Swap = tuple[int, str]
@@ -44,7 +47,8 @@ def attacked(
     most of all, until it gives another one, `most` words are replaced, or no replacement lowers it. Texts without a word that
     has a synonym are left out; words are joined by single spaces.
 
-    All replacements of a round, of all texts, are classified together. Raises PromptError where no text has such a word.
+    All replacements of a round, of all texts, are classified together, each from the word on that is replaced. Raises
+    PromptError where no text has such a word.
 
     Args:
         classifier: whose answers are to turn.
@@ -69,8 +73,7 @@ def attacked(
         jobs = [(row, swap) for row in sorted(open_) for swap in _swaps(words[row], places[row], synonyms)]
         if not jobs:
             break
-        tried = [" ".join(_with(now[row], [swap])) for row, swap in jobs]
-        found = classifier.logits(tried, budget=budget)
+        found = _answers(classifier, now, jobs, budget)
         rows = torch.tensor([row for row, _ in jobs], device=found.device)
         lowered, answers = margins_of(found, labels[rows]), found.argmax(dim=1)
         for row in sorted(open_):
@@ -88,6 +91,17 @@ def attacked(
     report("replacing words", most, most)
     pairs = zip(words, now, places, kept, strict=True)
     return [ReplacedText(" ".join(one), " ".join(other), tuple(sorted(at)), same) for one, other, at, same in pairs if at]
+
+
+def _answers(
+    classifier: Classifier, now: Sequence[Sequence[str]], jobs: Sequence[tuple[int, Swap]], budget: int
+) -> Float[Tensor, "job class"]:
+    """What a classifier says of texts with one more word replaced."""
+    several = list(dict.fromkeys(row for row, _ in jobs))
+    rows = classifier.rows([" ".join(now[row]) for row in several])
+    tried = classifier.rows([" ".join(_with(now[row], [swap])) for row, swap in jobs])
+    changed = [(several.index(row), ids) for (row, _), ids in zip(jobs, tried, strict=True)]
+    return read_changed(classifier.model, rows, changed, what="replacing words, in tokens", budget=budget)[1]
 
 
 def replaced_at_random(

@@ -17,6 +17,8 @@ Changed = tuple[int, Sequence[int]]
 """Which text it was made from, and its token ids."""
 _MOST = 512
 """Rows of a pass, at most."""
+_WIDE, _PADDED = 384, 1.15
+"""A pass of so many tokens has about the rate of a wider one: it ends where filling up would make it so many times as long."""
 
 
 @torch.no_grad()
@@ -71,12 +73,11 @@ def _read(
         report(what, done, total)
         slots = {text: slot for slot, text in enumerate(texts)}
         own = [place for text in texts for place in from_text.get(text, ())]
-        for start, places in _passes(model, own, starts, [len(ids) for _, ids in changed], budget):
-            ids, ends = _padded(model, [changed[place][1][start:] for place in places])
+        for places in _passes(model, own, starts, [len(ids) for _, ids in changed], budget):
             picked = torch.tensor([slots[changed[place][0]] for place in places], device=model.device)
-            branch = base.branch(start + ids.shape[1], rows=picked, count=start)
-            others[places] = branch.read_ends(ids, ends)
-            done += int((ends + 1).sum())
+            begin = torch.tensor([starts[place] for place in places], device=model.device)
+            others[places] = base.continued(picked, begin, [changed[place][1][starts[place] :] for place in places])
+            done += sum(len(changed[place][1]) - starts[place] for place in places)
             report(what, done, total)
     return found, others
 
@@ -100,24 +101,25 @@ def _groups(model: Model, rows: Sequence[Sequence[int]], budget: int) -> Iterato
 
 def _passes(
     model: Model, places: Sequence[int], starts: Sequence[int], lengths: Sequence[int], budget: int
-) -> Iterator[tuple[int, list[int]]]:
-    """Changed texts that are read from the same token on, of similar lengths, as many as fit the other half."""
-    order = sorted(places, key=lambda place: (starts[place], lengths[place]))
-    for start, several in itertools.groupby(order, key=lambda place: starts[place]):
-        rest = list(several)
-        while rest:
-            count = 1
-            while count < min(len(rest), _MOST) and (count + 1) * _bytes(model, start, lengths[rest[count]]) <= budget // 2:
-                count += 1
-            yield start, rest[:count]
-            rest = rest[count:]
+) -> Iterator[list[int]]:
+    """Changed texts with as many tokens to read, about, as many as fit the other half."""
+    rest = sorted(places, key=lambda place: (lengths[place] - starts[place], lengths[place]))
+    while rest:
+        count, longest, read = 1, lengths[rest[0]], lengths[rest[0]] - starts[rest[0]]
+        while count < min(len(rest), _MOST):
+            new, longest = lengths[rest[count]] - starts[rest[count]], max(longest, lengths[rest[count]])
+            padded = read >= _WIDE and (count + 1) * new > _PADDED * (read + new)
+            if padded or (count + 1) * _bytes(model, new, longest) > budget // 2:
+                break
+            count, read = count + 1, read + new
+        yield rest[:count]
+        rest = rest[count:]
 
 
-def _bytes(model: Model, start: int, length: int) -> int:
-    """What a text takes that is read from a token on: keys and values of all of it, scores of what is read."""
-    new = length - start
-    scores = 3 * model.n_heads * new * length * model.weights.W_E.element_size()
-    return length * _kept(model) + new * bytes_of_a_token(model) + scores
+def _bytes(model: Model, new: int, length: int) -> int:
+    """What a text takes of which some tokens are read: one layer's keys and values of all of it, once a head, and scores."""
+    own = 2 * (length + 1) * model.n_heads * (2 * model.d_head) + 3 * model.n_heads * new * (length + 1)
+    return own * model.weights.W_E.element_size() + new * bytes_of_a_token(model)
 
 
 def _kept(model: Model) -> int:
