@@ -129,6 +129,17 @@ def prefix_matching(network: Any, tokens: TokenBatch, length: int) -> Tensor:
     return scores.mean(0)
 
 
+@torch.no_grad()
+def in_half(directory: Path, model: Model) -> dict[str, float]:
+    """What bfloat16 changes of the next token's log-probabilities (the model's own choice) after `prompts()`."""
+    half, changes = load_model(directory, dtype=torch.bfloat16), []
+    for text in prompts():
+        wide, narrow = (one.run(text, keep="logits").logits[0, -1].double().log_softmax(-1) for one in (model, half))
+        changes.append(float((wide - narrow)[int(wide.argmax())].abs()))
+    mean = sum(changes) / len(changes)
+    return {f"likeliest token's log-probability, {PROMPTS} prompts, largest change": max(changes), "mean change": mean}
+
+
 def facts_and_tasks(model: Model) -> dict[str, Any]:
     """Which facts of the package's table it knows, how often it is right on the tasks, edges of one, and a fact traced."""
     known = score_facts(model, mini_facts()[::10])
@@ -164,6 +175,7 @@ def measure(directory: Path, *, report: Any = print) -> dict[str, Any]:
         figures[f"largest difference in probability from generate, {PROMPTS} prompts {named}"] = largest_difference(
             model, network, tokenizer, prompts(), bos=bos
         )
+    figures["bfloat16"] = in_half(directory, model)
     figures |= facts_and_tasks(model)
     repeats, length = repeated_tokens(model, count=4, length=25, copies=4)
     scores = score_heads(model, sequences=4, length=25, copies=4).scores["prefix_matching"].double()

@@ -203,7 +203,8 @@ def _part(
     """Scores of some prompts, and what the metric is read from at either end."""
     graph, pairs = model.graph(), batch.pairs
     size = (len(chosen), len(pairs), graph.writer_count, graph.reader_count)
-    scores = torch.zeros(size, dtype=model.dtype, device=model.device)
+    # Sums over points and columns: at least float32, whatever the model computes in.
+    scores = torch.zeros(size, dtype=torch.promote_types(model.dtype, torch.float32), device=model.device)
     runs = _runs(model, pairs, rule, steps, gone)
     own = runs.own
     for points in _alike(runs.points):

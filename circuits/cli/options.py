@@ -14,6 +14,14 @@ ModelName = Annotated[
     typer.Option("--model", "-m", help="A bundled model (mini), a Hugging Face directory, a GGUF file, or a hub name (gpt2)."),
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.")]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Spread the layers over several, for models larger than one: cuda:0,cuda:1.",
+        show_default=False,
+    ),
+]
 Dtype = Annotated[
     str, typer.Option(metavar="float32|float64|bfloat16", help="Number format of weights and of all that is computed.")
 ]
@@ -205,7 +213,7 @@ def folder(job: str, of: str = "MODEL") -> Any:
     return typer.Option(help="Folder for the files.", show_default=f"out/{job}-{of}")
 
 
-_SETTING = ("model", "device", "dtype", "bos", "out", "pictures", "as_json", "open_file")
+_SETTING = ("model", "device", "devices", "dtype", "bos", "out", "pictures", "as_json", "open_file")
 _NOT_A_PROMPT = ("train", "labels")
 """Subcommands of commands that take a prompt."""
 

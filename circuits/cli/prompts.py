@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import circuits
 from circuits.cli.progress import ProgressBars
 from circuits.cli.settings import Setting, Work
+from circuits.cli.starting import announce
 from circuits.errors import CircuitsError, FileFormatError, PromptError
 
 if TYPE_CHECKING:
@@ -216,6 +217,9 @@ class Behaviour:
         model, drawn, metric = self._drawn(setting, progress, check, least)
         report = circuits.look_at_prompts(model, drawn, metric, progress=progress)
         report.require_difference()
+        pairs = drawn.pairs
+        tokens = int(pairs.clean.mask.sum() + pairs.corrupt.mask.sum())
+        announce(progress, model, "pairs of prompts", len(pairs), tokens, budget=setting.budget)
         report.save(work.staging / "prompts.json")
         if show:
             work.publish()

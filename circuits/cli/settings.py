@@ -13,7 +13,19 @@ import typer
 
 import circuits
 from circuits.cli.errors import Context
-from circuits.cli.options import AsJson, Bos, Device, Dtype, Fresh, Memory, ModelName, PictureFormats, Workers, folder
+from circuits.cli.options import (
+    AsJson,
+    Bos,
+    Device,
+    Devices,
+    Dtype,
+    Fresh,
+    Memory,
+    ModelName,
+    PictureFormats,
+    Workers,
+    folder,
+)
 from circuits.cli.output import PICTURES, Parts, parts, pictured, pictures_as, staged
 from circuits.cli.progress import ProgressBars
 from circuits.cli.report import Part, Report, text_of
@@ -36,6 +48,8 @@ class Setting:
     job: str
     model: str = "mini"
     device: str = "cpu"
+    devices: str | None = None
+    """Several devices that layers are spread over, between commas."""
     dtype: str = "float32"
     memory: int = 256
     out: Path | None = None
@@ -123,7 +137,7 @@ class Setting:
         """Load the model, and show that; say where its prompts open otherwise than its tokenizer opens them. Raises ModelError
         where it, the device, the number format or the BOS asked for cannot be had."""
         progress("loading the model", 0, 1)
-        loaded = load(self.model, device=self.device, dtype=self.dtype).with_bos(self.bos)
+        loaded = load(self.model, device=self.device, devices=self.devices, dtype=self.dtype).with_bos(self.bos)
         progress("loading the model", 1, 1)
         if loaded.stored and loaded.stored != "F32":
             self.said.append(f"{loaded.name}: weights stored as {loaded.stored}, dequantised to {self.dtype}")
@@ -135,6 +149,7 @@ class Setting:
         named = {"--model": self.model, "--device": self.device, "--dtype": self.dtype} if model else {}
         usual = ("mini", "cpu", "float32")
         more = [word for pair, own in zip(named.items(), usual, strict=False) if pair[1] != own for word in pair]
+        more += [] if self.devices is None or not model else ["--devices", self.devices]
         more += [] if self.bos is None or not model else ["--bos" if self.bos else "--no-bos"]
         return " ".join(map(quoted, ["circuits", *words, *more]))
 
@@ -224,6 +239,7 @@ def with_setting(
         **({"memory": (Memory, 256)} if memory else {}),
         "model": (ModelName, "mini"),
         "device": (Device, "cpu"),
+        "devices": (Devices, None),
         "dtype": (Dtype, "float32"),
         **({"bos": (Bos, None)} if text else {}),
     }
@@ -267,23 +283,35 @@ def with_setting(
     return around
 
 
-def load(model: str, *, device: str = "cpu", dtype: str = "float32") -> "circuits.Model":
-    """Load a model; raises ModelError where it, the device or the number format cannot be had."""
+def load(model: str, *, device: str = "cpu", devices: str | None = None, dtype: str = "float32") -> "circuits.Model":
+    """Load a model; raises ModelError where it, a device or the number format cannot be had, MemoryBudgetError where there is
+    no room for it."""
     import torch
 
     from circuits.runs import run_on
 
     if dtype not in DTYPES:
         raise ModelError(f"unknown number format {dtype!r}: expected {', '.join(DTYPES)}")
+    several = None if devices is None else [name.strip() for name in devices.split(",")]
+    if several is not None and device != "cpu":
+        raise ModelError(f"--device {device} and --devices {devices}: leave one of them out")
+    for name in several or [device]:
+        _check_usable(name)
+    where: dict[str, Any] = {"device": device} if several is None else {"devices": several}
+    loaded = circuits.load_model(model, **where, dtype=getattr(torch, dtype))
+    run_on(model, loaded.fingerprint)
+    return loaded
+
+
+def _check_usable(device: str) -> None:
+    import torch
+
     try:
         kind = torch.empty(0, device=device).device.type
     except (RuntimeError, AssertionError):
         kind = "missing"
     if kind not in _DEVICES:
         raise ModelError(f"the device {device!r} cannot be used here: expected cpu, or where there is one cuda, cuda:1 or mps")
-    loaded = circuits.load_model(model, device=device, dtype=getattr(torch, dtype))
-    run_on(model, loaded.fingerprint)
-    return loaded
 
 
 def opening_said(model: "circuits.Model") -> str:

@@ -165,7 +165,7 @@ class _Tally:
         self.sum = self.sum * kept + mass.sum(dim=-1)
         self.moment = self.moment * kept + (mass * logits).sum(dim=-1)
         self.peak = peak
-        columns = torch.arange(start, start + logits.shape[1], device=logits.device)
+        columns = torch.arange(start, start + logits.shape[1], device=self.aims.device)
         for place in range(self.aims.shape[1]):
             aim = self.found[:, place, None]
             ahead = (logits > aim).logical_or_((logits == aim) & (columns < self.aims[:, place, None]))

@@ -61,13 +61,14 @@ def forward(
     x = apply_edits(edits, ("input", 0), embed(weights, tokens), tokens)
     residuals = [x]
     for layer, block in enumerate(weights.blocks):
+        x = before = x.to(block.device)  # once at a border, not by each of its readers (models/devices.py)
         given = None if patterns is None else patterns[layer]
         factors, linear = _attention(block, x, geometry, edits, layer, given, keep == "patterns")
         reading = Reads(*linear)
         middle = x + attention_output(factors["z"], block.attention, block.attention_post_norm)
         factors["middles"], x = middle, middle
         if block.mlp is not None:
-            source = residuals[-1] if weights.parallel else middle
+            source = before if weights.parallel else middle
             # A tensor of its own, or the gradient by what the MLP reads would be that by the residual stream, with all other
             # readers' in it (test_eap_equals_the_gradient_by_every_reader).
             source = source.view_as(source) if keep == "reads" else source

@@ -32,8 +32,9 @@ def norm_scale(x: Float[Tensor, "... width"], norm: Norm | None) -> Float[Tensor
     """The number a norm divides by: sqrt(variance + eps) for LayerNorm, sqrt(mean square + eps) for RMSNorm, else 1."""
     if norm is None:
         return torch.ones_like(x[..., :1])
-    centred = x - x.mean(dim=-1, keepdim=True) if norm.kind == "layer" else x
-    return (centred.square().mean(dim=-1, keepdim=True) + norm.eps).sqrt()
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    centred = wide - wide.mean(dim=-1, keepdim=True) if norm.kind == "layer" else wide
+    return (centred.square().mean(dim=-1, keepdim=True) + norm.eps).sqrt().to(x.dtype)
 
 
 def activate(x: Float[Tensor, "... d_mlp"], kind: Activation) -> Float[Tensor, "... d_mlp"]:

@@ -96,6 +96,11 @@ class Block:
     attention_post_norm: Norm | None = None
     mlp_post_norm: Norm | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the layer is."""
+        return self.attention.W_Q.device
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rotary:
@@ -173,8 +178,10 @@ def all_finite(tensor: Tensor) -> bool:
     """Whether no entry is NaN or infinite. One pass, and nothing of the tensor's size is made beside it."""
     if not tensor.numel() or not tensor.is_floating_point():
         return True
-    # The least and the largest number are finite where all are; NaN is passed on to both.
-    return bool(torch.stack(tensor.aminmax()).isfinite().all())
+    # The least and the largest number are finite where all are; NaN is passed on to both. Of a matrix that lies transposed (an
+    # unembedding tied to the embedding) PyTorch would first make a copy.
+    lying = tensor.mT if tensor.ndim > 1 and not tensor.is_contiguous() else tensor
+    return bool(torch.stack(lying.aminmax()).isfinite().all())
 
 
 def _tensors(record: object, prefix: str) -> Iterator[tuple[str, Tensor]]:

@@ -13,6 +13,7 @@ from circuits.cli.options import Open, SkipBad
 from circuits.cli.prompts import facts_of
 from circuits.cli.saved import opened
 from circuits.cli.settings import Setting, naming_options, with_setting
+from circuits.cli.starting import announce, tokens_of
 from circuits.cli.text import one_line
 from circuits.errors import CircuitsError, FileFormatError
 
@@ -113,6 +114,9 @@ def run(
     score = tasks.score_minimal_pairs if pairs else tasks.score_facts
     with ProgressBars() as progress, naming_options("--limit, --memory"):
         model = setting.load(progress)
+        texts = [text for item in items for text in ([item.good, item.bad] if pairs else [item.prompt])]
+        what = "minimal pairs" if pairs else "facts"
+        announce(progress, model, what, len(items), tokens_of(model, texts), budget=setting.budget)
         scores = score(model, items, text=words, budget=setting.budget, progress=progress)
     _answer(scores, setting)
 

@@ -15,6 +15,7 @@ from circuits.cli.questions.neuron import MOST
 from circuits.cli.report import written
 from circuits.cli.saved import written_again
 from circuits.cli.settings import Setting, Work, with_setting
+from circuits.cli.starting import announce
 from circuits.errors import CircuitsError
 
 ONE = {
@@ -124,6 +125,7 @@ def run(question: ExplainQuestion, setting: Setting) -> None:
         model = setting.load(work.progress)
         question.check_with(model)
         corpus = question.corpus(model, words, work.progress)
+        announce(work.progress, model, "rows of text", len(corpus), int(corpus.mask.sum()))
         for line in question.sent():
             work.progress.say(line, err=True)
         report = explained(question, model, corpus, work)

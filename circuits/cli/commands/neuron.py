@@ -14,6 +14,7 @@ from circuits.cli.questions.neuron import MOST, NeuronQuestion
 from circuits.cli.report import written
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
+from circuits.cli.starting import announce
 
 FILES = {
     "neuron.json": "everything; circuits neuron --open shows it again",
@@ -107,6 +108,7 @@ def run(question: NeuronQuestion, setting: Setting) -> None:
         model = setting.load(work.progress)
         question.check_with(model)
         corpus = question.corpus(model, words, work.progress)
+        announce(work.progress, model, "rows of text", len(corpus), int(corpus.mask.sum()))
         look = _one if single else _many
         report = look(question, model, corpus, setting, work.staging, work.progress)
     setting.answer(report)

@@ -13,6 +13,7 @@ from circuits.cli.options import KeepActivations, Open, Pooled, ProbeData, Probe
 from circuits.cli.questions.probe import ProbeQuestion, activations_folder, numbers_of, passed_over
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, Work, with_setting
+from circuits.cli.starting import announce
 from circuits.errors import CircuitsError
 
 FILES = {
@@ -119,6 +120,8 @@ def run(question: ProbeQuestion, setting: Setting) -> None:
         sites_of(model, question.places)  # what is wrong about them is said before anything else
         text = WordText.of(model, sentences, words=question.words)
         asked = Question.of(text, question.column, seeds=question.seeds, least=question.least)
+        tokens = sum(len(one.ids) for one in text.aligned)
+        announce(work.progress, model, "sentences", len(text.aligned), tokens, budget=setting.budget)
         work.say(without_model(model.name, asked, question.describe()))
         about: dict[str, Any] = {"folder": folder, "budget": setting.budget, "progress": work.progress}
         found = answer(model, asked, **question.options, **about, found=lambda part: _note(part, question, work))

@@ -13,6 +13,7 @@ from circuits.cli.errors import Context
 from circuits.cli.options import Seed, SkipBad, repeated
 from circuits.cli.prompts import facts_of
 from circuits.cli.settings import Setting, with_setting
+from circuits.cli.starting import announce
 from circuits.errors import CircuitsError
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def run(
     with setting.parts(FILES) as work:
         model = setting.load(work.progress)
         pairs = fact_pairs(model, asked, count=count, seed=seed)
+        tokens = int(pairs.clean.mask.sum() + pairs.corrupt.mask.sum())
+        announce(work.progress, model, "pairs of facts", len(pairs), tokens, budget=setting.budget)
         effort = Effort.of(model, None, None, forwards)
         if effort.screens:
             work.progress.say(_announced(model, pairs, effort.forwards), err=True)

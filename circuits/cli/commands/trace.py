@@ -21,6 +21,7 @@ from circuits.cli.prompts import facts_of
 from circuits.cli.questions.trace import Corruption, TraceQuestion, parse_kinds
 from circuits.cli.saved import opened
 from circuits.cli.settings import Setting, with_setting
+from circuits.cli.starting import announce, tokens_of
 from circuits.errors import FileFormatError, PromptError
 
 _WHAT = ("prompt", "prompt_option", "subject", "replacement", "facts", "limit", "skip_bad")
@@ -102,6 +103,8 @@ def run(question: TraceQuestion, corruption: Corruption, setting: Setting, what:
         parts = TraceParts(work)
         options = {**corruption.options(model), "progress": work.progress, "found": parts.add}
         if facts is not None:
+            asked = [fact.prompt for fact in facts[: question.limit]]
+            announce(work.progress, model, "facts", len(asked), tokens_of(model, asked), budget=setting.budget)
             found = circuits.trace_facts(model, facts, limit=question.limit, **options)
             if not found.traces:
                 raise PromptError(

@@ -84,7 +84,8 @@ def flow(
             """Say how far this prompt's sinks are."""
             report("tracing flows", before + sinks, total)
 
-        scores[prompt, real] = layered_flows(mixed[prompt][:, real][:, :, real], start, progress=told)
+        found = layered_flows(mixed[prompt][:, real][:, :, real], start, progress=told)
+        scores[prompt, real] = found.to(scores.device)
         done += len(real)
         report("tracing flows", done, total)
     return scores

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from circuits.errors import ModelError, NonFiniteError
 from circuits.models.loading.families import NATIVE, Family, activation_of, find_family
 from circuits.models.loading.unread import Recorded
-from circuits.models.weights import MLP, Attention, Block, Norm, Rotary, Weights
+from circuits.models.weights import MLP, Attention, Block, Norm, Rotary, Weights, all_finite
 
 _READ_FOR_US = ("num_attention_heads", "max_position_embeddings")
 """What TransformerLens reads of every configuration and the shapes of tensors do not tell: `bridge.cfg` says it here."""
@@ -290,5 +290,5 @@ def _positive(value: float) -> float | None:
 
 def _refuse_non_finite(weights: Weights) -> None:
     for name, tensor in weights.tensors():
-        if not bool(torch.isfinite(tensor).all()):
+        if not all_finite(tensor):
             raise NonFiniteError(f"the weight {name} holds NaN or infinity: the checkpoint is damaged")

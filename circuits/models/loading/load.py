@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from circuits.errors import ModelError, NonFiniteError
+from circuits.models.devices import named_devices, spread
 from circuits.models.forward import forward
 from circuits.models.loading.extract import architecture_of, extract_weights
 from circuits.models.loading.families import FAMILIES, NATIVE
 from circuits.models.loading.origins import opened_tokenizer, origin_of, origin_of_held
 from circuits.models.loading.precision import bits_of, whole_precision
+from circuits.models.loading.room import check_room
 from circuits.models.loading.sources import check_device, quiet
 from circuits.models.loading.tokenizers import saved_tokenizer
 from circuits.models.loading.unread import suspects
@@ -34,12 +36,15 @@ def load_model(
     *,
     tokenizer: Any = None,
     device: str | torch.device = "cpu",
+    devices: Sequence[str | torch.device] | None = None,
     dtype: torch.dtype = torch.float32,
+    memory: int | None = None,
 ) -> Model:
     """Load a language model as a graph that runs, and check it against the original.
 
     The weights are read once. Raises ModelError if there is no such model, a part of it is not represented, or its
-    log-probabilities differ from the original's; NonFiniteError for damaged weights.
+    log-probabilities differ from the original's; NonFiniteError for damaged weights; MemoryBudgetError, before a weight is
+    read, where there is no room for them.
 
     Args:
         name: a bundled model (`mini`); a local Hugging Face directory, GGUF file, or state dict of TransformerLens with its
@@ -47,18 +52,26 @@ def load_model(
             changed and shares its weights where `device` and `dtype` are its own.
         tokenizer: a tokenizer, or the directory or hub name of one, in place of the model's own.
         device: where weights are put and runs take place.
+        devices: several of them, for a model larger than one: layers are spread over them in order, by equal shares, and
+            activations are moved at the borders. The weights pass through the machine's own memory, where they are checked.
         dtype: the type that weights are held in.
+        memory: bytes that the weights may take on each device (default: what is free there).
 
     >>> import circuits
     >>> model = circuits.load_model("mini")
     >>> model.n_layers, model.n_heads, model.d_model, model.d_mlp
     (4, 8, 256, 1024)
     """
-    check_device(device)
+    homes = [torch.device(device)] if devices is None else named_devices(devices, device)
+    for home in homes:
+        check_device(home)
     if tokenizer is not None:
         tokenizer = opened_tokenizer(tokenizer)
+    if devices is not None:
+        device = "cpu"  # where they are read and checked, before they are spread
     where = (tokenizer, device, dtype)
     origin = origin_of(str(name), *where) if isinstance(name, str | Path) else origin_of_held(name, *where)
+    check_room(origin.name, origin.numbers(), dtype, homes, memory)
     seen: list[tuple[Tensor, Tensor]] = []
     bits: list[int] = []
 
@@ -72,7 +85,22 @@ def load_model(
     model = _model_from(bridge, name=origin.name, make_bridge=lambda: origin.build(None), seen=seen)
     if origin.tokenizer is not None:
         model = dataclasses.replace(model, tokenizer=origin.tokenizer)
-    return dataclasses.replace(model, stored=origin.stored)
+    model = dataclasses.replace(model, stored=origin.stored)
+    return model if devices is None else _spread(model, homes)
+
+
+def _spread(model: Model, homes: Sequence[torch.device]) -> Model:
+    """A checked model with its layers on several devices, checked again against itself on one."""
+    ids = _check_prompt(model.d_vocab, model.max_positions)
+    with torch.no_grad():
+        own = forward(model.weights, TokenBatch.unpadded(ids.to(model.device)), keep="logits").logits
+        found = dataclasses.replace(model, weights=spread(model.weights, homes))
+        again = forward(found.weights, TokenBatch.unpadded(ids.to(homes[0])), keep="logits").logits.to(own.device)
+    difference = float((again.double().log_softmax(-1) - own.double().log_softmax(-1)).abs().max())
+    if not difference <= TOLERANCE.get(model.dtype, 5e-4) * max(1.0, float(own.abs().max())):
+        where = ", ".join(map(str, homes))
+        raise ModelError(f"{model.name}: log-probabilities differ by {difference:.2g} between {where} and cpu")
+    return found
 
 
 def from_bridge(bridge: Any, *, name: str | None = None) -> Model:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from circuits.models.loading.families import find_family
 from circuits.models.loading.gguf_model import checked_header, gguf_config, gguf_file, gguf_model
 from circuits.models.loading.gguf_tokenizer import gguf_tokenizer
 from circuits.models.loading.native import NativeFile, native_bridge, native_file
-from circuits.models.loading.sources import boot, check_configuration, hub_reachable, quiet, resolve
+from circuits.models.loading.room import numbers_in, numbers_of_configuration
+from circuits.models.loading.sources import boot, check_configuration, hub_reachable, quiet, resolve, weight_files
 
 See = Callable[[Any], None]
 """Is given the Hugging Face model before TransformerLens puts its own parts into it."""
@@ -33,6 +35,8 @@ class Origin:
     """Where it is not the one that the bridge finds by itself."""
     stored: str | None = None
     """The number formats of a file whose weights were dequantised."""
+    numbers: Callable[[], int] = lambda: 0
+    """How many numbers its weights are, as far as that is known before they are read."""
 
 
 def origin_of(name: str, tokenizer: Any, device: str | torch.device, dtype: torch.dtype) -> Origin:
@@ -44,8 +48,13 @@ def origin_of(name: str, tokenizer: Any, device: str | torch.device, dtype: torc
         return _of_gguf(file, called, tokenizer, device, dtype)
     if (native := native_file(Path(source))) is not None:
         return _of_native(native, called, tokenizer, device, dtype)
-    check_configuration(source, name)
-    return Origin(called, lambda see: boot(source, name, device, dtype, see=see), tokenizer)
+    config = check_configuration(source, name)
+    return Origin(
+        called,
+        lambda see: boot(source, name, device, dtype, see=see),
+        tokenizer,
+        numbers=lambda: numbers_in(weight_files(source)) or numbers_of_configuration(config),
+    )
 
 
 def name_of(name: str, source: str) -> str:
@@ -68,7 +77,8 @@ def _of_gguf(file: Path, called: str, given: Any, device: str | torch.device, dt
                 see(model)
             return wrapped(model, tokenizer, called)
 
-    return Origin(called, build, tokenizer, header.stored)
+    numbers = sum(math.prod(tensor.shape) for tensor in header.tensors.values())
+    return Origin(called, build, tokenizer, header.stored, numbers=lambda: numbers)
 
 
 def _of_native(source: NativeFile, called: str, given: Any, device: str | torch.device, dtype: torch.dtype) -> Origin:
@@ -81,7 +91,8 @@ def _of_native(source: NativeFile, called: str, given: Any, device: str | torch.
         with quiet():
             return native_bridge(source, with_bos_flag(tokenizer), called, device, dtype)
 
-    return Origin(called, build, tokenizer)
+    files = [source.file] if source.file.suffix.lower() == ".safetensors" else []
+    return Origin(called, build, tokenizer, numbers=lambda: numbers_in(files))
 
 
 def origin_of_held(model: Any, tokenizer: Any, device: str | torch.device, dtype: torch.dtype) -> Origin:

@@ -59,8 +59,8 @@ def resolve(name: str) -> str:
     return name
 
 
-def check_configuration(source: str, name: str) -> None:
-    """Refuse what is not represented before any weight is read. Raises ModelError."""
+def check_configuration(source: str, name: str) -> Any:
+    """The configuration; what is not represented is refused before any weight is read. Raises ModelError."""
     from transformers import AutoConfig
 
     reachable = Path(source).is_dir() or hub_reachable()
@@ -73,6 +73,7 @@ def check_configuration(source: str, name: str) -> None:
     if not (isinstance(architectures, list) and architectures and isinstance(architectures[0], str)):
         raise ModelError(f"{name}: its config.json names no architecture")
     find_family(architectures[0], config)
+    return config
 
 
 def boot(
@@ -120,7 +121,7 @@ def _check_formats(source: str) -> None:
     libraries cast them to other numbers without a word. Files that are not there yet are passed over."""
     from safetensors import SafetensorError, safe_open
 
-    for file in _weight_files(source):
+    for file in weight_files(source):
         with contextlib.suppress(OSError, SafetensorError), safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118
                 kind = tensors.get_slice(name).get_dtype()
@@ -131,7 +132,7 @@ def _check_formats(source: str) -> None:
                     )
 
 
-def _weight_files(source: str) -> list[Path]:
+def weight_files(source: str) -> list[Path]:
     """The files of a directory or hub name that the libraries read, as far as they are there."""
     from huggingface_hub import try_to_load_from_cache
 

@@ -26,7 +26,7 @@ from circuits.patching.patches import PatchKind
 from circuits.progress import Progress
 from circuits.statistics import Effect, bootstrap
 from circuits.tasks import PromptPairs
-from circuits.tasks.metric import AnyMetric, answer_logits, fitted
+from circuits.tasks.metric import AnyMetric, answer_logits, fitted, widened
 
 NodeSets = str | Sequence[str] | Sequence[Sequence[str]]
 
@@ -196,13 +196,13 @@ def _optimal(
     starts = [patches.mean(value_at(base, site), value_at(base, site), mask)[0].mean(dim=0) for site in sites]
     constants = [start.detach().clone().requires_grad_() for start in starts]
     patterns = [base.run.pattern(layer) for layer in range(model.n_layers)] if freeze else None
-    target = answer_logits(base.run, pairs).log_softmax(dim=-1).detach()
+    target = widened(answer_logits(base.run, pairs)).log_softmax(dim=-1).detach()
     with torch.enable_grad():
         optimiser = torch.optim.Adam(constants, lr=0.05 * max(1e-3, *(float(value_at(base, s).std()) for s in sites)))
         best, kept = float("inf"), [start.clone() for start in starts]
         for _ in range(steps):
             edits = [Edit(site.name, constant, mask) for site, constant in zip(sites, constants, strict=True)]
-            logits = answer_logits(model.run(pairs.clean, edits=edits, patterns=patterns, keep="logits"), pairs)
+            logits = widened(answer_logits(model.run(pairs.clean, edits=edits, patterns=patterns, keep="logits"), pairs))
             loss = torch.nn.functional.kl_div(logits.log_softmax(dim=-1), target, log_target=True, reduction="batchmean")
             if loss.item() < best:
                 best, kept = loss.item(), [constant.detach().clone() for constant in constants]

@@ -18,6 +18,7 @@ from circuits.patching.engine.change import Change, Variant
 from circuits.patching.engine.reading import Reading
 from circuits.patching.engine.sweep import Sweep
 from circuits.progress import Progress, silent
+from circuits.tasks.metric import widened
 
 AblationKind = Literal["zero", "mean", "zero_frozen", "mean_frozen"]
 ABLATIONS: tuple[AblationKind, ...] = ("zero", "mean", "zero_frozen", "mean_frozen")
@@ -59,7 +60,7 @@ def mean_loss(logits: Float[Tensor, "*row column d_vocab"], following: Tensor) -
     """Mean cross-entropy, in nats, of the tokens that follow these columns."""
     # A row at a time: what a softmax of all rows holds besides the logits does not fit the processor's cache.
     rows = zip(logits.flatten(0, -3), following.flatten(0, -2), strict=True)
-    found = [-one.log_softmax(dim=-1).gather(-1, ids[:, None]).mean() for one, ids in rows]
+    found = [-widened(one).log_softmax(dim=-1).gather(-1, ids[:, None]).mean() for one, ids in rows]
     return torch.stack(found).reshape(logits.shape[:-2])
 
 

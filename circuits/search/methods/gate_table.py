@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuits.models.devices import meeting
 from circuits.search.methods.gated_run import GatedRun
 
 
@@ -64,7 +65,8 @@ class Final(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None]:
         """The gradient by the gates."""
-        return ctx.table.gradient(slopes[0]), None
+        with meeting():
+            return ctx.table.gradient(slopes[0].to(ctx.table.moves.device)), None
 
 
 TOGETHER = 4
@@ -269,4 +271,5 @@ def pulled(function: Callable[..., Tensor], slope: Tensor, *inputs: Tensor) -> t
     """The gradients by some inputs, from that by what a function makes of them."""
     with torch.enable_grad():
         given = [x.detach().requires_grad_(True) for x in inputs]
-        return torch.autograd.grad(function(*given), given, slope)
+        found = function(*given)
+        return torch.autograd.grad(found, given, slope.to(found.device))
