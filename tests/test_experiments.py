@@ -29,7 +29,10 @@ from experiments import (
     half_precision,
     ioi,
     judging_costs,
+    loading_memory,
     real_model,
+    scale,
+    two_devices,
 )
 from experiments.benchmarks import attribution, attribution_work, neuron_edges, probes, tracing
 from experiments.benchmarks.patching_work import random_pairs
@@ -53,6 +56,9 @@ MAINS = {
     "choosing_edges": choosing_edges,
     "command_costs": command_costs,
     "judging_costs": judging_costs,
+    "loading_memory": loading_memory,
+    "scale": scale,
+    "two_devices": two_devices,
 }
 
 
@@ -218,6 +224,18 @@ def test_attention_is_compared_over_facts(
     found = json.loads(capsys.readouterr().out)
     assert found["facts"] == 3 and {row["tracing"] for row in found["rows"]} == {"lat", "rollout", "flow", "norm"}
     assert call(monkeypatch, "attention_as_a_hint", "--facts", str(tmp_path / "none.json")) == 2
+
+
+@pytest.mark.parametrize(("name", "billions"), [("GPT-2 XL", 1.557), ("Llama 3.1 70B", 70.554)])
+def test_shapes_on_paper_have_the_public_sizes(name: str, billions: float) -> None:
+    """Without biases and learned positions; a forward multiplies each matrix once a token, the unembedding at one alone."""
+    shape = scale.SHAPES[name]
+    weights = scale.weights_of(shape)
+    assert scale.parameters(shape, weights) / 1e9 == pytest.approx(billions, rel=2e-3)
+    inside = sum(one.numel() for part, one in weights.tensors() if part.startswith("blocks.") and one.ndim == 2)
+    scores = 4 * shape.layers * 8 * 8 * shape.d_model
+    expected = 2 * (8 * inside + shape.d_model * shape.d_vocab) + scores
+    assert scale.of_forward(weights, 8) == pytest.approx(expected, rel=1e-3)
 
 
 def test_ground_truth_names_what_it_does_not_know(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
