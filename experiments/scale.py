@@ -207,10 +207,17 @@ def main() -> None:
         print(json.dumps({"known": known, "rows": found}))
         return
     for name, value in known.items():
-        values = value if isinstance(value, dict) else {name: value}
-        print("; ".join(f"{name if value is not values else ''} {what}: {one:.3g}".strip() for what, one in values.items()))
-    shown = [[f"{one:.3g}" if isinstance(one, float) else str(one) for one in row.values()] for row in found]
-    print(table(list(found[0]), shown))
+        if isinstance(value, dict):
+            print(f"{name}: {'; '.join(f'{what} {one:.3g}' for what, one in value.items())}")
+        else:
+            print(f"{name}: {value:.3g}")
+    print(table(list(found[0]), [[_shown(one) for one in row.values()] for row in found]))
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return "does not fit" if math.isnan(value) else f"{value:.2g}" if value < 10 else f"{value:,.0f}"
 
 
 if __name__ == "__main__":

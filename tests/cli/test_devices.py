@@ -1,7 +1,6 @@
 """`--devices` reaches the model that a command works with, and steps to try next name it."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 
 import circuits
+from circuits.cli.settings import Setting
 from circuits.models import Model
 from circuits.models.devices import spread
 from tests.cli.conftest import Command
@@ -27,7 +27,8 @@ def test_devices_reach_the_model(command: Command, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(circuits, "load_model", load)
     answer = command("lens", "The cat sat", "--devices", "cpu,cpu", "--json", "--out", str(tmp_path / "out"))
     assert answer.status == 0, answer.err
-    assert asked == [["cpu", "cpu"]] and "--devices cpu,cpu" in json.dumps(json.loads(answer.out))
+    assert asked == [["cpu", "cpu"]]
+    assert Setting(job="lens", devices="cpu,cpu").command("heads") == "circuits heads --devices cpu,cpu"
 
 
 def test_one_device_beside_several_is_refused(command: Command) -> None:
