@@ -134,7 +134,7 @@ def test_headers_that_lie_count_for_nothing(tmp_path: Path) -> None:
 def test_a_tensor_of_another_device_is_refused_by_one_that_is_not_spread() -> None:
     """What the tests above rely on."""
     with pytest.raises((RuntimeError, CircuitsError)):
-        torch.ones(2) + torch.ones(2, device="meta")
+        _ = torch.ones(2) + torch.ones(2, device="meta")
     batch = TokenBatch.unpadded(torch.tensor([[1, 2]]))
     weights = dataclasses.replace(mini().weights, blocks=spread(mini().weights, ["cpu", "meta"]).blocks)
     assert forward(weights, batch).residuals[-1].device.type == "meta"
