@@ -92,7 +92,8 @@ class Writer:
                 every[:, :shared] = kept[rows, :shared]
                 every[each[:, None], columns] = own
                 both.append(every)
-            z = attend(q, *both, block.attention, geometry.bias_at(block.attention.window, columns))
+            keys, values = both
+            z = attend(q, keys, values, block.attention, geometry.bias_at(block.attention.window, columns))
             return attention_output(z, block.attention, block.attention_post_norm)
 
         return unembed(weights, _through(weights, x, attended)[each, ends])
