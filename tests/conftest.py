@@ -2,6 +2,7 @@
 
 import collections
 import gc
+import os
 from pathlib import Path
 
 import jaxtyping
@@ -38,6 +39,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.stash[_UNCHECKED] = numbered and seen[test] >= (CHECKED_SLOW if item.get_closest_marker("slow") else CHECKED)
         seen[test] += numbered
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+FSYNC = os.fsync
+"""That of the system."""
+
+
+def pytest_configure() -> None:
+    """Tests write thousands of small files; that they are on the disk is waited for in those that test it (tests/files)."""
+    os.fsync = lambda descriptor: None
 
 
 def pytest_collection_finish() -> None:

@@ -12,52 +12,78 @@ from typing import Any
 from circuits.errors import FileFormatError
 from circuits.files.staging import staging
 from circuits.files.unfinished import Unfinished, mark_name, marks
+from circuits.files.writing import check_room, move, naming_a_full_disk
 
 PICTURES = ("png", "svg", "pdf")
 """What pictures can be written as."""
 PAGE = "report.html"
 """What `circuits report` writes into a folder: it shows what was there, so a new run takes it away."""
+_USUAL_FILE = 50_000
+"""Bytes."""
+_ROOM = ".room"
+"""Holds room for the mark, should the disk fill: it is needed where a run ends before its time."""
 _FORMATS: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("formats", default=PICTURES[:1])
 """As what the pictures of the command under way are written: pictures are drawn by many functions, asked for once."""
 
 
 @contextlib.contextmanager
-def staged(directory: Path, *, replacing: Sequence[str] = ()) -> Iterator[Path]:
+def staged(directory: Path, *, replacing: Sequence[str] = (), names: Collection[str] = (), who: str = "") -> Iterator[Path]:
     """A folder to write files into; they move into `directory` when the block ends well, else they vanish.
 
-    Files of the same names are replaced, and those in `replacing` go if they were not written anew: they would be of an
-    earlier run. Others stay. Raises FileFormatError at once where nothing can be written.
+    Files of the same names are replaced, and those in `replacing` (`*` stands for any text) go if they were not written anew:
+    they would be of an earlier run. Others stay. `names`: those that nobody else may write meanwhile, `who`: who writes them.
+    Raises FileFormatError at once where nothing can be written or somebody else is writing one of them.
     """
-    with _staging(directory) as folder:
+    with _staging(directory, names=[*replacing, *names], who=who) as folder:
         yield folder
-        names = _move(folder, directory)
-        for name in set(replacing) - set(names):
-            (directory / name).unlink(missing_ok=True)
+        new = _names(folder)
+        move(new, folder, directory)
+        for old in [old for pattern in replacing for old in directory.glob(pattern)]:
+            if old.relative_to(directory).as_posix() not in new and not old.is_dir():
+                old.unlink(missing_ok=True)
 
 
-def _move(staging: Path, directory: Path) -> list[str]:
-    """Every file moves to its place, also those in folders; gives their names."""
-    names = _names(staging)
-    for name in names:
-        (directory / name).parent.mkdir(exist_ok=True)
-        (staging / name).replace(directory / name)
-    return names
+@contextlib.contextmanager
+def claimed(file: Path | None, who: str) -> Iterator[Path | None]:
+    """A hidden place to write a file at, which nobody else may write meanwhile; None where there is to be none. It appears when
+    the block ends well. Raises FileFormatError at once where it cannot be written."""
+    if file is None:
+        yield None
+        return
+    with staged(file.parent, names=[file.name], who=who) as folder:
+        yield folder / file.name
 
 
 def _names(folder: Path) -> list[str]:
     """All files in a folder and those below, sorted."""
-    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file() and file.name != _ROOM)
 
 
 @contextlib.contextmanager
 def _staging(directory: Path, *, names: Collection[str] = (), who: str = "") -> Iterator[Path]:
-    """`files.staging`, which names the option that says where files go."""
+    """`files.staging` on a disk that has room for files of these names, and with a full one named; what is raised names the
+    option that says where files go."""
     with contextlib.ExitStack() as stack:
         try:
             folder = stack.enter_context(staging(directory, names=names, who=who))
+            check_room(directory, _needed(directory, names))
         except FileFormatError as error:
             raise FileFormatError(f"{error}; name another folder with --out") from None
-        yield folder
+        with naming_a_full_disk(directory, lambda: _taken(folder)):
+            yield folder
+
+
+def _needed(directory: Path, names: Collection[str]) -> int:
+    """About how many bytes files of these names take: as many as those of an earlier run that are there, and at least so many
+    each."""
+    there = [old for pattern in names for old in directory.glob(pattern) if old.is_file()]
+    return max(_USUAL_FILE * len(names), _taken(*there))
+
+
+def _taken(*paths: Path) -> int:
+    """Bytes of files, and of those in folders."""
+    every = [file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])]
+    return sum(file.stat().st_size for file in every if file.is_file())
 
 
 @dataclasses.dataclass(eq=False)
@@ -97,7 +123,9 @@ class Parts:
         self.lacking = lacking
         if not self.begun:
             self._begin()
-        self._note_done(_move(self.staging, self.folder))
+        new = _names(self.staging)
+        move(new, self.staging, self.folder)
+        self._note_done(new)
 
     def drop(self, *names: str) -> None:
         """These files are not to come after all."""
@@ -107,7 +135,7 @@ class Parts:
         """Make room: the mark comes before anything goes, and all that is of an earlier run goes before anything comes."""
         from circuits.report.page import is_page
 
-        self._note()
+        self._note(lasting=True)
         self.begun = True  # from here on there is something to say where the run is stopped
         for pattern in self.files:
             for old in sorted(self.folder.glob(pattern)):
@@ -128,14 +156,17 @@ class Parts:
         missing = {name: what for name, what in self.mark.missing.items() if name not in done}
         self._note(done={name: done[name] for name in sorted(done, key=self._place)}, missing=missing, **changes)
 
-    def _note(self, **changes: Any) -> None:
+    def _note(self, *, lasting: bool = False, **changes: Any) -> None:
         self.mark = dataclasses.replace(self.mark, **changes)
-        self._write(self.name, self.mark)
+        self._write(self.name, self.mark, lasting=lasting)
 
-    def _write(self, name: str, mark: Unfinished) -> None:
+    def _write(self, name: str, mark: Unfinished, *, lasting: bool = False) -> None:
         with tempfile.TemporaryDirectory(dir=self.staging) as beside:  # nothing but the mark moves
             mark.save(Path(beside) / name)
-            (Path(beside) / name).replace(self.folder / name)
+            if lasting:
+                move([name], Path(beside), self.folder)
+            else:
+                (Path(beside) / name).replace(self.folder / name)
 
     def _place(self, name: str) -> int:
         """Where a file stands among those of the command."""
@@ -151,6 +182,7 @@ class Parts:
         """The run ends before its last part: what is left of it, in words (empty: nothing)."""
         if not self.begun:
             return ""
+        (self.staging / _ROOM).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # it may have been stopped while files moved
             self._note_done([name for name in self.files if (self.folder / name).is_file()], ended=why)
         return f"saved in {self.folder}, marked by {self.name}: {', '.join(self.mark.done)}{self.mark.lacks}"
@@ -173,6 +205,7 @@ def parts(
     with _staging(directory, names=[*files, name], who=command) as folder:
         missing = {name: files.get(name, "") for name in coming}
         mark = Unfinished(command=command, began=began, done={}, missing=missing, staging=folder.stem)
+        (folder / _ROOM).write_bytes(bytes(_USUAL_FILE // 2))
         found = Parts(directory, folder, files, mark, name)
         try:
             yield found

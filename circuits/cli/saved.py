@@ -36,13 +36,22 @@ def _format_of(file: Path) -> str:
         return ""
 
 
+def shown_again(known: Mapping[str, str], file: Path, setting: Setting) -> tuple[list[str], list[str]]:
+    """`replacing` and `names` for `Setting.work`, where a saved result's tables and pictures are written again: in another
+    folder than the result's, those of an earlier run there go."""
+    drawn = [name for name in known if Path(name).suffix in (".csv", ".png", ".svg", ".pdf")]
+    beside = setting.folder.resolve() == file.parent.resolve()
+    return ([], drawn) if beside else (drawn, [])
+
+
 def written_again(
     found: Any, file: Path, setting: Setting, write: Callable[[Any, Path], None], known: Mapping[str, str]
 ) -> tuple[Setting, dict[str, str]]:
     """Write a saved result's tables and pictures beside its file, or into the folder asked for; gives the setting of that
     folder, and of the files that a command may write (`known`) those that it wrote."""
     setting = setting.beside(file)
-    with setting.work() as (staging, _):
+    replacing, names = shown_again(known, file, setting)
+    with setting.work(replacing=replacing, names=names) as (staging, _):
         write(found, staging)
         every = {one: what for name, what in known.items() for one in pictured([name])}
         return setting, written(staging, every)

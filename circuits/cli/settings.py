@@ -95,15 +95,17 @@ class Setting:
         return dataclasses.replace(self, out=file.parent if self.out is None else self.out)
 
     @contextlib.contextmanager
-    def work(self, *, replacing: Sequence[str] = (), options: str = "--count, --memory") -> Iterator[tuple[Path, ProgressBars]]:
+    def work(
+        self, *, replacing: Sequence[str] = (), names: Sequence[str] = (), options: str = "--count, --memory"
+    ) -> Iterator[tuple[Path, ProgressBars]]:
         """A folder to write files into and the bars that show progress; the files appear together at the end, or not at all.
 
-        `replacing`: files of an earlier run that go where they are not written anew; `options`: those that decide
-        how much memory is needed.
+        `replacing`: files of an earlier run that go where they are not written anew; `names`: further files that nobody else
+        may write meanwhile; `options`: those that decide how much memory is needed.
         """
         with (
             pictures_as(self.formats),
-            staged(self.folder, replacing=pictured(replacing)) as staging,
+            staged(self.folder, replacing=pictured(replacing), names=pictured(names), who=self.line) as staging,
             ProgressBars() as progress,
             naming_options(options),
         ):

@@ -1,38 +1,50 @@
-"""Reading JSON from a file that may be damaged or hostile: strict, bounded, and with one kind of error."""
+"""Reading text and JSON from files that may be damaged or hostile: strict, bounded, and with one kind of error."""
 
+import io
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 from circuits.errors import FileFormatError, shown
+from circuits.files.limits import Kind, check_content, check_file, check_size, is_regular
 
 LARGEST_FILE = 32 * 2**20
+LARGEST_TEXT = 2**30
 VERSION = 1
 """Of every format of this package."""
 _MOST_DIGITS = 20
 
 
-def read_json(path: Path, *, max_bytes: int = LARGEST_FILE) -> object:
+def read_json(path: Path, *, max_bytes: int = LARGEST_FILE, naming: str = "") -> object:
     """Read one JSON value from a file.
 
     Raises FileFormatError, with the file's name, for a file that is missing, larger than `max_bytes`, not UTF-8 or not
-    JSON, and for duplicate keys, NaN, infinities, integers of more than 20 digits and deep nesting.
+    JSON, and for duplicate keys, NaN, infinities, integers of more than 20 digits and nesting of more than 100; and before
+    anything is parsed for what `limits.check_file` refuses.
     """
-    content = _content(path, max_bytes)
-    return _parsed(path, content)
+    return _parsed(path, _content(path, max_bytes, naming=naming))
 
 
 def read_json_lines(path: Path, *, max_bytes: int = LARGEST_FILE) -> list[object]:
     """Read one JSON value a line from a file; empty lines are passed over. Raises FileFormatError as `read_json`, with the
     row, counted from 0."""
-    lines = [line for line in _content(path, max_bytes).removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip()]
+    content = _content(path, max_bytes, kind="rows").removeprefix(b"\xef\xbb\xbf")
+    lines = (line for line in io.BytesIO(content) if line.strip())
     return [_parsed(f"{path}: row {row}", line) for row, line in enumerate(lines)]
 
 
-def read_bytes(path: Path, *, max_bytes: int = LARGEST_FILE) -> bytes:
-    """The bytes of a file. Raises FileFormatError for one that is missing or larger than `max_bytes`."""
-    return _content(path, max_bytes)
+def read_bytes(path: Path, *, max_bytes: int = LARGEST_FILE, kind: Kind = "text") -> bytes:
+    """The bytes of a file, which are UTF-8. Raises FileFormatError for one that is missing, larger than `max_bytes`, not UTF-8
+    or what `limits.check_file` refuses of its kind."""
+    return _content(path, max_bytes, kind=kind)
+
+
+def read_text(path: Path, *, max_bytes: int = LARGEST_TEXT) -> str:
+    """The text of a UTF-8 file, whose lines end with a line feed. Raises FileFormatError, with the file's name, for one that is
+    missing, larger than `max_bytes` or not UTF-8, with the first byte that is not."""
+    text = _content(path, max_bytes, kind="text").decode("utf-8-sig")
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def unreadable(path: Path, error: OSError, *, why: str = "") -> FileFormatError:
@@ -50,14 +62,23 @@ def strict_decoder() -> json.JSONDecoder:
     )
 
 
-def _content(path: Path, max_bytes: int) -> bytes:
+def strict_json(text: str, *, where: str = "its header") -> Any:
+    """One JSON value inside a file, read as `read_json` reads a file. Raises FileFormatError."""
+    content = text.encode("utf-8", "surrogatepass")
+    check_content(where, content)
+    return _parsed(where, content)
+
+
+def _content(path: Path, max_bytes: int, *, kind: Kind = "json", naming: str = "") -> bytes:
     try:
+        check_file(path, max_bytes=max_bytes, kind=kind, naming=naming)
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
+        check_size(path, len(content), max_bytes)
+        if not is_regular(path):
+            check_content(path, content, kind=kind, naming=naming)
     except OSError as error:
         raise unreadable(path, error) from None
-    if len(content) > max_bytes:
-        raise FileFormatError(f"{path}: larger than {max_bytes:,} bytes; pass a larger max_bytes if you trust the file")
     return content
 
 
@@ -77,7 +98,7 @@ def _parsed(where: Path | str, content: bytes) -> object:
 def read_document(path: str | Path, kind: str, *, max_bytes: int = LARGEST_FILE) -> dict[str, Any]:
     """Read a JSON object of format `kind`, version 1, without these two keys. Raises FileFormatError as `read_json`, and for
     anything else."""
-    data = read_json(Path(path), max_bytes=max_bytes)
+    data = read_json(Path(path), max_bytes=max_bytes, naming=kind)
     if not isinstance(data, dict) or data.pop("format", None) != kind:
         raise FileFormatError(f"{path}: not a file of format {kind}")
     check_version(path, kind, data.pop("version", None))

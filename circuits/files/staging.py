@@ -1,6 +1,7 @@
 """Hidden folders in which files are written before they appear; what killed processes left of theirs is swept."""
 
 import contextlib
+import fnmatch
 import json
 import os
 import re
@@ -27,9 +28,9 @@ def staging(directory: Path, *, names: Collection[str] = (), who: str = "") -> I
     is still empty.
 
     It is locked while the block lasts, and no longer where the process is killed: then the next one here sweeps it. `names`:
-    files of `directory` that nobody else may write meanwhile, `who`: who writes them. Raises FileFormatError where another
-    process is writing one of them, and where nothing can be written. Where the system or the disk knows no locks, nobody is
-    kept out and nothing is swept.
+    files of `directory` that nobody else may write meanwhile (`*` stands for any text), `who`: who writes them. Raises
+    FileFormatError where another process is writing one of them, and where nothing can be written. Where the system or the disk
+    knows no locks, nobody is kept out and nothing is swept.
     """
     missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     there = next(folder for folder in (directory, *directory.parents) if folder not in missing)
@@ -78,6 +79,11 @@ def _fresh(directory: Path) -> tuple[Path, Path, int | None]:
     raise AssertionError("the last try returns or raises")
 
 
+def is_hidden(path: Path) -> bool:
+    """Whether a file stands in a folder of this kind, from which it still moves."""
+    return any(part.endswith(".tmp") and _HIDDEN.fullmatch(part) for part in path.parts[:-1])
+
+
 def is_staging(directory: Path, token: str) -> bool:
     """Whether the process whose hidden folder is called so still has it."""
     lock = directory / f"{token}.lock"
@@ -103,7 +109,7 @@ def _sweep(directory: Path, own: Path, names: Collection[str]) -> None:
             descriptor = locked(lock, make=False)
         except BlockingIOError:
             who, claimed = _claims(lock)
-            shared = sorted(claimed & set(names))
+            shared = sorted(name for name in names if any(_overlap(name, other) for other in claimed))
             if shared:
                 raise FileFormatError(f"{directory}: another run is writing {shared[0]} there{who}: wait for it") from None
             continue
@@ -118,6 +124,11 @@ def _sweep(directory: Path, own: Path, names: Collection[str]) -> None:
             with contextlib.suppress(OSError):
                 if time.time() - folder.stat().st_mtime > _OLD:
                     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _overlap(name: str, other: str) -> bool:
+    """Whether a file can have both names, of which either may be a pattern."""
+    return fnmatch.fnmatchcase(name, other) or fnmatch.fnmatchcase(other, name)
 
 
 def _claims(lock: Path) -> tuple[str, set[str]]:

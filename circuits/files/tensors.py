@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from circuits.errors import CircuitsError, FileFormatError
 from circuits.files import arrays, fields
+from circuits.files.limits import check_header
 from circuits.files.origins import origin, origin_of, without_origin
-from circuits.files.reading import LARGEST_FILE, VERSION, unreadable, wrong_version
+from circuits.files.reading import LARGEST_FILE, VERSION, strict_json, unreadable, wrong_version
 from circuits.files.writing import write_whole
 
 if TYPE_CHECKING:
@@ -35,13 +36,11 @@ def load_tensors(path: Path, kind: str, cls: type[Record]) -> "tuple[Record, dic
     """A record of a class, and the tensors beside it. Raises FileFormatError for any other file."""
     from safetensors import SafetensorError, safe_open
 
+    _check_header(path)
     try:
-        with path.open("rb") as file:  # for the plain message where it is missing
-            file.read(1)
         with safe_open(path, framework="pt") as file:
-            header = dict(file.metadata() or {})
+            document = _document(dict(file.metadata() or {}), kind, cls)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        document = _document(header, kind, cls)
         return _together(cls, document, tensors), tensors
     except OSError as error:
         raise unreadable(path, error, why="no file of tensors") from None
@@ -62,7 +61,7 @@ def origin_of_tensors(path: Path) -> str:
     header = _header(path)
     text = next((text for key, text in header.items() if key.startswith("circuits-")), "")
     try:
-        return origin_of(json.loads(text)) if len(text) <= LARGEST_FILE else ""
+        return origin_of(strict_json(text)) if len(text) <= LARGEST_FILE else ""
     except (ValueError, RecursionError):
         return ""
 
@@ -70,15 +69,21 @@ def origin_of_tensors(path: Path) -> str:
 def _header(path: Path) -> dict[str, str]:
     from safetensors import SafetensorError, safe_open
 
+    _check_header(path)
     try:
-        with path.open("rb") as file:  # for the plain message where it is missing
-            file.read(1)
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except OSError as error:
         raise unreadable(path, error) from None
     except SafetensorError as error:
         raise FileFormatError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+
+
+def _check_header(path: Path) -> None:
+    try:
+        check_header(path)
+    except OSError as error:
+        raise unreadable(path, error, why="no file of tensors") from None
 
 
 def _apart(record: Any, prefix: str = "") -> "tuple[dict[str, Any], dict[str, Tensor]]":
@@ -138,11 +143,11 @@ def _document(header: Mapping[str, str], kind: str, cls: type) -> dict[str, Any]
     if header.get("format") == kind and header.get("version") == "1":
         texts = {key for field, _, key in fields.fields_of(cls) if field.type is str}
         older = {key: text for key, text in header.items() if key not in ("format", "version")}
-        return {key: text if key in texts else json.loads(text) for key, text in older.items()}
+        return {key: text if key in texts else strict_json(text) for key, text in older.items()}
     text = header.get(kind)
     if text is None or len(text) > LARGEST_FILE:
         raise FileFormatError(f"its header has no {kind!r}")
-    document = json.loads(text)
+    document = strict_json(text)
     if not isinstance(document, dict):
         raise FileFormatError("its header holds no object")
     if wrong := wrong_version(kind, document.pop("version", None)):

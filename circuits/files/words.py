@@ -21,3 +21,12 @@ def duration(seconds: float) -> str:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def size_in_words(count: int) -> str:
+    """Bytes in words: "812 bytes", "12 kB", "3.4 MB"."""
+    if count < 1000:
+        return counted(count, "byte")
+    large = next(power for power in (4, 3, 2, 1) if count >= 1000**power)
+    number = count / 1000**large
+    return f"{number:.{0 if number >= 10 else 1}f} {('kB', 'MB', 'GB', 'TB')[large - 1]}"

@@ -1,10 +1,11 @@
 """Running the command line, in this process and in one of its own, without a network."""
 
+import fnmatch
 import functools
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import typer.testing
 from typer.testing import CliRunner
 
 import circuits
-from circuits.cli import app
+from circuits.cli import app, output
 from circuits.concepts import texts
 from circuits.errors import FileFormatError
 from circuits.graph import Circuit, Graph
@@ -86,6 +87,20 @@ def texts_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (corpus, report, texts):
         monkeypatch.setattr(module, "written_text", write)
+
+
+@pytest.fixture(autouse=True)
+def files_are_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file that appears is one that its command says it may write: only those go before a later run's appear."""
+    note = output.Parts._note_done
+
+    def checked(self: output.Parts, names: Sequence[str], **changes: object) -> None:
+        """Note them, if they are declared."""
+        odd = [name for name in names if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.files)]
+        assert not odd, f"{self.mark.command} does not say that it writes {', '.join(odd)}"
+        note(self, names, **changes)
+
+    monkeypatch.setattr(output.Parts, "_note_done", checked)
 
 
 @pytest.fixture

@@ -126,6 +126,6 @@ def test_what_is_wrong_is_said_in_one_line(
 def test_texts_that_are_none_are_refused(command: Command, tiny: Path, tmp_path: Path) -> None:
     check_one_line(command("neuron", "--open", tmp_path / "missing.json"), "missing.json")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
-    check_one_line(command("neuron", "m0.n1", "--model", tiny, "--text", tmp_path / "bytes"), "no UTF-8 text")
+    check_one_line(command("neuron", "m0.n1", "--model", tiny, "--text", tmp_path / "bytes"), "not UTF-8 text: byte")
     (tmp_path / "empty").write_text("")
     check_one_line(command("neuron", "m0.n1", "--model", tiny, "--text", tmp_path / "empty"), "too short")

@@ -16,6 +16,8 @@ import pytest
 
 import circuits
 from circuits.cli import output
+from circuits.cli.saved import shown_again
+from circuits.cli.settings import Setting
 from circuits.errors import FileFormatError
 from circuits.files.locking import locked
 from circuits.files.staging import is_staging, staging
@@ -48,6 +50,37 @@ def test_a_run_takes_away_the_page_of_an_earlier_one_and_no_other(tmp_path: Path
     Page("of the run", []).save(page)
     one_run(tmp_path, "new")
     assert not page.exists()
+
+
+def test_pictures_of_an_earlier_run_go_whatever_their_format_and_number(tmp_path: Path) -> None:
+    files = {one: "" for name in ("a.png", "below/c-*.png") for one in output.pictured([name])}
+    for written in (["a.svg", "below/c-1.png", "below/c-2.png"], ["a.png", "a.pdf", "below/c-1.svg"], ["a.png"]):
+        with output.parts(tmp_path, job="job", command="circuits job", files=files, expected=written) as work:
+            for name in written:
+                (work.staging / name).parent.mkdir(exist_ok=True)
+                (work.staging / name).touch()
+        left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+        assert left == sorted(written)
+
+
+def test_a_result_shown_in_another_folder_takes_away_an_earlier_run_s_pictures(tmp_path: Path) -> None:
+    known = {"found.json": "", "found.png": "", "table.csv": "", "more.csv": ""}
+
+    def shown(folder: Path, pictures: str) -> set[str]:
+        """What stands there when a result of another folder, or of this one, was shown again."""
+        setting = Setting(job="job", out=folder, pictures=pictures)
+        replacing, names = shown_again(known, tmp_path / "own" / "found.json", setting)
+        with setting.work(replacing=replacing, names=names) as (staging, _):
+            (staging / "table.csv").touch()
+            (staging / f"found.{pictures}").touch()
+        return {path.name for path in folder.iterdir()}
+
+    for folder in (tmp_path / "own", tmp_path / "other"):
+        folder.mkdir()
+        for name in ("found.svg", "more.csv", "found.json", "mine.svg"):
+            (folder / name).touch()
+    assert shown(tmp_path / "other", "png") == {"table.csv", "found.png", "found.json", "mine.svg"}, "a result is no picture"
+    assert shown(tmp_path / "own", "png") == {"table.csv", "found.png", "found.svg", "more.csv", "found.json", "mine.svg"}
 
 
 def killed_at(call: int, work: Callable[[], None]) -> bool:
@@ -194,6 +227,7 @@ def stopped_after_scores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
     """Makes the search for induction heads end behind its first part, by what is given."""
     # Whoever is started in the background of a shell hears no SIGINT, and neither do its children.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    hung_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nor SIGHUP under nohup
 
     def ends_by(stop: Callable[[], None]) -> None:
         def search(model: circuits.Model, *, found: Callable[[Any], None], **options: object) -> None:
@@ -205,10 +239,11 @@ def stopped_after_scores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
     yield ends_by
     signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGHUP, hung_up)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-@pytest.mark.parametrize(("number", "word", "status"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "SIGTERM", 143)])
+@pytest.mark.parametrize(("number", "word", "status"), [(2, "interrupted", 130), (15, "SIGTERM", 143), (1, "SIGHUP", 129)])
 def test_a_stopped_command_says_what_it_leaves(
     command: Command, tiny: Path, tmp_path: Path, stopped_after_scores: Any, number: int, word: str, status: int
 ) -> None:

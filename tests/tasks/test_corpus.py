@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from circuits.errors import PromptError
+from circuits.errors import FileFormatError, PromptError
 from circuits.models import Model
 from circuits.tasks.sources import corpus
 from circuits.tasks.sources.corpus import read_text, text_rows, text_tokens, written_text
@@ -77,5 +77,5 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_bytes("é\n".encode())
     assert read_text(tmp_path / "text.txt") == "é\n"
     (tmp_path / "text.txt").write_bytes(b"ab\xff")
-    with pytest.raises(PromptError, match=r"no UTF-8 text .* at byte 2"):
+    with pytest.raises(FileFormatError, match=r"not UTF-8 text: byte 2"):
         read_text(tmp_path / "text.txt")

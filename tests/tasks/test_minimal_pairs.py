@@ -51,7 +51,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 BROKEN = [
     (b"", "no rows"),
-    (b"\xff\n", "row 0: not UTF-8"),
+    (b"\xff\n", "not UTF-8 text: byte 0"),
     (b"[1]\n", "row 0: a list; expected an object"),
     (b'{"sentence_good": "a"}\n', 'row 0: "sentence_bad" is None'),
     (b'{"sentence_good": "a", "sentence_bad": "b"}\n{"sentence_good": "a",\n', "row 1: not JSON"),

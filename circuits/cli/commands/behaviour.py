@@ -10,6 +10,7 @@ import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import Open, SkipBad
+from circuits.cli.output import claimed
 from circuits.cli.prompts import facts_of
 from circuits.cli.saved import opened
 from circuits.cli.settings import Setting, naming_options, with_setting
@@ -76,7 +77,8 @@ def behaviour(
         raise FileFormatError(f"{out}: unknown kind of file; expected a name that ends in {', '.join(_SUFFIXES)}")
     if open_file is not None:
         refuse_with_open(context)
-        _answer(opened(circuits.tasks.BehaviourScores, open_file), setting)
+        with claimed(out, setting.line) as file:
+            _answer(opened(circuits.tasks.BehaviourScores, open_file), setting, file)
         return
     run(*sort_files(files or [], minimal_pairs or [], facts or []), setting, text=text, limit=limit, skip_bad=skip_bad)
 
@@ -112,20 +114,21 @@ def run(
     items = items or list(tasks.mini_facts()[:limit])
     words = None if text is None else read_text(text)
     score = tasks.score_minimal_pairs if pairs else tasks.score_facts
-    with ProgressBars() as progress, naming_options("--limit, --memory"):
-        model = setting.load(progress)
-        texts = [text for item in items for text in ([item.good, item.bad] if pairs else [item.prompt])]
-        what = "minimal pairs" if pairs else "facts"
-        announce(progress, model, what, len(items), tokens_of(model, texts), budget=setting.budget)
-        scores = score(model, items, text=words, budget=setting.budget, progress=progress)
-    _answer(scores, setting)
+    with claimed(setting.out, setting.line) as file:
+        with ProgressBars() as progress, naming_options("--limit, --memory"):
+            model = setting.load(progress)
+            texts = [text for item in items for text in ([item.good, item.bad] if pairs else [item.prompt])]
+            what = "minimal pairs" if pairs else "facts"
+            announce(progress, model, what, len(items), tokens_of(model, texts), budget=setting.budget)
+            scores = score(model, items, text=words, budget=setting.budget, progress=progress)
+        _answer(scores, setting, file)
 
 
-def _answer(scores: "circuits.tasks.BehaviourScores", setting: Setting) -> None:
+def _answer(scores: "circuits.tasks.BehaviourScores", setting: Setting, file: Path | None) -> None:
     from circuits.cli.reports.behaviour import behaviour_report, write
 
-    if setting.out is not None:
-        write(scores, setting.out)
+    if file is not None:
+        write(scores, file)
     setting.answer(behaviour_report(scores, setting.out))
     if setting.out is not None and not setting.as_json:
         typer.echo(f"wrote {one_line(setting.out)}", err=True)

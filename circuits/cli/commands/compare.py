@@ -54,7 +54,7 @@ def run(first: Path, second: Path, setting: Setting) -> None:
     found = circuits.compare(a, b)
     rows = rows_of(found, a, turned(b) if signs < 0 else b)
     if setting.out is not None:
-        with staged(setting.out) as staging:
+        with staged(setting.out, names=list(FILES), who=setting.line) as staging:
             pd.DataFrame(rows).to_csv(staging / "compare.csv", index=False)
     files = FILES if setting.out is not None else {}
     setting.answer(comparison_report(found, rows, (first, second), files, signs=signs, counts=(counts_a, counts_b)))

@@ -9,6 +9,7 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.options import Bos, CircuitFile, Device, KeyValueHeads
+from circuits.cli.output import claimed
 from circuits.cli.prompts import require_text
 from circuits.cli.settings import Setting
 from circuits.cli.text import one_line
@@ -90,9 +91,9 @@ def export(
     if out is None:
         typer.echo(text, nl=False)
         return
-    from circuits.files.writing import write_whole
-
-    write_whole(out, text.encode("utf-8"))
+    with claimed(out, f"circuits export {file}") as place:
+        if place is not None:
+            place.write_text(text, encoding="utf-8", newline="")
     typer.echo(f"wrote {one_line(out)}", err=True)
 
 

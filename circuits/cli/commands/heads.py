@@ -8,6 +8,7 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.options import Seed
+from circuits.cli.output import claimed
 from circuits.cli.report import Report, Table, records
 from circuits.cli.settings import Setting, bos_hint, with_setting
 from circuits.cli.text import one_line
@@ -49,6 +50,7 @@ def heads(
 def run(setting: Setting, *, text: Path | None, sort: str, top: int, seed: int) -> None:
     """Score the heads, write them where asked, print the best."""
     from circuits.cli.progress import ProgressBars
+    from circuits.files.reading import read_text
     from circuits.heads.scores import SCORES
 
     out = setting.out
@@ -56,14 +58,15 @@ def run(setting: Setting, *, text: Path | None, sort: str, top: int, seed: int) 
         raise CircuitsError(f"no score {sort!r} to sort by: there are {', '.join(SCORES)}")
     if out is not None and out.suffix.lower() not in (".csv", ".png", ".svg", ".pdf"):
         raise FileFormatError(f"{out}: unknown kind of file; expected a name that ends in .csv, .png, .svg or .pdf")
-    words = None if text is None else _read(text)
-    with ProgressBars() as progress:
-        loaded = setting.load(progress)
-        progress("scoring heads", 0, 1)
-        scores = circuits.score_heads(loaded, seed=seed, text=None if words is None else _prompts(loaded, words))
-        progress("scoring heads", 1, 1)
-    if out is not None:
-        _write(scores, out)
+    words = None if text is None else read_text(text)
+    with claimed(out, setting.line) as place:
+        with ProgressBars() as progress:
+            loaded = setting.load(progress)
+            progress("scoring heads", 0, 1)
+            scores = circuits.score_heads(loaded, seed=seed, text=None if words is None else _prompts(loaded, words))
+            progress("scoring heads", 1, 1)
+        if place is not None:
+            _write(scores, place)
     best = records(scores.to_dataframe().sort_values(sort, ascending=False, kind="stable").head(top))
     file = None if out is None else str(out)
     report = Report(
@@ -82,13 +85,6 @@ def run(setting: Setting, *, text: Path | None, sort: str, top: int, seed: int) 
         typer.echo(f"wrote {one_line(out)}", err=True)
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{path}: no UTF-8 text ({error.reason} at byte {error.start})") from None
-
-
 def _prompts(model: "circuits.Model", text: str) -> "circuits.models.TokenBatch":
     """The beginning of a text, cut into two prompts or more of equal length, each after what opens the model's prompts."""
     import torch
@@ -105,10 +101,9 @@ def _prompts(model: "circuits.Model", text: str) -> "circuits.models.TokenBatch"
 
 
 def _write(scores: "circuits.heads.HeadScores", out: Path) -> None:
-    from circuits.cli.output import save_figure, staged
+    from circuits.cli.output import save_figure
 
-    with staged(out.parent) as staging:
-        if out.suffix.lower() == ".csv":
-            scores.to_dataframe().to_csv(staging / out.name, index=False)
-        else:
-            save_figure(scores.plot(), staging / out.name)
+    if out.suffix.lower() == ".csv":
+        scores.to_dataframe().to_csv(out, index=False)
+    else:
+        save_figure(scores.plot(), out)

@@ -1,15 +1,18 @@
 """`circuits report`: anything that was saved, as one page."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from circuits.cli.app import app
 from circuits.cli.options import AsJson, Device, Dtype
-from circuits.cli.output import PAGE
+from circuits.cli.output import PAGE, claimed
 from circuits.cli.settings import Setting
 from circuits.errors import FileFormatError
+
+if TYPE_CHECKING:
+    from circuits.report import Page, Saved
 
 
 @app.command()
@@ -57,7 +60,23 @@ def report(
 
 def run(place: Path, setting: Setting, *, out: Path | None, model: str | None, no_model: bool, title: str | None) -> None:
     """Read, look closer, write the page, say what is in it."""
-    from circuits.cli.reports.report import looks_of, page_report
+    from circuits.cli.reports.report import page_report
+
+    if not place.exists():
+        raise FileFormatError(f"{place}: No such file or directory")
+    file = out or _beside(place)
+    with claimed(file, setting.line) as hidden:
+        saved, page, missing = _page(place, setting, model=model, no_model=no_model, title=title)
+        if hidden is not None:
+            page.save(hidden)
+    setting.answer(page_report(saved, page, file, missing))
+
+
+def _page(
+    place: Path, setting: Setting, *, model: str | None, no_model: bool, title: str | None
+) -> "tuple[Saved, Page, list[str]]":
+    """What is saved there, the page about it, and what it lacks."""
+    from circuits.cli.reports.report import looks_of
     from circuits.report import Looked, read_saved, run_page
 
     saved = read_saved(place)
@@ -70,9 +89,7 @@ def run(place: Path, setting: Setting, *, out: Path | None, model: str | None, n
     about = {"closer": own.closer, "missing": own.missing, "parts": parts}
     page = run_page(saved, **about, title=title, commands=[("this page", _line(place, setting))])
     missing = list(dict.fromkeys(line for look in looks.values() for line in look.missing))
-    file = out or _beside(place)
-    page.save(file)
-    setting.answer(page_report(saved, page, file, missing))
+    return saved, page, missing
 
 
 def _line(place: Path, setting: Setting) -> str:

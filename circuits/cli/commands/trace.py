@@ -19,7 +19,7 @@ from circuits.cli.options import (
 )
 from circuits.cli.prompts import facts_of
 from circuits.cli.questions.trace import Corruption, TraceQuestion, parse_kinds
-from circuits.cli.saved import opened
+from circuits.cli.saved import opened, shown_again
 from circuits.cli.settings import Setting, with_setting
 from circuits.cli.starting import announce, tokens_of
 from circuits.errors import FileFormatError, PromptError
@@ -121,7 +121,7 @@ def run(question: TraceQuestion, corruption: Corruption, setting: Setting, what:
 
 def reopen(file: Path, setting: Setting) -> None:
     """Print a saved result again, and write its table and pictures beside it, or into the folder asked for."""
-    from circuits.cli.reports.trace import trace_report, write
+    from circuits.cli.reports.trace import MANY, ONE, trace_report, write
     from circuits.files.reading import read_json
     from circuits.patching import Trace, Traces
 
@@ -132,7 +132,8 @@ def reopen(file: Path, setting: Setting) -> None:
         raise FileFormatError(f"{file}: no fact was traced")
     model = found.traces[0].model if isinstance(found, Traces) else found.model
     setting = setting.beside(file).of_saved(model)
-    with setting.work() as (staging, progress):
+    replacing, names = shown_again(MANY if many else ONE, file, setting)
+    with setting.work(replacing=replacing, names=names) as (staging, progress):
         files = write(found, staging, progress)
     there = {name: what for name, what in files.items() if (setting.folder / name).is_file()}
     one = found.traces[0] if isinstance(found, Traces) else found

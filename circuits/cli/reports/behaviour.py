@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from circuits.cli.output import save_figure, staged
+from circuits.cli.output import save_figure
 from circuits.cli.report import Pairs, Report, Table, records
 from circuits.cli.text import one_line
 from circuits.tasks import BehaviourScores
@@ -26,13 +26,12 @@ _HEADINGS = {
 
 def write(scores: BehaviourScores, out: Path) -> None:
     """Write every item (.json), the table (.csv) or the picture (.png)."""
-    with staged(out.parent) as staging:
-        if out.suffix.lower() == ".json":
-            scores.save(staging / out.name)
-        elif out.suffix.lower() == ".csv":
-            scores.to_dataframe().to_csv(staging / out.name, index=False)
-        else:
-            save_figure(scores.plot(), staging / out.name)
+    if out.suffix.lower() == ".json":
+        scores.save(out)
+    elif out.suffix.lower() == ".csv":
+        scores.to_dataframe().to_csv(out, index=False)
+    else:
+        save_figure(scores.plot(), out)
 
 
 def behaviour_report(scores: BehaviourScores, out: Path | None) -> Report:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from circuits.concepts.features.dictionary import FORMAT, Dictionary, load_dictionary
 from circuits.errors import CircuitsError, FileFormatError, shown
+from circuits.files.limits import check_header
 from circuits.files.reading import read_json, unreadable
 from circuits.files.tensors import format_of_tensors
 
@@ -52,6 +53,7 @@ def _tensors(file: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
+        check_header(file)
         return load_file(file)
     except OSError as error:
         raise unreadable(file, error, why="no file of tensors") from None

@@ -5,7 +5,6 @@ Either the names of a native TransformerBridge (`blocks.0.attn.q.weight`) or tho
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from circuits.errors import CircuitsError, ModelError, shown
+from circuits.files.reading import read_json
 from circuits.models.loading.families import NATIVE
 
 STATE_FILES = (".safetensors", ".pt", ".pth")
@@ -127,8 +127,8 @@ def _read(file: Path) -> dict[str, Any]:
 def _config_of(file: Path) -> Mapping[str, Any] | None:
     """A JSON file's object where it is a configuration of TransformerLens."""
     try:
-        read = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        read: Any = read_json(file)
+    except CircuitsError:
         return None
     ours = isinstance(read, dict) and "d_model" in read and "n_layers" in read and "model_type" not in read
     return read if ours else None

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import importlib.resources
-import json
 import logging
 import re
 import socket
@@ -12,11 +11,12 @@ import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from circuits.errors import CircuitsError, ModelError
+from circuits.files.reading import read_json
 from circuits.models.loading.families import find_family
 from circuits.models.loading.gguf_model import gguf_file
 from circuits.models.loading.native import native_file
@@ -151,8 +151,8 @@ def weight_files(source: str) -> list[Path]:
     if (index := there("model.safetensors.index.json")) is None:
         return []
     try:
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        named = set(cast(Any, read_json(index))["weight_map"].values())
+    except (CircuitsError, KeyError, AttributeError, TypeError):
         return []
     return [file for name in sorted(named) if isinstance(name, str) and (file := there(name)) is not None]
 

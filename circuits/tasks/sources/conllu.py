@@ -1,11 +1,13 @@
 """Sentences with gold dependencies, from CoNLL-U files (universaldependencies.org/format.html)."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from circuits.errors import FileFormatError, shown
+from circuits.files.limits import lines_of
 from circuits.files.reading import unreadable
 
 LARGEST_FILE = 256 * 2**20
@@ -13,6 +15,8 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,5}", re.ASCII)
 _RANGE = re.compile(r"([1-9][0-9]{0,5})-([1-9][0-9]{0,5})", re.ASCII)
 _EMPTY = re.compile(r"(0|[1-9][0-9]{0,5})\.([1-9][0-9]{0,5})", re.ASCII)
 _COLUMNS = 10
+_BETWEEN = 100_000
+"""Comments and empty lines between two sentences, at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +92,11 @@ def read_conllu(path: str | Path) -> tuple[Sentence, ...]:
     sentences: list[Sentence] = []
     rows: list[_Row] = []
     text: str | None = None
-    for number, line in enumerate([*_lines(path), ""], 1):
+    between = 0
+    for number, line in itertools.chain(_lines(path), [(0, "")]):
+        between = 0 if rows else between + 1
+        if between > _BETWEEN:
+            raise FileFormatError(f"{path}: line {number}: no word in {_BETWEEN:,} lines; expected a CoNLL-U file")
         if line.startswith("#"):
             if rows:
                 raise FileFormatError(f"{path}: line {number}: a comment inside a sentence; expected a word or an empty line")
@@ -107,19 +115,12 @@ def read_conllu(path: str | Path) -> tuple[Sentence, ...]:
     return tuple(sentences)
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines, one at a time: what is wrong in the first one is known before the last one is read."""
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_FILE + 1)
+        yield from lines_of(path, max_bytes=LARGEST_FILE)
     except OSError as error:
         raise unreadable(path, error) from None
-    if len(content) > LARGEST_FILE:
-        raise FileFormatError(f"{path}: larger than {LARGEST_FILE:,} bytes")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path}: not UTF-8 text: byte {error.start} cannot be decoded") from None
-    return text.replace("\r\n", "\n").split("\n")
 
 
 def _row(path: Path, number: int, line: str, before: list[_Row]) -> Iterator[_Row]:

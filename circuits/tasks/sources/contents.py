@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from circuits.errors import FileFormatError, shown
-from circuits.files.reading import read_bytes, strict_decoder
+from circuits.files.limits import is_regular
+from circuits.files.reading import read_bytes, strict_decoder, unreadable
 
 LARGEST_FILE = 64 * 2**20
 _OTHERS = {
@@ -25,7 +26,7 @@ _OTHERS = {
 _NESTED = "nested too deeply"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Row:
     """One row: its place from 0, without the header, its line from 1 where that is known, and what it holds (`damage`: why it
     holds nothing that can be read)."""
@@ -79,14 +80,8 @@ def read_contents(path: str | Path) -> Contents:
     """Read a file of prompts as far as it can be without knowing its layout. Raises FileFormatError for one that is missing,
     empty, larger than 64 MiB, not UTF-8, no CSV, no JSON, or of a kind that is told from its first bytes and not read."""
     path = Path(path)
-    content = read_bytes(path, max_bytes=LARGEST_FILE)
-    other = next((said for start, said in _OTHERS.items() if content.startswith(start)), None)
-    if other is not None:
-        raise FileFormatError(f"{path}: {other}")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path}: not UTF-8 text: byte {error.start} cannot be decoded") from None
+    _refuse_others(path)
+    text = read_bytes(path, max_bytes=LARGEST_FILE, kind="rows").decode("utf-8-sig")
     start = text.lstrip()[:1]
     if not start:
         raise FileFormatError(f"{path}: is empty")
@@ -104,6 +99,20 @@ def read_contents(path: str | Path) -> Contents:
     return Contents(path, "JSON", (Row(0, 1, document),), document, lines=_lines_of_lists(path, text, document))
 
 
+def _refuse_others(path: Path) -> None:
+    """Raise FileFormatError for a file that begins as one of another kind does."""
+    try:
+        if not is_regular(path):
+            return
+        with path.open("rb") as file:
+            begins = file.read(16)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    other = next((said for start, said in _OTHERS.items() if begins.startswith(start)), None)
+    if other is not None:
+        raise FileFormatError(f"{path}: {other}")
+
+
 def _is_one_value(text: str) -> bool:
     """Whether a text is null, true, a number or one string in JSON, and so no header of CSV with columns that are known."""
     try:
@@ -115,16 +124,20 @@ def _is_one_value(text: str) -> bool:
 
 def _is_lines(text: str) -> bool:
     """Whether a text is one JSON object a line: several lines, most of them from brace to brace."""
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
-    return len(lines) > 1 and 2 * sum(line[0] == "{" and line[-1] == "}" for line in lines) >= len(lines)
+    lines = braced = 0
+    for line in io.StringIO(text, newline="\n"):
+        if bare := line.strip():
+            lines += 1
+            braced += bare[0] == "{" and bare[-1] == "}"
+    return lines > 1 and 2 * braced >= lines
 
 
 def _json_lines(text: str) -> Iterator[Row]:
     decoder, index = strict_decoder(), 0
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(io.StringIO(text, newline="\n"), 1):
         if line.strip():
             try:
-                yield Row(index, number, decoder.decode(line))
+                yield Row(index, number, decoder.decode(line.rstrip("\n")))
             except (ValueError, RecursionError) as error:
                 yield Row(index, number, damage=_said(error))
             index += 1

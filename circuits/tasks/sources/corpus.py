@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from circuits.errors import PromptError
+from circuits.files import reading
 from circuits.models import Model, TokenBatch
 from circuits.models.sampling import write
 from circuits.progress import Progress
@@ -16,11 +17,8 @@ _PIECE = 2**16
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a UTF-8 file. Raises PromptError where it is none; a missing file stays the OSError that it is."""
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{path}: no UTF-8 text ({error.reason} at byte {error.start})") from None
+    """The text of a UTF-8 file. Raises FileFormatError, with the file's name, where it is none or there is no such file."""
+    return reading.read_text(Path(path))
 
 
 def text_rows(model: Model, text: str, *, width: int | None = None, limit: int | None = None) -> TokenBatch:

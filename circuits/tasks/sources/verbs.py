@@ -1,9 +1,11 @@
 """Verbs of English in both numbers of the third person, to ask for agreement by all of them at once."""
 
 import csv
+import io
 from pathlib import Path
 
 from circuits.errors import FileFormatError, PromptError, shown
+from circuits.files.reading import read_text
 from circuits.models import Model
 from circuits.tasks.answers import following
 
@@ -41,10 +43,9 @@ def verb_forms(path: Path) -> tuple[tuple[str, str], ...]:
     if not beside.is_file():
         return (*_IRREGULAR, *((third_person(verb), verb) for verb in _REGULAR))
     try:
-        with beside.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(read_text(beside, max_bytes=2**20), newline="")))
         return tuple((row["sing"].strip(), row["plur"].strip()) for row in rows if row["sing"] and row["plur"])
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+    except (AttributeError, csv.Error, KeyError) as error:
         said = f"lacks the column {shown(error.args[0])}" if isinstance(error, KeyError) else "cannot be read as CSV"
         raise FileFormatError(f"{beside}: {said}; expected the columns sing and plur") from None
 

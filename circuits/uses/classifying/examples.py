@@ -88,6 +88,10 @@ class Examples:
         write_whole(Path(path), "".join(f"{line}\n" for line in lines).encode())
 
 
+_LONGEST_RATIONALE = 100_000
+"""Characters."""
+
+
 def read_labelled(
     path: str | Path,
     *,
@@ -164,6 +168,8 @@ def _rationale(fields: Mapping[str, Any], words: int) -> tuple[Span, ...] | None
     value = None if name is None else fields[name]
     if name is None or value is None or value == "":
         return None
+    if isinstance(value, str) and len(value) > _LONGEST_RATIONALE:
+        value = None
     if isinstance(value, str):
         pairs = re.fullmatch(r"\s*(?:\d+-\d+[\s,]*)*", value)
         try:
