@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from circuits.cli.errors import Context
-from circuits.errors import PromptError
+from circuits.errors import FileFormatError, PromptError
 
 ModelName = Annotated[
     str,
@@ -175,10 +175,21 @@ KeepActivations = Annotated[
     typer.Option(metavar="FOLDER", help="Keep activations here: the next probe of the same text reads nothing again."),
 ]
 
+
+def there(path: Path | None) -> Path | None:
+    """A file that an option names. Raises FileFormatError where there is none, before a model is loaded for it."""
+    if path is not None and not Path(path).is_file():
+        raise FileFormatError(f"{path}: {'not a file' if Path(path).exists() else 'No such file or directory'}")
+    return path
+
+
 ClassifierFile = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="A saved classifier, on the model it was trained on.", show_default="a head trained on the texts"
+        metavar="FILE",
+        help="A saved classifier, on the model it was trained on.",
+        show_default="a head trained on the texts",
+        callback=there,
     ),
 ]
 LabelledData = Annotated[

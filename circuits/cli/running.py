@@ -55,13 +55,14 @@ WORKER: contextvars.ContextVar[Worker | None] = contextvars.ContextVar("worker",
 def running(run: Running) -> Iterator[None]:
     """While the block lasts, the shards of the command under way are kept in its folder, and taken from there where an earlier
     run of the same command was stopped; where the block ends well, the journal goes."""
+    from circuits.runs.journal import Journal
     from circuits.runs.ledger import Ledger
     from circuits.runs.shards import Own, Runner, joining
 
     if run.workers < 1:
         raise CircuitsError(f"--workers is {run.workers}; expected a whole number from 1 on")
     if run.fresh:
-        run.path.unlink(missing_ok=True)
+        Journal.discard(run.path)
     _make_room(run)
     with contextlib.ExitStack() as stack:
         threads = stack.enter_context(_threads(run))

@@ -62,11 +62,23 @@ class Journal:
                 found = cls(path, dict(plan), {}, file, descriptor)
                 found._read()
             except BlockingIOError:
-                raise FileFormatError(f"{path.parent}: another run of this command is under way there: wait for it") from None
+                raise _under_way(path) from None
             except OSError as error:
                 raise FileFormatError(f"{path}: cannot be written: {error.strerror}") from None
             undo.pop_all()
         return found
+
+    @classmethod
+    def discard(cls, path: Path) -> None:
+        """What is kept there goes, whatever it is. Raises FileFormatError where another process has it."""
+        if not path.is_file():
+            return
+        try:
+            descriptor = locked(_lock(path))
+        except BlockingIOError:
+            raise _under_way(path) from None
+        path.unlink(missing_ok=True)
+        _free(path, descriptor)
 
     @property
     def seconds(self) -> float:
@@ -175,6 +187,10 @@ def _framed(head: Mapping[str, Any], data: bytes) -> bytes:
 
 def _check(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=_CHECK).digest()
+
+
+def _under_way(path: Path) -> FileFormatError:
+    return FileFormatError(f"{path.parent}: another run of this command is under way there: wait for it")
 
 
 def _lock(path: Path) -> Path:

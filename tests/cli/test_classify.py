@@ -70,12 +70,15 @@ def test_what_is_wrong_with_texts_is_one_line(command: Command, tmp_path: Path) 
         (("train", "--data", one), "one.csv: all 2 texts have the label 'x': expected two classes or more"),
         (("train", "--data", beyond), "the rationale [4, 5) lies beyond the text's 2 words"),
         (("train", "--data", good, "--test", other), "other.csv: row 1 (line 3): the label 'z' is none of x, y"),
+        (("train", "--data", other), "0 training texts of 0 classes beside 2 that are held out, as there is no --test"),
         (("train", "--data", good, "--rename", "x"), "--rename x: expected OLD=NEW"),
         (("train", "--test", other), "--test needs --data"),
         (("train", "--train", "some"), "--train some: expected head or all"),
         (("train", "--rate", "0"), "expected a rate above 0"),
         (("atribute",), "'atribute' is no subcommand; did you mean circuits classify attribute?"),
         (("a text", "--classifier", tmp_path / "none.safetensors"), "none.safetensors: No such file"),
+        (("attribute", "--classifier", tmp_path / "none.safetensors"), "none.safetensors: No such file"),
+        (("inside", "--before", tmp_path, "--after", tmp_path), f"{tmp_path}: not a file"),
     ):
         out = ("--out", tmp_path / "out")
         check_one_line(command("classify", *options, *out), words)

@@ -100,9 +100,13 @@ def test_a_second_run_is_refused_until_the_first_is_killed(tmp_path: Path) -> No
     assert mine.recv_bytes() == b"open"
     with pytest.raises(FileFormatError, match="another run of this command is under way"):
         Journal.open(path, PLAN)
+    with pytest.raises(FileFormatError, match="another run of this command is under way"):
+        Journal.discard(path)
+    assert path.is_file()
     process.kill()
     process.join()
-    Journal.open(path, PLAN).close(remove=True)
+    Journal.open(path, PLAN).close(remove=False)
+    Journal.discard(path)
     assert not list(tmp_path.iterdir())
 
 

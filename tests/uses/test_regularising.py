@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from circuits.uses import (
     Regularisation,
     er_test,
     planted_shortcut,
+    train_all,
     train_head,
     train_regularised,
 )
@@ -34,6 +36,7 @@ from circuits.uses.regularising.penalty import RationalePenalty
 from circuits.uses.regularising.rationales import RationaleHead, removal_effects, token_shares
 from circuits.uses.shortcuts.label_words import form_of, label_words
 from tests.models.random_models import random_shape, random_weights, record_of
+from tests.runs.test_shards import run_in
 
 FEW = planted_shortcut(count=24, judged=20, seed=3)
 
@@ -256,22 +259,35 @@ def test_er_test_names_the_tests_that_not_all_seeds_have(small: Model) -> None:
     assert found.tests == ("held out",) and found.left_out == ("meaning changed", "the rest changed") and found.same_texts
 
 
-def test_er_test_pairs_trainings_by_their_seeds(small: Model) -> None:
+def test_er_test_pairs_trainings_by_their_seeds_and_trains_none_twice(small: Model, tmp_path: Path) -> None:
+    made: list[int] = []
+    stop = {5}
+
     def make(seed: int) -> Any:
+        if seed in stop:
+            raise KeyboardInterrupt
+        made.append(seed)
         planted = planted_shortcut(count=24, judged=10, seed=seed)
         return planted.train, planted.splits
 
     asked: list[int] = []
-    how = Regularisation(rationale="attention", distance="kl", strength=0.0)
-    found = er_test(
-        small,
-        make,
-        how=how,
-        recipe=Recipe(epochs=1, batch=12),
-        seeds=(4, 5),
-        seen=lambda seed, plain, held: asked.append(seed),
-    )
-    assert asked == [4, 5] and found.tests[:4] == ("held out", "random", "flipped", "contrast")
+    prints: list[str] = []
+
+    def seen(seed: int, plain: Classifier, held: Classifier) -> None:
+        asked.append(seed)
+        prints.extend([plain.model.fingerprint, held.model.fingerprint])
+
+    how, recipe = Regularisation(rationale="attention", distance="kl", strength=0.0), Recipe(epochs=1, batch=12)
+    options: Any = {"how": how, "recipe": recipe, "seeds": (4, 5), "seen": seen}
+    with pytest.raises(KeyboardInterrupt), run_in(tmp_path / "journal"):
+        er_test(small, make, **options, seen_of=(4,))
+    stop.clear()
+    with run_in(tmp_path / "journal"):
+        found = er_test(small, make, **options, seen_of=(4,))
+    assert made == [4, 5] and asked == [4, 4] and len(set(prints)) == 1, "kept, and the same bit by bit"
+    alone = train_all(small, make(4)[0], recipe=dataclasses.replace(recipe, seed=4))
+    assert alone.model.fingerprint == prints[0]
+    assert found.tests[:4] == ("held out", "random", "flipped", "contrast")
     assert found.tests[4:] == ("meaning changed", "the rest changed") and found.kinds[0] == "in distribution"
     assert not found.left_out and not found.same_texts
     assert torch.equal(found.plain, found.regularised), "a penalty of no strength changes nothing"

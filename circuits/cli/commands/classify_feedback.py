@@ -10,7 +10,7 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
-from circuits.cli.options import ClassifierFile, LabelledCount, LabelledData, LabelledTests, LabelNames, Open, Seed
+from circuits.cli.options import ClassifierFile, LabelledCount, LabelledData, LabelledTests, LabelNames, Open, Seed, there
 from circuits.cli.questions.classify import Labelled, labelled_of
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
@@ -32,7 +32,8 @@ FILES = {
 def classify_feedback(
     context: Context,
     feedback: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What was said of the classifier.", show_default="it is proposed")
+        Path | None,
+        typer.Option(metavar="FILE", help="What was said of the classifier.", show_default="it is proposed", callback=there),
     ] = None,
     classifier: ClassifierFile = None,
     data: LabelledData = None,

@@ -10,7 +10,7 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
-from circuits.cli.options import LabelledCount, LabelledData, LabelledTests, LabelNames, Open, Seed
+from circuits.cli.options import LabelledCount, LabelledData, LabelledTests, LabelNames, Open, Seed, there
 from circuits.cli.progress import ProgressBars
 from circuits.cli.prompts import words_of
 from circuits.cli.questions.classify import Labelled, labelled_of
@@ -35,10 +35,14 @@ FILES = {
 def classify_inside(
     context: Context,
     before: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A saved classifier.", show_default="one that is trained now")
+        Path | None,
+        typer.Option(metavar="FILE", help="A saved classifier.", show_default="one that is trained now", callback=there),
     ] = None,
     after: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The one that was mended.", show_default="one that is regularised now")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The one that was mended.", show_default="one that is regularised now", callback=there
+        ),
     ] = None,
     control: Annotated[
         Path | None,
@@ -46,6 +50,7 @@ def classify_inside(
             metavar="FILE",
             help="Another plain training, of another seed: what two share anyway.",
             show_default="one that is trained now, without files",
+            callback=there,
         ),
     ] = None,
     data: LabelledData = None,

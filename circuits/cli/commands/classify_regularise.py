@@ -94,12 +94,11 @@ def classify_regularise(
     with setting.parts(FILES, options="--count, --longest") as work:
         model = setting.load(work.progress)
 
-        def keep(number: int, _: circuits.uses.Classifier, held: circuits.uses.Classifier) -> None:
+        def keep(_: int, plain: circuits.uses.Classifier, held: circuits.uses.Classifier) -> None:
             """The first seed's classifier is kept."""
-            if number == seed:
-                held.save(work.staging / "classifier.safetensors")
+            held.save(work.staging / "classifier.safetensors")
 
-        options = {"how": how, "without": words, "recipe": recipe, "only": train, "longest": longest}
+        options = {"how": how, "without": words, "recipe": recipe, "only": train, "longest": longest, "seen_of": (seed,)}
         asked = tuple(range(seed, seed + seeds))
         found = circuits.uses.er_test(model, make, seeds=asked, progress=work.progress, seen=keep, **options)
         found.save(work.staging / "regularised.json")

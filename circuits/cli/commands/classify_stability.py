@@ -8,7 +8,7 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
-from circuits.cli.options import ClassifierFile, LabelledCount, LabelledData, LabelledTests, LabelNames, Open, Seed
+from circuits.cli.options import ClassifierFile, LabelledCount, LabelledData, LabelledTests, LabelNames, Open, Seed, there
 from circuits.cli.questions.classify import Labelled, classifier_of, labelled_of, shown_texts, synonyms_of
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
@@ -42,7 +42,10 @@ def classify_stability(
     synonyms: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="JSON: words, each with a list of others.", show_default="neighbours among embeddings"
+            metavar="FILE",
+            help="JSON: words, each with a list of others.",
+            show_default="neighbours among embeddings",
+            callback=there,
         ),
     ] = None,
     shown: Annotated[int, typer.Option("--texts", min=2, help="So many of the texts held out.")] = 60,

@@ -8,7 +8,7 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
-from circuits.cli.options import MetricName, Open, Seed
+from circuits.cli.options import MetricName, Open, Seed, there
 from circuits.cli.prompts import Behaviour, check_metric, has_gradient, task_or_file
 from circuits.cli.questions.classify import classifier_of, drawn, labelled_of
 from circuits.cli.questions.concept import ConceptQuestion, concept_places
@@ -55,7 +55,12 @@ def concept(
     ] = "gendered-pronoun",
     classifier: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Ask a saved classifier for the class that --target names.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Ask a saved classifier for the class that --target names.",
+            show_default=False,
+            callback=there,
+        ),
     ] = None,
     data: Annotated[
         Path | None,

@@ -49,14 +49,15 @@ def labelled_of(
     splits = {_name(path, tests): circuits.uses.read_labelled(path, classes=read.classes, rename=names) for path in tests}
     order = list(range(len(read)))
     random.Random(seed).shuffle(order)
+    aside = ""
     if not splits:
         held = max(2, len(order) // 5)
+        aside = f" beside {held} that are held out, as there is no --test"
         splits, order = {"held out": read[sorted(order[:held])]}, order[held:]
     train = read[sorted(order[: count or len(order)])]
-    if not train.labels or len(set(train.labels)) < 2:
-        raise PromptError(
-            f"{data}: {len(train)} training texts of {len(set(train.labels))} classes: expected two classes or more"
-        )
+    if len(set(train.labels)) < 2:
+        there = f"{len(train)} training texts of {len(set(train.labels))} classes{aside}"
+        raise PromptError(f"{data}: {there}: expected two classes or more")
     return Labelled(data.name, train, splits, False)
 
 

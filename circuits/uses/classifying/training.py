@@ -240,7 +240,7 @@ class _Stepping:
         if penalty is not None:
             loss = loss + penalty(weights, batch, labels, places)
         if not bool(loss.isfinite()):
-            raise NonFiniteError(f"the loss is {float(loss)}: try a lower rate than {self.said['rate']}")
+            raise NonFiniteError(f"the loss is {float(loss.detach())}: try a lower rate than {self.said['rate']}")
         self.adam.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.leaves.values(), 1.0)

@@ -2,13 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 
 from circuits.errors import PromptError
 from circuits.models import Model
 from circuits.progress import Progress, silent
-from circuits.uses.classifying.classifier import LONGEST, Classifier
+from circuits.runs import shards
+from circuits.uses.classifying.classifier import HEAD, LONGEST, Classifier
 from circuits.uses.classifying.examples import Examples
 from circuits.uses.classifying.training import Recipe, Trained, sha256_of, train_all
 from circuits.uses.regularising.guidance import Wishes, wishes_of
@@ -77,8 +79,10 @@ def er_test(
     longest: int = LONGEST,
     progress: Progress | None = None,
     seen: Callable[[int, Classifier, Classifier], None] | None = None,
+    seen_of: Collection[int] | None = None,
 ) -> ErTest:
-    """Train with and without regularisation for each seed, and judge both (ER-TEST, Joshi et al. 2022).
+    """Train with and without regularisation for each seed, and judge both (ER-TEST, Joshi et al. 2022). A seed is a shard of a
+    long run (`circuits.runs.shards`).
 
     Raises PromptError for fewer than two seeds, where nothing is said of any word, and for a head with a rationale that it does
     not change. Tests that cannot be made for every seed are named in `left_out`.
@@ -95,35 +99,47 @@ def er_test(
         longest: tokens that are read of a text, at most.
         progress: hears what is being done, how much of it is done, and how much there is.
         seen: is given each seed with the plain and the regularised classifier.
+        seen_of: the seeds that it is given (None: all): of these a run keeps the weights.
     """
     how, recipe, report = how or Regularisation(), recipe or Recipe(), progress or silent
     if len(set(seeds)) < 2:
         raise PromptError(f"{len(set(seeds))} seeds: expected two or more, each once")
     how.check_reach(only)
+    options = {"only": only, "longest": longest, "progress": progress}
+
+    def trained(number: int) -> dict[str, Any]:
+        """What comes of a seed."""
+        train, splits = make(seeds[number])
+        own = dataclasses.replace(recipe, seed=seeds[number])
+        plain = train_all(base, train, recipe=own, **options)
+        held = train_regularised(base, train, wishes_of(train, without=without), how=how, recipe=own, **options)
+        tests = _functional(train, splits, without)
+        kept = seen is not None and (seen_of is None or seeds[number] in seen_of)
+        return {
+            "texts": len(train),
+            "data": sha256_of(train),
+            "right": [_judged(one, splits, tests) for one in (plain, held)],
+            "trained": [_plain(one) for one in (plain, held)] if kept else [],
+        }
+
     rows: list[list[dict[tuple[str, str], float]]] = []
     texts, read = 0, set()
-    for number, seed in enumerate(seeds):
-        train, splits = make(seed)
-        own = dataclasses.replace(recipe, seed=seed)
-        plain = train_all(base, train, recipe=own, only=only, longest=longest, progress=progress)
-        options = {"how": how, "recipe": own, "only": only, "longest": longest, "progress": progress}
-        held = train_regularised(base, train, wishes_of(train, without=without), **options)
-        tests = _functional(train, splits, without)
-        texts = len(train)
-        read.add(sha256_of(train))
-        rows.append([_judged(one, splits, tests) for one in (plain, held)])
+    for number, found in enumerate(shards("training with and without", len(seeds), trained)):
+        texts = found["texts"]
+        read.add(found["data"])
+        rows.append([{(name, kind): right for name, kind, right in one} for one in found["right"]])
         report("seeds", number + 1, len(seeds))
-        if seen is not None:
-            seen(seed, plain, held)
+        if seen is not None and found["trained"]:
+            plain, held = (_classifier(base, *one) for one in found["trained"])
+            seen(seeds[number], plain, held)
     every = dict.fromkeys(name for some, _ in rows for name in some)
     names = [name for name in every if all(name in some for some, _ in rows)]
     both = torch.tensor([[[one[name] for name in names] for one in some] for some in rows])  # [seed training test]
-    trained = f"{'all weights' if only == 'all' else 'head'} trained on {texts:,} texts"
     return ErTest(
         model=base.name,
         weights_sha256=base.fingerprint,
         **dataclasses.asdict(how),
-        trained=trained,
+        trained=f"{'all weights' if only == 'all' else 'head'} trained on {texts:,} texts",
         seeds=tuple(seeds),
         tests=tuple(name for name, _ in names),
         kinds=tuple(kind for _, kind in names),
@@ -132,6 +148,21 @@ def er_test(
         left_out=tuple(test for test, kind in every if (test, kind) not in names),
         same_texts=len(read) == 1,
     )
+
+
+def _plain(classifier: Classifier) -> tuple[list[str], int, dict[str, Any], dict[str, torch.Tensor]]:
+    """A trained classifier as plain values and the tensors that were trained."""
+    tensors = {name: tensor for name, tensor in classifier.model.weights.tensors() if classifier.tuned or name in HEAD}
+    return list(classifier.classes), classifier.longest, dict(classifier.training), tensors
+
+
+def _classifier(
+    base: Model, classes: Sequence[str], longest: int, training: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> Classifier:
+    """It again, on its base model."""
+    moved = {name: tensor.to(base.device) for name, tensor in tensors.items()}
+    start = Classifier.on(base, classes, longest=longest)
+    return start.with_tensors(moved, tuned=training["trained"] == "all", training=training)
 
 
 def _functional(train: Examples, splits: Mapping[str, Examples], without: Collection[str]) -> tuple[FunctionalTest, ...]:
@@ -144,14 +175,14 @@ def _functional(train: Examples, splits: Mapping[str, Examples], without: Collec
 
 def _judged(
     classifier: Classifier, splits: Mapping[str, Examples], tests: Sequence[FunctionalTest]
-) -> dict[tuple[str, str], float]:
-    """What is right, by the name and the kind of each test."""
+) -> list[tuple[str, str, float]]:
+    """The name and the kind of each test, and what is right there."""
     kinds = ["in distribution", *["unseen"] * (len(splits) - 1)]
-    found = {
-        (name, "contrast" if "contrast" in name else kind): accuracy_of(classifier, split).effect
+    found = [
+        (name, "contrast" if "contrast" in name else kind, accuracy_of(classifier, split).effect)
         for (name, split), kind in zip(splits.items(), kinds, strict=True)
-    }
-    return found | {(test.name, "functional"): test.passed(classifier) for test in tests}
+    ]
+    return found + [(test.name, "functional", test.passed(classifier)) for test in tests]
 
 
 def _swapped(text: str, places: set[int], label: int | None, swaps: Mapping[str, str | None], counted: LabelWords) -> str:
