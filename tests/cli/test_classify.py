@@ -36,6 +36,8 @@ def test_a_classifier_is_trained_judged_and_asked(command: Command, tmp_path: Pa
     texts = ("--data", out / "planted" / "train.jsonl", "--test", out / "planted" / "flipped.jsonl")
     answer = command("classify", "train", *texts, "--train", "all", "--count", 16, "--epochs", 1, "--out", tmp_path / "all")
     assert answer.status == 0 and "all weights trained on 16 texts of train.jsonl" in answer.out, answer.err
+    same = " ".join(map(str, ("--classifier", tmp_path / "all" / "classifier.safetensors", *texts, "--count", 16)))
+    assert f"circuits classify attribute {same}" in answer.out and f"circuits classify shortcuts {same}" in answer.out
     assert {path.name for path in (tmp_path / "all").iterdir()} == files - {"planted", "scores.svg"} | {"scores.png"}
 
 

@@ -1,5 +1,6 @@
 """`circuits classify train`: a classifier on top of the model, from labelled texts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -71,11 +72,21 @@ def classify_train(
         raise PromptError(f"--train {train}: expected head or all")
     recipe = circuits.uses.Recipe(epochs=epochs, rate=rate, batch=batch, seed=seed)
     texts = labelled_of(data, test or (), count=count, seed=seed, rename=rename or ())
-    run(texts, setting, recipe if train == "all" else None, longest=longest, seed=seed)
+    several = [*(("--test", file) for file in test or ()), *(("--rename", names) for names in rename or ())]
+    same = [("--data", data), *several, ("--count", count), ("--seed", seed or None)]
+    run(texts, setting, recipe if train == "all" else None, longest=longest, seed=seed, same=same)
 
 
-def run(texts: Labelled, setting: Setting, recipe: "circuits.uses.Recipe | None", *, longest: int, seed: int) -> None:
-    """Train, judge, write the files, print the report."""
+def run(
+    texts: Labelled,
+    setting: Setting,
+    recipe: "circuits.uses.Recipe | None",
+    *,
+    longest: int,
+    seed: int,
+    same: Sequence[tuple[str, object]],
+) -> None:
+    """Train, judge, write the files, print the report; `same`: the options by which other commands see the same texts."""
     from circuits.cli.reports.classify import scores_report, write
 
     expected = [name for name in FILES if texts.planted or not name.startswith("planted/")]
@@ -90,7 +101,14 @@ def run(texts: Labelled, setting: Setting, recipe: "circuits.uses.Recipe | None"
         scores = circuits.uses.score_classifier(found, texts.train, texts.splits, budget=setting.budget, progress=work.progress)
         scores.save(work.staging / "scores.json")
         write(scores, work.staging)
-    setting.answer(scores_report(scores, work.written, [setting.opening("scores.json", "train")], data=texts.name))
+    words = [word for name, value in same if value is not None for word in (name, str(value))]
+    own = ("--classifier", str(setting.folder / "classifier.safetensors"), *words)
+    steps = [
+        (setting.command("classify", "attribute", *own), "the words that it goes by"),
+        (setting.command("classify", "shortcuts", *own), "those of them that only go along with the label"),
+        setting.opening("scores.json", "train"),
+    ]
+    setting.answer(scores_report(scores, work.written, steps, data=texts.name))
 
 
 def trained(
