@@ -14,6 +14,8 @@ from circuits.patching.engine.change import ORDER, Change, Variant
 
 # In the last layer nothing is left that could carry a change from one token to another, but for the keys and values that these
 # move: all else there matters only at the columns that are read.
+_PARTS, _ENOUGH = 4, 2048
+"""Passes that variants are cut into at least, where that leaves each so many tokens."""
 _READ_BY_LATER_TOKENS = ("residual", "k", "v", "k_in", "v_in")
 
 
@@ -91,10 +93,13 @@ def passes(planned: Sequence[Planned], weights: Weights, tokens: TokenBatch, bud
     # A pass starts at the earliest layer of its group, so late starters ride together; of these, variants that begin alike
     # stand side by side, or the budget would cut them apart and compute their beginning twice.
     ordered = sorted(planned, key=lambda v: (v.first_layer, v.start, first_seen[v.layers[v.first_layer]]))
+    sizes = [prompts * row_bytes(weights, width, variant.start) for variant in ordered]
+    # Several passes where each still has work enough: they can be kept, and shared by processes.
+    enough = _ENOUGH * row_bytes(weights, 1, 0)
+    most = min(budget, max(-(-sum(sizes) // _PARTS), enough))
     groups: list[list[Planned]] = []
     room = 0
-    for variant in ordered:
-        size = prompts * row_bytes(weights, width, variant.start)
+    for variant, size in zip(ordered, sizes, strict=True):
         if size > budget:
             raise MemoryBudgetError(
                 f"one patched run of {prompts} prompts of {width} tokens needs about "
@@ -102,7 +107,7 @@ def passes(planned: Sequence[Planned], weights: Weights, tokens: TokenBatch, bud
             )
         if size > room:
             groups.append([])
-            room = budget
+            room = most
         groups[-1].append(variant)
         room -= size
     return groups

@@ -46,6 +46,8 @@ def run_subgraph(
     return unembed(model.weights, CircuitPass(model.weights, geometry, own.residuals[0], rest, circuits, 0).run(None)[0])
 
 
+_PARTS = 4
+"""Passes that the prompts of some circuits are run in at least, where that leaves each its rows."""
 _ROWS = 96
 """Tokens that a pass takes at least, where there are as many."""
 
@@ -137,6 +139,10 @@ class Circuits:
     def _parts(self, circuits: Sharing) -> list[slice]:
         """The prompts of each pass of some circuits."""
         prompts = max(1, self._room(circuits.graph) // (len(circuits.needed()[0]) + self._widest(circuits.graph)))
+        # Several passes where each still has rows enough: they can be kept, and shared by processes.
+        width = self.pairs.clean.ids.shape[1] - self.start
+        least = -(-_ROWS // (width * len(circuits.finals)))
+        prompts = min(prompts, max(-(-len(self.pairs) // _PARTS), least))
         # Passes of like size: one of a few prompts that are left over takes nearly as long as a whole one.
         prompts = -(-len(self.pairs) // -(-len(self.pairs) // prompts))
         return [slice(start, min(start + prompts, len(self.pairs))) for start in range(0, len(self.pairs), prompts)]
