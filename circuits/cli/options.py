@@ -31,6 +31,12 @@ PictureFormats = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 Workers = Annotated[int, typer.Option(metavar="N", min=1, help="Processes that share the work; the results are the same.")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Other machines work too: a Ray cluster (auto, HOST:PORT), or local.", show_default=False
+    ),
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over where a stopped run of this command would be gone on with.")]
 Open = Annotated[Path | None, typer.Option("--open", metavar="FILE", help="Show a saved result again; nothing is computed.")]
 Bos = Annotated[

@@ -5,6 +5,8 @@ import contextlib
 import contextvars
 import dataclasses
 import datetime
+import hashlib
+import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +21,7 @@ from circuits.files.words import duration
 
 MUCH, WORTH = 60.0, 1.0
 """Seconds of work: of another run, not given up without being asked; of this one, kept where it fails."""
-_ASIDE = ("out", "pictures", "as_json", "workers", "fresh", "open_file")
+_ASIDE = ("out", "pictures", "as_json", "workers", "ray", "fresh", "open_file")
 """Options that decide nothing of what is found."""
 
 
@@ -32,12 +34,20 @@ class Running:
     options: Mapping[str, Any]
     words: Sequence[str]
     workers: int = 1
+    ray: str | None = None
     fresh: bool = False
 
     @property
     def path(self) -> Path:
         """The journal."""
         return self.folder / f"unfinished-{self.command.replace(' ', '-')}.journal"
+
+    @property
+    def here(self) -> int:
+        """Processes of this machine that compute; those of a cluster on other machines do not count."""
+        if self.ray is None:
+            return self.workers
+        return 1 + self.workers if self.ray == "local" else 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,19 +80,30 @@ def running(run: Running) -> Iterator[None]:
         runner = Runner(Own(ledger))
         stack.enter_context(joining(runner))
         try:
-            if run.workers > 1:
+            if run.workers > 1 or run.ray is not None:
                 stack.enter_context(_with_workers(run, ledger, runner, threads))
             yield
         except typer.Exit:  # it has said all that it had to say
             ledger.close(remove=True)
+            _remove_made(ledger)
             raise
         except BaseException as error:
             keep = ledger.kept >= WORTH
             ledger.close(remove=not keep)
+            if not keep:
+                _remove_made(ledger)
             if keep:
                 error.add_note(f"{duration(ledger.kept)} of work is kept: the same command goes on from there")
             raise
         ledger.close(remove=True)
+        _remove_made(ledger)
+
+
+def _remove_made(ledger: Any) -> None:
+    """Folders that were made for the journal go with it, where nothing else came into them."""
+    with contextlib.suppress(OSError):
+        for folder in ledger.plan.get("made", ()):
+            Path(folder).rmdir()
 
 
 def _opened(run: Running, runner: "circuits.runs.shards.Runner", threads: int) -> Any:
@@ -91,6 +112,7 @@ def _opened(run: Running, runner: "circuits.runs.shards.Runner", threads: int) -
 
     plan = _plan(run, runner.about) | {"threads": threads}
     plan["began"] = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    plan["made"] = [str(folder) for folder in (run.folder, *run.folder.parents) if not folder.exists()]
     journal = _with_room(run, Journal.open(run.path, plan), plan)
     if journal.resumed:
         begun = str(journal.plan.get("began", ""))[:16].replace("T", " ")
@@ -101,13 +123,23 @@ def _opened(run: Running, runner: "circuits.runs.shards.Runner", threads: int) -
 
 def _plan(run: Running, models: Mapping[str, str]) -> dict[str, Any]:
     """What the run is, on these models."""
+    return _asked(run.options, models, command=f"circuits {' '.join(run.words)}")
+
+
+def _asked(given: Mapping[str, Any], models: Mapping[str, str], *, command: str = "") -> dict[str, Any]:
+    """What decides a run: its options, the files that it reads, the versions, and its models."""
     import torch
 
     from circuits.runs.plan import plan_of
 
-    options = {name: value for name, value in run.options.items() if name not in _ASIDE}
+    options = {name: value for name, value in given.items() if name not in _ASIDE}
     versions = {"circuits": circuits.__version__, "torch": torch.__version__}
-    return plan_of(f"circuits {' '.join(run.words)}", options, {**versions, **models})
+    return plan_of(command, options, {**versions, **models})
+
+
+def course(given: Mapping[str, Any]) -> str:
+    """What a run was asked, its files and the versions, in one word that is the same in every process that has the same."""
+    return hashlib.sha256(json.dumps(_asked(given, {}), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _with_room(run: Running, journal: Any, plan: Mapping[str, Any]) -> Any:
@@ -145,7 +177,7 @@ def _threads(run: Running) -> Iterator[int]:
 
     before = torch.get_num_threads()
     kept = plan_in(run.path).get("threads")
-    threads = kept if isinstance(kept, int) and kept > 0 else max(1, before // run.workers)
+    threads = kept if isinstance(kept, int) and kept > 0 else max(1, before // run.here)
     if threads == before:
         yield threads
         return
@@ -159,16 +191,27 @@ def _threads(run: Running) -> Iterator[int]:
 @contextlib.contextmanager
 def _with_workers(run: Running, ledger: Any, runner: "circuits.runs.shards.Runner", threads: int) -> Iterator[None]:
     """Other processes that take part: they run the same command line."""
+    from circuits.runs.cluster import Cluster
+    from circuits.runs.processes import Processes
     from circuits.runs.remote import Server
 
-    secret = secrets.token_bytes(32)
+    secret, module, cluster = secrets.token_bytes(32), "circuits.cli.worker", None
+    runner.course = course(run.options)
     with contextlib.ExitStack() as stack:
-        server = Server(ledger, host=None, secret=secret, about=runner.signature)
+        if run.ray is not None:
+            gpus = int(str(run.options.get("device")) == "cuda" and run.ray != "local")
+            cluster = stack.enter_context(contextlib.closing(Cluster(run.ray, run.workers, gpus=gpus, threads=threads)))
+        server = Server(ledger, host=None if cluster is None else cluster.host, secret=secret, about=runner.signature)
         stack.callback(server.close)
         about = {"words": list(run.words), "address": list(server.address), "secret": secret.hex(), "threads": threads}
         about["cwd"] = str(Path.cwd())
-        from circuits.runs.processes import Processes
-
-        processes = Processes("circuits.cli.worker", run.workers - 1, about, threads=threads)
-        stack.callback(processes.close)
+        if cluster is not None:
+            cluster.start(module, about)
+            ledger.coming = cluster.coming
+        else:
+            processes = Processes(module, run.workers - 1, about, threads=threads)
+            stack.enter_context(contextlib.closing(processes))
+            ledger.coming = processes.coming
         yield
+        if cluster is not None and cluster.trouble:
+            typer.echo(one_line(f"a worker of the cluster was lost: {cluster.trouble}"), err=True)

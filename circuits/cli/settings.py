@@ -23,20 +23,21 @@ from circuits.cli.options import (
     Memory,
     ModelName,
     PictureFormats,
+    Ray,
     Workers,
     folder,
 )
 from circuits.cli.output import PICTURES, Parts, parts, pictured, pictures_as, staged
 from circuits.cli.progress import ProgressBars
 from circuits.cli.report import Part, Report, text_of
-from circuits.cli.running import WORKER, Running, running
+from circuits.cli.running import WORKER, Running, course, running
 from circuits.cli.text import one_line, print_json, quoted
 from circuits.errors import CircuitsError, MemoryBudgetError, ModelError
 from circuits.files.origins import made_by
 
 DTYPES = ("float32", "float64", "bfloat16")
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
-_ASIDE = {"--out": 1, "--pictures": 1, "--json": 0, "--workers": 1, "--fresh": 0}
+_ASIDE = {"--out": 1, "--pictures": 1, "--json": 0, "--workers": 1, "--ray": 1, "--fresh": 0}
 """Options that decide nothing of what is found, with the number of words behind each."""
 
 
@@ -247,7 +248,7 @@ def with_setting(
     }
     pictures = {"pictures": (PictureFormats, "png")} if out is None else {}
     long = memory if long is None else long
-    runs = {"workers": (Workers, 1), "fresh": (Fresh, False)} if long else {}
+    runs = {"workers": (Workers, 1), "ray": (Ray, None), "fresh": (Fresh, False)} if long else {}
     shared = {**where, **pictures, **({} if instead else models), **runs, "as_json": (AsJson, False)}
     fixed = {"job": job, **({"model": instead} if instead else {})}
 
@@ -272,10 +273,15 @@ def with_setting(
                 stack.enter_context(made_by(setting.line))  # all that a command saves tells its command line
                 worker = WORKER.get()
                 if worker is not None:
-                    setting = dataclasses.replace(setting, out=worker.folder)
+                    file = None if setting.out is None else worker.folder / setting.out.name
+                    setting = dataclasses.replace(setting, out=worker.folder if out is None else file)
+                    worker.runner.course = course(given)
                 elif how and options.get("open_file") is None:
                     name = context.info_name or job
-                    stack.enter_context(running(Running(name, setting.folder, given, setting.words, **how)))
+                    where = setting.folder
+                    if out is not None and setting.out is not None:  # it names a file
+                        name, where = f"{name} {setting.out.name}", setting.out.parent
+                    stack.enter_context(running(Running(name, where, given, setting.words, **how)))
                 command(**options, setting=setting)
 
         run.__signature__ = inspect.Signature([*own, *more, *also])  # type: ignore[attr-defined]

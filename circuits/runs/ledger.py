@@ -4,6 +4,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from circuits.runs.journal import Journal, Key
 
@@ -58,6 +59,8 @@ class Ledger:
         self._changed = threading.Condition(threading.RLock())
         self.workers = 0
         """How many others take shards at present."""
+        self.coming: Callable[[], bool] = lambda: False
+        """Whether others may yet come that would take shards: they are starting, or are started again."""
         self.computed: dict[str, int] = {}
         """How many shards each worker has computed."""
 
@@ -68,6 +71,11 @@ class Ledger:
             if self._journal is None:
                 self._journal = self._opened()
             return self._journal
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What the journal is of; empty where there is none."""
+        return {} if self._journal is None else self._journal.plan
 
     @property
     def kept(self) -> float:
@@ -110,7 +118,7 @@ class Ledger:
             if shard in shards.taken or self._aside(shards, shard) or (place, shard) in self.journal.entries:
                 continue
             if shard in shards.deadly and who == MAIN:  # it took a worker with it: not this process too
-                if self.workers:
+                if self.workers or self.coming():
                     continue
                 shards.failed.setdefault(shard, []).extend(["its worker was lost"] * TRIES)
                 continue

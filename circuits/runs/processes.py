@@ -46,12 +46,16 @@ class Processes:
         process.stdin.flush()
         self.running.append(process)
 
+    def coming(self) -> bool:
+        """Whether there are any: a lost one is among them until another is in its place, or will not be."""
+        return bool(self.running)
+
     def _replace(self) -> None:
         while not self._over.wait(0.2):
             for process in [one for one in self.running if one.poll() is not None]:
-                self.running.remove(process)
                 if self.started < self._most and process.returncode != 0:
                     self._start()
+                self.running.remove(process)
 
     def close(self) -> None:
         """End them all."""

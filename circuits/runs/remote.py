@@ -44,6 +44,7 @@ class Server:
                 connection = self._listener.accept()
             except (OSError, EOFError, AuthenticationError):  # somebody who does not know the secret, or gone at once
                 continue
+            _keep_alive(connection)
             self._connections.append(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
@@ -124,6 +125,15 @@ class Remote(Share):
             return _received(self._connection)
         except (EOFError, OSError):
             raise RunOver from None
+
+
+def _keep_alive(connection: Connection) -> None:
+    """A worker whose machine is gone without a word is lost within half a minute, not waited for."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+            if hasattr(socket, option):
+                line.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _send(connection: Connection, said: dict[str, Any], data: bytes) -> None:

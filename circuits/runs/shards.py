@@ -64,10 +64,12 @@ class Runner:
         """How many times the run has come to shards: the same in all processes, for they run the same program."""
         self.about: dict[str, str] = {}
         """What the run is on: the fingerprint of every model that was loaded."""
+        self.course = ""
+        """What the run was asked, in a word that is the same in every process that was asked the same."""
 
     def signature(self) -> str:
         """All that the run is on, in one word that is the same in every process that has the same."""
-        return hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([self.course, self.about], sort_keys=True).encode()).hexdigest()[:16]
 
     def run(self, what: str, count: int, work: Callable[[int], Any], *, aside: bool) -> Iterator[Any]:
         """What the shards found, in their order."""

@@ -13,6 +13,7 @@ from circuits.errors import CircuitsError, PromptError
 from circuits.runs import Aside, ShardError, shards
 from circuits.runs.journal import Journal
 from circuits.runs.ledger import Done, Ledger, Lost, Take
+from circuits.runs.payload import encoded
 from circuits.runs.remote import Remote, RunOver, Server
 from circuits.runs.shards import Own, Runner, joining
 
@@ -127,6 +128,27 @@ def test_what_a_lost_worker_had_taken_is_free_again(tmp_path: Path) -> None:
     ledger.give((0, 0), b"", 0.1, "w2")
     ledger.give((0, 0), b"late", 0.1, "w1")
     assert ledger.ask(0, "one", 2, 0, "w2") == Done(b"")
+    ledger.close(remove=True)
+
+
+def test_a_shard_whose_only_worker_was_lost_waits_for_the_next_one(tmp_path: Path) -> None:
+    ledger = ledger_at(tmp_path / "journal")
+    ledger.coming = lambda: True  # as while it is started again
+    with joining(Runner(Own(ledger))):
+        ledger.begin(0, "one", 1)
+        ledger.joined()
+        assert ledger.ask(0, "one", 1, 0, "w1") == Take(0)
+        ledger.gone("w1")
+
+        def next_one() -> None:
+            ledger.joined()
+            assert ledger.ask(0, "one", 1, 0, "w2") == Take(0)
+            ledger.give((0, 0), encoded("found"), 0.1, "w2")
+
+        thread = threading.Timer(0.05, next_one)
+        thread.start()
+        assert list(shards("one", 1, lambda shard: "here", aside=True)) == ["found"]
+        thread.join()
     ledger.close(remove=True)
 
 

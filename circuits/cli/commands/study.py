@@ -36,7 +36,8 @@ _TIME = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s?)?")
 
 
 @app.command()
-@with_setting("study", memory=True)
+# What it does depends on how long things take, and each behaviour that is done lies in its folder: no journal, and no workers.
+@with_setting("study", memory=True, long=False)
 def study(
     tasks: Annotated[
         str | None,

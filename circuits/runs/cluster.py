@@ -1,0 +1,300 @@
+"""Workers as actors of a Ray cluster: one that is there, or one that is made on this machine for the run and gone with it.
+
+What speaks to Ray is a process of its own (`main`): importing Ray takes seconds, it answers signals, prints, and leaves files;
+none of that happens here. When that process's standard input ends, so do the actors, and the cluster that was made. Shards do
+not go through Ray: each actor asks for them as any other worker does (`circuits.runs.remote`).
+
+Nothing but the standard library is imported at the top: the process that speaks to Ray runs this very file.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+LOCAL = "local"
+INSTALL = "pip install 'transformer-circuits[ray]'"
+_ROOM = 80 * 2**20
+"""Bytes of Ray's store of objects, in a cluster that is made: nearly the least that it takes, for no object goes there."""
+_LONGEST = 32
+"""Characters of the folder in which a cluster that is made has its sockets, whose paths a system limits."""
+_CPUS = 0.5
+"""What an actor asks of a cluster: one each did not start beside each other on two cores."""
+_AGAIN = 3
+"""How many lost actors are replaced, for each that was asked for."""
+_WAIT, _PATIENCE = 20.0, 60.0
+"""Seconds in which a cluster ends by itself, and in which one answers."""
+
+
+class Cluster:
+    """A Ray cluster whose actors work for a run. Raises CircuitsError without Ray, and where no cluster is heard."""
+
+    def __init__(self, address: str, count: int, *, gpus: int = 0, threads: int) -> None:
+        """`address`: `local` makes a cluster on this machine, `auto` is the one that this machine belongs to, else as
+        `ray.init` takes it. `gpus`: of each actor."""
+        from circuits.errors import CircuitsError
+
+        if importlib.util.find_spec("ray") is None:
+            raise CircuitsError(f"--ray needs Ray, which is not installed: {INSTALL}")
+        _require_heard(address)
+        self._folder = _short_folder() if address == LOCAL else None
+        self._listener: threading.Thread | None = None
+        self._process = _speaker(threads, made=self._folder is not None)
+        try:
+            self._say({"address": address, "folder": self._folder, "count": count, "gpus": gpus})
+            host = self._heard("host")
+        except BaseException as error:
+            self.close()
+            if isinstance(error, _UnheardError):
+                raise CircuitsError(f"--ray {address}: {error}") from None
+            raise
+        self.host = None if address == LOCAL else host
+        """What other machines of the cluster call this one; None where all are on it."""
+        self._gone = False
+        self.trouble = ""
+        """What the last lost actor died of, where it was an error of its own."""
+
+    def start(self, module: str, about: dict[str, Any]) -> None:
+        """Start the actors: each calls `work` of a module with `about` and a name of its own."""
+        self._say({"module": module, "about": about})
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            said = json.loads(line)
+            self.trouble, self._gone = said.get("trouble", self.trouble), "gone" in said
+        self._gone = True
+
+    def coming(self) -> bool:
+        """Whether there are actors, or will be."""
+        return not self._gone
+
+    def _say(self, said: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(said).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def _heard(self, what: str) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        said = json.loads(line) if line else {"error": "what speaks to Ray has ended"}
+        if what not in said:
+            raise _UnheardError(said.get("error", ""))
+        return said[what]
+
+    def close(self) -> None:
+        """End the actors, and the cluster that was made, with all that it wrote."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(_WAIT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._listener is not None:
+            self._listener.join(_WAIT)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _require_heard(address: str) -> None:
+    """Raise CircuitsError where nobody listens at HOST:PORT, which Ray would try for minutes."""
+    from circuits.errors import CircuitsError
+
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise CircuitsError(f"--ray {address}: no cluster is heard there: {error}") from None
+
+
+class _UnheardError(Exception):
+    """What speaks to Ray says why it cannot."""
+
+
+def _short_folder() -> str:
+    usual = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="circuits-", dir=usual if len(usual) <= _LONGEST else "/tmp")
+
+
+def _speaker(threads: int, *, made: bool) -> "subprocess.Popen[bytes]":
+    """The process that speaks to Ray. A cluster that is made inherits what it is given here."""
+    package = str(Path(__file__).resolve().parents[2])
+    known = os.environ.get("PYTHONPATH")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": package if not known else os.pathsep.join([package, known]),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    if made:
+        environment |= {
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "RAY_AUTH_MODE": "token",  # else it writes a token into the home folder
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # its actors see the devices that this process sees
+        }
+        for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
+            environment.pop(name, None)
+    return subprocess.Popen(
+        [sys.executable, "-P", __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,  # Ctrl-C in a terminal is for the run to answer
+    )
+
+
+def main() -> None:
+    """Speak to Ray until the standard input ends: a line of JSON says which cluster, the next what its actors do."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # Ray prints
+
+    def say(**said: str) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            out.write(json.dumps(said) + "\n")
+            out.flush()
+
+    wanted = json.loads(sys.stdin.readline())
+    over = threading.Event()
+    work: list[dict[str, Any]] = []
+    ready = threading.Event()
+    threading.Thread(target=_follow, args=(work, ready, over, wanted["folder"]), daemon=True).start()
+    patience = threading.Timer(_PATIENCE, _give_up, args=(say, wanted["folder"]))
+    patience.daemon = True
+    patience.start()
+    try:
+        _join(wanted["address"], wanted["folder"], wanted["count"])
+        say(host=_host())
+    except Exception as error:
+        lacking = wanted["address"] == "auto" and isinstance(error, ConnectionError)
+        say(error="this machine belongs to no running Ray cluster" if lacking else _one_line(error))
+        return
+    patience.cancel()
+    ready.wait()
+    try:
+        if not over.is_set():
+            _keep(work[0], wanted["count"], wanted["gpus"], over, say)
+    finally:
+        import ray  # pyright: ignore[reportMissingImports]
+
+        ray.shutdown()
+        if wanted["folder"] is not None:
+            shutil.rmtree(wanted["folder"], ignore_errors=True)
+
+
+def _follow(work: list[dict[str, Any]], ready: threading.Event, over: threading.Event, folder: str | None) -> None:
+    """Read what comes on the standard input, to its end."""
+    for line in sys.stdin:
+        work.append(json.loads(line))
+        ready.set()
+    over.set()
+    if not ready.is_set():  # before there was a cluster: what Ray has started so far ends with this process
+        _leave(folder)
+
+
+def _give_up(say: Any, folder: str | None) -> None:
+    say(error=f"no answer within {_PATIENCE:.0f} seconds")
+    _leave(folder)
+
+
+def _leave(folder: str | None) -> None:
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
+
+
+def _join(address: str, folder: str | None, count: int) -> None:
+    """Join the cluster, or make one in a folder."""
+    import ray  # pyright: ignore[reportMissingImports]
+
+    made: dict[str, Any] = {}
+    if folder is not None:
+        made = {
+            "num_cpus": count,
+            "object_store_memory": _ROOM,
+            "include_dashboard": False,
+            "_temp_dir": folder,
+        }
+    ray.init(address=address, log_to_driver=False, configure_logging=False, **made)
+
+
+def _host() -> str:
+    """What other machines of the cluster call this one: the address from which it speaks to the cluster's head."""
+    import ray  # pyright: ignore[reportMissingImports]
+
+    head = ray.get_runtime_context().gcs_address.rsplit(":", 1)[0]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+        line.connect((head, 9))  # nothing is sent
+        return line.getsockname()[0]
+
+
+def _keep(work: dict[str, Any], count: int, gpus: int, over: threading.Event, say: Any) -> None:
+    """Start the actors, and one more where one is lost, until all have done their work or the run is over."""
+    import ray  # pyright: ignore[reportMissingImports]
+
+    class Actor:
+        """A process that works for the run."""
+
+        def work(self, module: str, about: dict[str, Any]) -> None:
+            """Until the run needs it no longer."""
+            import importlib
+
+            importlib.import_module(module).work(about)
+
+    kind = ray.remote(num_cpus=_CPUS, num_gpus=gpus, max_restarts=0, scheduling_strategy="SPREAD")(Actor)
+    running: dict[Any, Any] = {}
+    started = 0
+
+    def start() -> None:
+        nonlocal started
+        started += 1
+        actor = kind.remote()  # type: ignore[attr-defined]
+        running[actor.work.remote(work["module"], {**work["about"], "who": f"actor {started}"})] = actor
+
+    for _ in range(count):
+        start()
+    while not over.wait(0.2):
+        ended = ray.wait(list(running), timeout=0)[0] if running else []
+        for one in ended:
+            actor = running.pop(one)
+            try:
+                ray.get(one)
+            except ray.exceptions.RayTaskError as error:
+                say(trouble=_one_line(error.cause if error.cause is not None else error))
+            except Exception as error:
+                say(lost=_one_line(error))
+            else:
+                continue
+            del actor
+            if started < count * (1 + _AGAIN):
+                start()
+        if ended and not running:
+            say(gone="all")
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+if __name__ == "__main__":
+    main()
