@@ -43,8 +43,14 @@ COMMANDS = {
     "recall": "recall",
     "behaviour": "behaviour",
     "neuron": "neuron m2.n5",
+    "neurons": "neurons --words 1500 --sentences 8",
+    "prune": "discover --count 4 --method prune --edges 20 --no-minimality --random-circuits 0",
     "explain": "explain m2.n5",
     "probe": "probe",
+    "probe-tree": "probe tree",
+    "probe-spans": "probe spans",
+    "probe-coreference": "probe coreference",
+    "probe-heads": "probe heads",
 }
 """What is killed: `FACTS` stands for a file of facts that the bundled model knows."""
 

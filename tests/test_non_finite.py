@@ -19,7 +19,7 @@ from circuits.models import Model
 from circuits.models.layers import activate
 from circuits.models.weights import Activation, all_finite
 from circuits.tasks import PromptPairs, metrics
-from circuits.tasks.behavioural.likelihood import next_token_logits, token_log_probabilities
+from circuits.tasks.behavioural.likelihood import read_next_tokens, token_log_probabilities
 from tests.models.native import native_bridge
 from tests.models.overflow import with_overflow
 
@@ -60,7 +60,7 @@ ENTRIES: dict[str, Callable[[Model, PromptPairs], object]] = {
     "compress_heads": lambda model, pairs: circuits.compress_heads(model, pairs.clean),
     "token_losses": lambda model, pairs: token_losses(model, pairs.clean),
     "log_probabilities": lambda model, pairs: token_log_probabilities(model, pairs.clean.ids.tolist()),
-    "next_logits": lambda model, pairs: list(next_token_logits(model, pairs.clean.ids.tolist())),
+    "next_logits": lambda model, pairs: list(read_next_tokens(model, pairs.clean.ids.tolist(), lambda batch, logits: None)),
 }
 
 

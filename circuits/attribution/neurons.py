@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import einops
 import torch
@@ -27,6 +28,7 @@ from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.sites import differing
 from circuits.patching.nodes import about
 from circuits.progress import Progress, silent
+from circuits.runs import shards
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric, Metric, fitted
 
@@ -66,15 +68,25 @@ def attribute_neuron_edges(
     needs = _Needs.of(model, pairs, count, min(keep, graph.edge_count), wide)
     bands = needs.bands(budget)
     largest = Largest(keep, graph)
-    scorer, report = Scorer(largest, wide, model.device), progress or silent
+    report, what = progress or silent, "attributing edges between neurons"
+    report(what, 0, model.n_layers + 1)
     for band in bands:
-        factors = _gather(model, pairs, metric, rule, count, band, needs.sizes(budget, len(band)), wide)
-        for layer in [*band, model.n_layers] if band.stop == model.n_layers else band:
-            report("attributing edges between neurons", layer, model.n_layers + 1)
+        layers = [*band, model.n_layers] if band.stop == model.n_layers else [*band]
+        gathered: list[Factors] = []
+
+        def scored(place: int, band: range = band, layers: list[int] = layers, gathered: list[Factors] = gathered) -> Any:
+            """The largest scores of the edges into one layer."""
+            if not gathered:
+                gathered.append(_gather(model, pairs, metric, rule, count, band, needs.sizes(budget, len(band)), wide))
+            own, layer = Largest(keep, graph), layers[place]
             into = _into_layer if layer < model.n_layers else _into_logits
-            into(scorer, model, factors, layer, wide)
-        factors.clear()  # before the next group's are gathered
-    report("attributing edges between neurons", model.n_layers + 1, model.n_layers + 1)
+            into(Scorer(own, wide, model.device), model, gathered[0], layer, wide)
+            return own.found()
+
+        for layer, found in zip(layers, shards(what, len(layers), scored), strict=True):
+            largest.join(*found)
+            report(what, layer + 1, model.n_layers + 1)
+        gathered.clear()  # before the next group's are gathered
     writers, readers, values = largest.found()
     details = about(model, metric, method=method, steps=count, prompts=len(pairs))
     errors = torch.full_like(values, torch.nan)[None]

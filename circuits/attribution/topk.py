@@ -43,8 +43,10 @@ class Largest:
             return
         rows = (peaks >= self.bound).nonzero()[:, 0]
         part = block[rows]
-        sizes = part.abs()
-        at, column = (sizes >= self.bound).nonzero(as_tuple=True)
+        sizes, least = part.abs(), self.bound
+        if least < 0 and sizes.numel() > self.keep:  # the first of many: what is not among its own largest need not be sorted
+            least = float(sizes.flatten().topk(self.keep).values[-1])
+        at, column = (sizes >= least).nonzero(as_tuple=True)
         codes = (rows[at] + writer) * self.graph.reader_count + column + reader
         values = part[at, column].double()
         chosen = (values.abs() > self.bound) | (codes < self.last)
@@ -52,7 +54,7 @@ class Largest:
         self._values.append(values[chosen])
         self._held += len(self._codes[-1])
         # Sorting is dear: it waits until as many again have gathered, and most of those the bound will then keep out unsorted.
-        if self._held > 2 * self.keep + SLACK:
+        if self._held > 2 * self.keep + SLACK or (self.bound < 0 and self._held > self.keep):
             self._compact()
 
     def found(self) -> tuple[Int[Tensor, " edge"], Int[Tensor, " edge"], Float[Tensor, " edge"]]:
@@ -64,6 +66,14 @@ class Largest:
         codes, order = self._codes[0].sort()
         writers = codes.div(self.graph.reader_count, rounding_mode="floor")
         return writers.cpu(), (codes - writers * self.graph.reader_count).cpu(), self._values[0][order].cpu()
+
+    def join(self, writers: Int[Tensor, " edge"], readers: Int[Tensor, " edge"], values: Float[Tensor, " edge"]) -> None:
+        """Take in what `found` gives of other edges."""
+        self._codes.append(writers * self.graph.reader_count + readers)
+        self._values.append(values)
+        self._held += len(values)
+        if self._held > 2 * self.keep + SLACK:
+            self._compact()
 
     def _compact(self) -> None:
         """Throw away what is not among the largest, and raise the bound."""

@@ -1,7 +1,8 @@
 """A probe at one place: fitted, its penalty chosen, judged, beside its control task."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +83,19 @@ class Judged:
     """Of the online code, a word; NaN where it was not asked."""
     probe: LinearProbe
     """That of the first seed."""
+
+    def as_parts(self) -> dict[str, Any]:
+        """The same as plain values and tensors."""
+        scale = {field.name: getattr(self.probe.scale, field.name) for field in dataclasses.fields(Scale)}
+        probe = {"scale": scale, "weights": self.probe.weights, "penalty": self.probe.penalty}
+        rows = {name: getattr(self, name) for name in ("answers", "right", "control_right", "bits")}
+        return {**rows, "probe": probe}
+
+    @classmethod
+    def of_parts(cls, parts: Mapping[str, Any]) -> "Judged":
+        """From what `as_parts` gives."""
+        probe = parts["probe"]
+        return cls(**{**parts, "probe": LinearProbe(**{**probe, "scale": Scale(**probe["scale"])})})
 
 
 def judge_place(x: Float[Tensor, "word width"], asked: Asked, *, controls: bool = True, codelength: bool = True) -> Judged:

@@ -20,6 +20,7 @@ from circuits.probes.sites import sites_of
 from circuits.probes.sizes import to_try, try_others
 from circuits.probes.storing import activations
 from circuits.progress import Found, Progress, heard, silent
+from circuits.runs import shards
 from circuits.tasks.sources.conllu import Sentence
 
 FIRST = "resid0"
@@ -142,8 +143,13 @@ def judge_places(
     """Fit and judge the probes of each place, one after the other; each place's activations go when it is done."""
     judged = []
     progress(what, 0, len(names))
-    for done, name in enumerate(names, 1):
-        judged.append(judge_place(read(name), asked, controls=controls, codelength=codelength))
+
+    def at_place(place: int) -> dict[str, Any]:
+        """What the probes of one place got."""
+        return judge_place(read(names[place]), asked, controls=controls, codelength=codelength).as_parts()
+
+    for done, parts in enumerate(shards(what, len(names), at_place), 1):
+        judged.append(Judged.of_parts(parts))
         progress(what, done, len(names))
     return judged
 

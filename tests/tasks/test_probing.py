@@ -125,7 +125,7 @@ def test_batches_stay_within_the_budget(mini: Model, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(likelihood, "forward", seen)
     rows, budget = [[5] * width for width in (60, 5, 60, 5, 60, 5, 60, 60, 60)], 4 * likelihood._bytes(mini, 64)
     token_log_probabilities(mini, rows, budget=budget)
-    list(likelihood.next_token_logits(mini, rows, budget=budget))
+    list(likelihood.read_next_tokens(mini, rows, lambda batch, logits: None, budget=budget))
     assert shapes[0] == (3, 5) and sum(count for count, _ in shapes) == 2 * len(rows)
     assert all(count * likelihood._bytes(mini, width) <= budget for count, width in shapes)
 
@@ -219,7 +219,7 @@ def test_counts_of_a_text_are_those_of_a_loop(mini: Model) -> None:
     row = mini.to_tokens("The king is").ids[0].tolist()
     expected = [math.log(probability(*pair)) for pair in itertools.pairwise(row)]
     assert bigram.log_probabilities([row])[0].tolist() == pytest.approx(expected)
-    (_, table), *_ = bigram.tables([row[1], row[0], ids[-1]])
+    (_, table), *_ = bigram.read_tables([row[1], row[0], ids[-1]], lambda batch, table: table)
     assert table.exp().sum(dim=1).tolist() == pytest.approx([1.0, 1.0, 1.0]), "nothing follows the last token of the text"
     with pytest.raises(PromptError, match="no neighbours"):
         WordCounts.of(mini, "the")

@@ -34,7 +34,7 @@ OF_A_LIST = ("neurons.csv", "triggers.safetensors", "agreement.json", "agreement
 
 
 @app.command()
-@with_setting("neuron")
+@with_setting("neuron", long=True)
 def neuron(
     context: Context,
     name: Annotated[

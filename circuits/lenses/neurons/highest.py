@@ -34,3 +34,11 @@ class Highest:
         order = values.argsort(dim=1, descending=True, stable=True)[:, :keep]
         self.values[better] = values.gather(1, order)
         self.places[better] = torch.cat([self.places[better], places[rows]], dim=1).gather(1, order)
+
+    def join(self, values: Float[Tensor, "column keep"], places: Int[Tensor, "column keep"]) -> None:
+        """Take in the largest values of rows that come after all of these, and their places."""
+        keep = self.values.shape[1]
+        values = torch.cat([self.values, values.to(self.values)], dim=1)
+        order = values.argsort(dim=1, descending=True, stable=True)[:, :keep]
+        places = torch.cat([self.places, places.to(self.places)], dim=1)
+        self.values, self.places = values.gather(1, order), places.gather(1, order)

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,6 +18,7 @@ from circuits.models import Model, TokenBatch
 from circuits.models.choosing import Neurons, chosen_neurons
 from circuits.models.memory import BUDGET
 from circuits.progress import Progress, silent
+from circuits.runs import shards
 from circuits.tasks.sources.corpus import text_rows
 
 _CHUNK = 2**26
@@ -24,6 +26,10 @@ _CHUNK = 2**26
 largest), which is faster while they are near the processor (`mini`: four times as much takes a third more time)."""
 _PROMPT = 2**32
 """A place is `prompt * _PROMPT + position`, so that places sort as they stand in the text."""
+
+
+_PARTS, _BATCHES, _KEPT = 32, 8, 2**28
+"""Parts of a text that are read apart, at most; batches of one, at least; bytes that are kept of all."""
 
 
 @dataclasses.dataclass
@@ -51,6 +57,25 @@ class _Layer:
         self.highest.add(block, places)
         if self.lowest is not None:
             self.lowest.add(-block, places)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what it has shown."""
+        kept = [one for one in (self.highest, self.lowest) if one is not None]
+        return sum(one.values.nbytes + one.places.nbytes for one in kept) + self.total.nbytes + self.active.nbytes
+
+    def shown(self) -> dict[str, Any]:
+        """What the neurons have shown, as tensors."""
+        kept = [one for one in (self.highest, self.lowest) if one is not None]
+        return {"total": self.total, "active": self.active, "kept": [[one.values, one.places] for one in kept]}
+
+    def join(self, shown: dict[str, Any]) -> None:
+        """Take in what they have shown at further places."""
+        self.total += shown["total"].to(self.total)
+        self.active += shown["active"].to(self.active)
+        for one, (values, places) in zip([self.highest, self.lowest], shown["kept"], strict=False):
+            if one is not None:
+                one.join(values, places)
 
     def _refuse(self, block: Tensor, places: Tensor) -> None:
         bad = (~block.isfinite()).nonzero()
@@ -98,24 +123,61 @@ def find_triggers(
     report = progress or silent
     chosen = chosen_neurons(model, neurons)
     tokens = text_rows(model, tokens) if isinstance(tokens, str) else tokens
-    layers = {layer: _started(model, layer, columns, top, lowest) for layer, columns in chosen.items()}
-    total = len(tokens) if isinstance(tokens, TokenBatch) else None
-    counted, done = 0, 0
+
+    def started() -> dict[int, _Layer]:
+        """Layers that have shown nothing yet."""
+        return {layer: _started(model, layer, columns, top, lowest) for layer, columns in chosen.items()}
+
+    layers = started()
+    counted, done, total = 0, 0, len(tokens) if isinstance(tokens, TokenBatch) else None
     report("reading the text", 0, total or 1)
-    with torch.no_grad():
+    if isinstance(tokens, TokenBatch):
+        text, parts = tokens, _parts(model, tokens, batch, budget, sum(one.nbytes for one in layers.values()))
+
+        def read(part: int) -> dict[str, Any]:
+            """What the neurons show in one part of the text."""
+            own, seen = started(), 0
+            for some in parts[part]:
+                seen += _read(model, model.prepare(text[some]), own, some.start, count_bos)
+                report("reading the text", min(some.stop, len(text)), len(text))
+            return {"counted": seen, "layers": [layer.shown() for layer in own.values()]}
+
+        for found in shards("reading the text", len(parts), read):
+            counted += found["counted"]
+            for layer, shown in zip(layers.values(), found["layers"], strict=True):
+                layer.join(shown)
+        done = len(text)
+    else:
         for prompts in _batches(model, tokens, batch, budget):
-            rows = counted_places(model, prompts, count_bos).flatten().nonzero()[:, 0]
-            width = prompts.ids.shape[1]
-            places = (rows.div(width, rounding_mode="floor") + done) * _PROMPT + rows % width
-            for layer, values in neuron_layers(model.weights, prompts, last=max(layers)):
-                if layer in layers:
-                    layers[layer].add(_selected(values, rows), places)
-            counted, done = counted + len(rows), done + len(prompts)
-            report("reading the text", done, total or done + 1)
+            counted += _read(model, prompts, layers, done, count_bos)
+            done += len(prompts)
+            report("reading the text", done, done + 1)
     if not counted:
         raise PromptError("the text has no place to count: give prompts of more than BOS")
     report("reading the text", done, done)
     return _collected(model, list(layers.values()), counted, min(top, counted))
+
+
+@torch.no_grad()
+def _read(model: Model, prompts: TokenBatch, layers: dict[int, _Layer], before: int, count_bos: bool) -> int:
+    """Take in prompts, `before` of which were read; says how many places of them count."""
+    rows = counted_places(model, prompts, count_bos).flatten().nonzero()[:, 0]
+    width = prompts.ids.shape[1]
+    places = (rows.div(width, rounding_mode="floor") + before) * _PROMPT + rows % width
+    for layer, values in neuron_layers(model.weights, prompts, last=max(layers)):
+        if layer in layers:
+            layers[layer].add(_selected(values, rows), places)
+    return len(rows)
+
+
+def _parts(model: Model, text: TokenBatch, batch: int | None, budget: int, size: int) -> list[list[slice]]:
+    """The batches of a text in parts that are read apart, `size` bytes being kept of each: a part's first batches cost more
+    than those that follow, for the largest values so far sift what comes."""
+    step = batch or prompts_within(model, text.ids.shape[1], budget)
+    batches = [slice(start, start + step) for start in range(0, len(text), step)]
+    count = max(1, min(_PARTS, len(batches) // _BATCHES, _KEPT // max(size, 1)))
+    edges = [len(batches) * part // count for part in range(count + 1)]
+    return [batches[first:last] for first, last in itertools.pairwise(edges)]
 
 
 def _selected(values: Float[Tensor, "prompt position d_mlp"], rows: Int[Tensor, " place"]) -> Float[Tensor, "place d_mlp"]:

@@ -1,6 +1,7 @@
 """Edges of a recall circuit one by one: which are worth a run, and what each costs when it alone is noised."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -12,6 +13,7 @@ from circuits.models import node_output
 from circuits.patching.engine.change import Variant
 from circuits.patching.engine.directions import difference, reading_change
 from circuits.patching.nodes import Pair
+from circuits.runs import shards
 from circuits.search.mechanisms.recall_evidence import Claim, Evidence
 
 KINDS = ("resample", "mean")
@@ -43,9 +45,16 @@ def trials(evidence: Evidence, writers: Iterable[Node], reader: Reader, *, least
     prices = {kind: evidence.price(_layer(evidence, reader), _mask(pair, kind)) for kind in KINDS}
     if least is None or reader.node.kind == "logits":
         return [Trial(writer, KINDS, math.inf, sum(prices.values())) for writer in writers]
+    _ = evidence.slopes  # counted as spent wherever the estimates come from
+    parts = [writers[start : start + _AT_ONCE] for start in range(0, len(writers), _AT_ONCE)]
+
+    def estimated(part: int) -> list[dict[str, float]]:
+        """By kind of value, the estimates of some writers."""
+        return [_estimates(evidence, writer, reader, kept, pair) for writer in parts[part]]
+
+    known = itertools.chain.from_iterable(shards("estimating edges", len(parts), estimated))
     found = []
-    for writer in writers:
-        estimates = _estimates(evidence, writer, reader, kept, pair)
+    for writer, estimates in zip(writers, known, strict=True):
         worth = tuple(kind for kind in KINDS if estimates[kind] >= least)
         if worth:
             found.append(Trial(writer, worth, max(estimates.values()), sum(prices[kind] for kind in worth)))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import is_edge
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress, silent
+from circuits.runs import shards
 from circuits.search.methods.gates import Gated, gated, open_probability, sampled
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric, Metric, fitted
@@ -26,6 +28,9 @@ START = 1.0
 """Every gate's first log alpha: not closed 93 times in 100."""
 ANNEALED = 0.6
 """Share of the steps over which the wanted number of edges comes down from all."""
+
+_KEPT = 10
+"""Steps after which the state is kept."""
 
 
 def prune_edges(
@@ -70,11 +75,7 @@ def prune_edges(
         )
     metric = fitted(kl_divergence if metric is None else metric, model, pairs, gradient=True)
     training = _Training.begin(model, pairs, metric, outside, wanted, learning_rate, budget)
-    generator, loss, report = torch.Generator().manual_seed(seed), 0.0, progress or silent
-    for step in range(steps):
-        report("training gates", step, steps)
-        loss = training.step(min(1.0, (step + 1) / (ANNEALED * steps)), generator)
-    report("training gates", steps, steps)
+    loss = training.run(steps, torch.Generator().manual_seed(seed), progress or silent)
     graph = model.graph()
     values = open_probability(training.log_alpha.detach().double().cpu())
     details = about(model, training.metric, method="edge-pruning", outside=outside, steps=steps, learning_rate=learning_rate)
@@ -132,6 +133,48 @@ class _Training:
         down = torch.optim.Adam([log_alpha], lr=learning_rate)
         up = torch.optim.Adam([multipliers], lr=learning_rate, maximize=True)
         return cls(runs, metric, clean, wanted, log_alpha, multipliers, down, up)
+
+    def run(self, steps: int, generator: torch.Generator, report: Progress) -> float:
+        """All steps, some at a time, after which the state is kept where the run is; gives the last loss."""
+        loss = 0.0
+        for start in range(0, steps, _KEPT):
+            before = self.state(generator)
+
+            def trained(shard: int, start: int = start, before: dict[str, Any] = before) -> dict[str, Any]:
+                """The state after some more steps."""
+                self.take(before, generator)
+                own = 0.0
+                for step in range(start, min(start + _KEPT, steps)):
+                    report("training gates", step, steps)
+                    own = self.step(min(1.0, (step + 1) / (ANNEALED * steps)), generator)
+                return {"loss": own, **self.state(generator)}
+
+            (found,) = shards("training gates", 1, trained)  # each goes on from the one before it
+            self.take(found, generator)
+            loss = found["loss"]
+        report("training gates", steps, steps)
+        return loss
+
+    def state(self, generator: torch.Generator) -> dict[str, Any]:
+        """All that a step changes, as it is now."""
+        moments = [
+            {name: value.clone() for name, value in optimizer.state[values].items()}
+            for optimizer, values in ((self.down, self.log_alpha), (self.up, self.multipliers))
+        ]
+        values = [one.detach().clone() for one in (self.log_alpha, self.multipliers)]
+        return {"values": values, "moments": moments, "generator": generator.get_state()}
+
+    @torch.no_grad()
+    def take(self, state: dict[str, Any], generator: torch.Generator) -> None:
+        """Go on from what `state` gave."""
+        generator.set_state(state["generator"])
+        both = ((self.down, self.log_alpha), (self.up, self.multipliers))
+        for (optimizer, values), own, moments in zip(both, state["values"], state["moments"], strict=True):
+            values.copy_(own)
+            # Adam counts its steps on the CPU.
+            placed = {name: value.clone() if name == "step" else value.clone().to(values) for name, value in moments.items()}
+            optimizer.state[values].clear()
+            optimizer.state[values].update(placed)
 
     def step(self, done: float, generator: torch.Generator) -> float:
         """One step, `done` of the way to the wanted number of edges; gives the loss without the Lagrangian."""

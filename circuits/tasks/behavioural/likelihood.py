@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +16,7 @@ from circuits.models.forward import forward
 from circuits.models.layers import unembed
 from circuits.models.memory import BUDGET
 from circuits.progress import Progress, silent
+from circuits.runs import shards
 from circuits.tasks.sources.corpus import text_tokens
 
 BACKOFF = 1.0
@@ -34,9 +36,14 @@ def token_log_probabilities(
     report = progress or silent
     _check_rows(model, rows)
     found: list[Tensor] = [torch.zeros(0, dtype=torch.float64)] * len(rows)
-    done = 0
-    for batch in _batches(rows, lambda width: budget // _bytes(model, width)):
-        for row, value in zip(batch, _of_batch(model, [rows[row] for row in batch]), strict=True):
+    done, batches = 0, list(_batches(rows, lambda width: budget // _bytes(model, width)))
+
+    def scored(place: int) -> list[Tensor]:
+        """The log-probabilities of one batch's rows."""
+        return _of_batch(model, [rows[row] for row in batches[place]])
+
+    for batch, values in zip(batches, shards("scoring text", len(batches), scored), strict=True):
+        for row, value in zip(batch, values, strict=True):
             if not bool(value.isfinite().all()):
                 raise NonFiniteError(f"the log-probability of {shown(model.to_string(rows[row]))} is no finite number")
             found[row] = value
@@ -45,22 +52,36 @@ def token_log_probabilities(
     return found
 
 
-def next_token_logits(
-    model: Model, rows: Sequence[Sequence[int]], *, budget: int = BUDGET
-) -> Iterator[tuple[list[int], Float[Tensor, "row d_vocab"]]]:
-    """Logits after the last token of rows, batch by batch: which rows, and theirs, in float32 at least."""
+def read_next_tokens(
+    model: Model,
+    rows: Sequence[Sequence[int]],
+    read: Callable[[list[int], Float[Tensor, "row d_vocab"]], Any],
+    *,
+    budget: int = BUDGET,
+) -> Iterator[tuple[list[int], Any]]:
+    """What `read` makes of the logits after the last token of rows, batch by batch: which rows, and that. `read` gets which
+    rows, and theirs, in float32 at least; what it gives is kept where the run is (`circuits.runs.shards`)."""
     _check_rows(model, rows)
-    for batch in _batches(rows, lambda width: budget // (_bytes(model, width) + 16 * model.weights.W_U.shape[1])):
-        with torch.no_grad():
-            tokens = TokenBatch.from_rows([list(rows[row]) for row in batch]).to(model.device)
-            run = forward(model.weights, tokens, logits=False)
-            last = run.residuals[-1][torch.arange(len(batch), device=model.device), tokens.last]
-            logits = unembed(model.weights, last)
-        bad = ~logits.isfinite().all(dim=-1)
-        if bool(bad.any()):
-            row = batch[int(bad.long().argmax())]
-            raise NonFiniteError(f"the logits after {shown(model.to_string(rows[row]))} hold NaN or infinity")
-        yield batch, logits if logits.dtype == torch.float64 else logits.float()
+    batches = list(_batches(rows, lambda width: budget // (_bytes(model, width) + 16 * model.weights.W_U.shape[1])))
+
+    def found(place: int) -> Any:
+        """What is read of one batch."""
+        return read(batches[place], _next_logits(model, [rows[row] for row in batches[place]]))
+
+    yield from zip(batches, shards("asking for what follows", len(batches), found), strict=True)
+
+
+def _next_logits(model: Model, rows: Sequence[Sequence[int]]) -> Float[Tensor, "row d_vocab"]:
+    with torch.no_grad():
+        tokens = TokenBatch.from_rows([list(row) for row in rows]).to(model.device)
+        run = forward(model.weights, tokens, logits=False)
+        last = run.residuals[-1][torch.arange(len(rows), device=model.device), tokens.last]
+        logits = unembed(model.weights, last)
+    bad = ~logits.isfinite().all(dim=-1)
+    if bool(bad.any()):
+        row = rows[int(bad.long().argmax())]
+        raise NonFiniteError(f"the logits after {shown(model.to_string(row))} hold NaN or infinity")
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def _batches(rows: Sequence[Sequence[int]], most: Callable[[int], int]) -> Iterator[list[int]]:
@@ -156,18 +177,25 @@ class BigramModel:
             return "the model itself, shown the previous token alone (after what opens its prompts)"
         return f"counts of neighbours in the text, each token's followers with {BACKOFF:g} sighting spread as single tokens are"
 
-    def tables(self, previous: Sequence[int]) -> Iterator[tuple[list[int], Float[Tensor, "row d_vocab"]]]:
-        """Log-probabilities of every next token after each of these, a few at a time: which, and theirs (float64, CPU)."""
+    def read_tables(
+        self, previous: Sequence[int], read: Callable[[list[int], Float[Tensor, "row d_vocab"]], Any]
+    ) -> Iterator[tuple[list[int], Any]]:
+        """What `read` makes of the log-probabilities of every next token after each of these (float64, CPU), a few at a time:
+        which, and that."""
         if self.counts is None:
             opening = self.model.opening()
             rows = [[token] if token in opening else [*opening, token] for token in previous]
-            for batch, logits in next_token_logits(self.model, rows, budget=self.budget):
-                yield batch, logits.double().log_softmax(dim=-1).cpu()
+
+            def likely(batch: list[int], logits: Tensor) -> Any:
+                """What is read of a batch's log-probabilities."""
+                return read(batch, logits.double().log_softmax(dim=-1).cpu())
+
+            yield from read_next_tokens(self.model, rows, likely, budget=self.budget)
             return
         size = max(1, self.budget // (24 * len(self.counts.singles)))
         for start in range(0, len(previous), size):
             batch = list(range(start, min(start + size, len(previous))))
-            yield batch, self.counts.rows(torch.tensor([previous[row] for row in batch]))
+            yield batch, read(batch, self.counts.rows(torch.tensor([previous[row] for row in batch])))
 
     def log_probabilities(self, rows: Sequence[Sequence[int]]) -> list[Float[Tensor, " token"]]:
         """Log-probability of every token but the first of each row, given the one before it."""
@@ -176,10 +204,13 @@ class BigramModel:
             for first, second in itertools.pairwise(row):
                 wanted.setdefault(first, {})[second] = -math.inf
         previous = sorted(wanted)
-        for batch, table in self.tables(previous):
-            for place, row in enumerate(batch):
-                followers = wanted[previous[row]]
-                values = table[place, list(followers)].tolist()
-                followers.update(zip(followers, values, strict=True))
+
+        def followed(batch: list[int], table: Tensor) -> list[list[float]]:
+            """The log-probabilities of the followers of some tokens."""
+            return [table[place, list(wanted[previous[row]])].tolist() for place, row in enumerate(batch)]
+
+        for batch, found in self.read_tables(previous, followed):
+            for row, values in zip(batch, found, strict=True):
+                wanted[previous[row]].update(zip(wanted[previous[row]], values, strict=True))
         values = [[wanted[first][second] for first, second in itertools.pairwise(row)] for row in rows]
         return [torch.tensor(value, dtype=torch.float64) for value in values]

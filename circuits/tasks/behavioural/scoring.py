@@ -12,7 +12,7 @@ from circuits.errors import ModelError, PromptError
 from circuits.models import Model
 from circuits.models.memory import BUDGET
 from circuits.progress import Progress, silent
-from circuits.tasks.behavioural.likelihood import BigramModel, next_token_logits, token_log_probabilities
+from circuits.tasks.behavioural.likelihood import BigramModel, read_next_tokens, token_log_probabilities
 from circuits.tasks.behavioural.minimal_pairs import MinimalPair
 from circuits.tasks.behavioural.scores import BehaviourScores
 from circuits.tasks.library.facts import first_token
@@ -110,8 +110,13 @@ def score_facts(
     rows = [model.to_tokens(fact.prompt.rstrip()).ids[0].tolist() for fact in facts]
     own = torch.zeros(3, len(facts), dtype=torch.float64)
     done = 0
-    for batch, logits in next_token_logits(model, rows, budget=budget):
-        own[:, batch] = _placed(logits, answers[batch])
+
+    def placed(batch: list[int], logits: Tensor) -> Tensor:
+        """Where a batch's answers stand."""
+        return _placed(logits, answers[batch])
+
+    for batch, found in read_next_tokens(model, rows, placed, budget=budget):
+        own[:, batch] = found
         done += len(batch)
         report("asking for facts", done, len(facts))
     report("scoring baselines", 0, 1)
@@ -141,13 +146,20 @@ def _bigram_facts(bigram: BigramModel, rows: list[list[int]], answers: Tensor) -
     for fact, row in enumerate(rows):
         wanted.setdefault(row[-1], []).append(fact)
     previous, found = list(wanted), torch.zeros(3, len(rows), dtype=torch.float64)
-    for batch, table in bigram.tables(previous):
+
+    def placed(batch: list[int], table: Tensor) -> list[Tensor]:
+        """Where the answers of some facts stand, by the token that these end in."""
+        parts = []
         for place, row in enumerate(batch):
-            facts = wanted[previous[row]]
             # A relation ends all of its facts in one token: they are looked up in one row of the table.
-            own = table[place, answers[facts]]
+            own = table[place, answers[wanted[previous[row]]]]
             rank = torch.tensor([int((table[place] >= value).sum()) for value in own], dtype=torch.float64)
-            found[:, facts] = torch.stack([(rank == 1).double(), 1 / rank, own])
+            parts.append(torch.stack([(rank == 1).double(), 1 / rank, own]))
+        return parts
+
+    for batch, parts in bigram.read_tables(previous, placed):
+        for row, part in zip(batch, parts, strict=True):
+            found[:, wanted[previous[row]]] = part
     return found
 
 
