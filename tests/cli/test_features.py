@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
+from circuits.cli.corpus import Corpus
 from circuits.concepts import Dictionary, Superposition
+from circuits.concepts.features import training
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
 
@@ -66,3 +69,12 @@ def test_what_is_wrong_with_a_dictionary_is_one_line(command: Command, tmp_path:
     ):
         check_one_line(command("features", "dictionary", *options, "--out", tmp_path / "out"), words)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_mlp_that_there_is_none_of_is_refused_before_a_text_is_written(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "require_library", lambda: None)
+    monkeypatch.setattr(Corpus, "tokens", lambda *_: pytest.fail("a text was written"))
+    for options, words in ((("m9",), "mini has no MLP m9"), (("--k", 9, "--features", 4), "no more k than features")):
+        check_one_line(command("features", "train", *options, "--out", tmp_path / "out"), words)

@@ -53,12 +53,13 @@ def features_train(
 def run(at: str, corpus: Corpus, setting: Setting, *, features: int, k: int, steps: int, batch: int, rate: float) -> None:
     """Train, judge, write the files, print the report."""
     from circuits.cli.reports.features import dictionary_report, write
-    from circuits.concepts.features.training import require_library
+    from circuits.concepts.features.training import check_training, require_library
 
     require_library()
     text = corpus.read()
     with setting.parts(FILES, below="train", options="--limit, --features, --memory") as work:
         model = setting.load(work.progress)
+        check_training(model, at, features=features, k=k, steps=steps, batch=batch)  # a text may take minutes to write
         tokens = corpus.tokens(model, text, work.progress)
         kept = max(1, round(HELD_OUT * len(tokens)))
         found = circuits.concepts.train_dictionary(

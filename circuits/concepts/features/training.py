@@ -58,10 +58,7 @@ def train_dictionary(
         budget: bytes of a run.
         progress: hears how many steps are done.
     """
-    if min(features, k, steps, batch) < 1 or k > features:
-        raise PromptError(
-            f"features={features}, k={k}, steps={steps}, batch={batch}: expected 1 or more, no more k than features"
-        )
+    check_training(model, at, features=features, k=k, steps=steps, batch=batch)
     sparsify = require_library()
     rows = written_by(model, at, tokens, budget=budget, progress=progress).float().cpu()
     if len(rows) < batch:
@@ -76,6 +73,23 @@ def train_dictionary(
     tensors: dict[str, Tensor] = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": coder.W_dec.detach().clone(), "b_dec": b_dec}
     tensors["threshold"] = torch.zeros_like(b_enc)
     return Dictionary(name=f"dictionary-{at}", site=at, kind="topk", k=k, made_by=said, **tensors)
+
+
+def check_training(model: Model, at: str, *, features: int, k: int, steps: int, batch: int) -> None:
+    """Raise what `train_dictionary` would, as far as it can be seen without a text."""
+    if min(features, k, steps, batch) < 1 or k > features:
+        raise PromptError(
+            f"features={features}, k={k}, steps={steps}, batch={batch}: expected 1 or more, no more k than features"
+        )
+    layer_of(model, at)
+
+
+def layer_of(model: Model, at: str) -> int:
+    """The layer of an MLP. Raises GraphError for what is none of the model."""
+    node = Node.parse(at)
+    if node.kind != "mlp" or (node.layer or 0) >= model.n_layers or not model.d_mlp:
+        raise GraphError(f"{model.name} has no MLP {at}: expected m0 to m{model.n_layers - 1}")
+    return node.layer or 0
 
 
 def _fit(coder: Any, rows: Float[Tensor, "place d_model"], steps: int, batch: int, rate: float, progress: Progress) -> None:
@@ -120,13 +134,11 @@ def written_by(
 ) -> Float[Tensor, "place d_model"]:
     """What an MLP adds to the residual stream at every token of a text but pads and the opening BOS. Raises GraphError for what
     is no MLP of the model."""
-    node, report = Node.parse(at), progress or silent
-    if node.kind != "mlp" or (node.layer or 0) >= model.n_layers or not model.d_mlp:
-        raise GraphError(f"{model.name} has no MLP {at}: expected m0 to m{model.n_layers - 1}")
+    layer, report = layer_of(model, at), progress or silent
     parts, batch, done = [], model.prepare(tokens), 0
     for some in text_batches(model.weights, batch, budget=budget):
         run = forward(model.weights, some, keep="writes", logits=False)
-        parts.append(run.mlps[node.layer or 0][counted_places(model, some)])
+        parts.append(run.mlps[layer][counted_places(model, some)])
         done += len(some)
         report("reading the text", done, len(batch))
     return torch.cat(parts)

@@ -77,7 +77,7 @@ def read_activity(
     means, told = torch.cat([values.double().mean(dim=0) for values in found.values()]), masks.any(dim=1) & ~masks.all(dim=1)
     if not bool(told.any()):
         named = f"{nodes[0]} is" if len(nodes) == 1 else f"all of {len(nodes):,} neurons are"
-        raise CircuitsError(f"{named} active at none of {len(units):,} {units.kind}, or at all: there is no form to search for")
+        raise CircuitsError(f"{named} active at none of {len(units):,} {units.kind}, or at all of them: no form to search for")
     kept = tuple(node for node, there in zip(nodes, told.tolist(), strict=True) if there)
     unmoved = tuple(str(node) for node, there in zip(nodes, told.tolist(), strict=True) if not there)
     rule = f"the top {share:.3g} of {units.kind}" if above is None else f"activations above {above:g}"

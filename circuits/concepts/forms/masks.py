@@ -91,6 +91,11 @@ def checked(kinds: Sequence[str], *, annotated: bool) -> Sequence[str]:
 
 def require_several(found: int, before: int, least: int) -> None:
     """Raise PromptError for fewer than two concepts."""
+    if not before:
+        raise PromptError(
+            "none of the concepts holds at any word of the text: give a lexicon with words of it, or kinds (--kinds) whose "
+            "column is filled"
+        )
     if found < 2:
         none = "none" if not found else "only one"
         raise PromptError(
