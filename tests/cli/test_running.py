@@ -110,6 +110,10 @@ def test_workers_share_the_work_and_change_nothing(
             threads.append(threading.Thread(target=worker.work, args=(about,)))
             threads[-1].start()
 
+        def coming(self) -> bool:
+            """Whether there are any."""
+            return any(thread.is_alive() for thread in threads)
+
         def close(self) -> None:
             """They end by themselves."""
 
