@@ -132,9 +132,7 @@ FAULTS = (
     ),
     Fault("rotary positions turned backwards", GEOMETRY, ".sub_(second * sin", ".add_(second * sin", FORWARD),
     Fault("a window one too wide", GEOMETRY, "(ahead.abs() < window)", "(ahead.abs() <= window)", FORWARD),
-    Fault(
-        "a parallel MLP reads behind attention", FORWARDS, "residuals[-1] if weights.parallel else middle", "middle", FORWARD
-    ),
+    Fault("a parallel MLP reads behind attention", FORWARDS, "before if weights.parallel else middle", "middle", FORWARD),
     Fault(
         "a head's change through another head's weights", PASS, "(new - own) @ W_O[head]", "(new - own) @ W_O[head - 1]", ENGINE
     ),

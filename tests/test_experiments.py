@@ -30,6 +30,7 @@ from experiments import (
     ioi,
     judging_costs,
     loading_memory,
+    planted_faults,
     real_model,
     scale,
     two_devices,
@@ -322,3 +323,9 @@ def test_the_benchmark_of_neuron_edges_runs() -> None:
     model = Model.from_bridge(build_bridge_from_module(original, "GPT2LMHeadModel", hf_config=original.config, model_name="x"))
     rows, _ = neuron_edges.measure(model, random_pairs(model, 3, 5, 0), 1)
     assert [row.name for row in rows] == ["neurons", "edges", "eap", "eap-ig"] and all(row.ratio > 0 for row in rows)
+
+
+def test_faults_that_are_planted_fit_the_source(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether each turns its test red takes minutes; that each still has its place is told here."""
+    assert planted_faults.main(["--list"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= 40
