@@ -13,6 +13,7 @@ import circuits
 from circuits.errors import FileFormatError, ModelError, PromptError
 from circuits.models import Model
 from circuits.uses import Classifier, Examples, Recipe, planted_shortcut, read_labelled, score_classifier, train_all, train_head
+from circuits.uses.classifying import training
 from circuits.uses.classifying.classifier import features
 from circuits.uses.classifying.training import PENALTIES
 
@@ -120,7 +121,11 @@ class StoppedError(Exception):
     pass
 
 
-def test_a_training_that_was_stopped_ends_where_it_would_have_ended(small: Model, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("save_every", "minute"), [(2, 60.0), (100, -1.0)])
+def test_a_training_that_was_stopped_ends_where_it_would_have_ended(
+    small: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_every: int, minute: float
+) -> None:
+    monkeypatch.setattr(training, "_MINUTE", minute)  # slow steps are written by the clock
     whole = train_all(small, FEW.train, recipe=short(epochs=2))
 
     def stop(step: int, _: Classifier) -> None:
@@ -129,7 +134,7 @@ def test_a_training_that_was_stopped_ends_where_it_would_have_ended(small: Model
 
     state = tmp_path / "training.safetensors"
     with pytest.raises(StoppedError):
-        train_all(small, FEW.train, recipe=short(epochs=2), path=state, save_every=2, seen=stop)
+        train_all(small, FEW.train, recipe=short(epochs=2), path=state, save_every=save_every, seen=stop)
     with pytest.raises(FileFormatError, match="is of another training"):
         train_all(small, FEW.train, recipe=short(epochs=3), path=state)
     steps: list[int] = []

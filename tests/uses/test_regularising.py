@@ -230,6 +230,8 @@ def test_a_held_head_is_moved_less_by_unwanted_words(small: Model) -> None:
     assert sizes[0] > 2 * sizes[1] > 4 * sizes[2]
     with pytest.raises(PromptError, match="no word that the classifier reads is unwanted"):
         train_head_without(small, FEW.train, [{0: True}] * 24)
+    with pytest.raises(PromptError, match="no word that the classifier reads is unwanted"):
+        train_regularised(small, FEW.train, [{0: True}] * 24)
 
 
 @pytest.mark.parametrize("by", ["removal", "gradient"])

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +36,8 @@ _TOLERANCE = 1e-8
 _COMPUTED = ("inverse_frequencies", "alibi_slopes")
 """No weights: they follow from the architecture."""
 _BEGUN = "circuits-classifier-training"
+_MINUTE = 60.0
+"""Seconds of training that a kill may cost, at most, and a step: steps of a large model are slow."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 Penalty = Callable[[Weights, TokenBatch, Int[Tensor, " text"], Int[Tensor, " text"]], Float[Tensor, ""]]
 """What is added to the loss of a batch: of the weights, the tokens, the labels and the places of the texts among the examples.
@@ -143,7 +146,7 @@ def train_all(
         penalised: what the penalty is, for the file.
         longest: tokens that are read of a text, at most.
         path: where the state is written, and read from at the beginning; the file goes when the training is done.
-        save_every: steps between two writings.
+        save_every: steps between two writings, at most; where they take more than a minute it is written each minute.
         progress: hears what is being done, how much of it is done, and how much there is.
         seen: is given the number of steps taken and the classifier as it is then, after every step.
     """
@@ -162,12 +165,15 @@ def train_all(
         done = 0 if target is None else state.resume(target)
         rows, labels = start.rows(examples.texts), torch.tensor(examples.labels, device=base.device)
         report("training the classifier", done, steps)
+        written = time.monotonic()
         for step in range(done, steps):
             places = _drawn(len(rows), recipe, step)
             batch = TokenBatch.from_rows([rows[place] for place in places.tolist()]).to(base.device)
             state.step(batch, labels[places], places.to(base.device), penalty, recipe.rate_at(step, steps))
-            if target is not None and (step + 1) % save_every == 0 and step + 1 < steps:
+            due = (step + 1) % save_every == 0 or time.monotonic() - written > _MINUTE
+            if target is not None and due and step + 1 < steps:
                 state.save(target, step + 1)
+                written = time.monotonic()
             report("training the classifier", step + 1, steps)
             if seen is not None:
                 seen(step + 1, state.classifier())

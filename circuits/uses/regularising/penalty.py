@@ -93,8 +93,8 @@ def train_regularised(
 ) -> Classifier:
     """Train on the mean cross-entropy plus a penalty for going by other words than people want (Joshi et al. 2022).
 
-    Raises PromptError where nothing is said of any word, for a head with a rationale that it does not change (attention,
-    learned), and what `train_all` raises.
+    Raises PromptError where nothing is said of any word, for removal where none is unwanted, for a head with a rationale that
+    it does not change (attention, learned), and what `train_all` raises.
 
     Args:
         base: the language model.
@@ -110,7 +110,13 @@ def train_regularised(
     how.check_reach(only)
     start = checked_start(base, examples, longest)
     scorer = RationaleHead.of(base.weights) if how.rationale == "learned" else None
-    penalty = RationalePenalty(Guidance.of(start, examples.texts, wishes), how, scorer)
+    guidance = Guidance.of(start, examples.texts, wishes)
+    if how.rationale == REMOVAL and not bool((guidance.judged & ~guidance.wanted).any()):
+        raise PromptError(
+            "no word that the classifier reads is unwanted: removal has nothing to hold it to; say which should not matter, or "
+            "take the rationale gradient"
+        )
+    penalty = RationalePenalty(guidance, how, scorer)
     said = dataclasses.asdict(how)
     options = {"recipe": recipe, "only": only, "longest": longest, "progress": progress}
     return train_all(base, examples, penalty=penalty, penalised=said, **options)
