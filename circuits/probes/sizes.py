@@ -1,6 +1,8 @@
 """Probes of other sizes at one place, on the task and on its control: wider ones know more by heart, narrower ones less."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +13,7 @@ from circuits.probes.question import Question
 from circuits.probes.results import HiddenLayer
 from circuits.probes.wide import fit_hidden
 from circuits.progress import Progress
+from circuits.runs import shards
 
 
 def to_try(hidden: int | Sequence[int], ranks: Sequence[int]) -> list[tuple[int, bool]]:
@@ -33,12 +36,19 @@ def try_others(
     progress: Progress,
 ) -> Iterator[HiddenLayer]:
     """Each of them at a place, with the first seed's split and the vectors scaled as for the linear probe there."""
-    x = read(site) if tried else None
-    for done, (units, is_linear) in enumerate(tried):
-        assert x is not None
-        progress("trying other probes", done, len(tried))
-        yield _tried_at(x, site, question, linear, units, is_linear=is_linear)
-        progress("trying other probes", done + 1, len(tried))
+    if not tried:
+        return
+    x, what = read(site), "trying other probes"
+
+    def found(place: int) -> dict[str, Any]:
+        """What one of them gets."""
+        units, is_linear = tried[place]
+        return dataclasses.asdict(_tried_at(x, site, question, linear, units, is_linear=is_linear))
+
+    progress(what, 0, len(tried))
+    for done, other in enumerate(shards(what, len(tried), found), 1):
+        yield HiddenLayer(**other)
+        progress(what, done, len(tried))
 
 
 def _tried_at(

@@ -29,7 +29,7 @@ USUAL = ("person_occupation", "person_plays_instrument", "star_in_constellation"
 
 
 @app.command("probe prompts")
-@with_setting("probe")
+@with_setting("probe", long=True)
 def probe_prompts(
     context: Context,
     data: Annotated[

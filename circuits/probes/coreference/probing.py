@@ -22,6 +22,7 @@ from circuits.probes.sites import sites_of
 from circuits.probes.splitting import split_words
 from circuits.probes.storing import activations
 from circuits.progress import Found, Progress, heard, silent
+from circuits.runs import shards
 from circuits.statistics import clustered_errors
 from circuits.tasks.sources.conllu import Sentence
 
@@ -86,10 +87,15 @@ def probe_coreference(
         """The accuracy at each place of a model, with its error."""
         shares = []
         with activations(asked, text, **options) as read:
-            for done, name in enumerate(named):
-                report(what, done, len(named))
-                shares.append(_share(_judged(read.of(name), splits, rank=rank, epochs=epochs), judge))
-            report(what, len(named), len(named))
+
+            def at_place(place: int) -> tuple[float, float]:
+                """The accuracy at one place."""
+                return _share(_judged(read.of(named[place]), splits, rank=rank, epochs=epochs), judge)
+
+            report(what, 0, len(named))
+            for share in shards(what, len(named), at_place):
+                shares.append(share)
+                report(what, len(shares), len(named))
         return shares
 
     accuracy, errors = torch.tensor(pointed(model, "pointing from pronouns"), dtype=torch.float64).T

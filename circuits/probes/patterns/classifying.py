@@ -1,5 +1,6 @@
 """Which pattern each head's attention maps have (Kovaleva et al. 2019; Clark et al. 2019)."""
 
+import itertools
 from collections.abc import Collection
 from typing import Any
 
@@ -17,6 +18,7 @@ from circuits.probes.patterns.made import made_maps
 from circuits.probes.patterns.marks import CLASSES, MapMarks, delimiter_ids, rows_of
 from circuits.probes.patterns.results import HeadPatterns
 from circuits.progress import Progress, silent
+from circuits.runs import shards
 from circuits.statistics import Effect, share_interval, t_interval
 
 TREES, DEPTH = 60, 8
@@ -113,14 +115,20 @@ def _shares(
 ) -> Float[Tensor, "layer head class"]:
     """How many of each head's maps are told to be of each class."""
     counts = torch.zeros(model.n_layers, model.n_heads, len(CLASSES), dtype=torch.float64)
-    done = 0
-    for rows in text_batches(model.weights, batch, budget=budget):
-        own = marks.of_prompts(slice(done, done + len(rows)))
-        run = forward(model.weights, rows, logits=False)
+    parts, what = list(text_batches(model.weights, batch, budget=budget)), "looking at maps"
+    ends = [0, *itertools.accumulate(map(len, parts))]
+
+    @torch.no_grad()
+    def told(part: int) -> Tensor:
+        """How many maps of some prompts are told to be of each class."""
+        own = marks.of_prompts(slice(ends[part], ends[part + 1]))
+        run = forward(model.weights, parts[part], logits=False)
         found = [own.features(run.pattern(layer).float().cpu()) for layer in range(model.n_layers)]
         features = torch.stack(found, dim=1)
-        told = torch.from_numpy(forest.predict(features.flatten(0, 2).numpy())).reshape(features.shape[:3])
-        counts += torch.nn.functional.one_hot(told, len(CLASSES)).sum(dim=0)
-        done += len(rows)
-        progress("looking at maps", done, len(batch))
+        classes = torch.from_numpy(forest.predict(features.flatten(0, 2).numpy())).reshape(features.shape[:3])
+        return torch.nn.functional.one_hot(classes, len(CLASSES)).sum(dim=0)
+
+    for end, found in zip(ends[1:], shards(what, len(parts), told), strict=True):
+        counts += found
+        progress(what, end, len(batch))
     return counts / len(batch)

@@ -16,6 +16,7 @@ from circuits.probes.prompts.asking import Relation, asked_relations
 from circuits.probes.prompts.results import KINDS, UNASKED, PromptProbes
 from circuits.probes.prompts.training import Asker, train_vectors
 from circuits.progress import Found, Progress, heard, silent
+from circuits.runs import shards
 from circuits.tasks.sources.facts import Fact
 
 
@@ -68,10 +69,12 @@ def probe_prompts(
 
     def ask(kind: str, asked: Model) -> None:
         """Train vectors on a model, relation by relation, and judge them."""
-        for done, (start, relation) in enumerate(zip(starts, relations, strict=False)):
-            report(f"training prompts, {kind}", done, len(relations))
-            right[KINDS.index(kind), start : start + len(relation.facts)] = _trained(asked, relation, seeds, **how)
-        report(f"training prompts, {kind}", len(relations), len(relations))
+        what = f"training prompts, {kind}"
+        report(what, 0, len(relations))
+        found = shards(what, len(relations), lambda place: _trained(asked, relations[place], seeds, **how))
+        for done, told in enumerate(found):
+            right[KINDS.index(kind), starts[done] : starts[done + 1]] = told
+            report(what, done + 1, len(relations))
 
     for start, relation in zip(starts, relations, strict=False):
         own = slice(start, start + len(relation.facts))

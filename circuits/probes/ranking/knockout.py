@@ -23,6 +23,7 @@ from circuits.probes.ranking.results import KINDS, SETS, NeuronKnockout, NeuronR
 from circuits.probes.reading import Pooling, WordText
 from circuits.probes.storing import activations
 from circuits.progress import Progress, silent
+from circuits.runs import shards
 from circuits.tasks.sources.conllu import Sentence
 
 
@@ -165,7 +166,7 @@ def _measured(
     """Every set taken out in every way, on some sentences at a time, `[variant token]`."""
     size, done = model.weights.W_E.element_size() * model.n_layers * (6 * model.d_model + 2 * model.d_mlp), 0
     for batch in loss_batches(model, question, chosen, pooling=pooling, most=budget // (4 * size)):
-        tokens, changed = batch.words.tokens, []
+        tokens, changed = batch.words.tokens, list[Tensor]()
         moved = torch.full((tokens.ids.numel(),), -1, device=tokens.ids.device)
         moved[batch.at] = batch.other
 
@@ -175,11 +176,15 @@ def _measured(
             run = forward(weights, tokens, edits=compiled, keep="writes", logits=False)
             return batch.losses(model, run.residuals[-1], budget=budget)[0]
 
-        for neurons, kind in variants:
+        def lost(place: int, loss: Any = loss, moved: Tensor = moved, tokens: TokenBatch = tokens) -> Tensor:
+            """The losses without one set."""
+            neurons, kind = variants[place]
             if kind == "moved":
-                changed.append(loss(model.weights, standing.edits(neurons, moved.view(tokens.ids.shape))))
-            else:
-                changed.append(loss(standing.without(model.weights, neurons, mean=kind == "mean")))
+                return loss(model.weights, standing.edits(neurons, moved.view(tokens.ids.shape)))
+            return loss(standing.without(model.weights, neurons, mean=kind == "mean"))
+
+        for one in shards("taking neurons out", len(variants), lost):
+            changed.append(one.to(tokens.ids.device))
             done += len(tokens)
             progress("taking neurons out", done, len(variants) * len(chosen))
         yield batch.measured(loss(model.weights), torch.stack(changed))

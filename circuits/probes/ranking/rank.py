@@ -24,6 +24,7 @@ from circuits.probes.reading import Pooling, WordText
 from circuits.probes.regression import Scale
 from circuits.probes.storing import Activations, activations
 from circuits.progress import Progress, silent
+from circuits.runs import shards
 from circuits.tasks.sources.conllu import Sentence
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200)
@@ -163,7 +164,12 @@ class _Known:
         if way in self.scores:
             found = self.scores[way]
             return found.argsort(descending=True, stable=True), found
-        chosen, values = self._by_gaussians(progress) if way == "gaussian" else self._by_weights()
+
+        def chosen_by(shard: int) -> tuple[Tensor, Tensor]:
+            """The neurons that come first, and what they go by."""
+            return self._by_gaussians(progress) if way == "gaussian" else self._by_weights()
+
+        ((chosen, values),) = shards(f"ranking neurons by {way}", 1, chosen_by)
         behind = rest.clone()
         behind[chosen] = -torch.inf
         order = torch.cat([chosen, behind.argsort(descending=True, stable=True)[: len(rest) - len(chosen)]])
@@ -245,10 +251,16 @@ def _judged(
     sizes = [size for size in sizes if size <= len(known.candidates)] or [len(known.candidates)]
     at = {int(neuron): column for column, neuron in enumerate(known.candidates.tolist())}
     shares: list[list[tuple[float, float, float, float]]] = []
-    for done, (order, _) in enumerate(ranked.values()):
-        first = [at[neuron] for neuron in order[: max(sizes)].tolist()]
-        shares.append([_share(known.x[:, first[:size]], question) for size in sizes])
-        progress("probing the first neurons", done + 1, len(ranked))
+    orders, what = [order for order, _ in ranked.values()], "probing the first neurons"
+
+    def probed(place: int) -> list[tuple[float, float, float, float]]:
+        """What probes of the first neurons of one ranking tell, by how many these are."""
+        first = [at[neuron] for neuron in orders[place][: max(sizes)].tolist()]
+        return [_share(known.x[:, first[:size]], question) for size in sizes]
+
+    for found in shards(what, len(orders), probed):
+        shares.append(found)
+        progress(what, len(shares), len(orders))
     answers = majority(question.types, question.labels.labels, question.split)
     whole = judge_place(known.x, question.asked, controls=False, codelength=False)
     left_out = {**question.text.left_out, **{f"words {why}": count for why, count in question.labels.left_out.items()}}

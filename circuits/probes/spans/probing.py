@@ -26,6 +26,7 @@ from circuits.probes.spans.stack import stacked
 from circuits.probes.spans.targets import SpanSentence
 from circuits.probes.storing import Activations, activations
 from circuits.progress import Found, Progress, heard, silent
+from circuits.runs import shards
 
 
 def probe_spans(
@@ -128,11 +129,16 @@ def judge_alone(
     **how: Any,
 ) -> dict[str, JudgedPlace]:
     """A probe a place, side by side."""
-    bank = fit_edges(x, question, torch.eye(len(names), dtype=torch.bool), progress=progress, what=what, **how)
-    answers, gold = told(bank, x, question, question.split.judge), question.gold[question.split.judge]
-    shares, errors = micro_f1(counts(answers, gold), _judged_sentences(question))
-    rows = zip(names, shares.tolist(), errors.tolist(), label_f1(answers, gold), strict=True)
-    return {name: JudgedPlace(share, error, labels) for name, share, error, labels in rows}
+
+    def judged(shard: int) -> list[list[Any]]:
+        """What each probe tells; they are trained together, so that they are one shard."""
+        bank = fit_edges(x, question, torch.eye(len(names), dtype=torch.bool), progress=progress, what=what, **how)
+        answers, gold = told(bank, x, question, question.split.judge), question.gold[question.split.judge]
+        shares, errors = micro_f1(counts(answers, gold), _judged_sentences(question))
+        return [[*row] for row in zip(shares.tolist(), errors.tolist(), label_f1(answers, gold), strict=True)]
+
+    (rows,) = shards(what, 1, judged)
+    return {name: JudgedPlace(*row) for name, row in zip(names, rows, strict=True)}
 
 
 def mix_layers(

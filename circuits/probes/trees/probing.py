@@ -23,6 +23,7 @@ from circuits.probes.trees.results import ShownTree, TreeDetails, TreeProbes
 from circuits.probes.trees.scoring import TreeScore, by_length
 from circuits.probes.trees.structural import TreeSpace
 from circuits.progress import Found, Progress, heard, silent
+from circuits.runs import shards
 from circuits.statistics import standard_error
 from circuits.tasks.sources.conllu import Sentence
 
@@ -89,12 +90,18 @@ def probe_trees(
     about: dict[str, Any] = {"pooling": pooling, "rank": rank, "seed": seed, "trained": len(train)}
     scores, readers = list[list[TreeScore]](), list[TreeReader]()
     with activations(model, text, **options) as read:
-        for done, name in enumerate(named):
-            report("probing for trees", done, len(named))
-            x = read.of(name)
-            readers.append(fit_reader(x, train, **how))
-            scores.append(readers[-1].scores(x, judge))
-        report("probing for trees", len(named), len(named))
+
+        def at_place(place: int) -> list[Any]:
+            """The probes of one place, and how near they come."""
+            x = read.of(named[place])
+            reader = fit_reader(x, train, **how)
+            return [_parts(reader), [_parts(score) for score in reader.scores(x, judge)]]
+
+        report("probing for trees", 0, len(named))
+        for reader, told in shards("probing for trees", len(named), at_place):
+            readers.append(TreeReader(**reader))
+            scores.append([TreeScore(**score) for score in told])
+            report("probing for trees", len(scores), len(named))
         best = max(range(len(named)), key=lambda place: (attachment(scores[place])[0], -place))
         tried = [attachment(judge_trees(read.of(named[best]), train, judge, depths=False, **{**how, "rank": n})) for n in ranks]
     by_rank = tuple((n, *share) for n, share in zip(ranks, tried, strict=True))
@@ -108,12 +115,21 @@ def probe_trees(
         return result
     random = []
     with activations(with_random_weights(model), text, **options) as read:
-        for done, name in enumerate(named):
-            report("probing random weights", done, len(named))
-            random.append(attachment(judge_trees(read.of(name), train, judge, depths=False, **how)))
-        report("probing random weights", len(named), len(named))
+
+        def attached(place: int) -> tuple[float, float]:
+            """How near the probe of one place comes."""
+            return attachment(judge_trees(read.of(named[place]), train, judge, depths=False, **how))
+
+        report("probing random weights", 0, len(named))
+        for share in shards("probing random weights", len(named), attached):
+            random.append(share)
+            report("probing random weights", len(random), len(named))
     shares, errors = (tuple(values) for values in zip(*random, strict=True))
     return dataclasses.replace(result, random=shares, random_errors=errors)
+
+
+def _parts(record: Any) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
 
 
 def split_trees(text: WordText) -> tuple[list[GoldTree], list[GoldTree]]:
