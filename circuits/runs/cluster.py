@@ -149,6 +149,7 @@ def _speaker(threads: int, *, made: bool) -> "subprocess.Popen[bytes]":
             "MKL_NUM_THREADS": str(threads),
             "RAY_AUTH_MODE": "token",  # else it writes a token into the home folder
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_worker_niceness": "0",  # else its actors get what the run's own process leaves of the processor
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # its actors see the devices that this process sees
         }
         for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
