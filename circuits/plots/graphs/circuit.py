@@ -209,7 +209,7 @@ def _draw_nodes(axes: Axes, circuit: Circuit, layout: CircuitLayout, colours: Ma
         axes.text(x, y + lift, name, ha="center", va="center", fontsize=8 if len(name) < 10 else 6.5, zorder=4)
         if score is not None:
             axes.text(x, y + lift - 0.13, f"{score:+.3g}", ha="center", va="center", fontsize=6, zorder=4)
-        for slot in slots.get(item, set()):
+        for slot in sorted(slots.get(item, set())):
             axes.text(x + PORTS[slot], y - 0.195, slot, ha="center", va="center", fontsize=6.5, style="italic", zorder=4)
 
 

@@ -129,7 +129,7 @@ def _draw_boxes(axes: Axes, layout: CircuitLayout) -> None:
         box = FancyBboxPatch(corner, BOX_WIDTH, BOX_HEIGHT, boxstyle=style, facecolor="white", edgecolor=CAPTION, zorder=3)
         box.set(linestyle="dashed" if shared else "solid", gid=str(item))
         axes.add_patch(box)
-        name, entered = shortened(str(item), 13), slots.get(item, set())
+        name, entered = shortened(str(item), 13), sorted(slots.get(item, set()))
         lift = 0.06 if entered else 0.0
         axes.text(x, y + lift, name, ha="center", va="center", fontsize=8.5 if len(name) < 10 else 6.5, zorder=4)
         for slot in entered:
