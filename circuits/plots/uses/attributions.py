@@ -52,6 +52,8 @@ def _lines(words: tuple[str, ...], numbers: tuple[float, ...]) -> list[list[tupl
 
 def _texts(axes: Axes, found: WordAttributions, blocks: list[list[list[tuple[str, float, float, float]]]]) -> None:
     axes.set_axis_off()
+    legend = {"fontsize": 7, "color": FAINT, "va": "center", "ha": "right"}
+    axes.text(_WIDTH, 0, "blue: for the class, orange: against it", **legend)
     y = 0.0
     for text, block in enumerate(blocks):
         own = found.labels[text] if found.labels else found.explained[text]
