@@ -19,8 +19,8 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import circuits
+from circuits.cli.loading import load
 from circuits.cli.progress import ProgressBars
-from circuits.cli.settings import load
 from circuits.errors import CircuitsError
 from circuits.patching import AttentionTrace
 from circuits.tasks import mini_facts

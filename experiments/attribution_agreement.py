@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from circuits.attribution import EdgeScores, attribute_edges
 from circuits.attribution.rules import RULES
+from circuits.cli.loading import load
 from circuits.cli.progress import ProgressBars
-from circuits.cli.settings import load
 from circuits.errors import CircuitsError
 from circuits.models import Model
 from circuits.statistics import spearman

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from circuits.cli.loading import load
 from circuits.cli.progress import ProgressBars
-from circuits.cli.settings import load
 from circuits.errors import CircuitsError
 from circuits.models import Model
 from circuits.search.discover import Discovery, discover

@@ -20,8 +20,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from circuits.cli.loading import load
 from circuits.cli.progress import ProgressBars
-from circuits.cli.settings import load
 from circuits.errors import CircuitsError
 from circuits.models import Model
 from circuits.patching import Traces

@@ -54,7 +54,7 @@ class Running:
 class Worker:
     """This process is a worker: whose, and where its files go, which nobody reads."""
 
-    runner: "circuits.runs.shards.Runner"
+    runner: "circuits.runs.runner.Runner"
     folder: Path
 
 
@@ -67,7 +67,7 @@ def running(run: Running) -> Iterator[None]:
     run of the same command was stopped; where the block ends well, the journal goes."""
     from circuits.runs.journal import Journal
     from circuits.runs.ledger import Ledger
-    from circuits.runs.shards import Own, Runner, joining
+    from circuits.runs.runner import Own, Runner, joining
 
     if run.workers < 1:
         raise CircuitsError(f"--workers is {run.workers}; expected a whole number from 1 on")
@@ -106,7 +106,7 @@ def _remove_made(ledger: Any) -> None:
             Path(folder).rmdir()
 
 
-def _opened(run: Running, runner: "circuits.runs.shards.Runner", threads: int) -> Any:
+def _opened(run: Running, runner: "circuits.runs.runner.Runner", threads: int) -> Any:
     """The journal of this very run, begun or gone on with. Raises FileFormatError where much of another's is kept there."""
     from circuits.runs.journal import Journal
 
@@ -189,7 +189,7 @@ def _threads(run: Running) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _with_workers(run: Running, ledger: Any, runner: "circuits.runs.shards.Runner", threads: int) -> Iterator[None]:
+def _with_workers(run: Running, ledger: Any, runner: "circuits.runs.runner.Runner", threads: int) -> Iterator[None]:
     """Other processes that take part: they run the same command line."""
     from circuits.runs.cluster import Cluster
     from circuits.runs.processes import Processes

@@ -32,7 +32,7 @@ def work(about: dict[str, Any]) -> None:
     from circuits.cli import app
     from circuits.cli.running import WORKER, Worker
     from circuits.runs.remote import Remote, RunOver
-    from circuits.runs.shards import Runner, joining
+    from circuits.runs.runner import Runner, joining
 
     torch.set_num_threads(about["threads"])
     with contextlib.suppress(OSError):

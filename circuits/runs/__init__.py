@@ -1,5 +1,5 @@
 """Long runs: shards that are computed once, by one process or many, and kept until the run is at its end."""
 
-from circuits.runs.shards import Aside, ShardError, run_on, shards
+from circuits.runs.runner import Aside, ShardError, run_on, shards
 
 __all__ = ["Aside", "ShardError", "run_on", "shards"]

@@ -16,7 +16,7 @@ from typing import Any
 
 from circuits.errors import CircuitsError
 from circuits.runs.ledger import Done, Ledger, Lost, Take
-from circuits.runs.shards import Share
+from circuits.runs.runner import Share
 
 _SIZE = 4
 

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from circuits.cli.loading import naming_options
 from circuits.cli.progress import ProgressBars
 from circuits.cli.report import Pairs, Report, Table, records, written
-from circuits.cli.settings import Setting, naming_options
+from circuits.cli.settings import Setting
 from circuits.cli.text import quoted
 from circuits.errors import MemoryBudgetError, ModelError
 

@@ -10,7 +10,7 @@ import pytest
 
 from circuits.cli import running, worker
 from circuits.runs import processes
-from circuits.runs.shards import Own
+from circuits.runs.runner import Own
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
 

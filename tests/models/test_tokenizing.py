@@ -10,7 +10,7 @@ import transformers
 from tokenizers import processors
 
 import circuits
-from circuits.cli.settings import bos_hint, opening_said
+from circuits.cli.loading import bos_hint, opening_said
 from circuits.errors import ModelError, PromptError
 from circuits.heads import score_heads
 from circuits.models import Model, load_model

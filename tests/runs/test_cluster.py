@@ -18,7 +18,7 @@ from circuits.runs.cluster import Cluster
 from circuits.runs.journal import Journal
 from circuits.runs.ledger import Ledger
 from circuits.runs.remote import Remote, RunOver, Server
-from circuits.runs.shards import Own, Runner, joining
+from circuits.runs.runner import Own, Runner, joining
 
 RAY = importlib.util.find_spec("ray") is not None
 

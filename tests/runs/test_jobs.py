@@ -17,7 +17,7 @@ from circuits.probes.splitting import Split
 from circuits.progress import Progress
 from circuits.runs.journal import Journal
 from circuits.runs.ledger import Ledger
-from circuits.runs.shards import Own, Runner, joining
+from circuits.runs.runner import Own, Runner, joining
 from circuits.tasks import score_facts
 from circuits.tasks.behavioural.likelihood import token_log_probabilities
 from tests.models.random_models import random_shape, random_weights, record_of

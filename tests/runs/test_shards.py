@@ -15,7 +15,7 @@ from circuits.runs.journal import Journal
 from circuits.runs.ledger import Done, Ledger, Lost, Take
 from circuits.runs.payload import encoded
 from circuits.runs.remote import Remote, RunOver, Server
-from circuits.runs.shards import Own, Runner, joining
+from circuits.runs.runner import Own, Runner, joining
 
 
 def ledger_at(path: Path) -> Ledger:

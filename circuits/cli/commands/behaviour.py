@@ -9,11 +9,12 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
+from circuits.cli.loading import naming_options
 from circuits.cli.options import Open, SkipBad
 from circuits.cli.output import claimed
 from circuits.cli.prompts import facts_of
 from circuits.cli.saved import opened
-from circuits.cli.settings import Setting, naming_options, with_setting
+from circuits.cli.settings import Setting, with_setting
 from circuits.cli.starting import announce, tokens_of
 from circuits.cli.text import one_line
 from circuits.errors import CircuitsError, FileFormatError

@@ -7,10 +7,11 @@ import typer
 
 import circuits
 from circuits.cli.app import app
+from circuits.cli.loading import bos_hint
 from circuits.cli.options import Seed
 from circuits.cli.output import claimed
 from circuits.cli.report import Report, Table, records
-from circuits.cli.settings import Setting, bos_hint, with_setting
+from circuits.cli.settings import Setting, with_setting
 from circuits.cli.text import one_line
 from circuits.errors import CircuitsError, FileFormatError, PromptError
 

@@ -6,8 +6,9 @@ import typer
 
 import circuits
 from circuits.cli.app import app
+from circuits.cli.loading import bos_hint
 from circuits.cli.options import Seed
-from circuits.cli.settings import Setting, Work, bos_hint, with_setting
+from circuits.cli.settings import Setting, Work, with_setting
 
 FILES = {
     "circuit.json": "the circuit with all its evidence; circuits.Circuit.load reads it",

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import circuits
+from circuits.cli.loading import load
 from circuits.cli.progress import ProgressBars
 from circuits.cli.report import Pairs, Part, Report, Table
-from circuits.cli.settings import Setting, load
+from circuits.cli.settings import Setting
 from circuits.cli.text import one_line
 from circuits.errors import CircuitsError
 from circuits.files.words import counted
