@@ -26,6 +26,7 @@ def test_shortcuts_are_found_and_shown_again(command: Command, tmp_path: Path) -
 
 
 def test_what_is_wrong_is_one_line(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "one.safetensors").touch()
     for options, words in (
         (("--words", "sunday"), "the word 'sunday' is in no training text"),
         (("--head", "0"), "head=0.0: expected a share of the words"),

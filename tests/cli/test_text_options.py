@@ -68,6 +68,7 @@ ELSEWHERE = {
     ("behaviour", "open_file"): "a file that was written",
     ("classify feedback", "feedback"): "the classifier comes first: tests/uses/test_feedback.py",
     ("classify inside", "after"): "as --before",
+    ("classify inside", "control"): "as --before",
     ("concept", "data"): "as the --data of others",
     ("features dictionary", "file"): "numbers",
     ("features dictionary", "text"): "the dictionary comes first",

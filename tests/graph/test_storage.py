@@ -129,7 +129,7 @@ def test_failed_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(FileFormatError, match="No space left"):
+    with pytest.raises(FileFormatError, match="the disk is full"):
         Circuit(GRAPH).save(path)
     assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]

@@ -231,7 +231,7 @@ def test_the_planted_shortcut_counts_most(whole: Model) -> None:
     planted = planted_shortcut(count=240, judged=30, seed=1)
     classifier = train_all(whole, planted.train, recipe=Recipe(epochs=2, rate=3e-4))
     for method, share in (("integrated", 0.4), ("direct", 0.8)):
-        how = Attributing(method=method, most=16)
+        how = Attributing(method=method, most=24)
         found = attribute_words(classifier, planted.held_out.texts, how=how, test=False)
         pairs = zip(found.words, found.numbers, strict=True)
         tops = [words[max(range(len(words)), key=numbers.__getitem__)] for words, numbers in pairs]
