@@ -4,6 +4,7 @@
 
 Each command runs once undisturbed, then in a fresh folder over and over with SIGKILL at a random moment of the time that a
 whole run takes and a little more, until one ends by itself; then in another folder, until it has been killed so many times.
+What is killed how often is said as it goes, and Ctrl-C prints the table of what was done.
 After every kill all bytes of its journal are read: is what an earlier run had kept still there, is no shard there twice? After
 every end all files are compared with those of the undisturbed run, byte by byte, and what is hidden or marked is counted.
 Processes are forked from one that has everything imported, so that moments fall into the work. With `--overhead` each command
@@ -16,12 +17,13 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +117,8 @@ def shards_in(folder: Path) -> list[tuple[int, int]]:
     return found
 
 
-def killed(words: Sequence[str], beside: Path, kills: int, draw: random.Random) -> dict[str, Any]:
-    """Kill a command so many times, and say what became of it."""
+def killed(words: Sequence[str], beside: Path, kills: int, draw: random.Random) -> Iterator[dict[str, Any]]:
+    """Kill a command so many times, and say what became of it: after each end, and last when all kills are done."""
     begun = time.monotonic()
     if ended(started(words, beside / "whole"), None) != 0:
         raise SystemExit(f"killed_and_resumed: circuits {' '.join(words)} does not run")
@@ -135,7 +137,8 @@ def killed(words: Sequence[str], beside: Path, kills: int, draw: random.Random) 
         said["ends"] += 1
         said["same"] += status == 0 and found == expected
         said["hidden"] += sum(name.startswith(".") or "unfinished" in name for name in found)
-    return said
+        shutil.rmtree(folder)
+        yield said
 
 
 def overhead(words: Sequence[str], beside: Path, times: int) -> float:
@@ -162,6 +165,20 @@ HEADER = (
 )
 
 
+def measure(options: argparse.Namespace, beside: Path, data: dict[str, dict[str, Any]]) -> None:
+    """Kill each command, and put what became of it into `data` as it goes."""
+    draw, facts = random.Random(options.seed), facts_file(beside, options.facts)
+    for name in options.commands.split(","):
+        words = [str(facts) if word == "FACTS" else word for word in COMMANDS[name].split()] + ["--model", options.model]
+        (beside / name).mkdir()
+        found: dict[str, Any] = {} if options.kills else {"seconds": 0.0}
+        for found in killed(words, beside / name, options.kills, draw) if options.kills else ():
+            data[name] = dict(found)
+            print(f"{name}: {found['kills']} kills, {found['same']} of {found['ends']} ends the same bytes", file=sys.stderr)
+        if options.overhead:
+            data[name] = {**found, "overhead": overhead(words, beside / name, options.overhead)}
+
+
 def main() -> None:
     """Parse the command line, kill and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -174,19 +191,14 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     torch.set_num_threads(1)  # a forked process has no other threads
-    draw, rows, data = random.Random(options.seed), [], {}
-    with tempfile.TemporaryDirectory() as beside:
-        facts = facts_file(Path(beside), options.facts)
-        for name in options.commands.split(","):
-            words = [str(facts) if word == "FACTS" else word for word in COMMANDS[name].split()] + ["--model", options.model]
-            (Path(beside) / name).mkdir()
-            found = killed(words, Path(beside) / name, options.kills, draw) if options.kills else {"seconds": 0.0}
-            if options.overhead:
-                found["overhead"] = overhead(words, Path(beside) / name, options.overhead)
-            data[name] = found
-            seconds, *counts = found.values()
-            rows.append((name, f"{seconds:.1f} s", *(f"{one:.3f}" if isinstance(one, float) else str(one) for one in counts)))
+    data: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as beside, contextlib.suppress(KeyboardInterrupt):
+        measure(options, Path(beside), data)
+    rows = []
+    for name, (seconds, *counts) in ((name, found.values()) for name, found in data.items()):
+        rows.append((name, f"{seconds:.1f} s", *(f"{one:.3f}" if isinstance(one, float) else str(one) for one in counts)))
     header = (*(HEADER if options.kills else HEADER[:2]), *(["with journal / without"] if options.overhead else []))
+    rows = [(*row, *[""] * (len(header) - len(row))) for row in rows]
     print(json.dumps({"model": options.model, "commands": data}, indent=1) if options.json else table(header, rows))
 
 
