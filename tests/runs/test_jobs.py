@@ -110,6 +110,22 @@ def test_probes_place_by_place(tmp_path: Path) -> None:
     _goes_on(tmp_path, job)
 
 
+def test_acdc_reader_by_reader(tmp_path: Path) -> None:
+    model = _random_model()
+    generator = torch.Generator().manual_seed(0)
+    clean, corrupt = (TokenBatch.from_rows(torch.randint(5, (3, 4), generator=generator).tolist()) for _ in range(2))
+    pairs = circuits.PromptPairs(clean, corrupt, torch.tensor([1, 2, 3]), torch.tensor([0, 1, 2]), torch.tensor([3, 3, 3]))
+
+    def job(progress: Progress) -> list[torch.Tensor]:
+        found = circuits.search.acdc_thresholds(model, pairs, [0.001, 0.01, 0.1], connected=False, progress=progress)
+        assert len({len(one) for one in found}) == 3
+        scores = [list(one.edges.values()) for one in found]
+        counts = [one.metadata["evaluations"] for one in found]
+        return [torch.tensor(one, dtype=torch.float64) for one in (*scores, counts)]
+
+    _goes_on(tmp_path, job)
+
+
 @pytest.mark.parametrize("parts", [1, 5])
 def test_the_largest_of_parts_are_those_of_all(parts: int) -> None:
     from circuits.lenses.neurons.highest import Highest

@@ -3,25 +3,24 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from circuits.errors import CircuitsError, GraphError, NonFiniteError
+from circuits.errors import CircuitsError, GraphError
 from circuits.graph import Circuit
 from circuits.graph.places import edge_at, target_places
 from circuits.models import Model
 from circuits.models.memory import BUDGET
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress, silent
-from circuits.search.acdc.plan import Plan, plan
+from circuits.runs.runner import shards
+from circuits.search.acdc.deciding import Descent, after, decide, decisions, ones
+from circuits.search.acdc.plan import plan
 from circuits.search.acdc.state import Ground, State
 from circuits.search.acdc.variants import Variants
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric, fitted
-
-LEAST = 16
-"""Variants that are run together however badly their guesses hold."""
 
 
 def acdc(
@@ -104,8 +103,8 @@ def acdc_thresholds(
     if neurons:
         raise GraphError("ACDC cuts edges between heads and whole MLPs one by one; for neurons use attribute_edges")
     ground = Ground.of(model, pairs, None if metric is None else fitted(metric, model, pairs), outside)
-    found: dict[float, _Descent] = {}
-    waiting = [_Descent.begin(ground, sorted(set(wanted)))]
+    found: dict[float, Descent] = {}
+    waiting = [Descent.begin(ground, sorted(set(wanted)))]
     total, report = ground.graph.edge_count * len(waiting[0].thresholds), progress or silent
     while waiting:
         descent = waiting.pop()
@@ -126,60 +125,29 @@ def _checked(threshold: float) -> float:
     return float(threshold)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Descent:
-    """How far thresholds that have decided alike have come: the next reader, and how many of its writers are decided."""
-
-    state: State
-    thresholds: list[float]
-    place: int
-    decided: int
-    costs: dict[tuple[int, int], float]
-    """What cutting the edges that were kept would have cost, by writer and reader."""
-    evaluations: int
-    seen: int
-    guesses: tuple[bool, ...] = ()
-    """For the writers that come next, whether they will be cut."""
-    stride: int = 2**30
-    """How many variants are worth running together, from how far the guesses have held."""
-
-    @classmethod
-    def begin(cls, ground: Ground, thresholds: list[float]) -> "_Descent":
-        """With nothing cut, at the last reader."""
-        return cls(State.whole(ground), thresholds, ground.graph.reader_count - 1, 0, {}, 0, 0)
-
-    @property
-    def writers(self) -> list[int]:
-        """The reader's writers, in the order in which they are decided."""
-        return list(range(self.state.ground.before[self.place]))[::-1]
-
-    def next_reader(self, state: State) -> "_Descent":
-        """Done with this reader."""
-        left = len(self.writers) - self.decided
-        return dataclasses.replace(self, state=state, place=self.place - 1, decided=0, seen=self.seen + left, guesses=())
-
-
-def _visit(descent: _Descent, budget: int) -> list[_Descent]:
+def _visit(descent: Descent, budget: int) -> list[Descent]:
     """Decide about all writers of one reader. Several descents come back where thresholds disagree; the others are then
     where they part."""
     state, writers = descent.state, descent.writers
     if not _read_by_circuit(state, descent.place):
         forced = any(block.attention_post_norm is not None for block in state.ground.model.weights.blocks)
         if forced:  # what nothing reads still weighs in the scale that a layer's heads share
-            every = Variants(state, plan(state, descent.place), writers, _ones(state, len(writers)))
+            every = Variants(state, plan(state, descent.place), writers, ones(state, len(writers)))
             loss = float(every.run()[0])
             return [descent.next_reader(dataclasses.replace(every.commit(0, writers), loss=loss))]
         return [descent.next_reader(state.without(writers, descent.place))]
     reach = plan(state, descent.place)
-    parted: list[_Descent] = []
-    while descent.decided < len(writers):
-        descent, *others = _decide(descent, reach, max(1, min(descent.stride, budget // reach.nbytes)))
-        parted += others
-    return [descent.next_reader(descent.state), *parted]
 
+    def decided(shard: int) -> list[dict[str, Any]]:
+        now, parted = descent, list[Descent]()
+        while now.decided < len(writers):
+            now, *others = decide(now, reach, max(1, min(now.stride, budget // reach.nbytes)))
+            parted += others
+        return [decisions(descent, one) for one in (now, *parted)]
 
-def _ones(state: State, count: int) -> Tensor:
-    return torch.ones(1, count, dtype=state.ground.model.dtype, device=state.ground.model.device)
+    (found,) = shards("cutting edges", 1, decided)  # each reader goes on from the one before it
+    done, *others = (after(descent, reach, one) for one in found)
+    return [done.next_reader(done.state), *others]
 
 
 def _read_by_circuit(state: State, place: int) -> bool:
@@ -188,76 +156,7 @@ def _read_by_circuit(state: State, place: int) -> bool:
     return logits in nodes or bool(state.kept[nodes.start : nodes.stop].any())
 
 
-def _decide(descent: _Descent, reach: Plan, at_once: int) -> list[_Descent]:
-    """Run the next variants of a reader together, as if the guesses about its writers were right, and keep the decisions up
-    to the first wrong guess. A variant cuts its own writer and those before it that are guessed to be cut; so it is exactly
-    what a run an edge would see next, for as long as the guesses hold."""
-    state, place = descent.state, descent.place
-    ahead = descent.writers[descent.decided :][:at_once]
-    guesses = [*descent.guesses, *[True] * len(ahead)][: len(ahead)]
-    cuts = torch.eye(len(ahead))
-    for row, guess in enumerate(guesses):
-        cuts[row + 1 :, row] = float(guess)
-    model = state.ground.model
-    variants = Variants(state, reach, ahead, cuts.to(model.device, model.dtype))
-    losses = variants.run().tolist()
-    _refuse_non_finite(state, losses, ahead, place)
-    base, costs = -1, []
-    for row, guess in enumerate(guesses):
-        costs.append(losses[row] - (state.loss if base < 0 else losses[base]))
-        base = row if guess else base
-    return _parted(descent, variants, ahead, guesses, losses, costs)
-
-
-def _refuse_non_finite(state: State, losses: list[float], writers: list[int], place: int) -> None:
-    for writer, loss in zip(writers, losses, strict=True):
-        if not math.isfinite(loss):
-            edge = edge_at(state.ground.graph, writer, place)
-            raise NonFiniteError(f"the {state.ground.metric} is {loss} when {edge} is cut")
-
-
-def _parted(
-    descent: _Descent, variants: Variants, ahead: list[int], guesses: list[bool], losses: list[float], costs: list[float]
-) -> list[_Descent]:
-    """Where the descent stands after the decisions that these costs allow."""
-    thresholds, kept = descent.thresholds, dict(descent.costs)
-    for row, (writer, cost) in enumerate(zip(ahead, costs, strict=True)):
-        cutting = [threshold for threshold in thresholds if cost < threshold]
-        keeping = [threshold for threshold in thresholds if cost >= threshold]
-        as_guessed = not keeping if guesses[row] else not cutting
-        if as_guessed and row < len(ahead) - 1:
-            if keeping:
-                kept[writer, descent.place] = cost
-            continue
-        found = []
-        for those, cut in ((keeping, False), (cutting, True)):
-            if those:
-                rows = [earlier for earlier in range(row) if guesses[earlier]] + ([row] if cut else [])
-                found.append(
-                    dataclasses.replace(
-                        descent,
-                        state=_committed(descent.state, variants, ahead, rows, losses),
-                        thresholds=those,
-                        decided=descent.decided + row + 1,
-                        costs=kept if cut else {**kept, (writer, descent.place): cost},
-                        evaluations=descent.evaluations + len(ahead),
-                        seen=descent.seen + row + 1,
-                        guesses=tuple(later < those[0] for later in costs[row + 1 :]),
-                        stride=min(2 * descent.stride, 2**30) if as_guessed else max(LEAST, 2 * row),
-                    )
-                )
-        return found
-    raise AssertionError("no writers to decide about")
-
-
-def _committed(state: State, variants: Variants, ahead: list[int], rows: list[int], losses: list[float]) -> State:
-    """The state in which these rows' writers are cut; the last row is the variant that did it."""
-    if not rows:
-        return state
-    return dataclasses.replace(variants.commit(rows[-1], [ahead[row] for row in rows]), loss=losses[rows[-1]])
-
-
-def _circuit(descent: _Descent, threshold: float, outside: OutsideKind) -> Circuit:
+def _circuit(descent: Descent, threshold: float, outside: OutsideKind) -> Circuit:
     ground = descent.state.ground
     graph, model = ground.graph, ground.model
     edges = {
