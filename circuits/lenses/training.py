@@ -7,6 +7,7 @@ one backward pass over their sum, in the memory of one layer.
 import contextlib
 import dataclasses
 import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from circuits.progress import Progress, silent
 
 _HELD = 6
 """Arrays of [position d_vocab] that are alive at once in training."""
+_SECONDS, _SHARE = 20.0, 50
+"""What may be lost at most, in seconds of work; and in times what a writing takes, so that writing takes its 2 % at most."""
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 _MOMENTS = ("A.mean", "A.square", "b.mean", "b.square")
 
@@ -63,7 +66,7 @@ def train_tuned_lens(
         batch: prompts a step.
         seed: that of the order of prompts.
         path: where the state is written, and read from at the beginning.
-        save_every: steps between two writings.
+        save_every: steps between two writings; where they take long, it is written earlier.
         budget: bytes of logits that are held at once.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
@@ -86,10 +89,13 @@ def train_tuned_lens(
         if target is not None and target.exists():
             state = _resumed(target, state, model)
         report("training the tuned lens", state.done, steps)
+        due = time.monotonic() + _SECONDS
         for step in range(state.done, steps):
             state = taken(state, step)
-            if target is not None and (step + 1) % save_every == 0 and step + 1 < steps:
+            now = time.monotonic()
+            if target is not None and ((step + 1) % save_every == 0 or now >= due) and step + 1 < steps:
                 write_lens_file(target, state.lens, state.moments)
+                due = time.monotonic() + max(_SECONDS, _SHARE * (time.monotonic() - now))
             report("training the tuned lens", step + 1, steps)
         if target is not None:
             write_lens_file(target, state.lens, {})

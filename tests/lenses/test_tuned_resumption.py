@@ -44,6 +44,23 @@ def test_stopped_and_gone_on_with_is_the_same_to_the_byte(tmp_path: Path, stops:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_slow_steps_are_written_before_so_many_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circuits.lenses.training._SECONDS", 0.0)
+    monkeypatch.setattr("circuits.lenses.training._SHARE", 0)
+    model, batch = random_model(3)
+
+    def progress(what: str, done: int, total: int) -> None:
+        if done == 3:
+            raise StoppedError
+
+    path = tmp_path / "slow.safetensors"
+    with pytest.raises(StoppedError):
+        train(model, batch, path=path, save_every=100, progress=progress)
+    assert len(read_lens_file(path)[0].losses) == 3
+    again = train(model, batch, path=path, save_every=100)
+    assert torch.equal(again.A, train(model, batch).A)
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """As in the processes that are killed: the same bytes are promised for the same number of threads."""
