@@ -54,7 +54,7 @@ LAYERS, FORWARDS, GEOMETRY = "models/layers.py", "models/forward.py", "models/ge
 PASS, MIXING, READING = "patching/engine/variant_pass.py", "patching/engine/mixing.py", "patching/engine/reading.py"
 ONE_NEURON, DIRECTIONS = "patching/engine/variant_mlp.py", "patching/engine/directions.py"
 SITES, GRADIENTS, BLOCKS = "patching/engine/sites.py", "attribution/gradients.py", "attribution/blocks.py"
-DESCENT = "search/acdc/descent.py"
+DECIDING = "search/acdc/deciding.py"
 FAULTS = (
     Fault(
         "queries and keys swapped",
@@ -238,10 +238,10 @@ FAULTS = (
         "norm_scale(x, norm)",
         "tests/attribution/test_nodes.py",
     ),
-    Fault("costs from the beginning on", DESCENT, "(state.loss if base < 0 else losses[base])", "state.loss", ACDC),
+    Fault("costs from the beginning on", DECIDING, "(state.loss if base < 0 else losses[base])", "state.loss", ACDC),
     Fault(
         "writers from the earliest on",
-        DESCENT,
+        DECIDING,
         "list(range(self.state.ground.before[self.place]))[::-1]",
         "list(range(self.state.ground.before[self.place]))",
         ACDC,

@@ -3,10 +3,12 @@
 import collections
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import jaxtyping
 import pytest
+import torch
 
 from tests.shape_checks import ShapeChecks
 
@@ -54,6 +56,15 @@ def pytest_collection_finish() -> None:
     """What libraries and collected tests hold stays to the end: the garbage collector need not look at it again and again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _as_many_threads_as_before() -> Iterator[None]:
+    """Scripts say how many threads they compute with; sums of later tests may not depend on it."""
+    threads = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
