@@ -8,7 +8,7 @@ import typer
 
 import circuits
 from circuits.cli.app import app
-from circuits.cli.options import Bos, CircuitFile, Device, KeyValueHeads
+from circuits.cli.options import Bos, CircuitFile, Device, Devices, KeyValueHeads
 from circuits.cli.output import claimed
 from circuits.cli.prompts import require_text
 from circuits.cli.settings import Setting
@@ -51,6 +51,7 @@ def export(
         typer.Option("--model", "-m", help="neuronpedia: the model that answers.", show_default="the circuit's, or mini"),
     ] = None,
     device: Device = "cpu",
+    devices: Devices = None,
     bos: Bos = None,
 ) -> None:
     """Write a circuit in another format.
@@ -82,7 +83,7 @@ def export(
     try:
         if to == _SHOWN:
             question = {"prompt": prompt or "", "answer": answer, "places": _places(at or [])}
-            setting = _setting(circuit, model=model, device=device, bos=bos)
+            setting = _setting(circuit, model=model, device=device, devices=devices, bos=bos)
             text = _shown(circuit, question, (_slug(file) if slug is None else slug, scan), setting)
         else:
             text = _plain(circuit, to)
@@ -143,10 +144,12 @@ def _shown(
     return to_text(document)
 
 
-def _setting(circuit: "circuits.Circuit", *, model: str | None, device: str, bos: bool | None) -> Setting:
+def _setting(
+    circuit: "circuits.Circuit", *, model: str | None, device: str, devices: str | None, bos: bool | None
+) -> Setting:
     """With which model: the one named, or that of the circuit, where it can be found by its name."""
     known = circuit.metadata.get("model")
-    setting = Setting(job="export", model=model or "mini", device=device, bos=bos)
+    setting = Setting(job="export", model=model or "mini", device=device, devices=devices, bos=bos)
     if model is not None or not isinstance(known, str):
         return setting
     setting = setting.of_saved(known)

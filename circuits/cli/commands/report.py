@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from circuits.cli.app import app
-from circuits.cli.options import AsJson, Device, Dtype
+from circuits.cli.options import AsJson, Device, Devices, Dtype
 from circuits.cli.output import PAGE, claimed
 from circuits.cli.settings import Setting
 from circuits.errors import FileFormatError
@@ -38,6 +38,7 @@ def report(
     no_model: Annotated[bool, typer.Option("--no-model", help="Show what was saved, and nothing else.")] = False,
     title: Annotated[str | None, typer.Option(help="The page's title.", show_default="task and model")] = None,
     device: Device = "cpu",
+    devices: Devices = None,
     dtype: Dtype = "float32",
     as_json: AsJson = False,
 ) -> None:
@@ -54,7 +55,7 @@ def report(
       circuits report out/discover-gpt2 --model gpt2 --out ioi.html
       circuits report circuit.mib.json --no-model
     """
-    setting = Setting(job="report", model=model or "", device=device, dtype=dtype, as_json=as_json)
+    setting = Setting(job="report", model=model or "", device=device, devices=devices, dtype=dtype, as_json=as_json)
     run(place, setting, out=out, model=model, no_model=no_model, title=title)
 
 
