@@ -144,9 +144,7 @@ def _shown(
     return to_text(document)
 
 
-def _setting(
-    circuit: "circuits.Circuit", *, model: str | None, device: str, devices: str | None, bos: bool | None
-) -> Setting:
+def _setting(circuit: "circuits.Circuit", *, model: str | None, device: str, devices: str | None, bos: bool | None) -> Setting:
     """With which model: the one named, or that of the circuit, where it can be found by its name."""
     known = circuit.metadata.get("model")
     setting = Setting(job="export", model=model or "mini", device=device, devices=devices, bos=bos)
