@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 
 from circuits.attribution.factors.pulls import AT_ONCE
+from circuits.attribution.factors.roles import Columns
+from circuits.graph import Roles
 from circuits.models import Edit, Model
 from circuits.patching.engine.base import plain_run
 from circuits.patching.engine.reading import Reading
@@ -54,11 +56,17 @@ def batches(model: Model, pairs: PromptPairs, metric: Metric, size: int | Sequen
         yield Batch(some, pairs[some], lambda run, some=some: whole.among(some, model.weights, streams[run]))
 
 
-def prompts_at_once(model: Model, pairs: PromptPairs, budget: int, *, edges: bool = True) -> int:
+def prompts_at_once(
+    model: Model, pairs: PromptPairs, budget: int, *, edges: bool = True, roles: Roles | None = None
+) -> int:
     """How many prompts' runs, gradients and, for edges, differences fit the budget; at least one. Batches come out alike."""
     width, graph = pairs.clean.ids.shape[1], model.graph()
     held = width * (_for_edges(model) if edges else _for_nodes(model)) + model.n_layers * 2 * model.n_heads * width**2
-    held += 3 * graph.writer_count * graph.reader_count if edges else 0
+    if roles is not None:
+        held += len(roles) * graph.writer_count * Columns(graph, roles).count
+        held += width * model.n_layers * 2 * len(roles) * model.n_key_value_heads * model.d_head
+    elif edges:
+        held += 3 * graph.writer_count * graph.reader_count
     most = max(1, budget // (held * torch.finfo(model.dtype).bits // 8))
     return -(-len(pairs) // -(-len(pairs) // most))
 

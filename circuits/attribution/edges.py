@@ -11,6 +11,7 @@ from torch import Tensor
 from circuits.attribution.batches import Batch, batches, prompts_at_once
 from circuits.attribution.completeness import Ends, completeness, ends_of
 from circuits.attribution.factors.pulls import AT_ONCE, Pulls
+from circuits.attribution.factors.roles import Columns, RoleOrder
 from circuits.attribution.factors.writers import deltas, writes_alone
 from circuits.attribution.gradients import gradients
 from circuits.attribution.points import Point
@@ -25,11 +26,13 @@ from circuits.models.memory import BUDGET, beside_budget
 from circuits.patching.engine.base import held_nodes, plain_run
 from circuits.patching.engine.sites import differing, position_masks
 from circuits.patching.nodes import about
+from circuits.patching.subgraphs.members import is_edge
 from circuits.progress import Progress, silent
 from circuits.runs import shards
 from circuits.statistics import standard_error
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric, Metric, fitted
+from circuits.tasks.roles import required_roles
 
 _KEPT = 4
 """Positions a reader, up to which an interrupted run keeps the scores of each batch: those of more would fill the disk."""
@@ -44,6 +47,7 @@ def attribute_edges(
     steps: int | None = None,
     neurons: bool = False,
     positions: Positions = None,
+    roles: bool = False,
     without: Sequence[str | Node] = (),
     keep: int = KEPT,
     budget: int = BUDGET,
@@ -69,6 +73,8 @@ def attribute_edges(
         neurons: score every edge between single neurons, heads, input and logits.
         positions: where readers read: everywhere, summed (None); "each"; names or places as in `patch_nodes`, a score each,
             which is the mean over the prompts that have the position.
+        roles: score the edges between roles of tokens: those that the pairs have (`circuits.tasks.roles`), or else those of
+            their named positions. A plain edge's score is the sum of its roles'.
         without: heads and MLPs that stay at their corrupt values throughout, so that what stands in for them is seen.
         keep: how many edges between neurons are kept: the largest by size.
         budget: bytes of what is held beside the runs' own activations; with `neurons`, beside those of one prompt.
@@ -96,36 +102,45 @@ def attribute_edges(
 
         if positions is not None or without:
             raise CircuitsError("edges of single neurons are scored over all positions of the whole model: leave out the rest")
+        if roles:
+            raise CircuitsError("edges of single neurons have no roles of tokens: score those of whole MLPs")
         where = {"keep": keep, "budget": budget, "progress": progress}
         return attribute_neuron_edges(model, pairs, metric, method=method, steps=steps, **where)
+    if roles:
+        _check_roles(method, positions)
+        pairs = required_roles(pairs, causal=model.weights.causal)
     if without and not (rule and rule.without):
         able = " and ".join(name for name, one in RULES.items() if one.without)
         raise CircuitsError(f"nodes can be left out with {able}, not with {method}")
     metric = fitted(metric, model, pairs, gradient=rule is not None)
     gone = [model.graph().node(name) for name in without]
     if rule is None:
-        return _exact(model, pairs, metric, positions, budget, progress)
-    masks = position_masks(pairs, positions)
-    total = _Total.empty(model, masks)
+        return _exact(model, pairs, metric, positions, budget, progress, roles=roles)
+    masks = role_masks_of(pairs) if roles else position_masks(pairs, positions)
+    columns = Columns(model.graph(), pairs.roles.roles if roles and pairs.roles else None)
+    total = _Total.empty(columns, masks)
     report, ends = progress or silent, list[Ends]()
 
     def runs(part: PromptPairs) -> Iterator[tuple[Edit, ...]]:
         """The edits of each gradient run on some of the prompts."""
         return (point.edits for point in _runs(model, part, rule, count, gone).points)
 
-    parts = list(batches(model, pairs, metric, prompts_at_once(model, pairs, budget), runs))
+    parts = list(batches(model, pairs, metric, prompts_at_once(model, pairs, budget, roles=columns.roles), runs))
 
     def scored(place: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of some prompts, the sums of scores and of their squares, and the ends."""
         batch = parts[place]
-        found, end = _part(model, batch, rule, count, [mask[batch.rows] for mask in masks.values()], gone, budget)
+        some = [mask[batch.rows] for mask in masks.values()]
+        found, end = _part(model, batch, rule, count, some, gone, budget, columns)
         return *_sums(found), end.clean, end.corrupt
 
-    done = shards("attributing edges", len(parts), scored) if len(masks) <= _KEPT else map(scored, range(len(parts)))
+    kept = len(masks) <= _KEPT and not roles
+    done = shards("attributing edges", len(parts), scored) if kept else map(scored, range(len(parts)))
     for batch in parts:
         report("attributing edges", batch.rows.start, len(pairs))
         sums, squares, *end = next(done)
-        total.add(sums, squares, [int(mask[batch.rows].any(dim=1).sum()) for mask in masks.values()], len(batch.pairs))
+        having = [len(batch.pairs) if roles else int(mask[batch.rows].any(dim=1).sum()) for mask in masks.values()]
+        total.add(sums, squares, having, len(batch.pairs))
         ends.append(Ends(*(side.to(model.device) for side in end)))
     report("attributing edges", len(pairs), len(pairs))
     details = about(model, metric, method=method, steps=count, prompts=len(pairs))
@@ -134,18 +149,40 @@ def attribute_edges(
     return total.scores(model, details)
 
 
+def _check_roles(method: str, positions: Positions) -> None:
+    """Raise CircuitsError for what edges between roles are not scored with."""
+    able = [name for name, one in RULES.items() if one.roles]
+    if method not in (*able, EXACT):
+        raise CircuitsError(f"edges between roles of tokens are scored by {', '.join(able)} and {EXACT}, not by {method}")
+    if positions is not None:
+        raise CircuitsError("roles say where edges read: leave out positions")
+
+
+def role_masks_of(pairs: PromptPairs) -> dict[str, Tensor]:
+    """Label → mask `[prompt position]` of each role of the pairs."""
+    assert pairs.roles is not None
+    return dict(zip(pairs.roles.names, pairs.roles.masks(), strict=True))
+
+
 def _sums(found: Float[Tensor, "label prompt writer reader"]) -> tuple[Tensor, Tensor]:
     """Sums of scores and of their squares over prompts. Raises NonFiniteError where a score is not a number."""
-    found = found.double().cpu()
-    if not bool(found.isfinite().all()):
+    sums = torch.zeros(found.shape[0], *found.shape[2:], dtype=torch.float64, device=found.device)
+    squares = torch.zeros_like(sums)
+    for prompt in range(found.shape[1]):  # all prompts in double would be twice what is held
+        one = found[:, prompt].double()
+        sums += one
+        squares.addcmul_(one, one)
+    if not bool(squares.isfinite().all()):
         raise NonFiniteError("an edge's score is NaN or infinite")
-    return found.sum(dim=1), found.square().sum(dim=1)
+    return sums.cpu(), squares.cpu()
 
 
 @dataclasses.dataclass
 class _Total:
-    """Sums over prompts of scores and of their squares, `[label writer reader]`, and how many prompts have each position."""
+    """Sums over prompts of scores and of their squares, `[label writer reader]`, and how many prompts have each position. With
+    roles labels are those of the writers, and there is a reader for each role of queries."""
 
+    columns: Columns
     labels: tuple[str, ...]
     sums: Tensor
     squares: Tensor
@@ -153,12 +190,10 @@ class _Total:
     prompts: int = 0
 
     @classmethod
-    def empty(cls, model: Model, masks: dict[str, Tensor]) -> "_Total":
+    def empty(cls, columns: Columns, masks: dict[str, Tensor]) -> "_Total":
         """Nothing seen so far."""
-        graph = model.graph()
-        size = (len(masks), graph.writer_count, graph.reader_count)
-        zeros = torch.zeros(size, dtype=torch.float64)
-        return cls(tuple(masks), zeros, zeros.clone(), torch.zeros(len(masks), dtype=torch.float64))
+        zeros = torch.zeros(len(masks), columns.graph.writer_count, columns.count, dtype=torch.float64)
+        return cls(columns, tuple(masks), zeros, zeros.clone(), torch.zeros(len(masks), dtype=torch.float64))
 
     def add(self, sums: Tensor, squares: Tensor, having: Sequence[int], prompts: int) -> None:
         """Take in the sums of some prompts, of which so many have each position; those that lack it have scores of 0 there."""
@@ -173,8 +208,16 @@ class _Total:
         mean = self.sums / counts
         errors = ((self.squares / counts - mean.square()).clamp(min=0) / (counts - 1).clamp(min=1)).sqrt()
         errors = errors.where(counts > 1, 0.0)
+        if self.columns.roles is not None:
+            return self._by_role(model, mean, errors, details)
         shares = None if bool((self.counts == self.prompts).all()) else self.counts / self.prompts
         return EdgeScores.dense(model.graph(), mean, errors, labels=self.labels, shares=shares, metadata=details)
+
+    def _by_role(self, model: Model, mean: Tensor, errors: Tensor, details: dict[str, Any]) -> EdgeScores:
+        graph = model.graph(roles=self.columns.roles)
+        writers, readers = is_edge(graph).nonzero(as_tuple=True)
+        place = (writers % graph.role_count, writers // graph.role_count, self.columns.places(graph, readers))
+        return EdgeScores(graph, writers, readers, mean[place][None], errors[place][None], metadata=details)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -198,23 +241,32 @@ def _runs(model: Model, pairs: PromptPairs, rule: Rule, steps: int, gone: list[N
 
 
 def _part(
-    model: Model, batch: Batch, rule: Rule, steps: int, chosen: list[Tensor], gone: list[Node], budget: int
+    model: Model,
+    batch: Batch,
+    rule: Rule,
+    steps: int,
+    chosen: list[Tensor],
+    gone: list[Node],
+    budget: int,
+    columns: Columns,
 ) -> tuple[Float[Tensor, "label prompt writer reader"], Ends]:
     """Scores of some prompts, and what the metric is read from at either end."""
     graph, pairs = model.graph(), batch.pairs
-    size = (len(chosen), len(pairs), graph.writer_count, graph.reader_count)
+    order = None if columns.roles is None else RoleOrder.of(pairs)
+    size = (len(chosen), len(pairs), graph.writer_count, columns.count)
     # Sums over points and columns: at least float32, whatever the model computes in.
     scores = torch.zeros(size, dtype=torch.promote_types(model.dtype, torch.float32), device=model.device)
     runs = _runs(model, pairs, rule, steps, gone)
     own = runs.own
     for points in _alike(runs.points):
-        pulls = Pulls(model, points[0][1].first)
+        pulls = Pulls(model, points[0][1].first, order)
         for place, point in points:
             if runs.own is None:
-                found = rule.clean_run(model, batch.reading(place), pairs.clean, writers=False)
+                found = rule.clean_run(model, batch.reading(place), pairs.clean, writers=False, heads=order is not None)
                 own = writes_alone(found.run)
             else:
-                found = gradients(model, batch.reading(place), pairs.clean, point.edits, writers=False)
+                how = {"writers": False, "heads": order is not None}
+                found = gradients(model, batch.reading(place), pairs.clean, point.edits, **how)
             pulls.add(found, point.weight)
             del found  # the next run's activations come before a name is bound anew
         assert own is not None
@@ -246,10 +298,19 @@ def _add(
     budget: int,
 ) -> None:
     """Add to the scores, in place, what some gradient runs tell about writers from one place up to another."""
-    model, (first, last) = pulls.model, writers
+    model, order, (first, last) = pulls.model, pulls.order, writers
     whole = differing(pairs, causal=model.weights.causal)
+    if model.weights.causal:
+        whole[:, int(pairs.answer_columns.max()) + 1 :] = False
+    if order is not None:
+        whole, masks = order.sort(whole) & order.there, [order.sort(mask) & order.there for mask in masks]
     for columns in _column_blocks(model, pairs, whole, budget):
-        change, parts = deltas(*ends, columns, first, last), []
+
+        def pick(x: Tensor, columns: slice = columns) -> Tensor:
+            """Those columns."""
+            return x[:, columns] if order is None else order.sort(x)[:, columns]
+
+        change, parts = deltas(*ends, pick, first, last), []
         for label, mask in enumerate(masks):
             kept = (mask & whole)[:, columns]
             if bool(kept.any()):
@@ -262,8 +323,10 @@ def _add(
         for readers, count, pulled in pulls.by_reader(columns):
             count = min(count, last) - first
             for label, some, part in parts:
-                into = torch.bmm(part[:, :count], pulled[:, :, some].flatten(2).permute(1, 2, 0))
-                scores[label, :, first : first + count, readers] += into
+                # Of a layer's attention with roles, those readers that look at this role are the first.
+                most = len(pulled) if order is None else min(len(pulled), pulls.looking(label))
+                into = torch.bmm(part[:, :count], pulled[:most, :, some].flatten(2).permute(1, 2, 0))
+                scores[label, :, first : first + count, readers.start : readers.start + most] += into
 
 
 def _column_blocks(model: Model, pairs: PromptPairs, whole: Tensor, budget: int) -> Iterator[slice]:
@@ -271,7 +334,7 @@ def _column_blocks(model: Model, pairs: PromptPairs, whole: Tensor, budget: int)
     used = whole.any(dim=0).nonzero()[:, 0]
     if not len(used):
         return
-    stop = int(pairs.answer_columns.max()) + 1 if model.weights.causal else pairs.clean.ids.shape[1]
+    stop = int(used[-1]) + 1
     one = len(pairs) * (2 * model.graph().writer_count + model.graph().head_readers) * model.d_model
     one *= torch.finfo(model.dtype).bits // 8
     if one > budget:
@@ -284,7 +347,14 @@ def _column_blocks(model: Model, pairs: PromptPairs, whole: Tensor, budget: int)
 
 
 def _exact(
-    model: Model, pairs: PromptPairs, metric: Metric, positions: Positions, budget: int, progress: Progress | None
+    model: Model,
+    pairs: PromptPairs,
+    metric: Metric,
+    positions: Positions,
+    budget: int,
+    progress: Progress | None,
+    *,
+    roles: bool = False,
 ) -> EdgeScores:
     from circuits.patching.paths import patch_edges
 

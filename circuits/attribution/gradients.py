@@ -38,11 +38,17 @@ class Gradients:
 
 
 def gradients(
-    model: Model, reading: Reading, tokens: TokenBatch, edits: tuple[Edit, ...] = (), *, writers: bool = True
+    model: Model,
+    reading: Reading,
+    tokens: TokenBatch,
+    edits: tuple[Edit, ...] = (),
+    *,
+    writers: bool = True,
+    heads: bool = False,
 ) -> Gradients:
     """Run `tokens` (of the clean or of the corrupt prompts), with edits, and go back once from the metric that is read.
-    `writers`: also to what nodes write, which takes more memory. Raises NonFiniteError where the metric or a gradient is not a
-    number."""
+    `writers`: also to what nodes write, which takes more memory; `heads`: to what heads write (z). Raises NonFiniteError where
+    the metric or a gradient is not a number."""
     # The weights ask for no gradient, so something on the way must, or there is no graph to go back through.
     if not any(isinstance(edit.value, Tensor) and edit.value.requires_grad for edit in edits):
         edits = (Edit("input", lambda x: x.detach().requires_grad_(True)), *edits)
@@ -51,13 +57,15 @@ def gradients(
         # Unembedded at the answer columns alone: logits of all tokens would be the largest array of the run, and gradients of
         # zero.
         scores = reading.scores(model.weights, reading.at_columns(run.residuals[-1])[None])[0]
-        return back_from(scores, run, writers=writers)
+        return back_from(scores, run, writers=writers, heads=heads)
 
 
-def back_from(scores: Float[Tensor, " scored"], run: Run, *, writers: bool = True, held_norms: bool = False) -> Gradients:
+def back_from(
+    scores: Float[Tensor, " scored"], run: Run, *, writers: bool = True, heads: bool = False, held_norms: bool = False
+) -> Gradients:
     """The gradients of a metric of a run that kept its reads."""
     mlps = tuple(read.mlp for read in run.reads if read.mlp is not None)
-    z, neurons, start = (run.z, run.neurons, run.residuals[:1]) if writers else ((), (), ())
+    z, neurons, start = (run.z, run.neurons, run.residuals[:1]) if writers else (run.z if heads else (), (), ())
     wanted = (*run.q, *run.k, *run.v, *z, *mlps, *neurons, *start, run.residuals[-1])
     # The sum: prompts of a batch do not see each other, so one way back gives every prompt its own gradient.
     found = _slopes(scores.sum(), wanted)
@@ -115,13 +123,15 @@ def slot_slopes(model: Model, found: Gradients, layer: int) -> tuple[list[Tensor
     """What readings of a layer hold beside weights: for queries, keys and values slopes `[reader prompt position width]`, a
     reader a head (a group for keys and values), and what they are projected on."""
     unit, scale = unit_and_scale(found.run.residuals[layer], model.weights.blocks[layer].attention_norm)
-    return [_slot_slope(model, found, layer, slot, scale) for slot in SLOTS], None if found.held_norms else unit
+    slopes = [slot_slope(model, found, layer, slot, getattr(found, slot)[layer], scale) for slot in SLOTS]
+    return slopes, None if found.held_norms else unit
 
 
-def slots_apart(attention: Attention, slopes: list[Tensor]) -> bool:
+def slots_apart(attention: Attention) -> bool:
     """Whether a norm joins heads: then each head's reading depends on the weights of all, which are shared and not one a
     head, and queries, keys and values are read each by themselves."""
-    return any(joining(attention, slot) is not None and len(slope) > 1 for slot, slope in zip(SLOTS, slopes, strict=True))
+    counts = {"q": attention.n_heads, "k": attention.n_key_value_heads, "v": attention.n_key_value_heads}
+    return any(joining(attention, slot) is not None and counts[slot] > 1 for slot in SLOTS)
 
 
 def joining(attention: Attention, slot: Slot) -> Norm | None:
@@ -129,10 +139,14 @@ def joining(attention: Attention, slot: Slot) -> Norm | None:
     return {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot] if attention.norm_over_heads else None
 
 
-def _slot_slope(model: Model, found: Gradients, layer: int, slot: Slot, scale: Tensor) -> Tensor:
-    attention, slope = model.weights.blocks[layer].attention, getattr(found, slot)[layer]
+def slot_slope(
+    model: Model, found: Gradients, layer: int, slot: Slot, slope: Float[Tensor, "prompt position head d_head"], scale: Tensor
+) -> Float[Tensor, "head prompt position width"]:
+    """What the readings of one slot hold beside weights, from the gradient by its values; `scale`: what the norm before it
+    divided by."""
+    attention = model.weights.blocks[layer].attention
     if joining(attention, slot) is not None:
-        return torch.stack(_through_norms(model, found, layer, slot)) / scale
+        return torch.stack(_through_norms(model, found, layer, slot, slope)) / scale
     norm = {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot]
     if norm is not None or (model.weights.rotary_at(layer) is not None and slot != "v"):
         slope = _through_placing(model, found, layer, slot, slope).unflatten(-1, (slope.shape[2], -1))
@@ -149,9 +163,8 @@ def _through_placing(model: Model, found: Gradients, layer: int, slot: Slot, slo
         return torch.autograd.grad(value, start, slope)[0]
 
 
-def _through_norms(model: Model, found: Gradients, layer: int, slot: Slot) -> list[Tensor]:
+def _through_norms(model: Model, found: Gradients, layer: int, slot: Slot, slope: Tensor) -> list[Tensor]:
     """For each head the gradient by the linear part of all heads, which a norm over heads joins."""
-    slope = getattr(found, slot)[layer]
     parts = []
     # One way back a head: what reaches the linear part through the shared norm must be told apart by head.
     for head in range(slope.shape[2]):

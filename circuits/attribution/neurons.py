@@ -226,7 +226,7 @@ def _slopes(model: Model, found: Gradients, layer: int, weight: float) -> Iterat
     block = model.weights.blocks[layer]
     # Weights are folded once, when edges are scored, not at every gradient run.
     slopes, unit = slot_slopes(model, found, layer)
-    names, parts = (SLOTS, slopes) if slots_apart(block.attention, slopes) else (("slots",), [torch.cat(slopes)])
+    names, parts = (SLOTS, slopes) if slots_apart(block.attention) else (("slots",), [torch.cat(slopes)])
     for name, slope in zip(names, parts, strict=True):
         yield name, einops.rearrange(slope * weight, "reader prompt pos width -> prompt pos (reader width)")
     if unit is not None:

@@ -20,9 +20,11 @@ from circuits.models.weights import MLP, Attention, Block, Norm, Weights
 from circuits.patching.engine.reading import Reading
 
 
-def relevance(model: Model, reading: Reading, tokens: TokenBatch, *, writers: bool = True) -> Gradients:
-    """Gradients by the rules above of the metric that is read; those by queries and keys are zero. `writers` as in `gradients`.
-    Raises NonFiniteError."""
+def relevance(
+    model: Model, reading: Reading, tokens: TokenBatch, *, writers: bool = True, heads: bool = False
+) -> Gradients:
+    """Gradients by the rules above of the metric that is read; those by queries and keys are zero. `writers` and `heads` as in
+    `gradients`. Raises NonFiniteError."""
     weights = model.weights
     with torch.no_grad():
         plain = forward(weights, model.prepare(tokens), keep="patterns", logits=False)
@@ -31,7 +33,7 @@ def relevance(model: Model, reading: Reading, tokens: TokenBatch, *, writers: bo
         final = reading.at_columns(run.residuals[-1])
         still = dataclasses.replace(weights, final_norm=None)
         scores = reading.scores(still, held_norm(final, weights.final_norm)[None])[0]
-        return back_from(scores, run, writers=writers, held_norms=True)
+        return back_from(scores, run, writers=writers, heads=heads, held_norms=True)
 
 
 def _linearised(weights: Weights, plain: Run) -> Run:

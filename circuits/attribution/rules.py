@@ -20,16 +20,20 @@ EXACT = "exact"
 """The method that patches every edge in place of taking gradients."""
 
 
-def _gradients(model: "Model", reading: "Reading", tokens: "TokenBatch", *, writers: bool) -> "Gradients":
+def _gradients(
+    model: "Model", reading: "Reading", tokens: "TokenBatch", *, writers: bool, heads: bool = False
+) -> "Gradients":
     from circuits.attribution.gradients import gradients
 
-    return gradients(model, reading, tokens, writers=writers)
+    return gradients(model, reading, tokens, writers=writers, heads=heads)
 
 
-def _relevance(model: "Model", reading: "Reading", tokens: "TokenBatch", *, writers: bool) -> "Gradients":
+def _relevance(
+    model: "Model", reading: "Reading", tokens: "TokenBatch", *, writers: bool, heads: bool = False
+) -> "Gradients":
     from circuits.attribution.relevance import relevance
 
-    return relevance(model, reading, tokens, writers=writers)
+    return relevance(model, reading, tokens, writers=writers, heads=heads)
 
 
 def _along_inputs(model: "Model", own: "Run", other: "Run", steps: int) -> "Iterator[Point]":
@@ -56,14 +60,16 @@ class Rule:
     steps: int = 1
     """How many points, unless a call says otherwise."""
     clean_run: "Callable[..., Gradients]" = _gradients
-    """`clean_run(model, reading, tokens, *, writers)` runs the clean prompts and goes back once, where there are no points
-    between; `writers`: also to what nodes write."""
+    """`clean_run(model, reading, tokens, *, writers, heads)` runs the clean prompts and goes back once, where there are no
+    points between; `writers`: also to what nodes write; `heads`: to what heads write."""
     without: bool = False
     """Whether nodes can be held at their corrupt values throughout."""
     neurons: bool = False
     """Whether it scores edges between single neurons."""
     nodes: bool = False
     """Whether it scores nodes (`attribute_nodes`)."""
+    roles: bool = False
+    """Whether it scores edges between roles of tokens."""
 
     def points_of(self, steps: int | None) -> int:
         """How many points a call for so many takes (None: the rule's own number). Raises CircuitsError for less than one."""
@@ -82,7 +88,7 @@ class Rule:
 
 
 RULES = {
-    "eap": Rule(summary="by gradient at the clean prompts", without=True, neurons=True, nodes=True),
+    "eap": Rule(summary="by gradient at the clean prompts", without=True, neurons=True, nodes=True, roles=True),
     "eap-ig": Rule(
         summary="by gradient on the way from corrupt to clean embeddings",
         points=_along_inputs,
@@ -90,9 +96,10 @@ RULES = {
         without=True,
         neurons=True,
         nodes=True,
+        roles=True,
     ),
     "eap-ig-activations": Rule(
-        summary="by gradient on the way of one layer's outputs at a time", points=_along_activations, steps=5
+        summary="by gradient on the way of one layer's outputs at a time", points=_along_activations, steps=5, roles=True
     ),
     "relp": Rule(summary="by relevance, which goes back through held nonlinearities", clean_run=_relevance, nodes=True),
 }

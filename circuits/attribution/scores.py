@@ -16,8 +16,8 @@ from circuits.files.pictures import drawing_of
 from circuits.files.results import Result
 from circuits.files.words import counted
 from circuits.graph import Circuit, Edge, Graph
-from circuits.graph.places import edge_at, on_paths, places, reads_from
-from circuits.patching.subgraphs.members import is_edge
+from circuits.graph.places import edge_at, on_paths, places
+from circuits.patching.subgraphs.members import are_edges, is_edge
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,9 +55,9 @@ class EdgeScores(Result, format="circuits-edge-scores"):
 
     def _require_edges(self) -> None:
         """Raise CircuitsError unless all are edges of the graph, once each and in the order of computation."""
-        before, readers = torch.tensor(reads_from(self.graph)), self.readers.cpu()
-        writers, inside = self.writers.cpu(), (readers >= 0) & (readers < len(before))
-        if not bool(inside.all()) or bool((writers < 0).any()) or bool((writers >= before[readers]).any()):
+        writers, readers = self.writers.cpu(), self.readers.cpu()
+        inside = (readers >= 0) & (readers < self.graph.reader_count) & (writers >= 0)
+        if not bool(inside.all()) or not bool(are_edges(self.graph, writers, readers).all()):
             raise CircuitsError("an edge lies outside the graph, or its writer does not feed its reader")
         if bool(((writers * self.graph.reader_count + readers).diff() <= 0).any()):
             raise CircuitsError("edges must stand once each, in the order of computation")
@@ -150,7 +150,10 @@ class EdgeScores(Result, format="circuits-edge-scores"):
         order = self.order(by)
         if not connected:
             return order[:k]
-        best, low, high = order[:0], min(k, len(order)), len(order)
+        best, low, high = order[:0], min(k, len(order)), min(2 * k, len(order))
+        # Most of what is strong lies on paths: more edges are looked at only where that leaves too few.
+        while high < len(order) and len(self._on_paths(order[:high])) <= k:
+            low, high = high, min(2 * high + 1, len(order))
         while low <= high:
             middle = (low + high) // 2
             trial = self._on_paths(order[:middle])

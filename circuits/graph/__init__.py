@@ -3,5 +3,6 @@
 from circuits.graph.circuit import Circuit
 from circuits.graph.graph import Graph
 from circuits.graph.nodes import Edge, Node, Reader
+from circuits.graph.roles import Roles
 
-__all__ = ["Circuit", "Edge", "Graph", "Node", "Reader"]
+__all__ = ["Circuit", "Edge", "Graph", "Node", "Reader", "Roles"]

@@ -1,10 +1,11 @@
 """A circuit as a document of plain values: the networkx node-link form that files, networkx and tables are made from.
 
-Nodes have `id` (the name), `kind`, and where they have one `layer`, `index`, `score`, `role`, `positions`, `evidence`.
+Nodes have `id` (the name), `kind`, and where they have one `layer`, `index`, `at` (the role of the tokens at which they stand),
+`score`, `role` (what they do, in words), `positions`, `evidence`.
 Edges have `source`, `target`, `key` (the slot q, k or v, else `in`), and where known `score`, `positions`, `evidence`.
 Keys or values that several heads share are a node of their own (kind `group`, id `a2.h1<k>`) with an edge (key `group`)
 to each chosen head that computes with them, so that paths in the document are paths in the model. `graph` holds the
-`shape`, the `counts` of nodes and edges (in the circuit, and in the whole graph) and the `metadata`.
+`shape` (with the roles of tokens, where it has some), the `counts` of nodes and edges (in the circuit, and in the whole graph) and the `metadata`.
 """
 
 from collections import Counter
@@ -17,6 +18,7 @@ from circuits.graph.circuit import Circuit
 from circuits.graph.contents import Element
 from circuits.graph.graph import Graph
 from circuits.graph.nodes import Edge, Node, Reader
+from circuits.graph.roles import Roles
 
 if TYPE_CHECKING:
     import networkx
@@ -29,17 +31,25 @@ Record = dict[str, object]
 
 def to_document(circuit: Circuit) -> dict[str, object]:
     """Return the circuit's document; it equals `networkx.node_link_data(circuit.to_networkx(), edges="edges")`."""
-    graph = circuit.graph
-    shape = {name: getattr(graph, name) for name in SHAPE}
+    graph, shape = circuit.graph, shape_of(circuit.graph)
     counts = {"nodes": len(circuit.nodes), "edges": len(circuit.edges)}
     counts |= {"graph_nodes": graph.node_count, "graph_edges": graph.edge_count}
     nodes = [_node_record(circuit, node) for node in circuit.nodes]
     edges = [_edge_record(circuit, edge) for edge in circuit.edges]
     for reader, heads in _shared(circuit).items():
-        nodes.append({"id": str(reader), "kind": "group", "layer": reader.node.layer, "index": reader.node.index})
+        about = {"layer": reader.node.layer, "index": reader.node.index, "at": reader.node.at}
+        nodes.append(_known({"id": str(reader), "kind": "group", **about}))
         edges += [{"source": str(reader), "target": str(head), "key": "group"} for head in heads]
     whole = {"shape": shape, "counts": counts, "metadata": plain.thaw(circuit.metadata)}
     return {**_TOP, "graph": whole, "nodes": nodes, "edges": edges}
+
+
+def shape_of(graph: Graph) -> Record:
+    """A graph's shape as plain values."""
+    shape: Record = {name: getattr(graph, name) for name in SHAPE}
+    if graph.roles is not None:
+        shape["roles"] = {"names": list(graph.roles.names), "looks": [list(seen) for seen in graph.roles.looks]}
+    return shape
 
 
 def _shared(circuit: Circuit) -> dict[Reader, list[Node]]:
@@ -55,7 +65,7 @@ def _shared(circuit: Circuit) -> dict[Reader, list[Node]]:
 
 
 def _node_record(circuit: Circuit, node: Node) -> Record:
-    record: Record = {"id": str(node), "kind": node.kind, "layer": node.layer, "index": node.index}
+    record: Record = {"id": str(node), "kind": node.kind, "layer": node.layer, "index": node.index, "at": node.at}
     record |= {"score": circuit.nodes[node], "role": circuit.roles.get(node)}
     return _known({**record, **_about(circuit, node)})
 
@@ -160,7 +170,18 @@ def _graph(shape: Mapping[str, object]) -> Graph:
         d_mlp=values["d_mlp"],
         parallel=bool(values["parallel"]),
         neurons=bool(values["neurons"]),
+        roles=_roles(shape["roles"]) if "roles" in shape else None,
     )
+
+
+def _roles(value: object) -> Roles:
+    """The roles of a shape. Raises GraphError for anything else."""
+    roles = _mapping(value, "roles")
+    names = [plain.text(name, where="a role") for name in _list(_get(roles, "names", "roles"), "the names of roles")]
+    looks = [_list(seen, "what a role looks at") for seen in _list(_get(roles, "looks", "roles"), "looks")]
+    if any(type(place) is not int for seen in looks for place in seen):
+        raise GraphError("looks holds something else than places of roles, which are whole numbers")
+    return Roles(tuple(names), tuple(map(tuple, looks)))
 
 
 def _edge(record: Mapping[str, object]) -> str:

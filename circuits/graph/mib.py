@@ -32,6 +32,8 @@ def to_mib(circuit: Circuit) -> dict[str, object]:
     graph = circuit.graph
     if graph.neurons:
         raise GraphError("the MIB format has whole MLPs only; save a circuit of single neurons as .json")
+    if graph.roles is not None:
+        raise GraphError("the MIB format has no roles of tokens; save a circuit that has some as .json, .graphml or .dot")
     if circuit.positions:
         raise GraphError("the MIB format has no positions; save a circuit that is restricted to positions as .json")
     d_model = circuit.metadata.get("d_model")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from circuits.errors import GraphError, shown
+from circuits.graph.roles import check_role
 
 NodeKind = Literal["input", "head", "mlp", "neuron", "logits"]
 Slot = Literal["q", "k", "v"]
@@ -35,40 +36,58 @@ class Node:
     """One part of a transformer that adds to the residual stream, or the logits that read it.
 
     Nodes sort by computation: `input`, then for each layer its heads, its MLP, its MLP's neurons, and at last `logits`.
-    `index` is the head of a layer or the neuron of an MLP. Names follow the MIB / EAP-IG convention; `m3.n1207` (a
-    neuron) is this package's addition. Raises GraphError for a kind, layer or index that makes no node.
+    `index` is the head of a layer or the neuron of an MLP; `at` the role of the tokens at which it writes (or reads), in graphs
+    that have roles: `a0.h1@S2`. Names follow the MIB / EAP-IG convention; `m3.n1207` (a neuron) and roles are this package's
+    addition. Raises GraphError for a kind, layer, index or role that makes no node.
     """
 
     kind: NodeKind
     layer: int | None = None
     index: int | None = None
+    at: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in _HAS_LAYER:
             raise GraphError(f"unknown kind of node {shown(self.kind)}; expected one of {', '.join(_HAS_LAYER)}")
         _check_number(self.layer, needed=_HAS_LAYER[self.kind], field="layer", kind=self.kind)
         _check_number(self.index, needed=_HAS_INDEX[self.kind], field="index", kind=self.kind)
+        if self.at is not None:
+            check_role(self.at)
 
     @classmethod
     def parse(cls, text: str) -> "Node":
-        """Read a node's name (`input`, `a0.h1`, `m3`, `m3.n1207`, `logits`); raises GraphError that names the text."""
-        if text == "input" or text == "logits":
-            return cls(text)
-        if match := _HEAD.fullmatch(text):
-            return cls("head", int(match[1]), int(match[2]))
-        if match := _MLP.fullmatch(text):
-            return cls("mlp", int(match[1])) if match[2] is None else cls("neuron", int(match[1]), int(match[2]))
+        """Read a node's name (`input`, `a0.h1`, `m3`, `m3.n1207`, `logits`, each also with a role: `a0.h1@S2`); raises GraphError
+        that names the text."""
+        name, marked, role = text.partition("@")
+        at = role if marked else None
+        if name == "input" or name == "logits":
+            return cls(name, at=at)
+        if match := _HEAD.fullmatch(name):
+            return cls("head", int(match[1]), int(match[2]), at)
+        if match := _MLP.fullmatch(name):
+            return cls("mlp", int(match[1]), at=at) if match[2] is None else cls("neuron", int(match[1]), int(match[2]), at)
         raise GraphError(f"{shown(text)} is not a node; expected input, a0.h1, m3, m3.n1207 or logits")
 
     @property
-    def rank(self) -> tuple[int, int, int, int]:
-        """Place in the order of computation, comparable between nodes: (section, layer, attention or MLP, index)."""
+    def rank(self) -> tuple[int, int, int, int, str]:
+        """Place in the order of computation, comparable between nodes: (section, layer, attention or MLP, index), then the
+        role."""
+        at = self.at or ""
         if self.layer is None:
-            return (0, 0, 0, 0) if self.kind == "input" else (2, 0, 0, 0)
+            return (0, 0, 0, 0, at) if self.kind == "input" else (2, 0, 0, 0, at)
         index = -1 if self.index is None else self.index
-        return (1, self.layer, 0 if self.kind == "head" else 1, index)
+        return (1, self.layer, 0 if self.kind == "head" else 1, index, at)
+
+    @property
+    def everywhere(self) -> "Node":
+        """The same node whatever the role."""
+        return self if self.at is None else Node(self.kind, self.layer, self.index)
 
     def __str__(self) -> str:
+        return self._name if self.at is None else f"{self._name}@{self.at}"
+
+    @property
+    def _name(self) -> str:
         if self.kind == "head":
             return f"a{self.layer}.h{self.index}"
         if self.kind == "mlp":
@@ -84,7 +103,8 @@ class Node:
 @functools.total_ordering
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """One input that reads the residual stream: a head's `<q>`, `<k>` or `<v>`, an MLP, a neuron or the logits.
+    """One input that reads the residual stream: a head's `<q>`, `<k>` or `<v>`, an MLP, a neuron or the logits. In graphs with
+    roles `a2.h0@end<k>` are the keys at which the queries of role end look.
 
     Where keys and values are grouped (fewer key-value heads than heads), the index of a `<k>` or `<v>` reader is the
     **group's**: `a2.h1<k>` is the keys of group 1 of layer 2, which several heads share (`Graph.targets` lists them).
@@ -112,10 +132,10 @@ class Reader:
         return cls(Node.parse(text))
 
     @property
-    def rank(self) -> tuple[int, int, int, int, int]:
+    def rank(self) -> tuple[int, int, int, int, int, str]:
         """Place in the order of computation, comparable between readers."""
-        section, layer, part, index = self.node.rank
-        return (section, layer, part, 0 if self.slot is None else SLOTS.index(self.slot), index)
+        section, layer, part, index, at = self.node.rank
+        return (section, layer, part, 0 if self.slot is None else SLOTS.index(self.slot), index, at)
 
     def __str__(self) -> str:
         return str(self.node) if self.slot is None else f"{self.node}<{self.slot}>"
@@ -144,6 +164,10 @@ class Edge:
         target = self.target
         if self.writer.rank[:3] >= self.reader.rank[:3]:
             raise GraphError(f"{self.writer}->{target} is not an edge: {target} is not computed after {self.writer}")
+        if (self.writer.at is None) != (self.reader.at is None):
+            raise GraphError(f"{self.writer}->{target} is not an edge: one of its ends has a role, the other has none")
+        if self.slot not in ("k", "v") and self.writer.at != self.reader.at:
+            raise GraphError(f"{self.writer}->{target} is not an edge: from role to role there are edges into keys and values alone")
 
     @classmethod
     def parse(cls, text: str) -> "Edge":
@@ -163,7 +187,7 @@ class Edge:
         return Reader(self.reader, self.slot)
 
     @property
-    def rank(self) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int, int]]:
+    def rank(self) -> tuple[tuple[int, int, int, int, str], tuple[int, int, int, int, int, str]]:
         """Place in the order of computation, comparable between edges: the writer's, then the reader's."""
         return (self.writer.rank, self.target.rank)
 

@@ -14,14 +14,14 @@ def on_paths(graph: Graph, edges: Iterable[Edge]) -> tuple[list[Edge], list[Node
     """
     edges = list(edges)
     ends = {edge: graph.targets(edge) for edge in edges}
-    reached = {Node("input")}
+    reached: set[Node] = set()
     for edge in edges:
-        if edge.writer in reached:
-            reached.update(ends[edge])
-    reaching = {Node("logits")}
+        if edge.writer.kind == "input" or edge.writer in reached:
+            reached |= {edge.writer, *ends[edge]}
+    reaching: set[Node] = set()
     for edge in reversed(edges):
-        if not reaching.isdisjoint(ends[edge]):
-            reaching.add(edge.writer)
+        if edge.reader.kind == "logits" or not reaching.isdisjoint(ends[edge]):
+            reaching |= {edge.writer, *(end for end in ends[edge] if end.kind == "logits")}
     kept = [edge for edge in edges if edge.writer in reached and not reaching.isdisjoint(ends[edge])]
     writers = {edge.writer for edge in kept}
     used = writers | {node for edge in kept for node in ends[edge] if node in writers or node.kind == "logits"}

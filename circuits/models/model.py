@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import ModelError, NonFiniteError, PromptError
-from circuits.graph import Graph
+from circuits.graph import Graph, Roles
 from circuits.models.edits import Edit, compile_edits
 from circuits.models.forward import Keep, forward
 from circuits.models.run import Run
@@ -120,8 +120,8 @@ class Model:
             raise ModelError(f"{self.name} was built from plain weights and has no TransformerBridge")
         return self.make_bridge()
 
-    def graph(self, *, neurons: bool = False) -> Graph:
-        """The model's graph: heads and MLPs, or heads and single neurons."""
+    def graph(self, *, neurons: bool = False, roles: Roles | None = None) -> Graph:
+        """The model's graph: heads and MLPs, each once a role where there are roles of tokens, or heads and single neurons."""
         return Graph(
             n_layers=self.n_layers,
             n_heads=self.n_heads,
@@ -129,6 +129,7 @@ class Model:
             d_mlp=self.d_mlp,
             parallel=self.weights.parallel,
             neurons=neurons,
+            roles=roles,
         )
 
     @property

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.errors import NonFiniteError, PromptError, shown
 from circuits.files.words import counted
+from circuits.graph import Roles
 from circuits.models import Model, TokenBatch
 from circuits.tasks.alignment import (
     Limits,
@@ -25,6 +26,28 @@ from circuits.tasks.subjects import columns_of_subject
 Several = Literal["mean", "max"]
 """How several right (or wrong) answers count: the mean of their logits and the sum of their probabilities, or the largest."""
 SEVERAL: tuple[Several, ...] = ("mean", "max")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RoleColumns:
+    """Which tokens have which role. `columns`: the place of each token's role in `roles.names`, -1 at pads."""
+
+    roles: Roles
+    columns: Int[Tensor, "prompt position"]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The roles' names."""
+        return self.roles.names
+
+    def masks(self, roles: Roles | None = None) -> Bool[Tensor, "role prompt position"]:
+        """Where each role has tokens; of other `roles` by their names. Raises PromptError for one that is in none of the
+        prompts."""
+        names = self.names if roles is None else roles.names
+        missing = next((name for name in names if name not in self.names), None)
+        if missing is not None:
+            raise PromptError(f"no prompt has the role {missing}: there are {', '.join(self.names)}")
+        return torch.stack([self.columns == self.names.index(name) for name in names])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,6 +77,8 @@ class PromptPairs:
     """All wrong answers, `distractors` first, likewise."""
     several: Several = "mean"
     """How several answers count."""
+    roles: RoleColumns | None = None
+    """The role of every token, where roles are asked for (`circuits.tasks.roles`)."""
 
     def __post_init__(self) -> None:
         if self.clean.mask.shape != self.corrupt.mask.shape or not torch.equal(self.clean.mask, self.corrupt.mask):
@@ -222,6 +247,7 @@ class PromptPairs:
             None if self.answer_sets is None else self.answer_sets[chosen],
             None if self.distractor_sets is None else self.distractor_sets[chosen],
             self.several,
+            self.roles and dataclasses.replace(self.roles, columns=self.roles.columns[chosen]),
         )
 
     def to(self, device: torch.device | str) -> "PromptPairs":
@@ -237,6 +263,7 @@ class PromptPairs:
             positions={name: column.to(device) for name, column in self.positions.items()},
             answer_sets=None if self.answer_sets is None else self.answer_sets.to(device),
             distractor_sets=None if self.distractor_sets is None else self.distractor_sets.to(device),
+            roles=self.roles and dataclasses.replace(self.roles, columns=self.roles.columns.to(device)),
         )
 
 

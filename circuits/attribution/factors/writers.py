@@ -39,38 +39,42 @@ def neuron_writing(own: Run, other: Run, layer: int) -> Writing:
     return Writing(change, through_norm(block.mlp.W_out, block.mlp_post_norm), 1)
 
 
-def deltas(own: Run, other: Run, columns: slice, first: int, last: int) -> Float[Tensor, "prompt writer position d_model"]:
+Pick = Callable[[Tensor], Tensor]
+"""Takes some columns of a tensor `[prompt position ...]`, or its tokens in another order."""
+
+
+def deltas(own: Run, other: Run, pick: Pick, first: int, last: int) -> Float[Tensor, "prompt writer position d_model"]:
     """How far writers' outputs differ at some columns: those of places `first` up to `last` in the order of computation (input,
     then a layer's heads and its MLP)."""
-    start = (other.residuals[0] - own.residuals[0])[:, columns]
+    start = pick(other.residuals[0] - own.residuals[0])
     # Into one array: at many layers it is the largest of all, and parts joined afterwards would be held twice.
     found = start.new_empty(len(start), last - first, *start.shape[1:])
     place = 0
-    for count, change in _changes(own, other, columns, start):
+    for count, change in _changes(own, other, pick, start):
         if first <= place and place + count <= last:
             found[:, place - first : place - first + count] = change()
         place += count
     return found
 
 
-def _changes(own: Run, other: Run, columns: slice, start: Tensor) -> Iterator[tuple[int, Callable[[], Tensor]]]:
+def _changes(own: Run, other: Run, pick: Pick, start: Tensor) -> Iterator[tuple[int, Callable[[], Tensor]]]:
     """For the input, and each layer's heads and MLP, how many writers they are and what computes how far they differ."""
     yield 1, lambda: start[:, None]
     for layer, block in enumerate(own.weights.blocks):
-        yield block.attention.n_heads, lambda layer=layer: _heads_change(own, other, layer, columns)
+        yield block.attention.n_heads, lambda layer=layer: _heads_change(own, other, layer, pick)
         if block.mlp is not None:
-            yield 1, lambda layer=layer: mlp_change(own, other, layer, columns)[:, None]
+            yield 1, lambda layer=layer: mlp_change(own, other, layer, pick)[:, None]
 
 
-def _heads_change(own: Run, other: Run, layer: int, columns: slice) -> Float[Tensor, "prompt head position d_model"]:
+def _heads_change(own: Run, other: Run, layer: int, pick: Pick) -> Float[Tensor, "prompt head position d_model"]:
     writing = head_writing(own, other, layer)
-    change = writing.change[:, columns].unflatten(-1, (-1, writing.width))
+    change = pick(writing.change).unflatten(-1, (-1, writing.width))
     return torch.einsum("pche,hed->phcd", change, writing.W.unflatten(0, (-1, writing.width)))
 
 
-def mlp_change(own: Run, other: Run, layer: int, columns: slice) -> Float[Tensor, "prompt position d_model"]:
+def mlp_change(own: Run, other: Run, layer: int, pick: Pick) -> Float[Tensor, "prompt position d_model"]:
     """How far the output of a whole MLP differs."""
-    return written_by_mlp(other, layer)[:, columns] - written_by_mlp(own, layer)[:, columns]
+    return pick(written_by_mlp(other, layer)) - pick(written_by_mlp(own, layer))
 
 
 def written_by_mlp(run: Run, layer: int) -> Float[Tensor, "prompt position d_model"]:

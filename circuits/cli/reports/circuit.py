@@ -15,7 +15,7 @@ from circuits.errors import GraphError
 from circuits.files.plain import thaw
 from circuits.graph import Circuit
 from circuits.graph.contents import Element
-from circuits.graph.document import SHAPE
+from circuits.graph.document import shape_of
 from circuits.graph.per_head import PerHead
 
 _MOST_ROWS = 12
@@ -25,7 +25,7 @@ def contents(circuit: Circuit) -> dict[str, Any]:
     """A circuit as plain values: the graph's shape, counts, and all nodes and edges with what is known about them."""
     graph = circuit.graph
     return {
-        "shape": {name: getattr(graph, name) for name in SHAPE},
+        "shape": shape_of(graph),
         "counts": {
             "nodes": len(circuit.nodes),
             "edges": len(circuit.edges),

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.models.folding import through_norm
@@ -40,18 +40,29 @@ Projected = dict[tuple[Slot, int, Reads], Tensor]
 
 
 class CircuitPass:
-    """Circuits of one graph, run together. `start`: the first column where anything moves."""
+    """Circuits of one graph, run together. `start`: the first column where anything moves. `roles`: of a graph with roles, which
+    tokens each has."""
 
     def __init__(
-        self, weights: Weights, geometry: Geometry, own_input: Tensor, outside: Outside, circuits: Sharing, start: int
+        self,
+        weights: Weights,
+        geometry: Geometry,
+        own_input: Tensor,
+        outside: Outside,
+        circuits: Sharing,
+        start: int,
+        roles: Bool[Tensor, "role prompt position"] | None = None,
     ) -> None:
         self.weights, self.geometry, self.outside, self.start = weights, geometry, outside, start
         self.circuits, (dense, neurons) = circuits, circuits.needed()
         self.work = circuits.work([*dense, *neurons])
         moved = own_input[:, start:] - outside.input[:, start:]
         self.differences = Differences(moved, dense, neurons)
-        if circuits.input is not None and circuits.input in dense:
-            self.differences.place(circuits.input).copy_(moved)
+        self._roles = None if roles is None else roles[:, :, start:, None].to(moved.dtype)
+        """1 where a role has a token, which is where its values are not zero."""
+        for role, value in enumerate(circuits.inputs):
+            if value is not None and value in dense:
+                self.differences.place(value).copy_(moved if self._roles is None else moved * self._roles[role])
 
     def run(self, columns: Int[Tensor, "prompt read"] | None) -> Float[Tensor, "circuit prompt read d_model"]:
         """The final residual stream of every circuit at the columns that are read (None: all from `start` on)."""
@@ -88,6 +99,8 @@ class CircuitPass:
             # writes.
             z = scaled_heads(z.unflatten(2, (-1, attention.n_heads)), block).flatten(2, 3)
         change = (z - rest.heads[:, self.start :, index]).permute(2, 0, 1, 3).flatten(1, 2)
+        if self._roles is not None:
+            change *= self._roles[[head.role for head in heads]].flatten(1, 2)
         W = through_norm(attention.W_O, block.attention_post_norm).unflatten(0, (attention.n_heads, -1))
         for moved, head in zip(change, heads, strict=True):
             if head.value is not None:
@@ -130,19 +143,26 @@ class CircuitPass:
 
     # MLPs
 
-    def _mlps(self, block: Block, rest: LayerOutside, wanted: list[tuple[Reads, int]]) -> None:
+    def _mlps(self, block: Block, rest: LayerOutside, wanted: list[tuple[Reads, int, int]]) -> None:
         """What a whole MLP now writes, in some circuits."""
         mlp = block.mlp
         assert mlp is not None and rest.mlp_reads is not None and rest.mlp is not None
-        still, values = rest.mlp[:, self.start :], dict(wanted)
-        if () in values:
+        still, values = rest.mlp[:, self.start :], {reads: (role, value) for reads, role, value in wanted if reads}
+        if any(not reads for reads, _, _ in wanted):
             # Where outside holds means or zeros, an MLP that reads only those does not give its own mean or zero.
             written = mlp_output(activated(rest.pre, mlp), mlp, block.mlp_post_norm)[:, self.start :]
-            torch.sub(written, still, out=self.differences.place(values.pop(())))
+            for role, value in ((role, value) for reads, role, value in wanted if not reads):
+                self._moved_mlp(written, still, role, value)
         for part, streams in self.differences.streams(list(values), rest.mlp_reads[:, self.start :], AT_ONCE):
             neurons = neuron_activations(normalise(streams, block.mlp_norm), mlp)
             for reads, written in zip(part, mlp_output(neurons, mlp, block.mlp_post_norm), strict=True):
-                torch.sub(written, still, out=self.differences.place(values[reads]))
+                self._moved_mlp(written, still, *values[reads])
+
+    def _moved_mlp(self, written: Tensor, still: Tensor, role: int, value: int) -> None:
+        place = self.differences.place(value)
+        torch.sub(written, still, out=place)
+        if self._roles is not None:
+            place *= self._roles[role]
 
     def _neurons(self, block: Block, rest: LayerOutside, units: list[NeuronWork]) -> None:
         """Single neurons, each with a reading of its own."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from circuits.errors import GraphError
 from circuits.graph import Circuit, Graph
-from circuits.graph.places import places, reads_from
+from circuits.graph.places import places, reads_from, role_links
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,14 +45,24 @@ class Members:
 
 def is_edge(graph: Graph) -> Bool[Tensor, "writer reader"]:
     """Where a graph of heads and MLPs has edges."""
-    return torch.arange(graph.writer_count)[:, None] < torch.tensor(reads_from(graph))[None]
+    before = torch.arange(graph.writer_count)[:, None] < torch.tensor(reads_from(graph))[None]
+    if graph.roles is None:
+        return before
+    return before.logical_and_(torch.tensor(role_links(graph)).T.repeat(graph.writer_count // graph.role_count, 1))
+
+
+def are_edges(graph: Graph, writers: Int[Tensor, " edge"], readers: Int[Tensor, " edge"]) -> Bool[Tensor, " edge"]:
+    """Which of some pairs of places, those of readers inside the graph, are edges of it."""
+    before = writers < torch.tensor(reads_from(graph))[readers]
+    if graph.roles is None:
+        return before
+    return before & torch.tensor(role_links(graph))[readers, writers % graph.role_count]
 
 
 def check(graph: Graph, circuits: Sequence[Members]) -> None:
     """Raise GraphError unless all circuits are of this graph, and their edges are edges."""
-    before = torch.tensor(reads_from(graph))
     for members in circuits:
         if members.graph != graph:
             raise GraphError(f"a circuit of another graph: {members.graph} where the model has {graph}")
-        if len(members) and bool((members.writers >= before[members.readers]).any()):
+        if len(members) and not bool(are_edges(graph, members.writers, members.readers).all()):
             raise GraphError("a circuit holds an edge whose writer does not feed its reader")

@@ -2,6 +2,9 @@
 
 A node's value in a circuit follows from what its readers read there, and that from the values of their writers inside. So two
 circuits in which a node reads the same values have its value in common; values are numbered by that, circuit after circuit.
+
+In a graph with roles a node has a value of its own for each, zero at all other tokens: what a reader reads is a sum of values
+there, too, and needs no rules of its own.
 """
 
 import dataclasses
@@ -26,6 +29,7 @@ class HeadWork:
     index: int
     slots: Slots
     value: int | None
+    role: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,18 +46,20 @@ class LayerWork:
     """What one layer computes, in the order of the circuits that need it first. Heads that a norm joins stand together."""
 
     heads: list[HeadWork]
-    mlps: list[tuple[Reads, int]]
+    mlps: list[tuple[Reads, int, int]]
+    """What each reads, its role, and its value."""
     neurons: list[NeuronWork]
 
 
 class Sharing:
-    """Circuits of one graph, taken one after the other. `input_moves`: whether the input differs from what edges outside carry;
-    `resting`: whether a node that reads only what is outside gives just what edges outside carry."""
+    """Circuits of one graph, taken one after the other. `input_moves`: whether the input differs from what edges outside carry,
+    for each role (of a graph without: once); `resting`: whether a node that reads only what is outside gives just what edges outside carry."""
 
-    def __init__(self, graph: Graph, blocks: Sequence[Block], *, input_moves: bool, resting: bool) -> None:
+    def __init__(self, graph: Graph, blocks: Sequence[Block], *, input_moves: Sequence[bool], resting: bool) -> None:
         self.graph, self.resting = graph, resting
         self.finals: list[Reads] = []
         """What the logits of each circuit read."""
+        self._roles = graph.role_count
         self._layer = graph.n_heads + graph.mlp_writers
         self._readers = graph.head_readers + graph.mlp_writers
         self._joined_heads = [block.attention_post_norm is not None for block in blocks]
@@ -65,8 +71,8 @@ class Sharing:
         self._inputs: list[frozenset[int]] = []
         self._keys: list[tuple] = []
         self._dense = 0
-        self.input = self._number((0,), ()) if input_moves else None
-        """The number of the input's value."""
+        self.inputs = [self._number((role,), ()) if moves else None for role, moves in enumerate(input_moves)]
+        """The number of the input's value, for each role."""
 
     def take(self, members: Members, room: int | None = None) -> bool:
         """Add a circuit; with `room`, unless there are others, and more than so many values but those of single neurons with
@@ -83,32 +89,31 @@ class Sharing:
 
     def _value(self, writer: int, circuit: "_Circuit") -> int | None:
         """The number of a node's value in a circuit; None where it has not moved."""
-        if writer == 0:
-            return self.input
-        layer, index = divmod(writer - 1, self._layer)
+        node, role = divmod(writer, self._roles)
+        if node == 0:
+            return self.inputs[role]
+        layer, index = divmod(node - 1, self._layer)
         if index < self.graph.n_heads:
             if self._joined_heads[layer]:
-                slots = tuple(self._slots(layer, head, circuit) for head in range(self.graph.n_heads))
+                slots = tuple(self._slots(layer, head, role, circuit) for head in range(self.graph.n_heads))
             else:
-                slots = (self._slots(layer, index, circuit),)
+                slots = (self._slots(layer, index, role, circuit),)
             reads = [read for head in slots for read in head]
             return self._number((writer, slots), reads) if any(reads) or not self.resting else None
         place = layer * self._readers + self.graph.head_readers
         if not self._joined_neurons[layer] or not self.graph.neurons:
-            read = circuit.read(place + index - self.graph.n_heads)
+            read = circuit.read((place + index - self.graph.n_heads) * self._roles + role)
             return self._number((writer, read), [read]) if read or not self.resting else None
         found = [(neuron, circuit.read(place + neuron)) for neuron in circuit.neurons(place, self.graph.mlp_writers)]
         moved = tuple((neuron, read) for neuron, read in found if read)
         return self._number((writer, moved), [read for _, read in moved]) if moved or not self.resting else None
 
-    def _slots(self, layer: int, head: int, circuit: "_Circuit") -> Slots:
+    def _slots(self, layer: int, head: int, role: int, circuit: "_Circuit") -> Slots:
         place, heads, groups = layer * self._readers, self.graph.n_heads, self.graph.n_key_value_heads
         group = head // (heads // groups)
-        return (
-            circuit.read(place + head),
-            circuit.read(place + heads + group),
-            circuit.read(place + heads + groups + group),
-        )
+        inputs = (place + head, place + heads + group, place + heads + groups + group)
+        q, k, v = (circuit.read(one * self._roles + role) for one in inputs)
+        return q, k, v
 
     def _number(self, key: tuple, reads: Sequence[Reads]) -> int:
         number = self._numbers.get(key)
@@ -120,7 +125,7 @@ class Sharing:
         return number
 
     def _is_neuron(self, value: int) -> bool:
-        writer = self._keys[value][0]
+        writer = self._keys[value][0]  # of a graph of neurons, which has no roles
         return self.graph.neurons and writer > 0 and (writer - 1) % self._layer >= self.graph.n_heads
 
     def needed(self) -> tuple[list[int], list[int]]:
@@ -142,20 +147,21 @@ class Sharing:
         joined: dict[tuple, dict[int, int]] = {}
         for value in values:
             writer, *key = self._keys[value]
-            if writer == 0:
+            node, role = divmod(writer, self._roles)
+            if node == 0:
                 continue
-            layer, index = divmod(writer - 1, self._layer)
+            layer, index = divmod(node - 1, self._layer)
             is_head = index < self.graph.n_heads
             # A unit is what is computed together: one node, or all of a layer that a norm or a softmax joins.
             alone = not (self._joined_heads if is_head else self._joined_neurons)[layer]
-            unit = (layer, is_head, index if alone else None, key[0])
+            unit = (layer, is_head, index if alone else None, role, key[0])
             joined.setdefault(unit, {})[index if is_head else index - self.graph.n_heads] = value
-        for (layer, is_head, index, key), there in joined.items():
+        for (layer, is_head, index, role, key), there in joined.items():
             if is_head:
                 heads = enumerate(key) if index is None else [(index, key[0])]
-                found[layer].heads.extend(HeadWork(head, slots, there.get(head)) for head, slots in heads)
+                found[layer].heads.extend(HeadWork(head, slots, there.get(head), role) for head, slots in heads)
             elif not self.graph.neurons:
-                found[layer].mlps.append((key, *there.values()))
+                found[layer].mlps.append((key, role, *there.values()))
             else:
                 neuron = None if index is None else index - self.graph.n_heads
                 reads = key if neuron is None else ((neuron, key),) if key else ()

@@ -4,10 +4,10 @@ import copy
 from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuits.errors import CircuitsError, NonFiniteError
+from circuits.errors import CircuitsError, NonFiniteError, PromptError
 from circuits.graph import Circuit, Graph
 from circuits.models import Model, Run, TokenBatch
 from circuits.models.geometry import Geometry
@@ -24,26 +24,61 @@ from circuits.progress import Progress, silent
 from circuits.runs import shards
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric, fitted
+from circuits.tasks.prompts import RoleColumns
 
 
 @torch.no_grad()
 def run_subgraph(
-    model: Model, own: Run, other: Run, circuit: Circuit | Members, *, outside: OutsideKind = "corrupt"
+    model: Model,
+    own: Run,
+    other: Run,
+    circuit: Circuit | Members,
+    *,
+    outside: OutsideKind = "corrupt",
+    roles: RoleColumns | None = None,
 ) -> Float[Tensor, "prompt position d_vocab"]:
     """Logits of the prompts of `own` when every reader takes the writers that feed it inside the circuit as they now are,
     and all others from the run `other` (Conmy et al. 2023). The full graph gives `own`, the empty one `other`.
 
-    The circuit's graph may be that of heads and MLPs or of neurons. `outside` as in `run_circuits`. Exact; models with a norm
+    The circuit's graph may be that of heads and MLPs, with roles of tokens (which tokens have which: `roles`, of the pairs) or
+    without, or of neurons. `outside` as in `run_circuits`. Exact; models with a norm
     after a sublayer and a bias inside it share the bias's change with no writer. Raises GraphError for another graph.
     """
     members = Members.of(circuit)
-    check(model.graph(neurons=members.graph.neurons), [members])
+    graph = members.graph
+    check(model.graph(neurons=graph.neurons, roles=graph.roles), [members])
     geometry = Geometry(model.weights, own.tokens, model.dtype)
-    rest = outside_of(outside, other, neurons=members.graph.neurons)
-    moves = bool((own.residuals[0] != rest.input).any())
-    circuits = Sharing(members.graph, model.weights.blocks, input_moves=moves, resting=rest.resting)
+    rest = outside_of(outside, other, neurons=graph.neurons)
+    masks = role_masks(graph, roles)
+    moves = input_moves(own.residuals[0] != rest.input, masks)
+    circuits = Sharing(graph, model.weights.blocks, input_moves=moves, resting=rest.resting)
     circuits.take(members)
-    return unembed(model.weights, CircuitPass(model.weights, geometry, own.residuals[0], rest, circuits, 0).run(None)[0])
+    carried = CircuitPass(model.weights, geometry, own.residuals[0], rest, circuits, 0, masks)
+    return unembed(model.weights, carried.run(None)[0])
+
+
+def role_masks(graph: Graph, roles: RoleColumns | None) -> Bool[Tensor, "role prompt position"] | None:
+    """Which tokens have each role of a graph; None for a graph without. Raises PromptError where the prompts have no such
+    roles, or look at one another where the graph's do not."""
+    if graph.roles is None:
+        return None
+    if roles is None:
+        raise PromptError("the circuit is one of roles of tokens, and these prompts have none: circuits.tasks.roles names them")
+    for query, seen in zip(roles.names, roles.roles.looks, strict=True):
+        known = graph.roles.looks[graph.roles.place(query)] if query in graph.roles.names else ()
+        looked = [roles.names[place] for place in seen if query in graph.roles.names and roles.names[place] in graph.roles.names]
+        if behind := [name for name in looked if graph.roles.place(name) not in known]:
+            raise PromptError(f"in these prompts {query} comes after {behind[0]}, in those that the circuit is of it never does")
+    return roles.masks(graph.roles)
+
+
+def input_moves(
+    moved: Bool[Tensor, "prompt position d_model"], masks: Bool[Tensor, "role prompt position"] | None
+) -> list[bool]:
+    """Whether the input differs from what edges outside carry, for each role."""
+    if masks is None:
+        return [bool(moved.any())]
+    return (masks & moved.any(dim=2)).any(dim=(1, 2)).tolist()
 
 
 _PARTS = 4
@@ -53,7 +88,8 @@ _ROWS = 96
 
 
 class Circuits:
-    """Clean and corrupt runs that serve any number of circuits (a graph of heads and MLPs, or of neurons)."""
+    """Clean and corrupt runs that serve any number of circuits (a graph of heads and MLPs, or of neurons, or with the roles that the
+    pairs have)."""
 
     def __init__(
         self, model: Model, pairs: PromptPairs, metric: AnyMetric, *, outside: OutsideKind = "corrupt", budget: int = BUDGET
@@ -110,11 +146,13 @@ class Circuits:
         members = [Members.of(circuit) for circuit in circuits]
         report = progress or silent
         found = self.clean.new_zeros(len(members), len(self.pairs))
-        for neurons in (False, True):
-            rows = [row for row, one in enumerate(members) if one.graph.neurons == neurons]
-            graph = self.model.graph(neurons=neurons)
+        for given in dict.fromkeys(one.graph for one in members):
+            rows = [row for row, one in enumerate(members) if one.graph == given]
+            graph = self.model.graph(neurons=given.neurons, roles=given.roles)
             check(graph, [members[row] for row in rows])
-            whole = [row for row in rows if len(members[row]) == graph.edge_count]
+            role_masks(graph, self.pairs.roles)
+            # With roles that the prompts have besides, all edges of a graph are not the whole model.
+            whole = [row for row in rows if len(members[row]) == graph.edge_count and graph.roles is None]
             # A circuit of all edges is the clean run: the numbers that are at hand, not their like after another order of sums.
             found[whole] = self.clean
             self._run([row for row in rows if row not in set(whole)], members, found, report, what)
@@ -167,8 +205,9 @@ class Circuits:
             yield circuits
 
     def _sharing(self, graph: Graph) -> Sharing:
-        rest = self.rest(graph.neurons)
-        moves = bool((self.own.residuals[0] != rest.input)[:, self.start :].any())
+        rest, masks = self.rest(graph.neurons), role_masks(graph, self.pairs.roles)
+        masks = None if masks is None else masks[:, :, self.start :]
+        moves = input_moves((self.own.residuals[0] != rest.input)[:, self.start :], masks)
         return Sharing(graph, self.model.weights.blocks, input_moves=moves, resting=rest.resting)
 
     def _room(self, graph: Graph) -> int:
@@ -179,14 +218,15 @@ class Circuits:
     @staticmethod
     def _widest(graph: Graph) -> int:
         """Streams of one prompt at the widest point of a pass, beside the values: q, k, v and z of a layer."""
-        return 4 * graph.n_heads + 8
+        return 4 * graph.n_heads * graph.role_count + 8
 
     def _pass(self, circuits: Sharing, part: slice) -> Float[Tensor, "circuit prompt 1 d_model"]:
         """Final residual streams of some prompts at their answer columns."""
         tokens = TokenBatch(self.own.tokens.ids[part], self.own.tokens.mask[part])
         geometry = Geometry(self.model.weights, tokens, self.model.dtype)
         rest = prompts_outside(self.rest(circuits.graph.neurons), part)
-        carried = CircuitPass(self.model.weights, geometry, self.own.residuals[0][part], rest, circuits, self.start)
+        masks = role_masks(circuits.graph, self.pairs[part].roles)
+        carried = CircuitPass(self.model.weights, geometry, self.own.residuals[0][part], rest, circuits, self.start, masks)
         return carried.run(self.reading.columns[part])
 
 

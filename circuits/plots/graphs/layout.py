@@ -88,7 +88,7 @@ def _rows(items: Sequence[Node | Reader], gap: float) -> Iterator[BoxRow]:
 def _place(item: Node | Reader) -> tuple[int, int, int, int, int]:
     """Row and place in it: section, layer, part (shared inputs, heads, MLP), index, slot."""
     node = item.node if isinstance(item, Reader) else item
-    section, layer, part, index = node.rank
+    section, layer, part, index, _ = node.rank
     slot = SLOTS.index(item.slot) if isinstance(item, Reader) and item.slot else 0
     return (section, layer, part * 2 + (0 if isinstance(item, Reader) else 1), index, slot)
 

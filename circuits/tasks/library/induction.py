@@ -1,5 +1,6 @@
 """The induction task: what followed this token the last time?"""
 
+import dataclasses
 from typing import Literal
 
 import torch
@@ -35,10 +36,12 @@ def induction(
     corrupt[rows, len(opening) + place + (differ == "answer")] = distractors
     if differ == "prefix":
         distractors = segments[rows, (place + 3) % length]
-    return PromptPairs.from_tokens(
+    pairs = PromptPairs.from_tokens(
         model,
         clean=clean.tolist(),
         corrupt=corrupt.tolist(),
         answers=segments[rows, place + 1].tolist(),
         distractors=distractors.tolist(),
     )
+    first = (len(opening) + place).to(pairs.answer_columns.device)
+    return dataclasses.replace(pairs, positions={"first": first, "followed": first + 1, "end": pairs.answer_columns})
