@@ -358,8 +358,9 @@ def _exact(
 ) -> EdgeScores:
     from circuits.patching.paths import patch_edges
 
-    effects = patch_edges(model, pairs, metric, positions=positions, direction="noising", budget=budget, progress=progress)
-    graph = model.graph()
+    how = {"positions": positions, "direction": "noising", "roles": roles, "budget": budget, "progress": progress}
+    effects = patch_edges(model, pairs, metric, **how)
+    graph = model.graph(roles=pairs.roles.roles if roles and pairs.roles else None)
     labels = tuple(position_masks(pairs, positions))
     change, there = effects.scores - effects.clean, effects.having
     rows = torch.arange(len(change)).reshape(graph.edge_count, len(labels)).T

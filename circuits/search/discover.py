@@ -24,6 +24,7 @@ from circuits.search.methods.table import METHODS, check_fit, method_for
 from circuits.search.screening import Screening, screen_then_verify
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric, Metric, Relative, fitted
+from circuits.tasks.roles import required_roles
 from circuits.tasks.sharing import halves
 
 EDGES, SHARE = 100, 0.02
@@ -62,10 +63,18 @@ def split(pairs: PromptPairs, seed: int = 0) -> tuple[PromptPairs, PromptPairs]:
     return pairs[first], pairs[rest]
 
 
+def with_roles_of(
+    model: Model, pairs: PromptPairs, held_out: PromptPairs | None
+) -> tuple[PromptPairs, PromptPairs | None]:
+    """Pairs to search on and to judge on, where these are others, with roles of tokens."""
+    causal = model.weights.causal
+    return required_roles(pairs, causal=causal), None if held_out is None else required_roles(held_out, causal=causal)
+
+
 def usual_size(graph: Graph, *, verify: bool = False) -> int:
     """How many edges a circuit of this graph may have unless told: 100, or 2 % of all where that is more; 100 of edges between
-    neurons, and of those that are patched one by one."""
-    few = graph.neurons or verify
+    neurons or roles, and of those that are patched one by one."""
+    few = graph.neurons or graph.roles is not None or verify
     return min(graph.edge_count, EDGES if few else max(EDGES, round(SHARE * graph.edge_count)))
 
 
@@ -78,6 +87,7 @@ def discover(
     edges: int | None = None,
     by: By | None = None,
     neurons: bool = False,
+    roles: bool = False,
     held_out: PromptPairs | None = None,
     steps: int | None = None,
     threshold: float | None = None,
@@ -107,6 +117,8 @@ def discover(
             unless told, or those that most "support" the metric. Chosen so they do more than the model does, where it has
             edges against the metric.
         neurons: single neurons in place of MLPs, with methods that score them.
+        roles: edges between roles of tokens, with methods that score them: the roles that the pairs have
+            (`circuits.tasks.roles`), or else those of their named positions.
         held_out: pairs to judge on (default: half of `pairs`).
         steps: points between corrupt and clean, with methods that take them (default: the method's own).
         threshold: what an edge must cost to be kept, with methods that cut at one (default: the smallest of the method's
@@ -124,12 +136,16 @@ def discover(
         expected: hears about how long judging will take, once the circuit itself was run.
     """
     asked_of(minimality, 0)
-    hear, graph = heard(found), model.graph(neurons=neurons)
+    if roles and neurons:
+        raise CircuitsError("edges of single neurons have no roles of tokens: leave out neurons or roles")
+    pairs, held_out = with_roles_of(model, pairs, held_out) if roles else (pairs, held_out)
+    graph = model.graph(neurons=neurons, roles=pairs.roles.roles if roles and pairs.roles else None)
+    hear = heard(found)
     edges = usual_size(graph, verify=verify) if edges is None else edges
     if isinstance(edges, bool) or not isinstance(edges, int) or edges < 1:
         raise CircuitsError(f"edges={shown(edges)}: expected how many edges the circuit may have, 1 or more")
     given: dict[str, int | float | None] = {"steps": steps, "threshold": threshold}
-    asked: dict[str, Any] = {"level": "neurons" if neurons else "heads", "verify": verify, "by": by, "given": given}
+    asked: dict[str, Any] = {"level": "neurons" if neurons else "roles" if roles else "heads", "verify": verify, "by": by, "given": given}
     chosen = method_for(method, **asked)
     check_fit(chosen, **asked)
     judged_by = metric
@@ -141,7 +157,7 @@ def discover(
     metric = fitted(metric, model, pairs, gradient=verify or chosen.gradient)
     judged_by = fitted(judged_by, model, held_out)
     options: dict[str, Any] = {name: given[name] if given[name] is not None else own for name, own in chosen.options.items()}
-    options |= {"neurons": neurons} if "neurons" in chosen.levels else {}
+    options |= {name: one for name, one in (("neurons", neurons), ("roles", roles)) if name in chosen.levels}
     options |= {"edges": edges, "seed": seed, "budget": budget, "progress": progress}
     search = _Choosing(chosen, edges, by or "size", model.prepend_bos, hear)
     scores, circuit = search.run(model, pairs, metric, options, either=method is None)
@@ -158,7 +174,8 @@ def discover(
     hear(circuit)
     seen = faithfulness(model, circuit, pairs, metric, seed=seed, budget=budget)
     judge = Judge(model, held_out, judged_by, neurons=neurons, budget=budget, progress=progress)
-    sizes = scores if scores is not None and scores.complete and not neurons else None
+    # With roles all sizes would be those of a graph many times as large, run in full.
+    sizes = scores if scores is not None and scores.complete and not neurons and not roles else None
     counts: dict[str, Any] = {"random_circuits": random_circuits, "minimality": False if neurons else minimality}
     hearing: dict[str, Any] = {"found": found, "expected": expected, "curve": sizes is not None}
     verdict, curve = verdict_of(judge, circuit, searched_on=seen, seed=seed, **counts, **hearing), None

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from circuits.errors import PromptError
 from circuits.graph import Roles
+from circuits.models import Model
 from circuits.tasks.prompts import PromptPairs, RoleColumns
 
 END, START = "end", "start"
@@ -56,6 +57,19 @@ def with_roles(pairs: PromptPairs, spans: Mapping[str, Mask] | None = None, *, c
 def required_roles(pairs: PromptPairs, *, causal: bool = True) -> PromptPairs:
     """The pairs with the roles that they have, or else with those of their positions, or such as are found (`with_roles`)."""
     return pairs if pairs.roles is not None else with_roles(pairs, causal=causal)
+
+
+def role_tokens(model: Model, pairs: PromptPairs) -> dict[str, str]:
+    """The tokens of each role in the first clean prompt, as text; of a role that it lacks, in the first that has it."""
+    assert pairs.roles is not None
+    found = {}
+    for name, mask in zip(pairs.roles.names, pairs.roles.masks(), strict=True):
+        rows = mask.any(dim=1).nonzero()[:, 0].tolist()
+        if rows:
+            ids = pairs.clean.ids[rows[0]][mask[rows[0]]].tolist()
+            words = ids if model.tokenizer is None else model.to_token_strings(ids)
+            found[name] = "".join(map(str, words)) if model.tokenizer is not None else " ".join(map(str, words))
+    return found
 
 
 def _require(pairs: PromptPairs, mask: Mask, name: str) -> None:

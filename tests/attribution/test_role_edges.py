@@ -42,7 +42,7 @@ def test_scores_equal_a_gradient_by_each_reader_at_each_role(seed: int) -> None:
     assert float((fast.values - expected).abs().max()) <= 1e-10 * max(1.0, float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(14))
 def test_roles_of_an_edge_sum_to_the_edge(seed: int) -> None:
     rng, _, _, model, pairs = random_case(seed)
     pairs = random_roles(rng, pairs, causal=model.weights.causal)

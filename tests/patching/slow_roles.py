@@ -16,17 +16,15 @@ from tests.patching.slow_subgraph import changed
 
 def random_roles(rng: random.Random, pairs: PromptPairs, *, causal: bool = True) -> PromptPairs:
     """Up to two roles on any tokens of each prompt, and whatever lies between."""
-    shape = pairs.clean.ids.shape
-    spans = {}
-    for name in rng.choice([["a"], ["a", "b"], []]):
-        mask = torch.tensor([[rng.random() < 0.5 for _ in range(shape[1])] for _ in range(shape[0])]) & pairs.clean.mask
-        spans[name] = mask
-    lengths = pairs.clean.mask.sum(dim=1)
-    for name in list(spans):
-        # Every prompt has each, where there is a token for it.
-        spans[name] |= torch.arange(shape[1]) == (0 if name == "a" else 1)
-    if int(lengths.min()) < 3:
-        spans = {}
+    names = rng.choice([["a"], ["a", "b"], []]) if int(pairs.clean.mask.sum(dim=1).min()) > 2 else []
+    spans = {name: torch.zeros_like(pairs.clean.mask) for name in names}
+    for row, mask in enumerate(pairs.clean.mask.tolist()):
+        columns = [column for column, there in enumerate(mask) if there]
+        for number, column in enumerate(columns[:-1]):
+            # The first tokens have one each, so that no prompt lacks a role.
+            name = names[number] if number < len(names) else rng.choice([*names, None])
+            if name is not None:
+                spans[name][row, column] = True
     return with_roles(pairs, spans, causal=causal)
 
 

@@ -18,7 +18,7 @@ from circuits.cli.options import (
     TaskOrFile,
 )
 from circuits.cli.prompts import Behaviour, task_or_file
-from circuits.cli.questions.discover import COUNT, SPELLED, Search, level_named, minimality_named
+from circuits.cli.questions.discover import COUNT, SPELLED, Search, level_named, level_with_roles, minimality_named
 from circuits.cli.settings import Setting, with_setting
 
 FILES = {
@@ -87,6 +87,10 @@ def discover(
             show_default="100, or 2% where that is more; 100 of neurons and with --verify",
         ),
     ] = None,
+    roles: Annotated[
+        bool,
+        typer.Option("--roles", help="Edges between roles of tokens (S2, end): those of the task, of the file, or found."),
+    ] = False,
     by: Annotated[
         str | None,
         typer.Option(
@@ -136,11 +140,12 @@ def discover(
       circuits discover --model gpt2 --task ioi --method eap-ig --edges 200
       circuits discover --task greater-than --level neurons --edges 500
       circuits discover --task docstring --method acdc --edges 50 --count 16
+      circuits discover --task ioi --roles --edges 200
       circuits discover --task ioi.csv --method exact --json
     """
     how = {"size": edges, "by": by, "steps": steps, "threshold": threshold, "verify": verify}
     how |= {"random_circuits": random_circuits, "minimality": minimality_named(minimality, no_minimality)}
-    search = Search(name=method, level=level_named(level), **how)
+    search = Search(name=method, level=level_with_roles(level_named(level), roles), **how)
     search.check(metric)
     prompts = task_or_file(task, count=count, seed=seed, usual=COUNT, several=several, skip_bad=skip_bad)
     asked = Behaviour(prompts=prompts, metric=metric)
@@ -153,19 +158,22 @@ def run(search: Search, asked: Behaviour, setting: Setting) -> None:
     from circuits.cli.reports.look import figures
     from circuits.cli.reports.verdict import announced, named
     from circuits.search.discover import split
+    from circuits.tasks.roles import required_roles, role_tokens
 
     asked.check(least=2)
     with setting.parts(FILES, expected=expected(search)) as work:
-        model, pairs, metric, look = asked.look(work, check=search.sized, least=2)
-        search = search.sized(model)
+        model, pairs, metric, look = asked.look(work, check=None if search.roles else search.sized, least=2)
+        pairs = required_roles(pairs, causal=model.weights.causal) if search.roles else pairs
+        search = search.sized(model, pairs.roles.roles if search.roles and pairs.roles else None)
         pairs, held_out = split(pairs, asked.prompts.seed)
         measured = {"model": model.name, "metric": named(metric)}
         measured |= {"prompts_searched": len(pairs), "prompts_held_out": len(held_out), "look": figures(look)}
         options = {"seed": asked.prompts.seed, "budget": setting.budget, "progress": work.progress}
         options["expected"] = lambda time: announced(time, work)
-        options["found"] = DiscoveryParts(work, search, asked, measured).add
+        tokens = role_tokens(model, pairs) if search.roles else None
+        options["found"] = DiscoveryParts(work, search, asked, measured, tokens).add
         found = search.run(model, pairs, metric, held_out, **options)
-        circuit = noted(found.circuit, found.verdict, search, asked)
+        circuit = noted(found.circuit, found.verdict, search, asked, tokens)
         found = dataclasses.replace(found, circuit=circuit)
         write(found, work.staging, f"{asked.prompts.name} in {model.name}: circuit by {search.describe(found.circuit)}")
     setting.answer(discovery_report(found, search, asked, setting, measured, work.written))
@@ -176,4 +184,5 @@ def expected(search: Search) -> list[str]:
     from circuits.cli.reports.discover import CURVE
 
     without = ["circuit.mib.json", "scores.json", *CURVE] if search.neurons else []
+    without += ["circuit.mib.json", *CURVE] if search.roles else []
     return [name for name in FILES if name not in (*without, *([] if search.verify else ["tested.csv"]))]

@@ -131,7 +131,7 @@ def found_elsewhere(circuit: "circuits.Circuit", model: "circuits.Model", file: 
 
 def check_graph(circuit: "circuits.Circuit", model: "circuits.Model", file: Path) -> None:
     """Raise GraphError, in words about the file, for a circuit of another graph than the model's, or without edges."""
-    graph = model.graph(neurons=circuit.graph.neurons)
+    graph = model.graph(neurons=circuit.graph.neurons, roles=circuit.graph.roles)
     if circuit.graph != graph:
         shapes = [one.describe().splitlines()[0] for one in (circuit.graph, graph)]
         raise GraphError(f"{file}: the circuit is one of another graph ({shapes[0]}) than that of {model.name} ({shapes[1]})")

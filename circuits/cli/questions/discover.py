@@ -19,6 +19,7 @@ SPELLED = {
     "threshold": "--threshold",
     "heads": "--level heads",
     "neurons": "--level neurons",
+    "roles": "--roles",
     "by": "--by",
 }
 """What the command line calls the options of a search."""
@@ -67,6 +68,13 @@ def level_named(name: str) -> Any:
     return name
 
 
+def level_with_roles(level: Any, roles: bool) -> Any:
+    """The level, which is that of roles where they are asked for. Raises CircuitsError where single neurons are, too."""
+    if roles and level == "neurons":
+        raise CircuitsError("--roles goes with whole MLPs, not with --level neurons")
+    return "roles" if roles else level
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
     """How a circuit is searched for."""
@@ -110,11 +118,11 @@ class Search:
                 name = self.method.name
                 raise CircuitsError(f"--metric {metric} has no gradient, which --method {name} takes: choose another")
 
-    def sized(self, model: "circuits.Model") -> "Search":
-        """The same with a number of edges. Raises CircuitsError where more are asked for than the model's graph has."""
+    def sized(self, model: "circuits.Model", roles: Any = None) -> "Search":
+        """The same with a number of edges, in a graph with these roles of tokens, if any. Raises CircuitsError where more are asked for than the model's graph has."""
         from circuits.search.discover import usual_size
 
-        graph, (edges, share) = model.graph(neurons=self.neurons), size_named(self.size)
+        graph, (edges, share) = model.graph(neurons=self.neurons, roles=roles), size_named(self.size)
         most = graph.edge_count
         if edges is None:
             edges = usual_size(graph, verify=self.verify) if share is None else max(1, round(share * most))
@@ -132,6 +140,11 @@ class Search:
         """Whether single neurons stand in place of MLPs."""
         return self.level == "neurons"
 
+    @property
+    def roles(self) -> bool:
+        """Whether edges run between roles of tokens."""
+        return self.level == "roles"
+
     def run(
         self,
         model: "circuits.Model",
@@ -141,7 +154,7 @@ class Search:
         **options: Any,
     ) -> "circuits.search.Discovery":
         """Search on some pairs, judge on others."""
-        names = ("edges", "by", "neurons", "verify", "random_circuits", "minimality")
+        names = ("edges", "by", "neurons", "roles", "verify", "random_circuits", "minimality")
         how: dict[str, Any] = {name: getattr(self, name) for name in names}
         how |= {**self.given, "held_out": held_out}
         return circuits.discover(model, pairs, metric, method=self.name, **how, **options)

@@ -45,8 +45,15 @@ _VERIFIED = (
 )
 
 
-def noted(one: Circuit, verdict: Verdict | None, search: Search, asked: Behaviour) -> Circuit:
-    """The circuit, which also says what it is one of and what was made of it, if it was judged yet."""
+def noted(
+    one: Circuit,
+    verdict: Verdict | None,
+    search: Search,
+    asked: Behaviour,
+    tokens: Mapping[str, str] | None = None,
+) -> Circuit:
+    """The circuit, which also says what it is one of and what was made of it, if it was judged yet; `tokens`: with roles, those
+    of each in one of the prompts."""
     details: Any = thaw(one.metadata)
     details |= {
         "task": asked.prompts.name,
@@ -54,6 +61,7 @@ def noted(one: Circuit, verdict: Verdict | None, search: Search, asked: Behaviou
         **({"question": question} if (question := asked.prompts.question) else {}),
         "search": search.describe(one),
         "seed": asked.prompts.seed,
+        **({} if tokens is None else {"role_tokens": dict(tokens)}),
     }
     unjudged = f"{counted(len(one), 'edge')} between {counted(len(one.nodes), 'node')}; not judged yet."
     details["verdict"] = "unjudged" if verdict is None else verdict.standing
@@ -86,6 +94,8 @@ class DiscoveryParts:
     asked: Behaviour
     measured: Mapping[str, Any]
     """The model's name, the metric's, and the numbers of prompts."""
+    tokens: Mapping[str, str] | None = None
+    """With roles, the tokens of each in one of the prompts."""
     scores: EdgeScores | None = None
     screening: Screening | None = None
     circuit: Circuit | None = None
@@ -111,7 +121,7 @@ class DiscoveryParts:
         work.publish()
 
     def _noted(self, circuit: Circuit, verdict: Verdict | None) -> Circuit:
-        return noted(circuit, verdict, self.search, self.asked)
+        return noted(circuit, verdict, self.search, self.asked, self.tokens)
 
     def _add_verdict(self, verdict: Verdict) -> None:
         """The verdict comes before completeness and minimality are known, and again with them."""
@@ -148,7 +158,7 @@ def began(circuit: Circuit, search: Search) -> bool:
 def write(found: Discovery, folder: Path, title: str) -> None:
     """Write what is known of the judged circuit, for this package and others, and the pictures."""
     circuit, curve = found.circuit, found.curve
-    mib = [] if circuit.graph.neurons else ["circuit.mib.json"]
+    mib = [] if circuit.graph.neurons or circuit.graph.roles else ["circuit.mib.json"]
     for name in ("circuit.json", "circuit.graphml", "circuit.dot", *mib):
         circuit.save(folder / name)
     save_figure(found.verdict.plot(), folder / "verdict.png")
@@ -179,6 +189,7 @@ def discovery_report(
 def _heading(circuit: Circuit, search: Search, asked: Behaviour, measured: Mapping[str, Any]) -> str:
     """What was found, and by which search."""
     what = "heads and neurons" if search.neurons else "heads and MLPs"
+    what += f" at {len(circuit.graph.roles)} roles of tokens" if circuit.graph.roles else ""
     halves = f"{measured['prompts_searched']} prompts searched on, {measured['prompts_held_out']} held out"
     return (
         f"{one_line(measured['model'])}: {len(circuit):,} edges between {what} for {one_line(asked.prompts.describe())}\n"
@@ -235,7 +246,7 @@ def spread(found: Discovery, search: Search, *, drawn: bool = True) -> str:
         return f"{why}; try --by size or --method {DEFAULT}"
     if kept >= ENOUGH:
         return ""
-    first = [f"--method {DEFAULT}"] if not search.neurons and not search.method.proposes else []
+    first = [f"--method {DEFAULT}"] if not search.neurons and not search.roles and not search.method.proposes else []
     if seen is not None and seen.effect - kept > FITTED:
         more = f"--count {4 * found.verdict.prompts}" if drawn else "more prompts"
         return filled(
@@ -296,6 +307,10 @@ def _next(search: Search, asked: Behaviour, setting: Setting) -> list[tuple[str,
     evaluate = setting.command("evaluate", circuit, *again(asked, seed=seed + 1, usual=1))
     whose = "other prompts" if asked.prompts.prompts is None else "all prompts of the file"
     steps = [(evaluate, f"the same circuit on {whose}")]
+    if search.roles:
+        words = ["--roles", "--edges", str(2 * search.edges), "--out", str(folder.with_name(f"{folder.name}-larger"))]
+        steps.append((setting.command("discover", *words, *again(asked, seed=seed, count=COUNT)), "more edges"))
+        return [*steps, (setting.command("info", circuit, model=False), "the circuit again")]
     if not search.verify and not search.neurons and search.method.estimates:
         out = str(folder.with_name(f"{folder.name}-verified"))
         size = ["--edges", str(min(search.edges, EDGES))]  # each is patched

@@ -50,7 +50,29 @@ def through(base: Base, graph: Graph, readers: Sequence[Reader], delta: Delta) -
     return mlp_output(neurons, block.mlp, block.mlp_post_norm) - mlp_output(run.neurons[layer], block.mlp, block.mlp_post_norm)
 
 
+def role_changes(
+    graph: Graph, readers: Sequence[Reader], moved: Float[Tensor, "prompt position head d_head"], mask: Tensor, label: str = ""
+) -> tuple[Change, ...]:
+    """The changes that give the queries at some columns (`mask`) other keys or values than the rest has: mixed values `moved`
+    (`moved_values`) there, of every head that computes with these readers."""
+    heads = sorted({target.index or 0 for reader in readers for target in graph.targets(reader)})
+    layer = readers[0].node.layer or 0
+    return tuple(Change("head", layer, head, moved[:, :, head], mask, label=label) for head in heads)
+
+
 def _through_heads(base: Base, graph: Graph, readers: Sequence[Reader], delta: Delta) -> Delta:
+    layer, run = readers[0].node.layer or 0, base.run
+    block, moved = run.weights.blocks[layer], moved_values(base, readers, delta)
+    # A group's key or value is one reader, but every head of the group computes with it and moves.
+    heads = sorted({target.index or 0 for reader in readers for target in graph.targets(reader)})
+    # The difference of whole outputs rather than W_O times the difference of z: exact also behind a norm after attention.
+    z = run.z[layer].clone()
+    z[:, :, heads] = moved[:, :, heads]
+    return attention_output(z, block.attention, block.attention_post_norm) - base.attention(layer)
+
+
+def moved_values(base: Base, readers: Sequence[Reader], delta: Delta) -> Float[Tensor, "prompt position head d_head"]:
+    """The mixed values of a layer where `delta` is added to what these of its readers read."""
     layer, run = readers[0].node.layer or 0, base.run
     block, geometry = run.weights.blocks[layer], base.geometry
     normed = normalise(run.residuals[layer] + delta, block.attention_norm)
@@ -61,13 +83,7 @@ def _through_heads(base: Base, graph: Graph, readers: Sequence[Reader], delta: D
         # The other heads keep the run's own slots: the delta is what this reader reads, not what stands in the stream.
         slots[slot] = slots[slot].clone()
         slots[slot][:, :, reader.node.index] = new[:, :, reader.node.index]
-    moved = attend(slots["q"], slots["k"], slots["v"], block.attention, geometry.bias(block.attention.window))
-    # A group's key or value is one reader, but every head of the group computes with it and moves.
-    heads = sorted({target.index or 0 for reader in readers for target in graph.targets(reader)})
-    # The difference of whole outputs rather than W_O times the difference of z: exact also behind a norm after attention.
-    z = run.z[layer].clone()
-    z[:, :, heads] = moved[:, :, heads]
-    return attention_output(z, block.attention, block.attention_post_norm) - base.attention(layer)
+    return attend(slots["q"], slots["k"], slots["v"], block.attention, geometry.bias(block.attention.window))
 
 
 def past_mlps(base: Base, writer: Node, delta: Delta, reader: Reader) -> Delta:

@@ -33,6 +33,8 @@ _NO_ROLE, _OTHER_ROLES = "#d9d9d9", BASELINE
 _SUPPORTS, _OPPOSES, _UNSCORED = BLUE, VERMILION, NEUTRAL
 _LEFT, _RIGHT, _MARGIN = 1.15, 0.25, 0.15
 _NARROWEST = 6.0
+ROLE_TOKENS = "role_tokens"
+"""Under which a circuit's metadata hold tokens of each role in one of the prompts, as texts."""
 _LINE = 0.21
 
 
@@ -45,7 +47,7 @@ def circuit_figure(circuit: Circuit, *, title: str | None = None) -> Figure:
     (after attribution a negative score supports the metric, after ACDC and verification a positive one), blue edges support
     the metric and orange ones oppose it; else blue scores are positive, orange ones negative. Of more than `MOST_EDGES` edges
     with scores the strongest that lie on paths made of them are drawn, which the picture says. Raises GraphError for more
-    than `MOST_NODES` nodes.
+    than `MOST_NODES` nodes. With roles of tokens these are columns, named along the bottom.
     """
     whole, circuit = circuit, _readable(circuit)
     if len(circuit.nodes) > MOST_NODES:
@@ -60,12 +62,13 @@ def circuit_figure(circuit: Circuit, *, title: str | None = None) -> Figure:
     heading = wrapped(title or _heading(circuit), int((width + _LEFT) * 9), lines=2)
     top = _LINE * (heading.count("\n") + 2) + 2 * _MARGIN
     columns = max(1, int((width + _LEFT) / 2.1))
-    bottom = _LINE * -(-len(entries) // columns) + _MARGIN
+    bottom = _LINE * -(-len(entries) // columns) + _MARGIN + (3 * _LINE if layout.columns else 0)
     size = (width + _LEFT + _RIGHT, layout.height + top + bottom)
     figure = Figure(figsize=size)
     place = (_LEFT / size[0], bottom / size[1], width / size[0], layout.height / size[1])
     axes = figure.add_axes(place, xlim=(-width / 2, width / 2), ylim=(-BOX_HEIGHT / 4, layout.height - BOX_HEIGHT / 4))
     _name_rows(axes, layout, width)
+    _name_columns(axes, circuit, layout)
     _draw_edges(axes, circuit, layout)
     _draw_nodes(axes, circuit, layout, colours)
     figure.text(0.5, 1 - _MARGIN / size[1], heading, ha="center", va="top", fontsize=11, parse_math=False)
@@ -146,6 +149,20 @@ def _name_rows(axes: Axes, layout: CircuitLayout, width: float) -> None:
         axes.fill_between([-width / 2, width / 2], row.y - 0.33, row.y + 0.33, color=ROW, zorder=0, linewidth=0)
 
 
+def _name_columns(axes: Axes, circuit: Circuit, layout: CircuitLayout) -> None:
+    """The roles of tokens along the bottom, each with its tokens in one of the prompts, where the circuit knows them."""
+    known = circuit.metadata.get(ROLE_TOKENS)
+    top = layout.height - BOX_HEIGHT / 4
+    for place, (role, left, right) in enumerate(layout.columns):
+        most = max(4, int((right - left) * 10))
+        axes.text((left + right) / 2, -0.3, shortened(role, most), ha="center", va="top", fontsize=9, fontweight="bold")
+        if isinstance(known, Mapping) and isinstance(known.get(role), str):
+            tokens = shortened(str(known[role]), most)
+            axes.text((left + right) / 2, -0.5, tokens, ha="center", va="top", fontsize=7.5, color=CAPTION, parse_math=False)
+        if place:
+            axes.plot([left, left], [-0.1, top], color=BASELINE, linewidth=0.8, linestyle=":", zorder=0.5)
+
+
 def _draw_edges(axes: Axes, circuit: Circuit, layout: CircuitLayout) -> None:
     largest, supporting = _largest(circuit), supporting_sign(circuit) or 1
     for (edge, _), points in layout.paths.items():
@@ -205,7 +222,8 @@ def _draw_nodes(axes: Axes, circuit: Circuit, layout: CircuitLayout, colours: Ma
         box.set_gid(str(item))
         axes.add_patch(box)
         lift = (0.05 if score is not None else 0.0) + (0.06 if slots.get(item, set()) else 0.0)
-        name = shortened(str(item), 13)
+        plain = Reader(item.node.everywhere, item.slot) if isinstance(item, Reader) else item.everywhere
+        name = shortened(str(plain), 13)
         axes.text(x, y + lift, name, ha="center", va="center", fontsize=8 if len(name) < 10 else 6.5, zorder=4)
         if score is not None:
             axes.text(x, y + lift - 0.13, f"{score:+.3g}", ha="center", va="center", fontsize=6, zorder=4)

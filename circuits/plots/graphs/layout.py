@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from circuits.graph import Circuit, Edge, Node, Reader
@@ -27,21 +28,25 @@ class BoxRow:
     label: str
     items: tuple[Node | Reader, ...]
     y: float
+    at: tuple[float, ...] = ()
+    """The centres of the boxes, where they are not spread evenly."""
 
     def xs(self) -> list[float]:
         """The centres of the boxes."""
-        return [(place - (len(self.items) - 1) / 2) * _SPACING for place in range(len(self.items))]
+        return list(self.at) or [(place - (len(self.items) - 1) / 2) * _SPACING for place in range(len(self.items))]
 
 
 @dataclasses.dataclass(frozen=True)
 class CircuitLayout:
-    """Rows of boxes, and for every edge the points it passes: out of its writer, between boxes, into its reader."""
+    """Rows of boxes, and for every edge the points it passes: out of its writer, between boxes, into its reader. `columns`: of a
+    circuit with roles of tokens their names, each with its left and right end."""
 
     rows: tuple[BoxRow, ...]
     centres: dict[Node | Reader, Point]
     paths: dict[tuple[Edge, Node | Reader], tuple[Point, ...]]
     width: float
     height: float
+    columns: tuple[tuple[str, float, float], ...] = ()
 
 
 def lay_out(circuit: Circuit) -> CircuitLayout:
@@ -54,7 +59,9 @@ def lay_out(circuit: Circuit) -> CircuitLayout:
     reach = max((abs(x) for path in paths.values() for x, _ in path), default=0.0)
     widest = max((len(row.items) for row in rows), default=1) * _SPACING
     height = rows[-1].y + BOX_HEIGHT if rows else BOX_HEIGHT
-    return CircuitLayout(rows, centres, paths, max(widest, 2 * reach + 0.2), height)
+    columns = () if circuit.graph.roles is None else role_columns(circuit, [item for row in rows for item in row.items])
+    widest = 2 * max((abs(x) for _, *ends in columns for x in ends), default=widest / 2)
+    return CircuitLayout(rows, centres, paths, max(widest, 2 * reach + 0.2), height, columns)
 
 
 def placed(circuit: Circuit) -> tuple[tuple[BoxRow, ...], dict[Edge, list[Node | Reader]]]:
@@ -63,7 +70,44 @@ def placed(circuit: Circuit) -> tuple[tuple[BoxRow, ...], dict[Edge, list[Node |
     shared = {end for edge_ends in ends.values() for end in edge_ends if isinstance(end, Reader)}
     items = [*circuit.nodes, *sorted(shared)]
     levels = len({_place(item)[:3] for item in items}) or 1
-    return tuple(_rows(items, 0.45 + min(0.9, 0.03 * len(circuit.edges) / levels))), ends
+    gap = 0.45 + min(0.9, 0.03 * len(circuit.edges) / levels)
+    if circuit.graph.roles is not None:
+        return tuple(_rows_by_role(items, gap, role_columns(circuit, items))), ends
+    return tuple(_rows(items, gap)), ends
+
+
+def role_columns(circuit: Circuit, items: Sequence[Node | Reader]) -> tuple[tuple[str, float, float], ...]:
+    """The roles that have boxes, in their order, each with its left and right end: wide enough for its fullest row."""
+    assert circuit.graph.roles is not None
+    most: dict[str, int] = {}
+    for (_, role), count in Counter((_place(item)[:3], _node(item).at or "") for item in items).items():
+        most[role] = max(most.get(role, 0), count)
+    widths = [(role, most[role] * _SPACING) for role in circuit.graph.roles.names if role in most]
+    found, left = [], -sum(width for _, width in widths) / 2
+    for role, width in widths:
+        found.append((role, left, left + width))
+        left += width
+    return tuple(found)
+
+
+def _rows_by_role(
+    items: Sequence[Node | Reader], gap: float, columns: Sequence[tuple[str, float, float]]
+) -> Iterator[BoxRow]:
+    """A row a layer's heads or MLP, whose boxes stand in the columns of their roles."""
+    y, order = BOX_HEIGHT / 2, {role: place for place, (role, *_) in enumerate(columns)}
+    ordered = sorted(items, key=lambda item: (_place(item)[:3], order[_node(item).at or ""], _place(item)))
+    for place, group in itertools.groupby(ordered, key=lambda item: _place(item)[:3]):
+        members = list(group)
+        xs: list[float] = []
+        for role, left, right in columns:
+            count = sum(_node(item).at == role for item in members)
+            xs += [(left + right) / 2 + (number - (count - 1) / 2) * _SPACING for number in range(count)]
+        yield BoxRow(_label(place, members[0]), tuple(members), y, tuple(xs))
+        y += BOX_HEIGHT + gap
+
+
+def _node(item: Node | Reader) -> Node:
+    return item.node if isinstance(item, Reader) else item
 
 
 def _ends(circuit: Circuit, edge: Edge) -> list[Node | Reader]:
@@ -87,7 +131,7 @@ def _rows(items: Sequence[Node | Reader], gap: float) -> Iterator[BoxRow]:
 
 def _place(item: Node | Reader) -> tuple[int, int, int, int, int]:
     """Row and place in it: section, layer, part (shared inputs, heads, MLP), index, slot."""
-    node = item.node if isinstance(item, Reader) else item
+    node = _node(item)
     section, layer, part, index, _ = node.rank
     slot = SLOTS.index(item.slot) if isinstance(item, Reader) and item.slot else 0
     return (section, layer, part * 2 + (0 if isinstance(item, Reader) else 1), index, slot)

@@ -14,6 +14,7 @@ from circuits.models.memory import BUDGET
 from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import Members
 from circuits.patching.subgraphs.outside import OutsideKind
+from circuits.patching.subgraphs.subgraph import role_masks
 from circuits.progress import Found, Progress
 from circuits.search.judging.extent import (
     LOOK,
@@ -33,6 +34,7 @@ from circuits.search.judging.verdict import SIGNIFICANT, Verdict
 from circuits.statistics import Chance, Effect, sequential_p_value
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric, fitted
+from circuits.tasks.roles import required_roles
 
 Expected = Callable[[JudgingTime], None]
 """Hears about how long judging will take."""
@@ -86,6 +88,7 @@ def evaluate(
         expected: hears about how long it will take, once the circuit itself was run.
     """
     asked(minimality, 0)
+    pairs, searched_on = with_roles_for(circuit, pairs, model), searched_on and with_roles_for(circuit, searched_on, model)
     first = None if searched_on is None else fitted(metric, model, searched_on)
     judge = Judge(model, pairs, metric, outside=outside, neurons=circuit.graph.neurons, budget=budget, progress=progress)
     seen = None
@@ -110,7 +113,7 @@ def verdict_of(
 ) -> Verdict:
     """`evaluate` on base runs that are there already. `found` hears a verdict without completeness and minimality first;
     `curve`: whether sizes are run afterwards, which counts in what is `expected`."""
-    model, graph = judge.model, judge.model.graph(neurons=circuit.graph.neurons)
+    model, graph = judge.model, judge.model.graph(neurons=circuit.graph.neurons, roles=circuit.graph.roles)
     if circuit.graph != graph:
         raise GraphError(f"the circuit is one of another graph: {circuit.graph} where {model.name} has {graph}")
     if not len(circuit):
@@ -159,8 +162,7 @@ def verdict_of(
 
 def _chance(judge: Judge, members: Members, most: int, seed: int) -> Chance:
     """How a circuit stands against random ones of as many edges, on the judge's prompts."""
-    what, graph = "running random circuits", judge.model.graph(neurons=judge.neurons)
-    others = circuits_of(graph, len(members), seed)
+    what, others = "running random circuits", circuits_of(members.graph, len(members), seed)
 
     def values() -> Iterator[list[float]]:
         """The faithfulness of random circuits, some at a time; each time those of a batch are run when they are asked for."""
@@ -183,5 +185,15 @@ def faithfulness(
     budget: int = BUDGET,
 ) -> Effect:
     """A circuit's faithfulness alone, with its 95 % interval over prompts."""
+    pairs = with_roles_for(circuit, pairs, model)
     judge = Judge(model, pairs, metric, outside=outside, neurons=circuit.graph.neurons, budget=budget)
     return judge.effects(judge.changes([Members.of(circuit)], ""), seed=seed)[0]
+
+
+def with_roles_for(circuit: Circuit, pairs: PromptPairs, model: Model) -> PromptPairs:
+    """The pairs, with roles of tokens where the circuit has some. Raises PromptError where they are not those of the circuit."""
+    if circuit.graph.roles is None:
+        return pairs
+    pairs = required_roles(pairs, causal=model.weights.causal)
+    role_masks(circuit.graph, pairs.roles)
+    return pairs

@@ -109,12 +109,14 @@ class Judge:
         return self.faithfulness([members.without(map(graph.writer_index, nodes)) for nodes in sets], what).tolist()
 
     def model_without(self, sets: Sequence[Sequence[Node]], what: str) -> list[float]:
-        """Faithfulness of the whole model without the edges that leave some heads and whole MLPs, set by set."""
-        weights = self.model.weights
+        """Faithfulness of the whole model without the edges that leave some heads and whole MLPs (at some roles), set by
+        set."""
+        weights, known = self.model.weights, self._runs.pairs.roles
         # No edge that leaves a node carries its value: all read what is outside, as if the node wrote that. So the model is run
         # as it is, with a few outputs replaced. But behind a norm the node's own value still counts in the scale of its layer.
         if any(block.attention_post_norm is not None for block in weights.blocks):
-            return self.without(Members.whole(self.model.graph()), sets, what)
+            roles = known.roles if known is not None and any(node.at for nodes in sets for node in nodes) else None
+            return self.without(Members.whole(self.model.graph(roles=roles)), sets, what)
         if not sets:
             return []
         sweep = Sweep(self.model, self._runs.own, self._runs.reading, budget=self.budget)
@@ -129,6 +131,8 @@ class Judge:
             pairs, rest = self._runs.pairs, self._runs.rest(False).layers[node.layer or 0]
             mask = pairs.clean.mask
             mask = mask & differing(pairs, causal=self.model.weights.causal) if self.outside == "corrupt" else mask
+            if node.at is not None and pairs.roles is not None:
+                mask = mask & (pairs.roles.columns == pairs.roles.names.index(node.at))
             head = node.kind == "head"
             value = rest.heads[:, :, node.index] if head else rest.mlp
             assert value is not None, f"{node} writes nothing"

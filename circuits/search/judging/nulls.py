@@ -52,10 +52,13 @@ def _walk(graph: Graph, draw: random.Random) -> list[tuple[int, int]]:
     # By arithmetic on places (`graph/places.py`): thousands of walks are drawn, and records of nodes would take longer than
     # running some of the circuits.
     heads, groups, step = graph.n_heads, graph.n_key_value_heads, graph.n_heads + graph.mlp_writers
-    readers, reader, before, path = graph.head_readers + graph.mlp_writers, graph.reader_count - 1, graph.writer_count, []
+    readers, roles = graph.head_readers + graph.mlp_writers, graph.role_count
+    # Roles: a walk stays at one but where it goes on from keys or values, to any that the queries' role looks at.
+    role, looks = roles - 1, () if graph.roles is None else graph.roles.looks
+    place, before, path = graph.reader_count - 1, graph.writer_count // roles, []
     while True:
         writer = draw.randrange(before)
-        path.append((writer, reader))
+        path.append((writer * roles + role, place))
         if writer == 0:
             return path
         layer, index = divmod(writer - 1, step)
@@ -64,6 +67,8 @@ def _walk(graph: Graph, draw: random.Random) -> list[tuple[int, int]]:
             group = index // (heads // groups)
             slot = draw.choice(range(3))
             reader = layer * readers + (index, heads + group, heads + groups + group)[slot]
+            place = reader * roles + role
+            role = draw.choice(looks[role]) if looks and slot else role
         else:
-            reader = layer * readers + graph.head_readers + index - heads
+            place = (layer * readers + graph.head_readers + index - heads) * roles + role
             before += 0 if graph.parallel else heads

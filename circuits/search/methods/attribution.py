@@ -28,12 +28,13 @@ def _run(
     progress: Progress | None,
     steps: int | None = None,
     neurons: bool = False,
+    roles: bool = False,
 ) -> "EdgeScores":
     from circuits.attribution.edges import attribute_edges
     from circuits.attribution.topk import KEPT
 
     keep = max(KEPT, 2 * edges)  # some will lie on no path
-    how = {"steps": steps, "neurons": neurons, "keep": keep, "budget": budget, "progress": progress}
+    how = {"steps": steps, "neurons": neurons, "roles": roles, "keep": keep, "budget": budget, "progress": progress}
     return attribute_edges(model, pairs, metric, method=name, **how)
 
 
@@ -45,7 +46,7 @@ def _by_gradient(name: str, rule: Rule) -> Method:
         score=_SCORE,
         sign=-1,
         options={"steps": rule.steps} if rule.points else {},
-        levels=LEVELS if rule.neurons else ("heads",),
+        levels=tuple(level for level in LEVELS if level == "heads" or getattr(rule, level)),
         estimates=True,
         gradient=True,
     )
@@ -53,4 +54,11 @@ def _by_gradient(name: str, rule: Rule) -> Method:
 
 GRADIENTS = tuple(_by_gradient(name, rule) for name, rule in RULES.items())
 """One method a rule of attribution."""
-EXACT = Method(name=NAME, summary="by patching each one", run=functools.partial(_run, NAME), score=_SCORE, sign=-1)
+EXACT = Method(
+    name=NAME,
+    summary="by patching each one",
+    run=functools.partial(_run, NAME),
+    score=_SCORE,
+    sign=-1,
+    levels=("heads", "roles"),
+)

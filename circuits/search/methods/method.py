@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from circuits.attribution import EdgeScores
     from circuits.graph import Circuit
 
-Level = Literal["heads", "neurons"]
+Level = Literal["heads", "neurons", "roles"]
 LEVELS: tuple[Level, ...] = get_args(Level)
-"""What edges run between: heads and whole MLPs, or heads and single neurons."""
+"""What edges run between: heads and whole MLPs, heads and single neurons, or heads and whole MLPs at roles of tokens."""
 OPTIONS = ("steps", "threshold")
 """What `discover` and the command pass on, to the methods that take it."""
 
@@ -25,7 +25,7 @@ class Method:
     """How edges are found, in a few words, for a line of the help: "by gradient at the clean prompts"."""
     run: "Callable[..., EdgeScores | Circuit]"
     """`run(model, pairs, metric, *, edges, seed, budget, progress, ...)`, with every option of `options` by name and, where
-    `levels` has "neurons", `neurons` (a bool). Gives scores, of which the strongest `edges` that lie on paths are kept (by
+    `levels` has "neurons" or "roles", `neurons` or `roles` (a bool). Gives scores, of which the strongest `edges` that lie on paths are kept (by
     size), or a circuit of at most so many edges."""
     score: str
     """What a score says, in which unit and with which sign, for the line under a table of edges."""
