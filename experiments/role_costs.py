@@ -32,7 +32,9 @@ def main() -> None:
                 print(f"{'with' if roles else 'without'} roles: {len(scores):,} edges")
     ratios = [there / plain for plain, there in zip(times[False], times[True], strict=True)]
     print(f"{options.method} on {options.count} pairs of {options.task}, roles {', '.join(pairs.roles.names)}")
-    print(f"without roles {statistics.median(times[False]):.2f} s, with roles {statistics.median(times[True]):.2f} s of processor")
+    print(
+        f"without roles {statistics.median(times[False]):.2f} s, with roles {statistics.median(times[True]):.2f} s of processor"
+    )
     print(f"ratio {statistics.median(ratios):.3f} (median of {len(ratios)}; {min(ratios):.3f} to {max(ratios):.3f})")
 
 

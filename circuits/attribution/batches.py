@@ -56,9 +56,7 @@ def batches(model: Model, pairs: PromptPairs, metric: Metric, size: int | Sequen
         yield Batch(some, pairs[some], lambda run, some=some: whole.among(some, model.weights, streams[run]))
 
 
-def prompts_at_once(
-    model: Model, pairs: PromptPairs, budget: int, *, edges: bool = True, roles: Roles | None = None
-) -> int:
+def prompts_at_once(model: Model, pairs: PromptPairs, budget: int, *, edges: bool = True, roles: Roles | None = None) -> int:
     """How many prompts' runs, gradients and, for edges, differences fit the budget; at least one. Batches come out alike."""
     width, graph = pairs.clean.ids.shape[1], model.graph()
     held = width * (_for_edges(model) if edges else _for_nodes(model)) + model.n_layers * 2 * model.n_heads * width**2

@@ -20,9 +20,7 @@ from circuits.models.weights import MLP, Attention, Block, Norm, Weights
 from circuits.patching.engine.reading import Reading
 
 
-def relevance(
-    model: Model, reading: Reading, tokens: TokenBatch, *, writers: bool = True, heads: bool = False
-) -> Gradients:
+def relevance(model: Model, reading: Reading, tokens: TokenBatch, *, writers: bool = True, heads: bool = False) -> Gradients:
     """Gradients by the rules above of the metric that is read; those by queries and keys are zero. `writers` and `heads` as in
     `gradients`. Raises NonFiniteError."""
     weights = model.weights

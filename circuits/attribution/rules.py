@@ -20,17 +20,13 @@ EXACT = "exact"
 """The method that patches every edge in place of taking gradients."""
 
 
-def _gradients(
-    model: "Model", reading: "Reading", tokens: "TokenBatch", *, writers: bool, heads: bool = False
-) -> "Gradients":
+def _gradients(model: "Model", reading: "Reading", tokens: "TokenBatch", *, writers: bool, heads: bool = False) -> "Gradients":
     from circuits.attribution.gradients import gradients
 
     return gradients(model, reading, tokens, writers=writers, heads=heads)
 
 
-def _relevance(
-    model: "Model", reading: "Reading", tokens: "TokenBatch", *, writers: bool, heads: bool = False
-) -> "Gradients":
+def _relevance(model: "Model", reading: "Reading", tokens: "TokenBatch", *, writers: bool, heads: bool = False) -> "Gradients":
     from circuits.attribution.relevance import relevance
 
     return relevance(model, reading, tokens, writers=writers, heads=heads)

@@ -5,7 +5,8 @@ Nodes have `id` (the name), `kind`, and where they have one `layer`, `index`, `a
 Edges have `source`, `target`, `key` (the slot q, k or v, else `in`), and where known `score`, `positions`, `evidence`.
 Keys or values that several heads share are a node of their own (kind `group`, id `a2.h1<k>`) with an edge (key `group`)
 to each chosen head that computes with them, so that paths in the document are paths in the model. `graph` holds the
-`shape` (with the roles of tokens, where it has some), the `counts` of nodes and edges (in the circuit, and in the whole graph) and the `metadata`.
+`shape` (with the roles of tokens, where it has some), the `counts` of nodes and edges (in the circuit, and in the whole graph)
+and the `metadata`.
 """
 
 from collections import Counter

@@ -163,7 +163,9 @@ def to_neuronpedia(circuit: Circuit, prompt: ShownPrompt, *, slug: str, scan: st
     if not prompt.tokens:
         raise GraphError("the prompt has no tokens")
     if circuit.graph.roles is not None:
-        raise GraphError("this layout has tokens of one prompt and no roles of tokens; save the circuit as .json, .graphml or .dot")
+        raise GraphError(
+            "this layout has tokens of one prompt and no roles of tokens; save the circuit as .json, .graphml or .dot"
+        )
     if not 0 <= prompt.probability <= 1:
         raise GraphError(f"the answer's probability is {prompt.probability}; expected a number from 0 to 1")
     document: dict[str, Any] = to_document(circuit)

@@ -56,8 +56,8 @@ class Node:
 
     @classmethod
     def parse(cls, text: str) -> "Node":
-        """Read a node's name (`input`, `a0.h1`, `m3`, `m3.n1207`, `logits`, each also with a role: `a0.h1@S2`); raises GraphError
-        that names the text."""
+        """Read a node's name (`input`, `a0.h1`, `m3`, `m3.n1207`, `logits`, each also with a role: `a0.h1@S2`); raises
+        GraphError that names the text."""
         name, marked, role = text.partition("@")
         at = role if marked else None
         if name == "input" or name == "logits":
@@ -167,7 +167,9 @@ class Edge:
         if (self.writer.at is None) != (self.reader.at is None):
             raise GraphError(f"{self.writer}->{target} is not an edge: one of its ends has a role, the other has none")
         if self.slot not in ("k", "v") and self.writer.at != self.reader.at:
-            raise GraphError(f"{self.writer}->{target} is not an edge: from role to role there are edges into keys and values alone")
+            raise GraphError(
+                f"{self.writer}->{target} is not an edge: from role to role there are edges into keys and values alone"
+            )
 
     @classmethod
     def parse(cls, text: str) -> "Edge":

@@ -1,8 +1,8 @@
 """Roles of tokens: named spans that part the columns of every prompt, which nodes and edges of a graph may carry.
 
-A node `a0.h1@S2` is head 1 of layer 0 where it writes at the tokens of role S2. What reads the residual stream stays at one role:
-`a0.h1@S2->m3@S2`. Attention alone goes from role to role: `a0.h1@S2->a2.h0@end<k>` is what head a0.h1 writes at S2 as it is in
-the keys at which the queries of role end look (Haklay et al. 2025).
+A node `a0.h1@S2` is head 1 of layer 0 where it writes at the tokens of role S2. What reads the residual stream stays at one
+role: `a0.h1@S2->m3@S2`. Attention alone goes from role to role: `a0.h1@S2->a2.h0@end<k>` is what head a0.h1 writes at S2 as
+it is in the keys at which the queries of role end look (Haklay et al. 2025).
 """
 
 import re
@@ -44,7 +44,9 @@ class Roles:
             raise GraphError(f"{len(self.names)} roles, but {len(self.looks)} lists of what they look at")
         for place, seen in enumerate(self.looks):
             if place not in seen or list(seen) != sorted(set(seen)) or seen[0] < 0 or seen[-1] >= len(self.names):
-                raise GraphError(f"{self.names[place]} looks at {list(seen)}; expected growing places of roles, its own among them")
+                raise GraphError(
+                    f"{self.names[place]} looks at {list(seen)}; expected growing places of roles, its own among them"
+                )
 
     @classmethod
     def causal(cls, *names: str) -> "Roles":

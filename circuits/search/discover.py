@@ -63,9 +63,7 @@ def split(pairs: PromptPairs, seed: int = 0) -> tuple[PromptPairs, PromptPairs]:
     return pairs[first], pairs[rest]
 
 
-def with_roles_of(
-    model: Model, pairs: PromptPairs, held_out: PromptPairs | None
-) -> tuple[PromptPairs, PromptPairs | None]:
+def with_roles_of(model: Model, pairs: PromptPairs, held_out: PromptPairs | None) -> tuple[PromptPairs, PromptPairs | None]:
     """Pairs to search on and to judge on, where these are others, with roles of tokens."""
     causal = model.weights.causal
     return required_roles(pairs, causal=causal), None if held_out is None else required_roles(held_out, causal=causal)
@@ -145,7 +143,12 @@ def discover(
     if isinstance(edges, bool) or not isinstance(edges, int) or edges < 1:
         raise CircuitsError(f"edges={shown(edges)}: expected how many edges the circuit may have, 1 or more")
     given: dict[str, int | float | None] = {"steps": steps, "threshold": threshold}
-    asked: dict[str, Any] = {"level": "neurons" if neurons else "roles" if roles else "heads", "verify": verify, "by": by, "given": given}
+    asked: dict[str, Any] = {
+        "level": "neurons" if neurons else "roles" if roles else "heads",
+        "verify": verify,
+        "by": by,
+        "given": given,
+    }
     chosen = method_for(method, **asked)
     check_fit(chosen, **asked)
     judged_by = metric

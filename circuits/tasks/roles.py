@@ -1,5 +1,5 @@
-"""Roles of tokens in pairs of prompts: named spans, and a name for whatever lies between them, so that roles part every prompt's
-tokens and prompts of different lengths align by role."""
+"""Roles of tokens in pairs of prompts: named spans, and a name for whatever lies between them, so that roles part every
+prompt's tokens and prompts of different lengths align by role."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -76,8 +76,8 @@ def _require(pairs: PromptPairs, mask: Mask, name: str) -> None:
     lacking = ~mask.any(dim=1)
     if bool(lacking.any()):
         raise PromptError(
-            f"{pairs.name(int(lacking.long().argmax()))}: no token of it has the role {name}, which {int((~lacking).sum())} others "
-            "have (the token at which the answer is read is always end)"
+            f"{pairs.name(int(lacking.long().argmax()))}: no token of it has the role {name}, which "
+            f"{int((~lacking).sum())} others have (the token at which the answer is read is always end)"
         )
 
 

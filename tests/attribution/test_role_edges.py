@@ -1,6 +1,4 @@
-"""Edges between roles of tokens: against a zero added to what every single reader reads at every role, and against plain edges."""
-
-import random
+"""Edges between roles of tokens: against a zero added to what every reader reads at every role, and against plain edges."""
 
 import pytest
 import torch

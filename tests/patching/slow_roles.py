@@ -1,4 +1,4 @@
-"""Circuits with roles of tokens as their definition says: one reader after the other, one writer after the other, role by role."""
+"""Circuits with roles of tokens as their definition says: one reader, one writer, one role after the other."""
 
 import random
 

@@ -1,7 +1,5 @@
 """Circuits with roles of tokens, against one reader after the other, over every kind of model."""
 
-import random
-
 import pytest
 import torch
 

@@ -31,8 +31,8 @@ AT_ONCE = 8
 
 
 class Pulls:
-    """The mean gradient of some runs by what readers read, as factors; of readers that read a writer from place `first` on. With
-    an `order` of roles keys and values are read once for each role of queries, and tokens stand in that order."""
+    """The mean gradient of some runs by what readers read, as factors; of readers that read a writer from place `first` on.
+    With an `order` of roles keys and values are read once for each role of queries, and tokens stand in that order."""
 
     def __init__(self, model: Model, first: int = 0, order: RoleOrder | None = None) -> None:
         self.model, self.first, self.order = model, first, order
@@ -70,8 +70,8 @@ class Pulls:
         return x if self.order is None else self.order.sort(x, dim)
 
     def _sections(self, block: Block) -> list[tuple[int, tuple[Slot, ...]]]:
-        """What of a layer is read together: queries, keys and values, or where a norm joins heads each by themselves; with roles
-        keys and values once a role of queries, from the last to the first. Each with that role."""
+        """What of a layer is read together: queries, keys and values, or where a norm joins heads each by itself; with
+        roles keys and values once a role of queries, from the last to the first. Each with that role."""
         apart = slots_apart(block.attention)
         if self.order is None:
             return [(0, (slot,)) for slot in SLOTS] if apart else [(0, SLOTS)]
@@ -109,7 +109,12 @@ class Pulls:
             count = sum(self._sizes(block))
             reads = before[layer * inputs] if graph.n_layers else 1
             if reads > self.first:
-                shape = (count, *self._slopes[layer][0].shape[1:2], len(range(*columns.indices(self._width))), self.model.d_model)
+                shape = (
+                    count,
+                    *self._slopes[layer][0].shape[1:2],
+                    len(range(*columns.indices(self._width))),
+                    self.model.d_model,
+                )
                 size = math.prod(shape)
                 memory = memory if memory.numel() >= size else memory.new_empty(size)
                 pulled = memory[:size].view(shape)

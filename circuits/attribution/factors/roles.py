@@ -1,7 +1,8 @@
-"""Attribution with roles of tokens: tokens in the order of their roles, and gradients by keys and values, query role by query role.
+"""Attribution with roles of tokens: tokens in the order of their roles, gradients by keys and values role by role of queries.
 
-An edge into keys or values goes from a role s to the queries of a role t. With A the pattern, dz the gradient by mixed values and
-dS = A (dz v^T - sum A dz v^T) that by the scores, what the queries of t take of the gradients by keys and values at token c is
+An edge into keys or values goes from a role s to the queries of a role t. With A the pattern, dz the gradient by mixed values,
+and dS = A (dz v^T - sum A dz v^T) that by the scores, what the queries of t take of the gradients by keys and values at a
+token c is
 
     dk[t, c] = sum over i in t of dS[i, c] q[i]        dv[t, c] = sum over i in t of A[i, c] dz[i]
 

@@ -119,7 +119,8 @@ class Search:
                 raise CircuitsError(f"--metric {metric} has no gradient, which --method {name} takes: choose another")
 
     def sized(self, model: "circuits.Model", roles: Any = None) -> "Search":
-        """The same with a number of edges, in a graph with these roles of tokens, if any. Raises CircuitsError where more are asked for than the model's graph has."""
+        """The same with a number of edges, in a graph with these roles of tokens, if any. Raises CircuitsError where more are
+        asked for than the model's graph has."""
         from circuits.search.discover import usual_size
 
         graph, (edges, share) = model.graph(neurons=self.neurons, roles=roles), size_named(self.size)

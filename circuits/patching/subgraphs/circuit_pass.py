@@ -40,8 +40,8 @@ Projected = dict[tuple[Slot, int, Reads], Tensor]
 
 
 class CircuitPass:
-    """Circuits of one graph, run together. `start`: the first column where anything moves. `roles`: of a graph with roles, which
-    tokens each has."""
+    """Circuits of one graph, run together. `start`: the first column where anything moves. `roles`: of a graph with roles,
+    which tokens each has."""
 
     def __init__(
         self,

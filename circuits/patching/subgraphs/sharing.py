@@ -53,7 +53,8 @@ class LayerWork:
 
 class Sharing:
     """Circuits of one graph, taken one after the other. `input_moves`: whether the input differs from what edges outside carry,
-    for each role (of a graph without: once); `resting`: whether a node that reads only what is outside gives just what edges outside carry."""
+    for each role (of a graph without: once); `resting`: whether a node that reads only what is outside gives just what edges
+    outside carry."""
 
     def __init__(self, graph: Graph, blocks: Sequence[Block], *, input_moves: Sequence[bool], resting: bool) -> None:
         self.graph, self.resting = graph, resting

@@ -66,9 +66,13 @@ def role_masks(graph: Graph, roles: RoleColumns | None) -> Bool[Tensor, "role pr
         raise PromptError("the circuit is one of roles of tokens, and these prompts have none: circuits.tasks.roles names them")
     for query, seen in zip(roles.names, roles.roles.looks, strict=True):
         known = graph.roles.looks[graph.roles.place(query)] if query in graph.roles.names else ()
-        looked = [roles.names[place] for place in seen if query in graph.roles.names and roles.names[place] in graph.roles.names]
+        looked = [
+            roles.names[place] for place in seen if query in graph.roles.names and roles.names[place] in graph.roles.names
+        ]
         if behind := [name for name in looked if graph.roles.place(name) not in known]:
-            raise PromptError(f"in these prompts {query} comes after {behind[0]}, in those that the circuit is of it never does")
+            raise PromptError(
+                f"in these prompts {query} comes after {behind[0]}, in those that the circuit is of it never does"
+            )
     return roles.masks(graph.roles)
 
 
@@ -88,8 +92,8 @@ _ROWS = 96
 
 
 class Circuits:
-    """Clean and corrupt runs that serve any number of circuits (a graph of heads and MLPs, or of neurons, or with the roles that the
-    pairs have)."""
+    """Clean and corrupt runs that serve any number of circuits (of a graph of heads and MLPs, of neurons, or with the roles
+    that the pairs have)."""
 
     def __init__(
         self, model: Model, pairs: PromptPairs, metric: AnyMetric, *, outside: OutsideKind = "corrupt", budget: int = BUDGET

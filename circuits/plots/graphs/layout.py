@@ -38,8 +38,8 @@ class BoxRow:
 
 @dataclasses.dataclass(frozen=True)
 class CircuitLayout:
-    """Rows of boxes, and for every edge the points it passes: out of its writer, between boxes, into its reader. `columns`: of a
-    circuit with roles of tokens their names, each with its left and right end."""
+    """Rows of boxes, and for every edge the points it passes: out of its writer, between boxes, into its reader. `columns`: of
+    a circuit with roles of tokens their names, each with its left and right end."""
 
     rows: tuple[BoxRow, ...]
     centres: dict[Node | Reader, Point]
@@ -90,9 +90,7 @@ def role_columns(circuit: Circuit, items: Sequence[Node | Reader]) -> tuple[tupl
     return tuple(found)
 
 
-def _rows_by_role(
-    items: Sequence[Node | Reader], gap: float, columns: Sequence[tuple[str, float, float]]
-) -> Iterator[BoxRow]:
+def _rows_by_role(items: Sequence[Node | Reader], gap: float, columns: Sequence[tuple[str, float, float]]) -> Iterator[BoxRow]:
     """A row a layer's heads or MLP, whose boxes stand in the columns of their roles."""
     y, order = BOX_HEIGHT / 2, {role: place for place, (role, *_) in enumerate(columns)}
     ordered = sorted(items, key=lambda item: (_place(item)[:3], order[_node(item).at or ""], _place(item)))

@@ -191,7 +191,7 @@ def faithfulness(
 
 
 def with_roles_for(circuit: Circuit, pairs: PromptPairs, model: Model) -> PromptPairs:
-    """The pairs, with roles of tokens where the circuit has some. Raises PromptError where they are not those of the circuit."""
+    """The pairs, with roles of tokens where the circuit has some. Raises PromptError where they are not the circuit's."""
     if circuit.graph.roles is None:
         return pairs
     pairs = required_roles(pairs, causal=model.weights.causal)

@@ -25,8 +25,8 @@ class Method:
     """How edges are found, in a few words, for a line of the help: "by gradient at the clean prompts"."""
     run: "Callable[..., EdgeScores | Circuit]"
     """`run(model, pairs, metric, *, edges, seed, budget, progress, ...)`, with every option of `options` by name and, where
-    `levels` has "neurons" or "roles", `neurons` or `roles` (a bool). Gives scores, of which the strongest `edges` that lie on paths are kept (by
-    size), or a circuit of at most so many edges."""
+    `levels` has "neurons" or "roles", `neurons` or `roles` (a bool). Gives scores, of which the strongest `edges` that lie on
+    paths are kept (by size), or a circuit of at most so many edges."""
     score: str
     """What a score says, in which unit and with which sign, for the line under a table of edges."""
     sign: Literal[-1, 0, 1]
