@@ -117,7 +117,7 @@ def attribute_edges(
     if rule is None:
         return _exact(model, pairs, metric, positions, budget, progress, roles=roles)
     masks = role_masks_of(pairs) if roles else position_masks(pairs, positions)
-    columns = Columns(model.graph(), pairs.roles.roles if roles and pairs.roles else None)
+    columns = Columns(model.graph(), pairs.roles.roles if roles and pairs.roles else None, len(masks))
     total = _Total.empty(columns, masks)
     report, ends = progress or silent, list[Ends]()
 
@@ -145,7 +145,7 @@ def attribute_edges(
     report("attributing edges", len(pairs), len(pairs))
     details = about(model, metric, method=method, steps=count, prompts=len(pairs))
     if positions in (None, "each"):  # elsewhere a part of the way is left out
-        details["completeness"] = completeness(model, pairs, metric, ends, float(total.sums[:, 0].sum()) / len(pairs), budget)
+        details["completeness"] = completeness(model, pairs, metric, ends, total.from_input, budget)
     return total.scores(model, details)
 
 
@@ -164,23 +164,20 @@ def role_masks_of(pairs: PromptPairs) -> dict[str, Tensor]:
     return dict(zip(pairs.roles.names, pairs.roles.masks(), strict=True))
 
 
-def _sums(found: Float[Tensor, "label prompt writer reader"]) -> tuple[Tensor, Tensor]:
-    """Sums of scores and of their squares over prompts. Raises NonFiniteError where a score is not a number."""
-    sums = torch.zeros(found.shape[0], *found.shape[2:], dtype=torch.float64, device=found.device)
-    squares = torch.zeros_like(sums)
-    for prompt in range(found.shape[1]):  # all prompts in double would be twice what is held
-        one = found[:, prompt].double()
-        sums += one
-        squares.addcmul_(one, one)
-    if not bool(squares.isfinite().all()):
+def _sums(found: list[Float[Tensor, "prompt writer column"]]) -> tuple[Tensor, Tensor]:
+    """Sums of scores and of their squares over prompts, of all labels one after the other. Raises NonFiniteError where a score
+    is not a number."""
+    sums = torch.cat([part.sum(dim=0, dtype=torch.float64).flatten() for part in found])
+    squares = [torch.linalg.vector_norm(part, dim=0, dtype=torch.float64).square_().flatten() for part in found]
+    joined = torch.cat(squares)
+    if not bool(joined.isfinite().all()):
         raise NonFiniteError("an edge's score is NaN or infinite")
-    return sums.cpu(), squares.cpu()
+    return sums.cpu(), joined.cpu()
 
 
 @dataclasses.dataclass
 class _Total:
-    """Sums over prompts of scores and of their squares, `[label writer reader]`, and how many prompts have each position. With
-    roles labels are those of the writers, and there is a reader for each role of queries."""
+    """Sums over prompts of scores and of their squares, as `Columns` has them, and how many prompts have each position."""
 
     columns: Columns
     labels: tuple[str, ...]
@@ -192,7 +189,7 @@ class _Total:
     @classmethod
     def empty(cls, columns: Columns, masks: dict[str, Tensor]) -> "_Total":
         """Nothing seen so far."""
-        zeros = torch.zeros(len(masks), columns.graph.writer_count, columns.count, dtype=torch.float64)
+        zeros = torch.zeros(sum(columns.sizes()), dtype=torch.float64)
         return cls(columns, tuple(masks), zeros, zeros.clone(), torch.zeros(len(masks), dtype=torch.float64))
 
     def add(self, sums: Tensor, squares: Tensor, having: Sequence[int], prompts: int) -> None:
@@ -202,22 +199,30 @@ class _Total:
         self.counts += torch.tensor(having)
         self.prompts += prompts
 
+    @property
+    def from_input(self) -> float:
+        """The sum of the scores of the input's edges, mean over prompts."""
+        return float(sum(part[0].sum() for part in self.columns.split(self.sums))) / self.prompts
+
     def scores(self, model: Model, details: dict[str, Any]) -> EdgeScores:
         """Means over prompts and their standard errors."""
-        counts = self.counts[:, None, None]
-        mean = self.sums / counts
-        errors = ((self.squares / counts - mean.square()).clamp(min=0) / (counts - 1).clamp(min=1)).sqrt()
-        errors = errors.where(counts > 1, 0.0)
         if self.columns.roles is not None:
-            return self._by_role(model, mean, errors, details)
+            graph = model.graph(roles=self.columns.roles)
+            writers, readers = is_edge(graph).nonzero(as_tuple=True)
+            place = self.columns.places(writers, readers)
+            some = (self.sums[place][None], self.squares[place][None], self.counts[:1, None])
+            return EdgeScores(graph, writers, readers, *_means(*some), metadata=details)
+        sums, squares = (torch.stack(self.columns.split(part)) for part in (self.sums, self.squares))
+        mean, errors = _means(sums, squares, self.counts[:, None, None])
         shares = None if bool((self.counts == self.prompts).all()) else self.counts / self.prompts
         return EdgeScores.dense(model.graph(), mean, errors, labels=self.labels, shares=shares, metadata=details)
 
-    def _by_role(self, model: Model, mean: Tensor, errors: Tensor, details: dict[str, Any]) -> EdgeScores:
-        graph = model.graph(roles=self.columns.roles)
-        writers, readers = is_edge(graph).nonzero(as_tuple=True)
-        place = (writers % graph.role_count, writers // graph.role_count, self.columns.places(graph, readers))
-        return EdgeScores(graph, writers, readers, mean[place][None], errors[place][None], metadata=details)
+
+def _means(sums: Tensor, squares: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and their standard errors (0 of one prompt)."""
+    mean = sums / counts
+    errors = ((squares / counts - mean.square()).clamp(min=0) / (counts - 1).clamp(min=1)).sqrt()
+    return mean, errors.where(counts > 1, 0.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -249,13 +254,14 @@ def _part(
     gone: list[Node],
     budget: int,
     columns: Columns,
-) -> tuple[Float[Tensor, "label prompt writer reader"], Ends]:
+) -> tuple[list[Float[Tensor, "prompt writer column"]], Ends]:
     """Scores of some prompts, and what the metric is read from at either end."""
     graph, pairs = model.graph(), batch.pairs
     order = None if columns.roles is None else RoleOrder.of(pairs)
-    size = (len(chosen), len(pairs), graph.writer_count, columns.count)
     # Sums over points and columns: at least float32, whatever the model computes in.
-    scores = torch.zeros(size, dtype=torch.promote_types(model.dtype, torch.float32), device=model.device)
+    how: Any = {"dtype": torch.promote_types(model.dtype, torch.float32), "device": model.device}
+    sizes = [(len(pairs), graph.writer_count, columns.count(label)) for label in range(len(chosen))]
+    scores = [torch.zeros(size, **how) for size in sizes]
     runs = _runs(model, pairs, rule, steps, gone)
     own = runs.own
     for points in _alike(runs.points):
@@ -265,13 +271,13 @@ def _part(
                 found = rule.clean_run(model, batch.reading(place), pairs.clean, writers=False, heads=order is not None)
                 own = writes_alone(found.run)
             else:
-                how = {"writers": False, "heads": order is not None}
-                found = gradients(model, batch.reading(place), pairs.clean, point.edits, **how)
+                reading = batch.reading(place)
+                found = gradients(model, reading, pairs.clean, point.edits, writers=False, heads=order is not None)
             pulls.add(found, point.weight)
             del found  # the next run's activations come before a name is bound anew
         assert own is not None
         first, last = points[0][1].writers(graph.writer_count)
-        _add(scores, pulls, pairs, (own, runs.other), (first, last), chosen, budget)
+        _add(scores, columns, pulls, pairs, (own, runs.other), (first, last), chosen, budget)
     assert own is not None
     return scores, ends_of(batch, own, runs.other)
 
@@ -289,7 +295,8 @@ def _alike(points: Iterable[Point]) -> Iterator[list[tuple[int, Point]]]:
 
 
 def _add(
-    scores: Tensor,
+    scores: list[Tensor],
+    into: Columns,
     pulls: Pulls,
     pairs: PromptPairs,
     ends: tuple[Run, Run],
@@ -320,13 +327,13 @@ def _add(
                 if not bool(kept[:, some].all()):
                     part = torch.mul(part, kept[:, None, some, None], out=part if len(masks) == 1 else None)
                 parts.append((label, some, part.flatten(2)))
-        for readers, count, pulled in pulls.by_reader(columns):
+        for layer, kind, count, pulled in pulls.by_reader(columns):
             count = min(count, last) - first
             for label, some, part in parts:
-                # Of a layer's attention with roles, those readers that look at this role are the first.
-                most = len(pulled) if order is None else min(len(pulled), pulls.looking(label))
-                into = torch.bmm(part[:, :count], pulled[:most, :, some].flatten(2).permute(1, 2, 0))
-                scores[label, :, first : first + count, readers.start : readers.start + most] += into
+                most = into.attention(label) if kind == "attention" else 1
+                found = torch.bmm(part[:, :count], pulled[:most, :, some].flatten(2).permute(1, 2, 0))
+                start = into.start(label, layer, kind)
+                scores[label][:, first : first + count, start : start + most] += found
 
 
 def _column_blocks(model: Model, pairs: PromptPairs, whole: Tensor, budget: int) -> Iterator[slice]:

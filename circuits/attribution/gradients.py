@@ -10,7 +10,7 @@ from circuits.errors import NonFiniteError
 from circuits.models import Edit, Model, Run, TokenBatch
 from circuits.models.edits import compile_edits
 from circuits.models.forward import forward
-from circuits.models.geometry import Geometry
+from circuits.models.geometry import Geometry, Rotation, rotate
 from circuits.models.layers import SLOTS, Slot, activate, headed, norm_scale, placed
 from circuits.models.weights import MLP, Attention, Norm, all_finite
 from circuits.patching.engine.base import refuse_non_finite
@@ -148,8 +148,11 @@ def slot_slope(
     if joining(attention, slot) is not None:
         return torch.stack(_through_norms(model, found, layer, slot, slope)) / scale
     norm = {"q": attention.q_norm, "k": attention.k_norm, "v": None}[slot]
-    if norm is not None or (model.weights.rotary_at(layer) is not None and slot != "v"):
+    rotation = None if slot == "v" else Geometry(model.weights, found.run.tokens, model.dtype).rotation(layer)
+    if norm is not None:
         slope = _through_placing(model, found, layer, slot, slope).unflatten(-1, (slope.shape[2], -1))
+    elif rotation is not None:  # back through a rotation is a rotation the other way
+        slope = rotate(slope, Rotation(rotation.cos, -rotation.sin, rotation.adjacent))
     return slope.permute(2, 0, 1, 3) / scale
 
 

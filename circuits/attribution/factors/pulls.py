@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.attribution.factors.roles import RoleOrder, by_queries
+from circuits.attribution.factors.roles import Part, RoleOrder, by_queries
 from circuits.attribution.gradients import Gradients, joining, slot_slope, slots_apart, unit_and_scale
 from circuits.graph.places import reads_from
 from circuits.models import Model
@@ -41,8 +41,8 @@ class Pulls:
         """The layer of that writer: no reader of an earlier one reads it."""
         self._slopes: list[list[Tensor]] = [[] for _ in layers]
         """Of every layer, section by section (`_sections`), `[reader prompt position width]`."""
-        self._along: list[list[list[Tensor]]] = [[] for _ in layers]
-        """b of every run, for each of the same, `[reader prompt position]`."""
+        self._along: list[list[Tensor]] = [[] for _ in layers]
+        """b of every run `[reader prompt position]`, readers as `_plan` has them."""
         self._units: list[list[Tensor]] = [[] for _ in layers]
         self._mlps: list[Tensor] = []
         self._final: Tensor | None = None
@@ -54,12 +54,14 @@ class Pulls:
         for layer, block in enumerate(self.model.weights.blocks[self._start :], self._start):
             unit, scale = unit_and_scale(found.run.residuals[layer], block.attention_norm)
             by_slot = self._by_slot(found, layer, scale)
-            sections = [[(slot, by_slot[role][slot]) for slot in slots] for role, slots in self._sections(block)]
+            plan = self._plan(block)
             if unit is not None and not found.held_norms:
-                along = [torch.cat([self._brought(found, layer, *one) for one in some]) for some in sections]
-                self._along[layer].append([self._sorted(part.mul_(-weight / self.model.d_model), 2) for part in along])
+                brought = {slot: self._brought(found, layer, slot, slope) for slot, slope in by_slot.items()}
+                along = self._sections(block, brought)
+                rows = torch.cat([along[section][some] for section, some, _ in plan])
+                self._along[layer].append(self._sorted(rows.mul_(-weight / self.model.d_model), 2))
                 self._units[layer].append(self._sorted(unit, 1))
-            slopes = [self._sorted(torch.cat([slope for _, slope in some]), 2) for some in sections]
+            slopes = [self._sorted(slope, 2) for slope in self._sections(block, by_slot)]
             _accumulate(self._slopes[layer], slopes, weight)
         _accumulate(self._mlps, [self._sorted(slope, 1) for slope in found.mlp], weight)
         final = [] if self._final is None else [self._final]
@@ -69,100 +71,95 @@ class Pulls:
     def _sorted(self, x: Tensor, dim: int) -> Tensor:
         return x if self.order is None else self.order.sort(x, dim)
 
-    def _sections(self, block: Block) -> list[tuple[int, tuple[Slot, ...]]]:
-        """What of a layer is read together: queries, keys and values, or where a norm joins heads each by itself; with
-        roles keys and values once a role of queries, from the last to the first. Each with that role."""
-        apart = slots_apart(block.attention)
+    def _by_slot(self, found: Gradients, layer: int, scale: Tensor) -> dict[Slot, Tensor]:
+        """Slopes by slot `[reader prompt position width]`; with roles those of keys and values for each role of queries."""
         if self.order is None:
-            return [(0, (slot,)) for slot in SLOTS] if apart else [(0, SLOTS)]
-        both: list[tuple[Slot, ...]] = [("k",), ("v",)] if apart else [("k", "v")]
-        return [(0, ("q",)), *((role, slots) for role in reversed(range(len(self.order.roles))) for slots in both)]
+            given = {slot: getattr(found, slot)[layer] for slot in SLOTS}
+            return {slot: slot_slope(self.model, found, layer, slot, slope, scale) for slot, slope in given.items()}
+        slopes: dict[Slot, Tensor] = {"q": slot_slope(self.model, found, layer, "q", found.q[layer], scale)}
+        for slot, given in by_queries(self.model, found, layer, self.order).items():
+            if slot == "k" and self.model.weights.blocks[layer].attention.k_norm is not None:
+                parts = [slot_slope(self.model, found, layer, slot, one, scale) for one in given]
+                slopes[slot] = torch.cat(parts)
+            else:  # nothing joins heads: those of all roles side by side are as heads of one layer
+                slope = given.permute(1, 2, 0, 3, 4).flatten(2, 3)
+                slopes[slot] = slot_slope(self.model, found, layer, slot, slope, scale)
+        return slopes
 
-    def _by_slot(self, found: Gradients, layer: int, scale: Tensor) -> list[dict[Slot, Tensor]]:
-        """Slopes by slot, with roles for each role of queries (of the queries themselves once)."""
+    def _sections(self, block: Block, by_slot: dict[Slot, Tensor]) -> list[Tensor]:
+        """What is read with one product: queries, keys and values, or where a norm joins heads each by itself; with roles
+        queries, and keys and values of one role of queries after the other."""
+        if slots_apart(block.attention):
+            return [by_slot[slot] for slot in SLOTS]
         if self.order is None:
-            given = [{slot: getattr(found, slot)[layer] for slot in SLOTS}]
-        else:
-            given = by_queries(self.model, found, layer, self.order)
-            given[0] = {"q": found.q[layer], **given[0]}
-        return [
-            {slot: slot_slope(self.model, found, layer, slot, slope, scale) for slot, slope in some.items()} for some in given
-        ]
+            return [torch.cat([by_slot[slot] for slot in SLOTS])]
+        k, v = (by_slot[slot].unflatten(0, (len(self.order.roles), -1)) for slot in ("k", "v"))
+        return [by_slot["q"], torch.cat([k, v], dim=1).flatten(0, 1)]
+
+    def _plan(self, block: Block) -> list[tuple[int, slice, tuple[Slot, ...]]]:
+        """The readers of a layer's attention in their order, in parts that one matrix reads: section, rows of it, slots. With
+        roles keys and values of the last role of queries come first, so that those that look at a role are at the front."""
+        heads, groups, apart = block.attention.n_heads, block.attention.n_key_value_heads, slots_apart(block.attention)
+        if self.order is None:
+            whole = slice(0, heads + 2 * groups)
+            return [(place, whole, (slot,)) for place, slot in enumerate(SLOTS)] if apart else [(0, whole, SLOTS)]
+        found: list[tuple[int, slice, tuple[Slot, ...]]] = [(0, slice(0, heads), ("q",))]
+        for place in range(len(self.order.roles)):
+            if apart:
+                rows = slice(place * groups, (place + 1) * groups)
+                found += [(1, rows, ("k",)), (2, rows, ("v",))]
+            else:
+                found.append((1, slice(place * 2 * groups, (place + 1) * 2 * groups), ("k", "v")))
+        return found
 
     def _brought(self, found: Gradients, layer: int, slot: Slot, slope: Tensor) -> Float[Tensor, "reader prompt position"]:
         """What a slot's readers read of the normed residual, biases aside, times their slopes."""
+        attention = self.model.weights.blocks[layer].attention
+        count = attention.n_heads if slot == "q" else attention.n_key_value_heads
         read, still = getattr(found.run.reads[layer], slot), self._still[layer][slot]
         read = read if still is None else read - still
-        if joining(self.model.weights.blocks[layer].attention, slot) is None:
-            read = read.unflatten(-1, (len(slope), -1)).permute(2, 0, 1, 3)
-        return (read * slope).sum(dim=-1)
+        if joining(attention, slot) is None:
+            read = read.unflatten(-1, (count, -1)).permute(2, 0, 1, 3)
+        return (slope.unflatten(0, (-1, count)) * read).sum(dim=-1).flatten(0, 1)
 
-    def by_reader(self, columns: slice) -> Iterator[tuple[slice, int, Float[Tensor, "reader prompt position d_model"]]]:
-        """For each group of readers their columns among the scores (their places, unless there are roles), how many writers
-        they read, and the mean gradient by what each of them alone reads, at some columns. The tensor is written over for the
-        next group."""
-        graph, place = self.model.graph(), 0
-        # A reading's before is the same for all of a layer's attention, and for its MLP.
+    def by_reader(self, columns: slice) -> Iterator[tuple[int, Part, int, Float[Tensor, "reader prompt position d_model"]]]:
+        """For each layer's attention and MLP, and for the logits, how many writers they read, and the mean gradient by what
+        each of their readers alone reads, at some columns. The tensor is written over for the next of them."""
+        graph, weights = self.model.graph(), self.model.weights
         before, inputs = reads_from(graph), graph.head_readers + graph.mlp_writers
         memory = torch.empty(0, dtype=self.model.dtype, device=self.model.device)
-        for layer, block in enumerate(self.model.weights.blocks):
-            count = sum(self._sizes(block))
-            reads = before[layer * inputs] if graph.n_layers else 1
+        for layer, block in enumerate(weights.blocks):
+            reads = before[layer * inputs]
             if reads > self.first:
-                shape = (
-                    count,
-                    *self._slopes[layer][0].shape[1:2],
-                    len(range(*columns.indices(self._width))),
-                    self.model.d_model,
-                )
-                size = math.prod(shape)
-                memory = memory if memory.numel() >= size else memory.new_empty(size)
-                pulled = memory[:size].view(shape)
-                self._pull(pulled, layer, block, columns)
-                yield slice(place, place + count), reads, pulled
-            place += count
-            if block.mlp is not None:
+                slopes = [slope[:, :, columns] for slope in self._slopes[layer]]
+                shape = (sum(map(len, slopes)), *slopes[0].shape[1:3], self.model.d_model)
+                memory = memory if memory.numel() >= math.prod(shape) else memory.new_empty(math.prod(shape))
+                pulled = memory[: math.prod(shape)].view(shape)
+                self._pull(pulled, slopes, block)
+                self._less_scale(pulled, layer, columns)
+                yield layer, "attention", reads, pulled
+            if block.mlp is not None and before[layer * inputs + graph.head_readers] > self.first:
                 reads = before[layer * inputs + graph.head_readers]
-                if reads > self.first:
-                    yield slice(place, place + 1), reads, self._mlps[layer][None, :, columns]
-                place += 1
+                yield layer, "mlp", reads, self._mlps[layer][None, :, columns]
         assert self._final is not None
-        yield slice(place, place + 1), before[-1], self._final[None, :, columns]
+        yield graph.n_layers, "logits", before[-1], self._final[None, :, columns]
 
-    @property
-    def _width(self) -> int:
-        assert self._final is not None
-        return self._final.shape[1]
-
-    def _sizes(self, block: Block) -> list[int]:
-        """How many readers each section of a layer has."""
-        heads, groups = block.attention.n_heads, block.attention.n_key_value_heads
-        return [sum(heads if slot == "q" else groups for slot in slots) for _, slots in self._sections(block)]
-
-    def looking(self, role: int) -> int:
-        """How many of the readers of a layer's attention, from the first on, there are until the last that looks at a role."""
-        attention = self.model.weights.blocks[0].attention
-        assert self.order is not None
-        queries = len(self.order.roles) - self.order.first_looking(role)
-        return attention.n_heads + 2 * attention.n_key_value_heads * queries
-
-    def _pull(self, pulled: Tensor, layer: int, block: Block, columns: slice) -> None:
-        """Write the gradients by what a layer's attention reads, section by section."""
+    def _pull(self, pulled: Tensor, slopes: list[Tensor], block: Block) -> None:
+        """Write the gradients by what a layer's attention reads, part by part."""
         folded, start = _folded(block), 0
         weights: dict[tuple[Slot, ...], Tensor] = {}
-        for index, (_, slots) in enumerate(self._sections(block)):
+        for section, rows, slots in self._plan(block):
             if slots not in weights:
                 weights[slots] = torch.cat([folded[slot] for slot in slots]) if len(slots) > 1 else folded[slots[0]]
-            slope = self._slopes[layer][index][:, :, columns]
+            slope = slopes[section][rows]
             part = pulled[start : start + len(slope)]
             torch.matmul(slope.flatten(1, 2), weights[slots].transpose(1, 2), out=part.flatten(1, 2))
-            self._less_scale(part, layer, index, columns)
             start += len(slope)
 
-    def _less_scale(self, pulled: Tensor, layer: int, index: int, columns: slice) -> None:
+    def _less_scale(self, pulled: Tensor, layer: int, columns: slice) -> None:
         """Take away, in place, what would move the norm's scale."""
         units = [unit[:, columns] for unit in self._units[layer]]
-        along = [parts[index][:, :, columns] for parts in self._along[layer]]
+        along = [rows[:, :, columns] for rows in self._along[layer]]
         if len(units) == 1:
             pulled.addcmul_(along[0][..., None], units[0][None])
         elif units:

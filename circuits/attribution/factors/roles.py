@@ -10,6 +10,7 @@ and their sums over t are the gradients themselves, so that all else stays as it
 """
 
 import dataclasses
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +22,9 @@ from circuits.models import Model
 from circuits.models.layers import Slot
 from circuits.tasks import PromptPairs
 
+Part = Literal["attention", "mlp", "logits"]
+"""What reads together: queries, keys and values of a layer, its MLP, the logits."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RoleOrder:
@@ -28,90 +32,102 @@ class RoleOrder:
     role's are one slice. Places that a prompt does not fill hold some token of it and do not count (`there`)."""
 
     roles: Roles
+    masks: Bool[Tensor, "role prompt position"]
     index: Int[Tensor, "prompt place"]
     there: Bool[Tensor, "prompt place"]
-    spans: tuple[slice, ...]
-    """The places of each role."""
 
     @classmethod
     def of(cls, pairs: PromptPairs) -> "RoleOrder":
         """The order of the tokens of pairs that have roles."""
         assert pairs.roles is not None
-        indices, there, spans, start = [], [], [], 0
-        for mask in pairs.roles.masks():
-            size = int(mask.sum(dim=1).max())
+        masks, indices = pairs.roles.masks(), []
+        for mask in masks:
             # A stable sort: the role's own columns first, in their order.
+            size = int(mask.sum(dim=1).max())
             indices.append((~mask).long().argsort(dim=1, stable=True)[:, :size])
-            there.append(mask.gather(1, indices[-1]))
-            spans.append(slice(start, start + size))
-            start += size
-        return cls(pairs.roles.roles, torch.cat(indices, dim=1), torch.cat(there, dim=1), tuple(spans))
+        there = [mask.gather(1, index) for mask, index in zip(masks, indices, strict=True)]
+        return cls(pairs.roles.roles, masks, torch.cat(indices, dim=1), torch.cat(there, dim=1))
 
     def sort(self, x: Tensor, dim: int = 1) -> Tensor:
         """A tensor whose axes `dim - 1` and `dim` are prompt and position, with tokens in this order."""
-        shape = [1] * x.ndim
-        shape[dim - 1], shape[dim] = self.index.shape
-        sizes = [*x.shape]
-        sizes[dim] = self.index.shape[1]
-        return x.gather(dim, self.index.view(shape).expand(sizes))
-
-    def first_looking(self, role: int) -> int:
-        """The first role whose queries look at a role."""
-        return next(query for query, seen in enumerate(self.roles.looks) if role in seen)
+        rows = torch.arange(len(self.index), device=self.index.device)[:, None]
+        return x[(*[slice(None)] * (dim - 1), rows, self.index)]
 
 
 def by_queries(
     model: Model, found: Gradients, layer: int, order: RoleOrder
-) -> list[dict[Slot, Float[Tensor, "prompt position group d_head"]]]:
-    """For each role the gradients by keys and values that come through its queries alone."""
+) -> dict[Slot, Float[Tensor, "role prompt position group d_head"]]:
+    """The gradients by keys and values that come through the queries of each role alone, the last role first."""
     attention, run = model.weights.blocks[layer].attention, found.run
     size = attention.n_heads // attention.n_key_value_heads
-    pattern, k, v = run.pattern(layer), run.k[layer], run.v[layer]
-    k, v = (part.repeat_interleave(size, dim=2) for part in (k, v))
-    moved = torch.einsum("pqhd,pkhd->phqk", found.z[layer], v)
+    q, dz = (part.transpose(1, 2) for part in (run.q[layer], found.z[layer]))
+    k, v = (part[layer].repeat_interleave(size, dim=2).transpose(1, 2) for part in (run.k, run.v))
+    pattern, moved = run.pattern(layer), dz @ v.transpose(2, 3)
     moved = pattern * (moved - (pattern * moved).sum(dim=-1, keepdim=True)) * attention.scale
     if attention.soft_cap is not None:
-        scores = torch.einsum("pqhd,pkhd->phqk", run.q[layer], k) * attention.scale
-        moved = moved * (1 - torch.tanh(scores / attention.soft_cap).square())
-    pattern, moved = (order.sort(part.transpose(1, 2)) for part in (pattern, moved))
-    counts = order.there[:, :, None, None]
-    q, dz = order.sort(run.q[layer]) * counts, order.sort(found.z[layer]) * counts
-    slopes = []
-    for span in order.spans:
-        by_key = torch.einsum("pqhk,pqhd->pkhd", moved[:, span], q[:, span])
-        by_value = torch.einsum("pqhk,pqhd->pkhd", pattern[:, span], dz[:, span])
-        slopes.append({slot: part.unflatten(2, (-1, size)).sum(dim=3) for slot, part in (("k", by_key), ("v", by_value))})
-    return slopes
+        moved = moved * (1 - torch.tanh(q @ k.transpose(2, 3) * (attention.scale / attention.soft_cap)).square())
+    queries = order.masks.flip(0)[:, :, None, :, None].to(moved.dtype)
+    found_by: dict[Slot, Tensor] = {}
+    slots: tuple[tuple[Slot, Tensor, Tensor], ...] = (("k", moved, q), ("v", pattern, dz))
+    for slot, weights, values in slots:
+        by_head = (weights * queries).transpose(3, 4) @ values
+        found_by[slot] = by_head.unflatten(2, (-1, size)).sum(dim=3).transpose(2, 3)
+    return found_by
 
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """How scores are gathered: a column a reader, of keys and values one a role of queries, from the last role to the first, so
-    that those that look at a role are at the front."""
+    """How scores are gathered: for each label a matrix of writers and columns, a column a reader. Labels are positions, or
+    roles of writers; then keys and values have a column for each role of queries, from the last to the first that looks at
+    the label's."""
 
     graph: Graph
     """Without roles."""
     roles: Roles | None
+    labels: int
 
-    @property
-    def of_layer(self) -> int:
-        """Columns of a layer."""
-        roles = 1 if self.roles is None else len(self.roles)
-        return self.graph.n_heads + 2 * self.graph.n_key_value_heads * roles + self.graph.mlp_writers
-
-    @property
-    def count(self) -> int:
-        """Columns of all layers, and of the logits."""
-        return self.graph.n_layers * self.of_layer + 1
-
-    def places(self, whole: Graph, readers: Int[Tensor, " edge"]) -> Int[Tensor, " edge"]:
-        """The columns of readers, given by their places in the graph with these roles."""
+    def queries(self, label: int) -> int:
+        """For how many roles of queries keys and values have columns."""
         if self.roles is None:
-            return readers
-        count, inputs = len(self.roles), self.graph.head_readers + self.graph.mlp_writers
+            return 1
+        return len(self.roles) - next(query for query, seen in enumerate(self.roles.looks) if label in seen)
+
+    def attention(self, label: int) -> int:
+        """Columns of the attention of one layer."""
+        return self.graph.n_heads + 2 * self.graph.n_key_value_heads * self.queries(label)
+
+    def start(self, label: int, layer: int, part: Part) -> int:
+        """Where the columns of a part of a layer begin; of the logits in the layer after the last."""
+        layer_size = self.attention(label) + self.graph.mlp_writers
+        return layer * layer_size + (self.attention(label) if part == "mlp" else 0)
+
+    def count(self, label: int) -> int:
+        """All columns of a label."""
+        return self.start(label, self.graph.n_layers, "logits") + 1
+
+    def sizes(self) -> list[int]:
+        """How many entries the matrix of each label has."""
+        return [self.graph.writer_count * self.count(label) for label in range(self.labels)]
+
+    def split(self, flat: Float[Tensor, " entry"]) -> list[Float[Tensor, "writer column"]]:
+        """The matrices of all labels, from their entries one after the other."""
+        return [part.view(self.graph.writer_count, -1) for part in flat.split(self.sizes())]
+
+    def places(self, writers: Int[Tensor, " edge"], readers: Int[Tensor, " edge"]) -> Int[Tensor, " edge"]:
+        """Where the scores of edges between roles stand among the entries of all labels, by places in the graph with roles."""
+        assert self.roles is not None
+        count, heads, both = len(self.roles), self.graph.n_heads, 2 * self.graph.n_key_value_heads
         plain, query = readers.div(count, rounding_mode="floor"), readers % count
-        layer, index = plain.div(inputs, rounding_mode="floor"), plain % inputs
-        heads, both = self.graph.n_heads, 2 * self.graph.n_key_value_heads
+        layer = plain.div(heads + both + self.graph.mlp_writers, rounding_mode="floor")
+        index = plain % (heads + both + self.graph.mlp_writers)
+        label, writer = writers % count, writers.div(count, rounding_mode="floor")
+        attention, size = (
+            torch.tensor([one(label) for label in range(count)])[label]
+            for one in (self.attention, lambda label: self.start(label, 1, "attention"))
+        )
         column = torch.where(index < heads, index, index + (count - 1 - query) * both)
-        column = torch.where(index >= heads + both, heads + both * count + index - heads - both, column)
-        return torch.where(readers == whole.reader_count - 1, self.count - 1, layer * self.of_layer + column)
+        column = torch.where(index >= heads + both, attention, column)
+        column = torch.where(layer >= self.graph.n_layers, 0, column)
+        before = torch.tensor([0, *self.sizes()]).cumsum(0)[label]
+        counts = torch.tensor([self.count(one) for one in range(count)])[label]
+        return before + writer * counts + layer * size + column
