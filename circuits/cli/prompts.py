@@ -236,17 +236,21 @@ class Behaviour:
         check: "Callable[[circuits.Model], object] | None" = None,
         least: int = 1,
     ) -> "tuple[circuits.Model, Drawn, Metric | Relative]":
-        from circuits.tasks.registry import task
-
         self.check()
         self.prompts.check_file(least)
         model = setting.load(progress)
         if check is not None:
             check(model)
+        return model, *self.drawn_for(model, progress)
+
+    def drawn_for(self, model: "circuits.Model", progress: ProgressBars | None = None) -> "tuple[Drawn, Metric | Relative]":
+        """The prompts for a model that is loaded, and the metric."""
+        from circuits.tasks.registry import task
+
         drawn = self.prompts.draw(model, progress)
         if self.metric is None and self.prompts.task is not None:
-            return model, drawn, task(self.prompts.task).metric(model, drawn.pairs)
-        return model, drawn, metric_of(self.metric or "logit_difference")
+            return drawn, task(self.prompts.task).metric(model, drawn.pairs)
+        return drawn, metric_of(self.metric or "logit_difference")
 
 
 def _sources(options: PromptOptions, *, pair: bool) -> dict[str, bool]:

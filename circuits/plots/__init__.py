@@ -9,6 +9,7 @@ from circuits.plots.features import dictionary_figure, feature_figure, superposi
 from circuits.plots.graphs.circuit import circuit_figure
 from circuits.plots.graphs.comparison import comparison_figure
 from circuits.plots.graphs.paths import path_figure
+from circuits.plots.graphs.recurrence import recurrence_figure
 from circuits.plots.head_patterns import head_patterns_figure, head_pruning_figure
 from circuits.plots.heads.composition import composition_figure
 from circuits.plots.heads.patterns import patterns_figure
@@ -99,6 +100,7 @@ __all__ = [
     "prompt_probes_figure",
     "prompts_figure",
     "property_use_figure",
+    "recurrence_figure",
     "roc_figure",
     "role_curves_figure",
     "save",

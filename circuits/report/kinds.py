@@ -115,6 +115,9 @@ KINDS: Mapping[str, Kind] = {
     ),
     "circuits-prompt-report": Kind("how the model does on prompts", "The prompts", "tasks.PromptReport"),
     "circuits-property-use": Kind("what erasing a property costs", "What erasing a property costs", "probes.PropertyUse"),
+    "circuits-recurrence": Kind(
+        "which edges return when a search is repeated", "Stability", "search.Recurrence", "discover --open"
+    ),
     "circuits-roc": Kind("a ROC curve", "Scores against a known circuit", "search.Roc"),
     "circuits-screening": Kind("edges screened and verified", "Edges tested exactly", "search.Screening"),
     "circuits-self-repair": Kind("self-repair by layer", "Self-repair", "patching.SelfRepair"),

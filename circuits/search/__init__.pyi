@@ -15,6 +15,9 @@ from .methods.refining import refine as refine
 from .methods.shrinking import shrink as shrink
 from .methods.table import METHODS as METHODS, register_method as register_method
 from .screening import Screening as Screening, screen_then_verify as screen_then_verify
+from .searching import Searching as Searching
+from .stability.repeating import repeat_search as repeat_search
+from .stability.results import Recurrence as Recurrence
 from .studying.asked import StudyTask as StudyTask
 from .studying.results import StudiedCircuit as StudiedCircuit, Study as Study, StudyPlan as StudyPlan
 from .studying.run import study as study

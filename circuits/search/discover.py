@@ -7,10 +7,9 @@ import pandas as pd
 
 from circuits.attribution import EdgeScores
 from circuits.attribution.scores import By
-from circuits.errors import CircuitsError, MemoryBudgetError, PromptError, shown
-from circuits.files.plain import thaw
+from circuits.errors import CircuitsError
 from circuits.files.results import Result
-from circuits.graph import Circuit, Graph
+from circuits.graph import Circuit
 from circuits.models import Model
 from circuits.models.memory import BUDGET
 from circuits.progress import Found, Progress, heard
@@ -19,16 +18,12 @@ from circuits.search.judging.evaluate import Expected, faithfulness, verdict_of
 from circuits.search.judging.extent import RANDOM, Minimality, asked as asked_of
 from circuits.search.judging.judge import Judge
 from circuits.search.judging.verdict import Verdict
-from circuits.search.methods.method import Method
-from circuits.search.methods.table import METHODS, check_fit, method_for
-from circuits.search.screening import Screening, screen_then_verify
+from circuits.search.screening import Screening
+from circuits.search.searching import Searching
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric, Metric, Relative, fitted
 from circuits.tasks.roles import required_roles
 from circuits.tasks.sharing import halves
-
-EDGES, SHARE = 100, 0.02
-"""How many edges a circuit may have unless told: so many, or where that is more this share of all."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,13 +62,6 @@ def with_roles_of(model: Model, pairs: PromptPairs, held_out: PromptPairs | None
     """Pairs to search on and to judge on, where these are others, with roles of tokens."""
     causal = model.weights.causal
     return required_roles(pairs, causal=causal), None if held_out is None else required_roles(held_out, causal=causal)
-
-
-def usual_size(graph: Graph, *, verify: bool = False) -> int:
-    """How many edges a circuit of this graph may have unless told: 100, or 2 % of all where that is more; 100 of edges between
-    neurons or roles, and of those that are patched one by one."""
-    few = graph.neurons or graph.roles is not None or verify
-    return min(graph.edge_count, EDGES if few else max(EDGES, round(SHARE * graph.edge_count)))
 
 
 def discover(
@@ -137,44 +125,19 @@ def discover(
     if roles and neurons:
         raise CircuitsError("edges of single neurons have no roles of tokens: leave out neurons or roles")
     pairs, held_out = with_roles_of(model, pairs, held_out) if roles else (pairs, held_out)
-    graph = model.graph(neurons=neurons, roles=pairs.roles.roles if roles and pairs.roles else None)
     hear = heard(found)
-    edges = usual_size(graph, verify=verify) if edges is None else edges
-    if isinstance(edges, bool) or not isinstance(edges, int) or edges < 1:
-        raise CircuitsError(f"edges={shown(edges)}: expected how many edges the circuit may have, 1 or more")
-    given: dict[str, int | float | None] = {"steps": steps, "threshold": threshold}
-    asked: dict[str, Any] = {
-        "level": "neurons" if neurons else "roles" if roles else "heads",
-        "verify": verify,
-        "by": by,
-        "given": given,
-    }
-    chosen = method_for(method, **asked)
-    check_fit(chosen, **asked)
-    judged_by = metric
+    how: dict[str, Any] = {"edges": edges, "by": by, "neurons": neurons, "roles": roles}
+    how |= {"steps": steps, "threshold": threshold}
+    searching, judged_by = Searching(method=method, verify=verify, **how), metric
     if held_out is None:
         rows, others = halves(pairs, seed)
         if not isinstance(metric, Relative):  # one that was made for these pairs is cut with them
             metric, judged_by = (Metric.of(metric).on(half) for half in (rows, others))
         pairs, held_out = pairs[rows], pairs[others]
-    metric = fitted(metric, model, pairs, gradient=verify or chosen.gradient)
     judged_by = fitted(judged_by, model, held_out)
-    options: dict[str, Any] = {name: given[name] if given[name] is not None else own for name, own in chosen.options.items()}
-    options |= {name: one for name, one in (("neurons", neurons), ("roles", roles)) if name in chosen.levels}
-    options |= {"edges": edges, "seed": seed, "budget": budget, "progress": progress}
-    search = _Choosing(chosen, edges, by or "size", model.prepend_bos, hear)
-    scores, circuit = search.run(model, pairs, metric, options, either=method is None)
-    if scores is not None and scores is not search.proposed:
-        hear(scores)
-    screening = None
-    if verify and scores is not None:
-        screening = screen_then_verify(model, pairs, metric, scores, edges=edges, seed=seed, budget=budget, progress=progress)
-        circuit = screening.circuit
-        hear(screening)
-    if not len(circuit):
-        lower = ", or a lower threshold" if "threshold" in chosen.options else ""
-        raise CircuitsError(f"{chosen.name} kept no edge that lies on a path: ask for more edges{lower}")
-    hear(circuit)
+    metric = fitted(metric, model, pairs, gradient=verify or searching.chosen.gradient)
+    searched = searching.run(model, pairs, metric, seed=seed, budget=budget, progress=progress, found=found)
+    scores, circuit = searched.scores, searched.circuit
     seen = faithfulness(model, circuit, pairs, metric, seed=seed, budget=budget)
     judge = Judge(model, held_out, judged_by, neurons=neurons, budget=budget, progress=progress)
     # With roles all sizes would be those of a graph many times as large, run in full.
@@ -186,63 +149,4 @@ def discover(
     if sizes is not None:
         curve = curve_of(judge, sizes, by=by or "size", seed=seed, beside=verdict)
         hear(curve)
-    return Discovery(circuit, verdict, scores, curve, screening)
-
-
-@dataclasses.dataclass(eq=False)
-class _Choosing:
-    """What becomes of what a method gives."""
-
-    method: Method
-    edges: int
-    by: By
-    prepend_bos: bool | None
-    hear: Found
-    proposed: EdgeScores | None = None
-    """The scores that the method began with, where it hands over some."""
-
-    def run(
-        self, model: Model, pairs: PromptPairs, metric: Metric, options: dict[str, Any], *, either: bool
-    ) -> tuple[EdgeScores | None, Circuit]:
-        """Scores, where there are some, and the circuit; with `either`, where a method cannot go on from what it began with
-        (for want of memory, or since the gaps of pairs cancel), the circuit of that."""
-        hearing = {"found": self._propose} if self.method.proposes else {}
-        try:
-            return self._results(self.method.run(model, pairs, metric, **options, **hearing))
-        except (MemoryBudgetError, PromptError) as error:
-            if not either or self.proposed is None:
-                raise
-            return self.proposed, self._first(self.proposed, unrefined=str(error))
-
-    def _propose(self, scores: EdgeScores) -> None:
-        """Whoever hears parts has scores and a first circuit, whatever comes later."""
-        details: Any = thaw(scores.metadata)
-        details = {**({} if self.prepend_bos is None else {"prepend_bos": self.prepend_bos}), **details}
-        self.proposed = dataclasses.replace(scores, metadata=details)
-        self.hear(self.proposed)
-        first = self._first(self.proposed)
-        if len(first):
-            self.hear(first)
-
-    def _first(self, scores: EdgeScores, **details: str) -> Circuit:
-        """The circuit of the strongest edges, or of those that support the metric most."""
-        # By support, what is most negative comes first.
-        sign = -1 if self.by == "support" and self.method.sign > 0 else 1
-        rows = dataclasses.replace(scores, by_label=sign * scores.by_label).rows(self.edges, by=self.by, connected=True)
-        return dataclasses.replace(scores, metadata={**scores.metadata, **details}).circuit(rows)
-
-    def _results(self, found: object) -> tuple[EdgeScores | None, Circuit]:
-        """What a method gave: scores, where there are some, and the circuit. Both say which method they are by and what a sign
-        of theirs means, also where the method itself does not. Raises CircuitsError for anything else."""
-        name = self.method.name
-        if not isinstance(found, EdgeScores | Circuit):
-            raise CircuitsError(f"the method {name} gave a {type(found).__name__}: expected EdgeScores or a Circuit")
-        own = {} if name in METHODS else {"supporting_sign": self.method.sign}  # another process may not know the method
-        own |= {} if self.prepend_bos is None else {"prepend_bos": self.prepend_bos}
-        details: Any = thaw(found.metadata)
-        details = {**own, "method": self.method.label, **details}
-        if isinstance(found, EdgeScores):
-            scores = dataclasses.replace(found, metadata=details)
-            return scores, self._first(scores)
-        known = {"positions": found.positions, "evidence": found.evidence, "roles": found.roles}
-        return self.proposed, Circuit(found.graph, found.edges, found.nodes, metadata=details, **known)
+    return Discovery(circuit, verdict, scores, curve, searched.screening)

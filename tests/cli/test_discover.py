@@ -15,8 +15,10 @@ from circuits.attribution import EdgeScores
 from circuits.cli import app
 from circuits.cli.commands.discover import FILES
 from circuits.cli.questions.discover import Search
+from circuits.cli.questions.repeated import FILES as REPEATED
 from circuits.cli.reports.discover import _known, spread
 from circuits.graph import Circuit, Graph
+from circuits.search import Recurrence
 from circuits.search.discover import Discovery, discover
 from circuits.search.judging.curves import Curve
 from circuits.search.judging.verdict import Verdict
@@ -302,3 +304,43 @@ def test_help_teaches(command: Command, job: str) -> None:
     answer = command(job, "--help")
     assert answer.status == 0 and "Examples:" in answer.out and f"circuits {job} " in answer.out
     assert f"\n  {job} " in command("--help").out
+
+
+def test_a_search_is_repeated_and_shown_again(command: Command, tiny: Path, tmp_path: Path) -> None:
+    options = ("--model", tiny, "--count", 8, "--edges", 6, "--method", "eap")
+    answer = command("discover", *options, "--seeds", 3, "--against", tiny, "--out", tmp_path / "a", "--json")
+    assert answer.status == 0, answer.err
+    said = json.loads(answer.out)
+    assert {path.name for path in (tmp_path / "a").iterdir()} == REPEATED.keys()
+    found = Recurrence.load(tmp_path / "a" / "stability.json")
+    assert len(found.runs) == 12 and [row["between"] for row in said["overlaps"]].count("models") == 1
+    models = next(row for row in said["overlaps"] if row["between"] == "models")
+    assert models["overlap"] == 1.0, "the same model on the same prompts"
+    assert [row["edges"] for row in said["returning"][found.models[0]]] == sorted(
+        (int((found.times() >= often).sum()) for often in range(1, 7)), reverse=True
+    )
+    assert {evidence["of"] for evidence in Circuit.load(tmp_path / "a" / "consensus.json").evidence.values()} == {6}
+    again = command("discover", "--open", tmp_path / "a" / "stability.json", "--out", tmp_path / "b")
+    assert again.status == 0 and found.summary.split(";")[0] in " ".join(again.out.split())
+    assert (tmp_path / "b" / "overlaps.csv").read_bytes() == (tmp_path / "a" / "overlaps.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--seeds", 1), "--seeds is 1: it takes 3 or more"),
+        (("--sample", "all"), "--sample goes with --seeds"),
+        (("--against", "mini"), "--against goes with --seeds"),
+        (("--seeds", 3, "--sample", "thirds"), "unknown sample 'thirds'"),
+        (("--seeds", 3, "--count", 3), "--count is 3; expected 4 pairs or more"),
+        (("--open", "no.json", "--seeds", 3), "leave out --seeds"),
+    ],
+)
+def test_what_a_repeated_search_cannot_be_is_one_line(command: Command, arguments: tuple, words: str) -> None:
+    check_one_line(command("discover", *arguments), words)
+
+
+def test_models_of_another_shape_are_refused_before_a_search(command: Command, tiny: Path, tmp_path: Path) -> None:
+    answer = command("discover", "--model", tiny, "--seeds", 3, "--against", "mini", "--out", tmp_path / "a")
+    check_one_line(answer, "models of different shapes")
+    assert not list((tmp_path / "a").glob("*.json"))

@@ -18,6 +18,7 @@ from circuits.concepts import (
     Superposition,
 )
 from circuits.graph import Circuit, Edge, Graph
+from circuits.graph.places import places
 from circuits.heads.attention.attention_probe import AttentionProbe
 from circuits.heads.attention.labels import HeadLabels
 from circuits.heads.attention.tracing import TRACINGS
@@ -65,6 +66,7 @@ from circuits.search.judging.curves import Curve
 from circuits.search.judging.roc import Roc
 from circuits.search.judging.verdict import Need, Removal, Verdict
 from circuits.search.screening import Screening, Tested
+from circuits.search.stability.results import Consensus, Recurrence, SearchRun, SizeOverlap
 from circuits.search.studying.results import (
     MeasuredBehaviour,
     Overlap,
@@ -194,6 +196,20 @@ def screening() -> Screening:
 
 def discovery() -> Discovery:
     return Discovery(circuit(), verdict(), edge_scores(), curve(), screening())
+
+
+def recurrence() -> Recurrence:
+    runs = [SearchRun(model, seed, part, 3, None) for model in ("<b>", "two & 3") for seed in range(3) for part in (0, 1)]
+    runs[0] = SearchRun("<b>", 0, 0, 3, Effect(0.9, 0.8, 1.0))
+    edges = sorted(zip(*places(GRAPH, circuit().edges), strict=True))
+    writers, readers = torch.tensor(edges).T
+    chosen = (torch.arange(len(runs) * len(edges)) % 5 > 0).reshape(len(runs), len(edges))
+    scores = numbers(len(runs), len(edges)).where(chosen, torch.nan)
+    kept = (Consensus("<b>", "half", 3, Effect(1.5, 1.0, 2.0), Effect(-0.5, -1.0, 0.0)), Consensus("<b>", "all", 0, None, None))
+    sizes = (SizeOverlap("<b>", 2, Effect(0.5, 0.25, 1.0), 0.125),)
+    about = {"graph": GRAPH, "task": "<i> & 1", "method": "eap", "metric": "logit_difference", "sample": "halves"}
+    arrays = {"writers": writers, "readers": readers, "chosen": chosen, "scores": scores}
+    return Recurrence(runs=tuple(runs), consensus=kept, circuit=circuit(), by_size=sizes, held_out=4, **about, **arrays)
 
 
 def verdict() -> Verdict:

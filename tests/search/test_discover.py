@@ -9,10 +9,11 @@ import circuits
 from circuits import metrics
 from circuits.errors import CircuitsError, MemoryBudgetError, PromptError
 from circuits.graph import Graph
-from circuits.search.discover import split, usual_size
+from circuits.search.discover import split
 from circuits.search.methods import refining, table
 from circuits.search.methods.method import Method
 from circuits.search.methods.table import register_method
+from circuits.search.searching import usual_size
 from circuits.tasks import induction
 from circuits.tasks.library.planted import planted_task
 from tests.models import bundled

@@ -7,9 +7,11 @@ import typer
 from typer.core import TyperCommand
 
 from circuits.cli.app import app
+from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import (
     MinimalityOf,
     NoMinimality,
+    Open,
     RandomCircuits,
     SearchMetric,
     Seed,
@@ -18,6 +20,7 @@ from circuits.cli.options import (
     TaskOrFile,
 )
 from circuits.cli.prompts import Behaviour, task_or_file
+from circuits.cli.questions import repeated as repeated_search
 from circuits.cli.questions.discover import COUNT, SPELLED, Search, level_named, level_with_roles, minimality_named
 from circuits.cli.settings import Setting, with_setting
 
@@ -70,6 +73,7 @@ class WithMethods(TyperCommand):
 @app.command(cls=WithMethods)
 @with_setting("discover", memory=True)
 def discover(
+    context: Context,
     task: TaskOrFile = "induction",
     method: Annotated[
         str | None,
@@ -119,7 +123,31 @@ def discover(
     random_circuits: RandomCircuits = 128,
     minimality: MinimalityOf = None,
     no_minimality: NoMinimality = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Search with so many seeds, on other samples of the prompts: which edges return, beside chance?",
+            show_default=False,
+        ),
+    ] = None,
+    sample: Annotated[
+        str | None,
+        typer.Option(
+            metavar="halves|parts|bootstrap|all",
+            help="With --seeds, what each searches on: two random halves of the prompts, some of its own, some drawn with "
+            "replacement, all.",
+            show_default="halves",
+        ),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL", help="With --seeds, also another model of the same shape; several times.", show_default=False
+        ),
+    ] = None,
     seed: Seed = 0,
+    open_file: Open = None,
     *,
     setting: Setting,
 ) -> None:
@@ -132,6 +160,9 @@ def discover(
     least half of the behaviour with the whole 95 % interval, on five prompts or more that share nothing (pairs that share a
     prompt count as one, and stay in one half).
 
+    With --seeds the search is repeated instead: which edges return, how far the circuits meet, beside chance, and what the
+    edges that hold keep by themselves.
+
     \b
     Examples:
       circuits discover
@@ -142,14 +173,25 @@ def discover(
       circuits discover --task docstring --method acdc --edges 50 --count 16
       circuits discover --task ioi --roles --edges 200
       circuits discover --task ioi.csv --method exact --json
+      circuits discover --task ioi --method eap --seeds 5
+      circuits discover --open out/discover-mini/stability.json
     """
     how = {"size": edges, "by": by, "steps": steps, "threshold": threshold, "verify": verify}
     how |= {"random_circuits": random_circuits, "minimality": minimality_named(minimality, no_minimality)}
+    if open_file is not None:
+        refuse_with_open(context)
+        repeated_search.reopen(open_file, setting)
+        return
     search = Search(name=method, level=level_with_roles(level_named(level), roles), **how)
     search.check(metric)
+    repeated = repeated_search.Repeated(seeds=seeds, sample=sample, against=tuple(against or ()))
+    repeated.check()
     prompts = task_or_file(task, count=count, seed=seed, usual=COUNT, several=several, skip_bad=skip_bad)
     asked = Behaviour(prompts=prompts, metric=metric)
-    run(search, asked, setting)
+    if repeated.seeds is None:
+        run(search, asked, setting)
+    else:
+        repeated_search.run(repeated, search, asked, setting)
 
 
 def run(search: Search, asked: Behaviour, setting: Setting) -> None:

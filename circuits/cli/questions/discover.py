@@ -121,7 +121,7 @@ class Search:
     def sized(self, model: "circuits.Model", roles: Any = None) -> "Search":
         """The same with a number of edges, in a graph with these roles of tokens, if any. Raises CircuitsError where more are
         asked for than the model's graph has."""
-        from circuits.search.discover import usual_size
+        from circuits.search.searching import usual_size
 
         graph, (edges, share) = model.graph(neurons=self.neurons, roles=roles), size_named(self.size)
         most = graph.edge_count
@@ -145,6 +145,13 @@ class Search:
     def roles(self) -> bool:
         """Whether edges run between roles of tokens."""
         return self.level == "roles"
+
+    def searching(self) -> Any:
+        """The same as the library takes it, without a judge."""
+        from circuits.search.searching import Searching
+
+        names = ("edges", "by", "neurons", "roles", "steps", "threshold", "verify")
+        return Searching(method=self.name, **{name: getattr(self, name) for name in names})
 
     def run(
         self,

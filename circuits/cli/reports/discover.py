@@ -22,12 +22,13 @@ from circuits.cli.text import filled, one_line
 from circuits.files.plain import thaw
 from circuits.files.words import counted
 from circuits.graph import Circuit
-from circuits.search.discover import EDGES, Discovery
+from circuits.search.discover import Discovery
 from circuits.search.judging.curves import Curve
 from circuits.search.judging.verdict import Verdict
 from circuits.search.methods.attribution import EXACT
 from circuits.search.methods.table import DEFAULT, METHODS, OTHERWISE
 from circuits.search.screening import Screening
+from circuits.search.searching import EDGES
 from circuits.tasks import known_circuit, known_for, precision_recall
 
 _MOST_ROWS = 15

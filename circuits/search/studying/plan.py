@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from circuits.files.words import duration
 from circuits.graph import Graph
 from circuits.models import Model
-from circuits.search.discover import usual_size
 from circuits.search.judging.extent import JudgingRuns, asked
+from circuits.search.searching import usual_size
 from circuits.search.studying.asked import StudyTask
 from circuits.search.studying.measure import LEAST_RIGHT, Pace
 from circuits.search.studying.results import MeasuredBehaviour, StudyPlan, StudySettings, StudyStep
