@@ -89,7 +89,7 @@ Task = Annotated[
     typer.Option(
         metavar="NAME",
         help="Prompts that are made for the model: induction, ioi, greater-than, docstring, facts, facts:RELATION, "
-        "gendered-pronoun, agreement; ioi:swap and the like have other corrupt prompts (docs/howto.md).",
+        "gendered-pronoun, agreement, multiple-choice; ioi:swap and the like have other corrupt prompts (docs/howto.md).",
         show_default="induction",
     ),
 ]
@@ -98,8 +98,8 @@ TaskOrFile = Annotated[
     typer.Option(
         metavar="NAME|FILE",
         help="Prompts that are made for the model: ioi, greater-than, docstring, induction, facts, facts:RELATION, "
-        "gendered-pronoun, agreement; ioi:swap and the like, with other corrupt prompts (docs/howto.md); or a file of EAP-IG, "
-        "AutoCircuit, MIB, sparse feature circuits, function vectors, BLiMP, CounterFact, ROME or LRE.",
+        "gendered-pronoun, agreement, multiple-choice; ioi:swap and the like, with other corrupt prompts (docs/howto.md); or a "
+        "file of EAP-IG, AutoCircuit, MIB, sparse feature circuits, function vectors, BLiMP, CounterFact, ROME or LRE.",
     ),
 ]
 PromptFile = Annotated[

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.errors import PromptError
@@ -96,6 +96,7 @@ def compress_heads(
     heads: Sequence[str | Node] | None = None,
     tolerance: float = 0.01,
     together: bool = False,
+    counted: Bool[Tensor, "prompt before"] | None = None,
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> Compression:
@@ -114,6 +115,7 @@ def compress_heads(
         tolerance: nats a token by which the loss may rise.
         together: tighten the tolerance of single parts (by 4, at most six times) until all changed at once stay within
             `tolerance` too.
+        counted: whether the token behind each counts (default: every one that is no pad): the loss is the mean over these.
         budget: bytes of runs and logits that are held at once, beside the run of one prompt.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
@@ -124,7 +126,10 @@ def compress_heads(
     everyone = (f"a{layer}.h{head}" for layer in range(model.n_layers) for head in range(model.n_heads))
     places = sorted({head_of(model, node) for node in (everyone if heads is None else heads)})
     wanted: list[PartOf] = [(layer, head, part) for layer, head in places for part in PARTS]
-    search = _RankSearch(model, batch, {}, budget, progress or silent)
+    counted = predicted(batch) if counted is None else counted.to(model.device) & predicted(batch)
+    if not bool(counted.any()):
+        raise PromptError("no token counts in the loss: name one that another one stands before")
+    search = _RankSearch(model, batch, counted, {}, budget, progress or silent)
     with torch.no_grad():
         loss = search.loss(model.weights)
         allowed = tolerance
@@ -143,7 +148,7 @@ def compress_heads(
         CompressedPart(f"a{key[0]}.h{key[1]}", key[2], ranks[key], search.known[key, ranks[key]] - loss, sizes[key])
         for key in wanted
     ]
-    count = int(predicted(batch).sum())
+    count = int(counted.sum())
     return Compression(model.name, model.d_head, tolerance, count, loss, joint, tuple(parts), whole)
 
 
@@ -157,18 +162,21 @@ class _RankSearch:
 
     model: Model
     tokens: TokenBatch
+    counted: Bool[Tensor, "prompt before"]
     known: dict[tuple[PartOf, int], float]
     budget: int
     report: Progress
 
     def loss(self, weights: Weights, layer: int = 0, streams: Sequence[Tensor] | None = None) -> float:
         """Mean loss a token; `streams`: the residual stream before the layer, batch by batch."""
-        total = 0.0
+        total, start = 0.0, 0
         for index, part in enumerate(text_batches(weights, self.tokens, budget=self.budget)):
             x = embed(weights, part) if streams is None else streams[index]
             x = run_from(weights, part, layer, x).residuals[-1]
-            total += float(next_token_losses(weights, x, part, budget=self.budget).double().sum())
-        return total / int(predicted(self.tokens).sum())
+            losses = next_token_losses(weights, x, part, budget=self.budget).double()
+            total += float(losses[self.counted[start : start + len(part)]].sum())
+            start += len(part)
+        return total / int(self.counted.sum())
 
     def ranks(self, wanted: list[PartOf], allowed: float, loss: float) -> dict[PartOf, int]:
         """The smallest rank of every part at which the loss rises by at most `allowed`."""

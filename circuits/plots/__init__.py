@@ -12,6 +12,7 @@ from circuits.plots.graphs.paths import path_figure
 from circuits.plots.graphs.recurrence import recurrence_figure
 from circuits.plots.head_patterns import head_patterns_figure, head_pruning_figure
 from circuits.plots.heads.composition import composition_figure
+from circuits.plots.heads.letters import letter_heads_figure
 from circuits.plots.heads.patterns import patterns_figure
 from circuits.plots.heads.scores import head_scores_figure
 from circuits.plots.heads.tables import compression_figure, tables_figure
@@ -88,6 +89,7 @@ __all__ = [
     "lens_comparison_figure",
     "lens_curves_figure",
     "lens_figure",
+    "letter_heads_figure",
     "module_figure",
     "neuron_figure",
     "neuron_forms_figure",

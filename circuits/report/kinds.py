@@ -95,6 +95,9 @@ KINDS: Mapping[str, Kind] = {
     ),
     "circuits-lens": Kind("a lens", "Lens", "lenses.Lens", "lens --open"),
     "circuits-lens-comparison": Kind("lenses compared", "Lenses compared", "lenses.LensComparison"),
+    "circuits-letter-heads": Kind(
+        "heads that answer by a letter", "Letter heads", "search.LetterHeads", "heads letters --open"
+    ),
     "circuits-memory-agreement": Kind(
         "values of neurons beside what follows triggers", "Keys and values of neurons", "lenses.KeyValueAgreement"
     ),

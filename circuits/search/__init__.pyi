@@ -8,6 +8,8 @@ from .judging.evaluate import evaluate as evaluate, faithfulness as faithfulness
 from .judging.roc import Roc as Roc, node_scores as node_scores, roc as roc
 from .judging.verdict import Verdict as Verdict
 from .mechanisms.induction import find_induction_circuit as find_induction_circuit
+from .mechanisms.letter_results import LetterHeads as LetterHeads
+from .mechanisms.letters import find_letter_heads as find_letter_heads
 from .mechanisms.recall import find_factual_recall_circuit as find_factual_recall_circuit
 from .methods.method import Method as Method
 from .methods.pruning import prune_edges as prune_edges

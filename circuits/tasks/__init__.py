@@ -36,6 +36,7 @@ from circuits.tasks.library.gendered_pronouns import gendered_pronouns
 from circuits.tasks.library.greater_than import greater_than
 from circuits.tasks.library.induction import induction
 from circuits.tasks.library.ioi import ioi
+from circuits.tasks.library.multiple_choice import multiple_choice
 
 __all__ = [
     "TASKS",
@@ -66,6 +67,7 @@ __all__ = [
     "look_at_prompts",
     "mini_facts",
     "minimal_pair_prompts",
+    "multiple_choice",
     "planted_pairs",
     "precision_recall",
     "read_autocircuit_json",

@@ -15,6 +15,7 @@ from circuits.tasks.library.gendered_pronouns import gendered_pronouns
 from circuits.tasks.library.greater_than import greater_than, greater_than_metric
 from circuits.tasks.library.induction import induction
 from circuits.tasks.library.ioi import ioi
+from circuits.tasks.library.multiple_choice import LABELS, Labels, multiple_choice
 from circuits.tasks.metric import Metric
 from circuits.tasks.metrics import logit_difference
 from circuits.tasks.prompts import PromptPairs
@@ -60,6 +61,7 @@ class Task:
 _IOI = "which of two people is given something (Wang et al. 2022)"
 _INDUCTION = "what followed this token the last time (Olsson et al. 2022)"
 _DOCSTRING = "the argument to document next (Heimersheim and Janiak 2023)"
+_CHOICE = "the letter of the choice that was asked for (Lieberum et al. 2023)"
 _FACTS = "whose attribute it is; what is asked of the subject is the same in both prompts"
 
 _ALL = (
@@ -143,13 +145,27 @@ _ALL = (
         agreement,
         question="one or many; the corrupt prompt has the subject in the other number, the noun in between is the same in both",
     ),
+    Task(
+        "multiple-choice",
+        _CHOICE,
+        multiple_choice,
+        known=True,
+        question="which choice is right; in the corrupt prompt it stands at another letter, the words are the same in both",
+    ),
+    Task(
+        "multiple-choice:labels",
+        _CHOICE,
+        functools.partial(multiple_choice, corruption="labels"),
+        known=True,
+        question="which letter the right choice has; in the corrupt prompt two letters changed places, the choices did not",
+    ),
 )
 
 TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _ALL if ":" not in task.name})
 """Every task by its name, with the corruption that it has unless told."""
 CORRUPTIONS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _ALL if ":" in task.name})
 """The same with other corrupt prompts, which ask something else: by names such as ioi:swap."""
-_USUAL = {"induction": "answer", "ioi": "abc", "docstring": "random"}
+_USUAL = {"induction": "answer", "ioi": "abc", "docstring": "random", "multiple-choice": "choices"}
 """What the corruption of a task that has several is called where none is named."""
 
 
@@ -164,7 +180,8 @@ def is_task(name: str) -> bool:
 
 def task(name: str) -> Task:
     """The task of that name. `facts:RELATION` (such as facts:country_capital) asks for one relation's facts, `ioi:swap` and
-    others in `CORRUPTIONS` are tasks with other corrupt prompts. Raises PromptError, with all names, for another."""
+    others in `CORRUPTIONS` are tasks with other corrupt prompts; `multiple-choice:numbers` and the like have other labels
+    (`multiple_choice.LABELS`). Raises PromptError, with all names, for another."""
     name = _ALSO.get(name, name)
     kind, _, which = name.partition(":")
     if kind == "facts" and which:
@@ -173,12 +190,21 @@ def task(name: str) -> Task:
         raise PromptError(f"no task {shown(name)}; expected one of {', '.join(TASKS)}")
     if ":" not in name or which == _USUAL.get(kind):
         return TASKS[kind]
+    if kind == "multiple-choice" and which in LABELS:
+        return _labelled(which)
     if name not in CORRUPTIONS:
         others = [other for other in CORRUPTIONS if other.partition(":")[0] == kind]
         if not others:
             raise PromptError(f"no task {shown(name)}: {kind} has one kind of corrupt prompts")
+        others += [f"{kind}:{labels}" for labels in LABELS if kind == "multiple-choice"]
         raise PromptError(f"no task {shown(name)}; expected {', '.join([f'{kind}:{_USUAL[kind]}', *others])}")
     return CORRUPTIONS[name]
+
+
+def _labelled(labels: Labels) -> Task:
+    usual = TASKS["multiple-choice"]
+    pairs = functools.partial(multiple_choice, labels=labels)
+    return dataclasses.replace(usual, name=f"multiple-choice:{labels}", pairs=pairs)
 
 
 def _relation(relation: str) -> Task:

@@ -65,6 +65,7 @@ from circuits.search.judging.compare import Comparison, compare
 from circuits.search.judging.curves import Curve
 from circuits.search.judging.roc import Roc
 from circuits.search.judging.verdict import Need, Removal, Verdict
+from circuits.search.mechanisms.letter_results import KeptDimensions, LetterHead, LetterHeads
 from circuits.search.screening import Screening, Tested
 from circuits.search.stability.results import Consensus, Recurrence, SearchRun, SizeOverlap
 from circuits.search.studying.results import (
@@ -196,6 +197,18 @@ def screening() -> Screening:
 
 def discovery() -> Discovery:
     return Discovery(circuit(), verdict(), edge_scores(), curve(), screening())
+
+
+def letter_heads() -> LetterHeads:
+    sure = {name: Effect(0.5, 0.25, 0.75) for name in ("patched", "item", "more", "label", "choice")}
+    heads = (LetterHead("a0.h1", Effect(1.5, 1.0, 2.0), others=Effect(0.0, 0.0, 0.25), at=2, **sure),)
+    heads = (*heads, LetterHead("a1.h0", Effect(-1.5, -2.0, 1.0), others=Effect(0.0, 0.0, 0.25), at=2, **sure))
+    kept = (KeptDimensions("a0.h1", "queries", 2, 4, 0.005, 0.75, 0.5, -0.125, torch.nan),)
+    kept = (*kept, KeptDimensions("a0.h1", "values", 0, 4, 0.0, 0.0, *[torch.nan] * 3))
+    share = {name: Effect(0.75, 0.5, 1.0) for name in ("right", "among")}
+    about = {"model": "<b>", "weights_sha256": SHA, "task": "multiple-choice", "prompts": 8, "labels": 4, "held_out": 4}
+    losses = {"tolerance": 0.01, "loss": 0.25, "joint_loss": 0.5, "compression": compression()}
+    return LetterHeads(difference=Effect(2.0, 1.5, 2.5), heads=heads, kept=kept, **share, **about, **losses)
 
 
 def recurrence() -> Recurrence:

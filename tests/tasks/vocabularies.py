@@ -24,8 +24,8 @@ KINDS = ("byte pairs", "whole words", "spaced words", "mini")
 Make = Callable[..., PromptPairs]
 
 _WORDS = ("women", "men", "places", "objects", "spans", "arguments", "plain")
-_FORMS = ("nouns", "verbs")
-_TEMPLATES = ("ioi_templates", "pronoun_templates", "agreement_templates")
+_FORMS = ("nouns", "verbs", "kinds")
+_TEMPLATES = ("ioi_templates", "pronoun_templates", "agreement_templates", "choice_templates")
 _DIGITS = r"\d\d|[^\w\s▁]|\n"
 
 
@@ -39,6 +39,7 @@ def corpus(without: str = "") -> Iterator[str]:
     for kind in _TEMPLATES:
         yield from (template.replace("{", "").replace("}", "") for template in word_list(kind))
     yield from (template.replace("{", " ").replace("}", " ") for template in (DOCSTRING, GREATER_THAN))
+    yield from (f"the {label}" for label in "ABCDEFGHIJKLMNOPQRSTUVWXYZ1234")
     for century in range(11, 18):
         yield from [f"the year {century}"] * 2000
     yield from (f",{year:02d}" for year in range(100) for _ in range(20))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from circuits.errors import CircuitsError
 from circuits.files.plain import thaw
 from circuits.graph import Circuit, Graph
 from circuits.graph.places import places
