@@ -223,7 +223,7 @@ def test_unknown_options_are_refused(make: Make, options: dict[str, str], messag
 
 
 def test_tasks_go_by_name() -> None:
-    names = ["induction", "ioi", "greater-than", "docstring", "facts", "gendered-pronoun", "agreement"]
+    names = ["induction", "ioi", "greater-than", "docstring", "facts", "gendered-pronoun", "agreement", "multiple-choice"]
     assert list(circuits.tasks.TASKS) == names
     bpe = model("byte pairs")
     for name in names:
@@ -239,6 +239,8 @@ def test_tasks_go_by_name() -> None:
         circuits.tasks.task("nonsense")
 
 
-@pytest.mark.parametrize("name", ["ioi", "greater_than", "docstring", "gendered_pronouns", "agreement", "induction"])
+@pytest.mark.parametrize(
+    "name", ["ioi", "greater_than", "docstring", "gendered_pronouns", "agreement", "induction", "multiple_choice"]
+)
 def test_the_name_is_the_function(name: str) -> None:
     assert callable(getattr(circuits.tasks, name))
