@@ -4,6 +4,8 @@ neurons."""
 from circuits.concepts.branches.equivariance import equivariance, swapped
 from circuits.concepts.branches.results import Equivariance, Specialisation
 from circuits.concepts.branches.specialisation import specialise
+from circuits.concepts.feature_nodes.attributing import attribute_features
+from circuits.concepts.feature_nodes.scores import FeatureScores
 from circuits.concepts.features.dictionary import Dictionary
 from circuits.concepts.features.readable import read_feature, read_features
 from circuits.concepts.features.reading import read_dictionary
@@ -23,12 +25,14 @@ __all__ = [
     "DictionaryReport",
     "Equivariance",
     "FeatureReport",
+    "FeatureScores",
     "NeuronForm",
     "NeuronForms",
     "Specialisation",
     "Superposition",
     "Units",
     "as_examples",
+    "attribute_features",
     "compose",
     "equivariance",
     "random_examples",

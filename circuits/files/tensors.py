@@ -92,6 +92,8 @@ def _apart(record: Any, prefix: str = "") -> "tuple[dict[str, Any], dict[str, Te
     tensors: dict[str, Any] = {}
     for field, how, key in fields.fields_of(type(record)):
         kind, value = fields.present(field.type), getattr(record, field.name)
+        if how.optional and fields.is_default(field, value):
+            continue
         if _holds_arrays(kind):
             if value is not None:
                 inner, more = ({}, {f"{prefix}{key}": value}) if arrays.is_array(kind) else _apart(value, f"{prefix}{key}.")
@@ -108,6 +110,8 @@ def _together(cls: type[Record], document: dict[str, Any], tensors: "dict[str, T
     sizes: dict[str, int] = {}
     for field, how, key in fields.fields_of(cls):
         kind, name = fields.present(field.type), f"{prefix}{key}"
+        if how.optional and name not in document and name not in tensors:
+            continue
         if arrays.is_array(kind):
             values[field.name] = _checked(kind, tensors.pop(name), sizes, name, missing=how.missing)
         elif _holds_arrays(kind):

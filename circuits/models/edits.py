@@ -14,7 +14,9 @@ from circuits.models.tokens import TokenBatch
 
 Value = float | int | Tensor | Callable[[Tensor], Tensor]
 Site = tuple[str, int]
-"""What is edited where in the forward: ("input" | "head" | "neuron" | "mlp", layer)."""
+"""What is edited where in the forward: ("input" | "head" | "neuron" | "mlp", layer), and beside these nodes the residual stream
+before a layer ("residual"; after the last one it has the number of layers) and in its middle ("middle"), what attention writes
+("attention"), and what the MLP reads behind its norm ("reading")."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,20 +59,23 @@ def forward(
     edited_mlps: dict[int, Tensor] = {}
     reads: list[Reads] = []
     x = apply_edits(edits, ("input", 0), embed(weights, tokens), tokens)
+    x = apply_edits(edits, ("residual", 0), x, tokens)
     residuals = [x]
     for layer, block in enumerate(weights.blocks):
         x = before = x.to(block.device)  # once at a border, not by each of its readers (models/devices.py)
         given = None if patterns is None else patterns[layer]
         factors, linear = _attention(block, x, geometry, edits, layer, given, keep == "patterns")
         reading = Reads(*linear)
-        middle = x + attention_output(factors["z"], block.attention, block.attention_post_norm)
+        mixed = attention_output(factors["z"], block.attention, block.attention_post_norm)
+        middle = x + apply_edits(edits, ("attention", layer), mixed, tokens)
+        middle = apply_edits(edits, ("middle", layer), middle, tokens)
         factors["middles"], x = middle, middle
         if block.mlp is not None:
             source = before if weights.parallel else middle
             # A tensor of its own, or the gradient by what the MLP reads would be that by the residual stream, with all other
             # readers' in it (test_eap_equals_the_gradient_by_every_reader).
             source = source.view_as(source) if keep == "reads" else source
-            normed = normalise(source, block.mlp_norm)
+            normed = apply_edits(edits, ("reading", layer), normalise(source, block.mlp_norm), tokens)
             if keep == "reads":
                 pre = pre_activations(normed, block.mlp)
                 reading, neurons = Reads(*linear, mlp=source, pre=pre), activated(pre, block.mlp)
@@ -85,6 +88,7 @@ def forward(
             if keep in ("reads", "writes"):
                 factors["mlps"] = written
             x = middle + written
+        x = apply_edits(edits, ("residual", layer + 1), x, tokens)
         residuals = [*residuals, x] if keep != "logits" else [x]
         reads += [reading] if keep == "reads" else []
         for name in _KEPT.get(keep, factors):

@@ -165,7 +165,7 @@ def test_what_is_no_dictionary_is_refused(model: Model, own: Dictionary, tokens:
     tensors = {"encoder.weight": W_enc, "encoder.bias": b_enc, "W_dec": W_dec, "b_dec": b_dec}
     for number, (config, words) in enumerate(
         (
-            ({"k": 3, "transcode": True}, "transcode is True, which is not represented"),
+            ({"k": 3, "d_in": 7}, "d_in is 7, its weights are 5 wide"),
             ({"k": 3, "activation": "groupmax"}, "activation is 'groupmax'"),
             ({"k": 30}, "topk needs 1 to 8"),
             ({}, "lacks 'k'"),
@@ -174,21 +174,21 @@ def test_what_is_no_dictionary_is_refused(model: Model, own: Dictionary, tokens:
         folder = written(tmp_path / f"{number}", "sae.safetensors", config, tensors)
         with pytest.raises(FileFormatError, match=words):
             read_dictionary(folder)
-    gated = written(tmp_path / "gated", "sae_weights.safetensors", {"architecture": "gated"}, {"W_enc": W_enc})
+    other = written(tmp_path / "gated", "sae_weights.safetensors", {"architecture": "temporal"}, {"W_enc": W_enc})
     alone = tmp_path / "alone.safetensors"
     save_file(tensors, alone)
     (tmp_path / "empty").mkdir()
     for path, words in (
-        (gated, "architecture is 'gated'"),
+        (other, "architecture is 'temporal'"),
         (alone, "no cfg.json beside it"),
         (tmp_path / "empty", "holds no sae"),
     ):
         with pytest.raises(FileFormatError, match=words):
             read_dictionary(path)
     for made, at, words in (
-        (dataclasses.replace(own, site=""), None, "does not say of which MLP"),
-        (own, "m7", "no MLP m7: expected m0 to m1"),
-        (own, "a0.h0", "no MLP a0.h0"),
+        (dataclasses.replace(own, site=""), None, "does not say of which place"),
+        (own, "m7", "has no m7: it has 2 layers"),
+        (own, "a0.h0", "is no place of a dictionary"),
         (Dictionary("d", "m0", "relu", 0, W_enc, b_enc, W_dec, b_dec, torch.zeros(8)), None, "5 wide"),
     ):
         with pytest.raises(GraphError, match=words):

@@ -8,9 +8,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.concepts.features.dictionary import Dictionary
+from circuits.concepts.features.places import FeaturePlace
 from circuits.concepts.features.reports import DictionaryReport, FeatureReport
+from circuits.concepts.features.standing import onward, standing, written_rows
 from circuits.errors import GraphError, PromptError
-from circuits.heads.text_loss import check_text, next_token_losses, predicted, run_from, text_batches
+from circuits.heads.text_loss import check_text, next_token_losses, predicted, text_batches
 from circuits.lenses.neurons.contexts import Context
 from circuits.lenses.neurons.highest import Highest
 from circuits.lenses.neurons.triggers import counted_places
@@ -30,23 +32,22 @@ _WORDS = 5
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Read:
-    """One batch of the text, as far as the MLP, and how it goes on from what it writes."""
+    """One batch of the text, as far as the dictionary, and how it goes on from what stands there."""
 
     tokens: TokenBatch
     run: Run
-    layer: int
-    y: Float[Tensor, "prompt position d_model"]
-    """What the MLP adds."""
+    place: FeaturePlace
+    y: Float[Tensor, "prompt position width"]
+    """What the dictionary takes apart."""
     z: Float[Tensor, "prompt position feature"]
+    made: Float[Tensor, "prompt position width"]
+    """What it makes of that."""
     there: Bool[Tensor, "prompt position"]
     """Places that count: no pads, no opening BOS."""
 
-    def losses(self, weights: Weights, y: Float[Tensor, "prompt position d_model"]) -> Float[Tensor, "prompt before"]:
-        """The loss of each next token with this in place of what the MLP adds."""
-        x = self.run.middles[self.layer] + y
-        if self.layer + 1 < len(weights.blocks):
-            x = run_from(weights, self.tokens, self.layer + 1, x).residuals[-1]
-        return next_token_losses(weights, x, self.tokens)
+    def losses(self, weights: Weights, y: Float[Tensor, "prompt position width"]) -> Float[Tensor, "prompt before"]:
+        """The loss of each next token with this in place of what stands there."""
+        return next_token_losses(weights, onward(weights, self.run, self.place, y), self.tokens)
 
 
 def read_features(
@@ -58,27 +59,28 @@ def read_features(
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> DictionaryReport:
-    """How well a dictionary stands for what an MLP writes, and what each of its features does, over a text.
+    """How well a dictionary stands for what it takes apart (an MLP's output, say, or a residual stream), and what each of its
+    features does, over a text.
 
-    The variance of the MLP's output that it explains; features that are active at a token (L0); dead ones; the loss of the next
-    token with the dictionary's output in place of the MLP's, beside the model's own and that without the MLP (its mean in its
-    place). Each feature: how often it is active, where most, which tokens it raises, and by how much the loss would rise
+    The variance there that it explains; features that are active at a token (L0); dead ones; the loss of the next token with
+    the dictionary's output in place of what stands there, beside the model's own and that with the mean over the text in its
+    place. Each feature: how often it is active, where most, which tokens it raises, and by how much the loss would rise
     without it, to first order from one gradient for all of them: minus the sum of z_f W_dec[f] · dL/dy, a token of the text.
     Raises GraphError for a dictionary that does not fit the model, PromptError for prompts of one token.
 
     Args:
         model: the model.
-        dictionary: of what one of its MLPs writes.
+        dictionary: of a place of the model.
         tokens: the text.
-        at: the MLP, such as `m2` (default: the dictionary's own).
+        at: the place, such as `m2` or `resid3` (default: the dictionary's own).
         budget: bytes of runs that are held at once.
         progress: hears how much of the text is read.
     """
     check_text(tokens)
-    own, layer = dictionary.fitting(model, at)
+    own, _ = dictionary.fitting(model, at)
     tally = _FeatureTally.empty(len(own), model)
-    mean = _mean_written(model, tokens, layer, budget)
-    for read in _batches(model, own, layer, tokens, budget, progress):
+    mean = _mean_standing(model, tokens, own.site, budget)
+    for read in _batches(model, own, tokens, budget, progress):
         tally.add(model, own, read, mean)
     return tally.report(model, own, tokens)
 
@@ -98,15 +100,15 @@ def read_feature(
     progress: Progress | None = None,
 ) -> FeatureReport:
     """One feature, read like a neuron: its triggers in a text, the tokens that it raises and lowers, and what the model loses
-    when the feature's part z_f W_dec[f] is taken off what the MLP writes, everywhere (all else stays, also what the dictionary
-    does not explain). Raises GraphError for a feature or MLP that there is not, PromptError for numbers below 1.
+    when the feature's part z_f W_dec[f] is taken off what stands there, everywhere (all else stays, also what the dictionary
+    does not explain). Raises GraphError for a feature or place that there is not, PromptError for numbers below 1.
 
     Args:
         model: the model.
-        dictionary: of what one of its MLPs writes.
+        dictionary: of a place of the model.
         feature: its number.
         tokens: the text.
-        at: the MLP, such as `m2` (default: the dictionary's own).
+        at: the place, such as `m2` or `resid3` (default: the dictionary's own).
         top: triggers.
         k: tokens each way.
         before: tokens shown before a trigger.
@@ -115,17 +117,17 @@ def read_feature(
         progress: hears how much of the text is read.
     """
     check_text(tokens)
-    own, layer = dictionary.fitting(model, at)
+    own, _ = dictionary.fitting(model, at)
     if not 0 <= feature < len(own):
         raise GraphError(f"{own.name} has no feature {feature}: expected 0 to {len(own) - 1}")
     if min(top, k) < 1:
         raise PromptError(f"top={top}, k={k}: expected numbers of at least 1")
-    z, change, places, here = _without(model, own, feature, _batches(model, own, layer, tokens, budget, progress))
+    z, change, places, here = _without(model, own, feature, _batches(model, own, tokens, budget, progress))
     by_prompt = [row[mask].mean() for row, mask in zip(change, here, strict=True) if bool(mask.any())]
     costs = torch.stack(by_prompt) if by_prompt else change.new_zeros(0)
     interval = t_interval(costs) if len(costs) > 1 else None
     everywhere = tokens.mask & counted_places(model, tokens)
-    raises, lowers = (ends[0] for ends in _words(model, own.W_dec[[feature]], k))
+    raises, lowers = (ends[0] for ends in _words(model, written_rows(model, own, [feature]), k))
     order = z.flatten().argsort(descending=True, stable=True)[:top].tolist()
     chosen = [divmod(place, z.shape[1]) for place in order if float(z.flatten()[place]) > 0]
     return FeatureReport(
@@ -174,24 +176,24 @@ def _without(model: Model, own: Dictionary, feature: int, text: Iterable[_Read])
 
 
 @torch.no_grad()
-def _batches(
-    model: Model, own: Dictionary, layer: int, tokens: TokenBatch, budget: int, progress: Progress | None
-) -> Iterator[_Read]:
+def _batches(model: Model, own: Dictionary, tokens: TokenBatch, budget: int, progress: Progress | None) -> Iterator[_Read]:
     batch, report, done = model.prepare(tokens), progress or silent, 0
+    place, reads = FeaturePlace.parse(own.site), FeaturePlace.parse(own.reads or own.site)
     report("reading the text", 0, len(batch))
     for some in text_batches(model.weights, batch, budget=budget // 2):
         run = forward(model.weights, some, logits=False)
-        y = run.residuals[layer + 1] - run.middles[layer]
-        yield _Read(some, run, layer, y, own.encode(y), counted_places(model, some))
+        y, r = standing(run, place), standing(run, reads)
+        z = own.encode(r)
+        yield _Read(some, run, place, y, z, own.decode(z) + own.skipped(r), counted_places(model, some))
         done += len(some)
         report("reading the text", done, len(batch))
 
 
-def _mean_written(model: Model, tokens: TokenBatch, layer: int, budget: int) -> Float[Tensor, " d_model"]:
-    """The mean of what the MLP adds over the text."""
-    from circuits.concepts.features.training import written_by
+def _mean_standing(model: Model, tokens: TokenBatch, place: str, budget: int) -> Float[Tensor, " width"]:
+    """The mean of what stands at a place over the text."""
+    from circuits.concepts.features.training import standing_at
 
-    return written_by(model, f"m{layer}", tokens, budget=budget).double().mean(dim=0).to(model.dtype)
+    return standing_at(model, place, tokens, budget=budget).double().mean(dim=0).to(model.dtype)
 
 
 @dataclasses.dataclass(eq=False)
@@ -202,9 +204,9 @@ class _FeatureTally:
     left: float
     """Squared errors of the dictionary."""
     size: float
-    """Squares of the MLP's output about its mean."""
+    """Squares of what stands there about its mean."""
     losses: Float[Tensor, " 3"]
-    """Summed: the model's own, with the dictionary's output, without the MLP."""
+    """Summed: the model's own, with the dictionary's output, with the mean."""
     predicted: int
     active: Float[Tensor, " feature"]
     total: Float[Tensor, " feature"]
@@ -220,8 +222,7 @@ class _FeatureTally:
 
     def add(self, model: Model, own: Dictionary, read: _Read, mean: Float[Tensor, " d_model"]) -> None:
         """Take in a batch."""
-        given = own.decode(read.z)
-        there = read.there
+        given, there = read.made, read.there
         self.left += float((read.y - given)[there].double().square().sum())
         self.size += float((read.y - mean)[there].double().square().sum())
         gradient, whole = _gradient(model, read)
@@ -242,7 +243,7 @@ class _FeatureTally:
         """What the sums say."""
         flat = tokens.ids.cpu()[counted_places(model, tokens).cpu()]
         words = model.to_token_strings(flat[self.highest.places[:, 0].clamp(min=0)])
-        raises = _words(model, own.W_dec, _WORDS)[0]
+        raises = _words(model, written_rows(model, own), _WORDS)[0]
         whole, kept, removed = (self.losses / max(1, self.predicted)).tolist()
         return DictionaryReport(
             model=model.name,
@@ -269,7 +270,7 @@ class _FeatureTally:
 
 
 def _gradient(model: Model, read: _Read) -> tuple[Float[Tensor, "prompt position d_model"], Float[Tensor, ""]]:
-    """The summed loss, and its gradient by what the MLP writes."""
+    """The summed loss, and its gradient by what stands there."""
     with torch.enable_grad():
         y = read.y.detach().requires_grad_()
         loss = read.losses(model.weights, y).sum()

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.concepts.features.dictionary import Dictionary
+from circuits.concepts.features.places import FeaturePlace
+from circuits.concepts.features.standing import standing
 from circuits.errors import CircuitsError, GraphError, NonFiniteError, PromptError
 from circuits.graph import Node
 from circuits.heads.text_loss import text_batches
@@ -134,11 +136,20 @@ def written_by(
 ) -> Float[Tensor, "place d_model"]:
     """What an MLP adds to the residual stream at every token of a text but pads and the opening BOS. Raises GraphError for what
     is no MLP of the model."""
-    layer, report = layer_of(model, at), progress or silent
+    layer_of(model, at)
+    return standing_at(model, at, tokens, budget=budget, progress=progress)
+
+
+@torch.no_grad()
+def standing_at(
+    model: Model, at: str, tokens: TokenBatch, *, budget: int = BUDGET, progress: Progress | None = None
+) -> Float[Tensor, "place width"]:
+    """What stands at a place of a dictionary (`m2`, `resid3`) at every token of a text but pads and the opening BOS."""
+    place, report = FeaturePlace.parse(at), progress or silent
     parts, batch, done = [], model.prepare(tokens), 0
     for some in text_batches(model.weights, batch, budget=budget):
-        run = forward(model.weights, some, keep="writes", logits=False)
-        parts.append(run.mlps[layer][counted_places(model, some)])
+        run = forward(model.weights, some, logits=False)
+        parts.append(standing(run, place)[counted_places(model, some)])
         done += len(some)
         report("reading the text", done, len(batch))
     return torch.cat(parts)

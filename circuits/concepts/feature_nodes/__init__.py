@@ -1,0 +1,1 @@
+"""Features of dictionaries as nodes: what they do to an answer and to each other, and circuits of them."""
