@@ -131,6 +131,20 @@ MetricName = Annotated[
         "rank, accuracy, or kl, the distance from the model's own answer to the clean prompt.",
     ),
 ]
+DictionaryPaths = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="FILE...", help="Dictionaries: what features train wrote, folders of sparsify or SAELens.", show_default=False
+    ),
+]
+DictionaryAt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PLACE",
+        help="The place that the dictionary is of: m2, resid3, mid3, attn3, a3.",
+        show_default="as it says",
+    ),
+]
 SearchMetric = Annotated[
     str | None,
     typer.Option(

@@ -91,7 +91,7 @@ def _circle() -> Circle:
 @draws(DictionaryReport)
 def dictionary_figure(found: DictionaryReport, *, title: str | None = None) -> Figure:
     """Draw how often each feature is active beside what the loss would be without it; and the model's loss, with the
-    dictionary's output in place of the MLP's, and with the MLP's mean."""
+    dictionary's output in place of what stands there, and with the mean."""
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
     grid = figure.subplot_mosaic("ab", width_ratios=[2, 1])
     active, effect = found.active.numpy(), 1000 * found.effect.numpy()
@@ -107,7 +107,7 @@ def dictionary_figure(found: DictionaryReport, *, title: str | None = None) -> F
     grid["a"].set_xlabel(f"active at % of {found.places:,} tokens (never: {found.dead:,} of {len(active):,})", fontsize=8.5)
     grid["a"].set_ylabel("loss without it, first order (10⁻³ nats a token)", fontsize=8.5)
     frame(grid["a"], grid="both")
-    names, losses = ("the model", "dictionary", "MLP's mean"), (found.loss, found.loss_kept, found.loss_removed)
+    names, losses = ("the model", "dictionary", "mean there"), (found.loss, found.loss_kept, found.loss_removed)
     bars = grid["b"].bar(names, losses, color=[BASELINE, BLUE, VERMILION], width=0.6)
     grid["b"].bar_label(bars, fmt="%.3f", fontsize=8)
     grid["b"].set_ylim(

@@ -71,9 +71,12 @@ KINDS: Mapping[str, Kind] = {
     "circuits-composition": Kind("composition between heads", "Composition of heads", "heads.Composition"),
     "circuits-compression": Kind("heads of low rank", "Compression of heads", "heads.Compression", "tables compress --open"),
     "circuits-dictionary-report": Kind(
-        "a dictionary of an MLP", "A dictionary of features", "concepts.DictionaryReport", "features dictionary --open"
+        "a dictionary of features", "A dictionary of features", "concepts.DictionaryReport", "features dictionary --open"
     ),
     "circuits-feature": Kind("a feature of a dictionary", "A feature", "concepts.FeatureReport", "features dictionary --open"),
+    "circuits-feature-scores": Kind(
+        "what features do to an answer", "Features behind an answer", "concepts.FeatureScores", "features attribute --open"
+    ),
     "circuits-direct-logits": Kind("logits taken apart", "Direct logit attribution", "lenses.DirectLogits", "logits --open"),
     "circuits-discovery": Kind("a circuit with scores and verdict", "The circuit", "search.Discovery"),
     "circuits-edge-scores": Kind("scores of edges", "Edge scores", "attribution.EdgeScores"),

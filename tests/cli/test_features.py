@@ -64,7 +64,7 @@ def test_what_is_wrong_with_a_dictionary_is_one_line(command: Command, tmp_path:
     for options, words in (
         ((), "name a dictionary's file"),
         ((tmp_path / "none",), "No such file"),
-        ((file,), "mini has no MLP m9"),
+        ((file,), "mini has no m9"),
         ((file, "--at", "m1"), "d is of a model 3 wide, mini is 256 wide"),
     ):
         check_one_line(command("features", "dictionary", *options, "--out", tmp_path / "out"), words)
@@ -76,5 +76,5 @@ def test_an_mlp_that_there_is_none_of_is_refused_before_a_text_is_written(
 ) -> None:
     monkeypatch.setattr(training, "require_library", lambda: None)
     monkeypatch.setattr(Corpus, "tokens", lambda *_: pytest.fail("a text was written"))
-    for options, words in ((("m9",), "mini has no MLP m9"), (("--k", 9, "--features", 4), "no more k than features")):
+    for options, words in ((("m9",), "mini has no m9"), (("--k", 9, "--features", 4), "no more k than features")):
         check_one_line(command("features", "train", *options, "--out", tmp_path / "out"), words)

@@ -12,11 +12,13 @@ from circuits.concepts import (
     DictionaryReport,
     Equivariance,
     FeatureReport,
+    FeatureScores,
     NeuronForm,
     NeuronForms,
     Specialisation,
     Superposition,
 )
+from circuits.concepts.feature_nodes.scores import TapTotal
 from circuits.graph import Circuit, Edge, Graph
 from circuits.graph.places import places
 from circuits.heads.attention.attention_probe import AttentionProbe
@@ -497,6 +499,14 @@ def feature_report() -> FeatureReport:
     words = ((" a", 0.5), ("<b>", 0.25)), (("\n", -0.5),)
     about = ("mini<b>", SHA, "di<b>ct", "m1", 1, (context,), 40, 0.25, 0.75, 1.0)
     return FeatureReport(*about, *words, 0.125, -0.5, 0.75, 0.0625, 3)
+
+
+def feature_scores() -> FeatureScores:
+    exact = torch.tensor([[0.5, 0.25], [float("nan")] * 2]).double()
+    total = TapTotal("m1", "di<b>ct", 40, 3, -0.5, -0.25, -0.25, -0.75)
+    ends = torch.tensor([2.0, 1.5]).double(), torch.tensor([0.5, 0.25]).double()
+    names, about = ("m1.f3", "m1.error"), {"metric": "logit_difference", "method": "eap", "model": "mini<b>"}
+    return FeatureScores(names, numbers(2, 2) / 9, numbers(2, 3) / 9, (-2, -1, 0), exact, *ends, (total,), about, 3)
 
 
 def symmetry_found() -> Equivariance:

@@ -1,4 +1,4 @@
-"""`circuits features dictionary`: the features of a dictionary of an MLP, read like neurons."""
+"""`circuits features dictionary`: the features of a dictionary, read like neurons."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
-from circuits.cli.options import AnySeed, Open
+from circuits.cli.options import AnySeed, DictionaryAt, Open
 from circuits.cli.questions.neuron import NeuronQuestion
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
@@ -37,9 +37,7 @@ def features_dictionary(
         ),
     ] = None,
     feature: Annotated[int | None, typer.Option(min=0, help="One feature, by its number.", show_default="all")] = None,
-    at: Annotated[
-        str | None, typer.Option(metavar="MLP", help="The MLP whose output it is of, such as m2.", show_default="as it says")
-    ] = None,
+    at: DictionaryAt = None,
     text: Annotated[
         Path | None, typer.Option(help="A text to read them in.", show_default="what the model writes, and facts of mini")
     ] = None,
@@ -54,8 +52,9 @@ def features_dictionary(
 ) -> None:
     """Read a dictionary's features like neurons.
 
-    A dictionary takes what an MLP writes apart into features, few of which are active at a time. How much of it do they
-    explain, what triggers each, which tokens does it raise, and what does the model lose without it?
+    A dictionary takes what stands at a place of the model, such as what an MLP writes, apart into features, few of which are
+    active at a time. How much of it do they explain, what triggers each, which tokens does it raise, and what does the model
+    lose without it?
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`circuits features train`: a dictionary of what an MLP writes."""
+"""`circuits features train`: a dictionary of what stands at a place of the model."""
 
 from typing import Annotated
 
@@ -24,7 +24,9 @@ HELD_OUT = 0.1
 @app.command("features train")
 @with_setting("features", memory=True)
 def features_train(
-    at: Annotated[str, typer.Argument(metavar="MLP", help="The MLP whose output is taken apart.")] = "m2",
+    at: Annotated[
+        str, typer.Argument(metavar="PLACE", help="What is taken apart: m2 (an MLP's output), resid3, mid3, attn3, a3.")
+    ] = "m2",
     features: Annotated[int, typer.Option(min=2, max=2**20, help="Features.")] = 1024,
     k: Annotated[int, typer.Option("--k", min=1, help="Features that are active at a token.")] = 16,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 1000,
@@ -36,7 +38,7 @@ def features_train(
     *,
     setting: Setting,
 ) -> None:
-    """Train a dictionary of what an MLP writes.
+    """Train a dictionary of what an MLP writes, or of another place.
 
     A k-sparse autoencoder by eai-sparsify (Gao et al. 2024) of what the model computes on a text; a tenth of the text is kept
     to judge it on. The library comes with pip install 'transformer-circuits[dictionaries]'.
@@ -45,6 +47,7 @@ def features_train(
     Examples:
       circuits features train
       circuits features train m1 --features 2048 --k 8
+      circuits features train resid3
       circuits features train m5 -m gpt2 --text book.txt
     """
     run(at, Corpus(text, limit, seed), setting, features=features, k=k, steps=steps, batch=batch, rate=rate)

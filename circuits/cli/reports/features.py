@@ -28,7 +28,7 @@ def write(found: DictionaryReport | FeatureReport, folder: Path) -> None:
 def dictionary_report(
     found: DictionaryReport, top: int, files: Mapping[str, str], steps: Sequence[tuple[str, str]] = ()
 ) -> Report:
-    """How well it stands for the MLP, and the features that the loss hangs on most."""
+    """How well it stands for what is there, and the features that the loss hangs on most."""
     table = found.to_dataframe().sort_values("effect", ascending=False, kind="stable")
     rows = [
         (
@@ -46,7 +46,7 @@ def dictionary_report(
         ("variance explained", f"{found.explained:.1%}"),
         ("loss", f"{found.loss:.4f} nats a token"),
         ("with its output", f"{found.loss_kept:.4f}"),
-        ("with the MLP's mean", f"{found.loss_removed:.4f} (recovered: {found.recovered:.1%})"),
+        ("with the mean there", f"{found.loss_removed:.4f} (recovered: {found.recovered:.1%})"),
     ]
     parts: list[Part] = [Pairs(f"Over {found.places:,} tokens", whole)]
     header = ("feature", "active", "mean", "without", "most at", "raises")
@@ -57,7 +57,7 @@ def dictionary_report(
     data |= {"features": records(found.to_dataframe())}
     made = f" ({one_line(found.made_by)})" if found.made_by else ""
     heading = (
-        f"{one_line(found.dictionary)}: what {found.site} of {one_line(found.model)} writes, by {found.kind} features{made}"
+        f"{one_line(found.dictionary)}: what stands at {found.site} of {one_line(found.model)}, by {found.kind} features{made}"
     )
     return Report(heading=heading, parts=parts, data=data, files=files, next=steps)
 

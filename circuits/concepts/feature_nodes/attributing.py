@@ -85,6 +85,8 @@ def attribute_features(
     chosen = _chosen(seen, keep)
     nodes = [(row, feature) for row, features in enumerate(chosen) for feature in (*features.tolist(), *sources[row].rests)]
     parts = [_kept(seen[row], chosen[row], pairs) for row in range(len(sources))]
+    # In a causal model nothing behind the answer's token counts.
+    offsets = [offset for offset in offsets_of(pairs) if offset <= 0 or not model.weights.causal]
     order = torch.cat([scores for scores, _ in parts]).mean(dim=1).abs().argsort(descending=True, stable=True).tolist()
     scores, places = (torch.cat(some)[order] for some in zip(*parts, strict=True))
     nodes = [nodes[row] for row in order]
@@ -103,8 +105,8 @@ def attribute_features(
     return FeatureScores(
         names=tuple(sources[row].node(feature) for row, feature in nodes),
         scores=scores,
-        by_position=places,
-        offsets=offsets_of(pairs),
+        by_position=places[:, : len(offsets)],
+        offsets=tuple(offsets),
         exact=measured,
         clean=clean,
         corrupt=corrupt,
@@ -158,8 +160,8 @@ def _look(
     width, element = pairs.clean.ids.shape[1], torch.finfo(model.dtype).bits // 8
     block = max(1, taps[0].block(size * width, budget, element))
 
-    def look(place: int) -> list[tuple[Apart, Apart, Tensor]]:
-        """The taps in some of the prompts."""
+    def look(place: int) -> list[tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]]:
+        """The taps in some of the prompts: both runs' parts, and the gradient."""
         part = pairs[rows[place]]
         own, other = plain_run(model, part.clean), plain_run(model, part.corrupt)
         found = []
@@ -171,7 +173,7 @@ def _look(
                 slope += weight * goal.slope(model, own, tap.writes, y, rows[place])
             if not bool(slope.isfinite().all()):
                 raise NonFiniteError(f"a gradient at {tap.name} holds NaN or infinity")
-            found.append((*ends, slope))
+            found.append((ends[0].parts, ends[1].parts, slope))
         return found
 
     parts = []
@@ -183,10 +185,12 @@ def _look(
     return [_summed(tap, [part[row] for part in parts], mask, block) for row, tap in enumerate(taps)]
 
 
-def _summed(tap: Tap, parts: list[tuple[Apart, Apart, Tensor]], mask: Tensor, block: int) -> Seen:
+def _summed(tap: Tap, parts: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor]], mask: Tensor, block: int) -> Seen:
     """A tap over all prompts, with the score of every feature, a block of them at a time."""
-    own, other = (_joined([part[side] for part in parts]) for side in (0, 1))
-    slope = torch.cat([part[2] for part in parts])
+    device = mask.device
+    runs = [zip(*(part[side] for part in parts), strict=True) for side in (0, 1)]
+    own, other = (Apart(*(torch.cat(values).to(device) for values in run)) for run in runs)
+    slope = torch.cat([part[2] for part in parts]).to(device)
     moved, differ = [], 0
     for some, change in _changes(tap, own, other, mask, block):
         along = torch.einsum("pcd,fd->pcf", slope, tap.dictionary.W_dec[some])
@@ -200,11 +204,6 @@ def _changes(tap: Tap, own: Apart, other: Apart, mask: Tensor, block: int) -> It
     both = zip(tap.dictionary.blocks(own.r, size=block), tap.dictionary.blocks(other.r, size=block), strict=True)
     for (some, clean), (_, corrupt) in both:
         yield some, (corrupt - clean) * mask[..., None]
-
-
-def _joined(parts: list[Apart]) -> Apart:
-    names = [field.name for field in dataclasses.fields(Apart)]
-    return Apart(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def _chosen(seen: Sequence[Seen], keep: int) -> list[Tensor]:

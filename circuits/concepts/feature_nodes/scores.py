@@ -82,6 +82,10 @@ class FeatureScores(Result, format="circuits-feature-scores"):
         found = iter(ratio_intervals(self.exact[there], self.gap, seed=self.seed))
         return [next(found) if one else None for one in there.tolist()]
 
+    def noted(self, **more: Any) -> "FeatureScores":
+        """The same with more said of where it comes from; nothing of what is empty."""
+        return dataclasses.replace(self, metadata={**self.metadata, **{key: value for key, value in more.items() if value}})
+
     def order(self) -> list[int]:
         """Nodes by the size of their mean score, the largest first."""
         return self.scores.mean(dim=1).abs().argsort(descending=True, stable=True).tolist()

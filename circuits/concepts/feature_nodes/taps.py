@@ -65,6 +65,11 @@ class Apart:
     error: Float[Tensor, "prompt position width"]
     skip: Float[Tensor, "prompt position width"]
 
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Its arrays, in their order."""
+        return self.r, self.y, self.error, self.skip
+
     def rest(self, name: str) -> Float[Tensor, "prompt position width"]:
         """The error, or the skip connection's part."""
         return self.error if name == ERROR else self.skip

@@ -19,7 +19,7 @@ _COLUMNS = ("active", "mean", "largest", "effect")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DictionaryReport(Result, format="circuits-dictionary-report"):
-    """How well a dictionary stands for what an MLP writes, and what each of its features does, over a text."""
+    """How well a dictionary stands for what it takes apart, and what each of its features does, over a text."""
 
     model: str
     weights_sha256: str
@@ -32,9 +32,9 @@ class DictionaryReport(Result, format="circuits-dictionary-report"):
     at_once: float
     """Features that are active at a token, the mean (L0)."""
     explained: float
-    """The share of the variance of what the MLP writes; below 0 where its mean would do better."""
+    """The share of the variance of what stands at its place; below 0 where its mean would do better."""
     loss: float
-    """Nats a token: the model's own; with the dictionary's output in place of the MLP's; with the mean in its place."""
+    """Nats a token: the model's own; with the dictionary's output in place; with the mean over the text in place."""
     loss_kept: float
     loss_removed: float
     active: Float[Tensor, " feature"]
@@ -61,8 +61,8 @@ class DictionaryReport(Result, format="circuits-dictionary-report"):
 
     @property
     def recovered(self) -> float:
-        """How much of what the MLP does for the loss the dictionary does: 1 all, 0 no more than the mean; NaN where the MLP
-        does nothing."""
+        """How much of what stands at its place does for the loss the dictionary does: 1 all, 0 no more than the mean; NaN where
+        that makes no difference."""
         does = self.loss_removed - self.loss
         return (self.loss_removed - self.loss_kept) / does if does else float("nan")
 

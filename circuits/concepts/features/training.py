@@ -12,8 +12,7 @@ from torch import Tensor
 from circuits.concepts.features.dictionary import Dictionary
 from circuits.concepts.features.places import FeaturePlace
 from circuits.concepts.features.standing import standing
-from circuits.errors import CircuitsError, GraphError, NonFiniteError, PromptError
-from circuits.graph import Node
+from circuits.errors import CircuitsError, NonFiniteError, PromptError
 from circuits.heads.text_loss import text_batches
 from circuits.lenses.neurons.triggers import counted_places
 from circuits.models import Model, TokenBatch
@@ -40,16 +39,16 @@ def train_dictionary(
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> Dictionary:
-    """Train a k-sparse autoencoder of what an MLP adds to the residual stream on a text, with sparsify's coder: its own loss
+    """Train a k-sparse autoencoder of what stands at a place of the model on a text, with sparsify's coder: its own loss
     (the share of variance that is left), rows of the decoder of length 1, Adam. Without AuxK, whose gradient does not reach
     that coder's encoder (`findings/sparsify_auxk_gradient.sh`): a feature that has died stays so, and is counted.
 
-    Pads and the opening BOS do not count. Raises CircuitsError where sparsify is not installed, GraphError for what is no MLP
+    Pads and the opening BOS do not count. Raises CircuitsError where sparsify is not installed, GraphError for what is no place
     of the model, PromptError for numbers below 1 and texts shorter than a batch, NonFiniteError where training breaks.
 
     Args:
-        model: the model whose MLP it is.
-        at: the MLP, such as `m2`.
+        model: the model whose place it is.
+        at: the place: what an MLP writes (`m2`), a residual stream (`resid3`, `mid3`), attention (`attn3`, or its heads, `a3`).
         tokens: the text.
         features: how many there are.
         k: features that are active at a token.
@@ -62,7 +61,7 @@ def train_dictionary(
     """
     check_training(model, at, features=features, k=k, steps=steps, batch=batch)
     sparsify = require_library()
-    rows = written_by(model, at, tokens, budget=budget, progress=progress).float().cpu()
+    rows = standing_at(model, at, tokens, budget=budget, progress=progress).float().cpu()
     if len(rows) < batch:
         raise PromptError(f"a text of {len(rows)} tokens is shorter than a batch of {batch}")
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -83,15 +82,7 @@ def check_training(model: Model, at: str, *, features: int, k: int, steps: int, 
         raise PromptError(
             f"features={features}, k={k}, steps={steps}, batch={batch}: expected 1 or more, no more k than features"
         )
-    layer_of(model, at)
-
-
-def layer_of(model: Model, at: str) -> int:
-    """The layer of an MLP. Raises GraphError for what is none of the model."""
-    node = Node.parse(at)
-    if node.kind != "mlp" or (node.layer or 0) >= model.n_layers or not model.d_mlp:
-        raise GraphError(f"{model.name} has no MLP {at}: expected m0 to m{model.n_layers - 1}")
-    return node.layer or 0
+    FeaturePlace.parse(at).check(model, writes=True)
 
 
 def _fit(coder: Any, rows: Float[Tensor, "place d_model"], steps: int, batch: int, rate: float, progress: Progress) -> None:
@@ -128,16 +119,6 @@ def require_library() -> Any:
     except ImportError as error:
         raise CircuitsError(f"training a dictionary needs eai-sparsify ({error}): {INSTALL}") from None
     return sparsify
-
-
-@torch.no_grad()
-def written_by(
-    model: Model, at: str, tokens: TokenBatch, *, budget: int = BUDGET, progress: Progress | None = None
-) -> Float[Tensor, "place d_model"]:
-    """What an MLP adds to the residual stream at every token of a text but pads and the opening BOS. Raises GraphError for what
-    is no MLP of the model."""
-    layer_of(model, at)
-    return standing_at(model, at, tokens, budget=budget, progress=progress)
 
 
 @torch.no_grad()

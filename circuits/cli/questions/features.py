@@ -1,0 +1,35 @@
+"""What commands about features as nodes ask: which dictionaries, of which place."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import circuits
+from circuits.errors import PromptError
+
+if TYPE_CHECKING:
+    from circuits.concepts import Dictionary
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DictionaryFiles:
+    """Files or folders of dictionaries, and the place of one that does not say."""
+
+    files: Sequence[Path]
+    at: str | None = None
+
+    def read(self) -> "list[Dictionary]":
+        """The dictionaries; needs no model. Raises FileFormatError for one that cannot be read, PromptError for none."""
+        if not self.files:
+            raise PromptError("name a dictionary's file or folder: circuits features train writes one")
+        if self.at is not None and len(self.files) > 1:
+            raise PromptError("--at says of which place one dictionary is: name one file with it")
+        found = [circuits.concepts.read_dictionary(file) for file in self.files]
+        return found if self.at is None else [dataclasses.replace(found[0], site=self.at)]
+
+    def check(self, model: "circuits.Model", dictionaries: "Sequence[Dictionary]") -> None:
+        """Raise GraphError for dictionaries that do not fit a model."""
+        from circuits.concepts.feature_nodes.taps import taps_of
+
+        taps_of(model, list(dictionaries))

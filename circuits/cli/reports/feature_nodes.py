@@ -1,0 +1,77 @@
+"""Features as nodes, as they are written and printed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from circuits.cli.output import save_figure
+from circuits.cli.report import Part, Report, Table, records
+from circuits.cli.reports.look import looked
+from circuits.cli.reports.measured import interval
+from circuits.cli.text import filled, one_line
+from circuits.concepts import FeatureScores
+from circuits.files.plain import thaw
+
+_NOTE = (
+    "share: how much of the way from the clean to the corrupt answer it goes by itself; measured: the same by a run; token: "
+    "counted from the answer's, where it does most."
+)
+
+
+def write_scores(found: FeatureScores, folder: Path) -> None:
+    """Write the table and the picture."""
+    found.to_dataframe().to_csv(folder / "features.csv", index=False)
+    save_figure(found.plot(), folder / "features.png")
+
+
+def scores_report(found: FeatureScores, top: int, files: Mapping[str, str], steps: Sequence[tuple[str, str]] = ()) -> Report:
+    """The largest nodes, estimated and measured, and what each dictionary's come to."""
+    about, prompts = found.metadata, len(found.clean)
+    what = one_line(about.get("to") or "") or one_line(about.get("metric", "the metric")).replace("_", " ")
+    heading = (
+        f"{one_line(about.get('model', 'model'))}: features behind {what}, by {one_line(about.get('method', ''))}\n"
+        f"{prompts:,} prompts ({one_line(about.get('source', ''))}): mean {float(found.clean.mean()):.4g} clean, "
+        f"{float(found.corrupt.mean()):.4g} corrupt"
+    )
+    table = found.to_dataframe()
+    measured = found.measured()
+    rows = [
+        (
+            found.names[row],
+            interval(one, prompts),
+            "–" if real is None else f"{real.effect:+.3f}",
+            f"{place:+d}" if place else "0",
+        )
+        for row, (one, real, place) in enumerate(zip(found.effects(), measured, table["position"], strict=True))
+    ][:top]
+    more = f"... and {len(found) - len(rows):,} more in features.csv" if len(found) > len(rows) else ""
+    parts: list[Part] = [Table(("node", "share of the gap" + " [95 %]" * (prompts > 1), "measured", "token"), rows, below=more)]
+    parts += [_wholes(found), filled(_NOTE)]
+    if found.agreement is not None:
+        parts.append(
+            f"correlation of estimate and measure over {sum(one is not None for one in measured)} nodes: {found.agreement:.3f}"
+        )
+    look: Any = thaw(about.get("look"))
+    if isinstance(look, dict):
+        parts.append(looked(look))
+    data = {key: about.get(key) for key in ("model", "metric", "to", "method", "steps", "source")}
+    data |= {"prompts": prompts, "clean": float(found.clean.mean()), "corrupt": float(found.corrupt.mean())}
+    data |= {"agreement": found.agreement, "nodes": records(table), "dictionaries": found.as_json()["taps"]}
+    return Report(heading=heading, parts=parts, data=data, files=files, next=steps)
+
+
+def _wholes(found: FeatureScores) -> Table:
+    """What each dictionary's nodes come to beside what taking its whole place from the corrupt prompts does."""
+    gap = float(found.gap.mean()) or float("nan")
+    rows = [
+        (
+            f"{one.place} ({one_line(one.dictionary)})",
+            f"{one.moved:,} of {one.features:,}",
+            f"{one.by_features / gap:+.3f}",
+            f"{one.by_error / gap:+.3f}",
+            f"{one.estimated / gap:+.3f}",
+            f"{one.exact / gap:+.3f}",
+        )
+        for one in found.taps
+    ]
+    return Table(("dictionary", "features that differ", "features", "error", "sum", "whole, measured"), rows)
