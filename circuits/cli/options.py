@@ -134,7 +134,7 @@ MetricName = Annotated[
 DictionaryPaths = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="FILE...", help="Dictionaries: what features train wrote, folders of sparsify or SAELens.", show_default=False
+        metavar="FILES", help="Dictionaries: what features train wrote, folders of sparsify or SAELens.", show_default=False
     ),
 ]
 DictionaryAt = Annotated[

@@ -5,6 +5,8 @@ from circuits.concepts.branches.equivariance import equivariance, swapped
 from circuits.concepts.branches.results import Equivariance, Specialisation
 from circuits.concepts.branches.specialisation import specialise
 from circuits.concepts.feature_nodes.attributing import attribute_features
+from circuits.concepts.feature_nodes.circuit import FeatureCircuit
+from circuits.concepts.feature_nodes.finding import find_feature_circuit
 from circuits.concepts.feature_nodes.scores import FeatureScores
 from circuits.concepts.features.dictionary import Dictionary
 from circuits.concepts.features.readable import read_feature, read_features
@@ -24,6 +26,7 @@ __all__ = [
     "Dictionary",
     "DictionaryReport",
     "Equivariance",
+    "FeatureCircuit",
     "FeatureReport",
     "FeatureScores",
     "NeuronForm",
@@ -35,6 +38,7 @@ __all__ = [
     "attribute_features",
     "compose",
     "equivariance",
+    "find_feature_circuit",
     "random_examples",
     "read_dictionary",
     "read_examples",

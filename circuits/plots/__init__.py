@@ -5,7 +5,7 @@ from circuits.plots.anomalies import anomalies_figure
 from circuits.plots.behaviour import behaviour_figure
 from circuits.plots.branches import equivariance_figure, specialisation_figure
 from circuits.plots.concepts import concept_figure
-from circuits.plots.feature_nodes import feature_scores_figure
+from circuits.plots.feature_nodes import feature_circuit_figure, feature_scores_figure
 from circuits.plots.features import dictionary_figure, feature_figure, superposition_figure
 from circuits.plots.graphs.circuit import circuit_figure
 from circuits.plots.graphs.comparison import comparison_figure
@@ -78,6 +78,7 @@ __all__ = [
     "er_test_figure",
     "explanation_figure",
     "explanations_figure",
+    "feature_circuit_figure",
     "feature_figure",
     "feature_scores_figure",
     "feedback_figure",

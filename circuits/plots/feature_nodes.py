@@ -4,9 +4,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from circuits.concepts import FeatureScores
+from circuits.concepts import FeatureCircuit, FeatureScores
 from circuits.files.pictures import draws
-from circuits.plots.style import BLUE, ERRORS, INK, NEUTRAL, SIGNED, VERMILION, colour_bar, frame
+from circuits.plots.style import BLUE, ERRORS, GREEN, INK, NEUTRAL, SIGNED, VERMILION, colour_bar, frame
 from circuits.plots.text import shortened, wrapped
 
 MOST = 20
@@ -62,3 +62,46 @@ def _by_token(axes: Axes, found: FeatureScores, rows: list[int]) -> None:
     axes.tick_params(left=False, labelleft=False)
     axes.spines[:].set_visible(False)
     colour_bar(axes, image, "change of the metric")
+
+
+@draws(FeatureCircuit)
+def feature_circuit_figure(found: FeatureCircuit, *, title: str | None = None) -> Figure:
+    """Draw the circuit's nodes by their attributions, and faithfulness over the number of nodes: alone, with as many random
+    features, and what the model keeps without them."""
+    shown = list(range(min(MOST, len(found))))
+    figure = Figure(figsize=(10.2, max(3.6, 0.24 * len(shown) + 1.6)), layout="constrained")
+    bars, axes = figure.subplots(1, 2, width_ratios=[1, 1.3])
+    values = np.array([found.scores[row] for row in shown])
+    signed = [BLUE if value > 0 else VERMILION for value in values]
+    colours = [colour if ".f" in found.nodes[row] else NEUTRAL for row, colour in zip(shown, signed, strict=True)]
+    bars.barh(shown, values, height=0.7, color=colours)
+    bars.axvline(0, color=INK, linewidth=0.8)
+    bars.set_yticks(shown, [shortened(found.nodes[row], 30) for row in shown], fontsize=8, parse_math=False)
+    bars.set_ylim(max(len(shown), 4) - 0.4, -0.6)
+    more = f"\n{len(shown)} of {len(found):,} nodes" if len(shown) < len(found) else ""
+    bars.set_xlabel(f"attribution: change of the metric{more}", fontsize=8.5)
+    frame(bars, grid="x")
+    _over_sizes(axes, found)
+    figure.suptitle(wrapped(title or found.summary, 115), fontsize=10, parse_math=False)
+    return figure
+
+
+def _over_sizes(axes: Axes, found: FeatureCircuit) -> None:
+    """Faithfulness over the number of nodes."""
+    sizes = np.array(found.sizes, dtype=float)
+    for effects, colour, said in ((found.curve, BLUE, "these nodes alone"), (found.curve_without, GREEN, "model without them")):
+        low, high = ([getattr(one, end) for one in effects] for end in ("low", "high"))
+        axes.plot(sizes, [one.effect for one in effects], "o-", color=colour, markersize=3.5, linewidth=1.3, label=said)
+        axes.fill_between(sizes, low, high, color=colour, alpha=0.15, linewidth=0)
+    if len(found.random):
+        drawn = found.random.double().numpy()
+        axes.plot(sizes, drawn.mean(axis=0), color=NEUTRAL, linestyle="--", linewidth=1.2, label="random features")
+        axes.fill_between(sizes, drawn.min(axis=0), drawn.max(axis=0), color=NEUTRAL, alpha=0.15, linewidth=0)
+    axes.axvline(len(found), color=INK, linewidth=0.8, linestyle=":", label="the circuit")
+    for level in (0, 1):
+        axes.axhline(level, color=INK, linewidth=0.6)
+    axes.set_xscale("log")
+    axes.set_xlabel("nodes, the largest attributions first", fontsize=8.5)
+    axes.set_ylabel("faithfulness", fontsize=8.5)
+    axes.legend(fontsize=7.5, frameon=False)
+    frame(axes)

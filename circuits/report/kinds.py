@@ -74,6 +74,9 @@ KINDS: Mapping[str, Kind] = {
         "a dictionary of features", "A dictionary of features", "concepts.DictionaryReport", "features dictionary --open"
     ),
     "circuits-feature": Kind("a feature of a dictionary", "A feature", "concepts.FeatureReport", "features dictionary --open"),
+    "circuits-feature-circuit": Kind(
+        "a circuit of features", "A circuit of features", "concepts.FeatureCircuit", "features circuit --open"
+    ),
     "circuits-feature-scores": Kind(
         "what features do to an answer", "Features behind an answer", "concepts.FeatureScores", "features attribute --open"
     ),

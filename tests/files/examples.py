@@ -11,6 +11,7 @@ from circuits.concepts import (
     ConceptTest,
     DictionaryReport,
     Equivariance,
+    FeatureCircuit,
     FeatureReport,
     FeatureScores,
     NeuronForm,
@@ -507,6 +508,13 @@ def feature_scores() -> FeatureScores:
     ends = torch.tensor([2.0, 1.5]).double(), torch.tensor([0.5, 0.25]).double()
     names, about = ("m1.f3", "m1.error"), {"metric": "logit_difference", "method": "eap", "model": "mini<b>"}
     return FeatureScores(names, numbers(2, 2) / 9, numbers(2, 3) / 9, (-2, -1, 0), exact, *ends, (total,), about, 3)
+
+
+def feature_circuit() -> FeatureCircuit:
+    effect, left = Effect(0.75, 0.5, 1.0), Effect(0.125, -0.25, 0.25)
+    curve = {"sizes": (1, 2), "curve": (left, effect), "curve_without": (effect, left), "random": numbers(3, 2) / 9}
+    about: dict[str, Any] = {"outside": "corrupt", "model": "mini<b>"}
+    return FeatureCircuit(("m1.f3", "m1.error"), (-0.5, 0.25), 8, effect, left, (0.5, -0.25), 0.25, **curve, metadata=about)
 
 
 def symmetry_found() -> Equivariance:

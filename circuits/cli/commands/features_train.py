@@ -38,7 +38,7 @@ def features_train(
     *,
     setting: Setting,
 ) -> None:
-    """Train a dictionary of what an MLP writes, or of another place.
+    """Train a dictionary of a place of the model.
 
     A k-sparse autoencoder by eai-sparsify (Gao et al. 2024) of what the model computes on a text; a tenth of the text is kept
     to judge it on. The library comes with pip install 'transformer-circuits[dictionaries]'.

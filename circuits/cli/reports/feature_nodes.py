@@ -9,7 +9,7 @@ from circuits.cli.report import Part, Report, Table, records
 from circuits.cli.reports.look import looked
 from circuits.cli.reports.measured import interval
 from circuits.cli.text import filled, one_line
-from circuits.concepts import FeatureScores
+from circuits.concepts import FeatureCircuit, FeatureScores
 from circuits.files.plain import thaw
 
 _NOTE = (
@@ -75,3 +75,36 @@ def _wholes(found: FeatureScores) -> Table:
         for one in found.taps
     ]
     return Table(("dictionary", "features that differ", "features", "error", "sum", "whole, measured"), rows)
+
+
+def write_circuit(found: FeatureCircuit, folder: Path) -> None:
+    """Write the table and the picture."""
+    found.to_dataframe().to_csv(folder / "feature-circuit.csv", index=False)
+    save_figure(found.plot(), folder / "feature-circuit.png")
+
+
+def circuit_report(found: FeatureCircuit, top: int, files: Mapping[str, str], steps: Sequence[tuple[str, str]] = ()) -> Report:
+    """The nodes, and how much they keep by themselves, beside chance and over sizes."""
+    about = found.metadata
+    model, metric = (one_line(about.get(key, "")).replace("_", " ") for key in ("model", "metric"))
+    heading = (
+        f"{model}: a circuit of features for {metric}\n"
+        f"chosen on {about.get('searched_on')} prompts, judged on {found.prompts} others "
+        f"({one_line(about.get('source', ''))}), outside: {one_line(about.get('outside', ''))}"
+    )
+    nodes = [(name, f"{score:+.3f}") for name, score in zip(found.nodes, found.scores, strict=True)]
+    more = f"... and {len(nodes) - top:,} more" if len(nodes) > top else ""
+    sizes = [
+        (f"{size:,}", interval(one, found.prompts), f"{left.effect:+.3f}", _range(found, place))
+        for place, (size, one, left) in enumerate(zip(found.sizes, found.curve, found.curve_without, strict=True))
+    ]
+    parts: list[Part] = [Table(("node", "attribution"), nodes[:top], below=more)]
+    parts += [Table(("nodes", "faithfulness [95 %]", "model without", "random"), sizes), filled(found.summary)]
+    data = {**found.as_json(), "summary": found.summary, "table": records(found.to_dataframe())}
+    return Report(heading=heading, parts=parts, data=data, files=files, next=steps)
+
+
+def _range(found: FeatureCircuit, place: int) -> str:
+    """What random sets of one size keep."""
+    drawn = found.random[:, place]
+    return f"{float(drawn.min()):+.2f} to {float(drawn.max()):+.2f}" if len(drawn) else "–"

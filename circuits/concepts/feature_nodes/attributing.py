@@ -14,7 +14,7 @@ from circuits.attribution.points import shares
 from circuits.concepts.feature_nodes.exact import measure_nodes
 from circuits.concepts.feature_nodes.scores import FeatureScores, TapTotal
 from circuits.concepts.feature_nodes.taps import Apart, Tap, parsed_node, taps_of
-from circuits.concepts.feature_nodes.targets import Target, target_of
+from circuits.concepts.feature_nodes.targets import FeatureTarget, target_of
 from circuits.concepts.features.dictionary import Dictionary
 from circuits.errors import CircuitsError, NonFiniteError, PromptError
 from circuits.models import Model
@@ -149,7 +149,7 @@ def _look(
     model: Model,
     taps: Sequence[Tap],
     pairs: PromptPairs,
-    goal: Target,
+    goal: FeatureTarget,
     points: Sequence[tuple[float, float]],
     budget: int,
     report: Progress,

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.concepts.feature_nodes.taps import Apart, Tap
-from circuits.concepts.feature_nodes.targets import Target
+from circuits.concepts.feature_nodes.targets import FeatureTarget
 from circuits.models import Model, Run
 from circuits.patching.engine.base import plain_run, some_prompts
 from circuits.patching.engine.sites import differing
@@ -22,7 +22,7 @@ def measure_nodes(
     other: Sequence[Apart],
     nodes: Sequence[tuple[int, int | str]],
     pairs: PromptPairs,
-    goal: Target,
+    goal: FeatureTarget,
     budget: int,
 ) -> Float[Tensor, "node prompt"]:
     """The metric of the clean prompts where one node takes its value from the corrupt ones, and all that hangs on it follows: a
@@ -52,7 +52,7 @@ def changed(tap: Tap, own: Apart, other: Apart, feature: int | str) -> Float[Ten
     return change * tap.dictionary.W_dec[feature]
 
 
-def _after(model: Model, run: Run, tap: Tap, ys: list[Tensor], goal: Target) -> Float[Tensor, "node prompt"]:
+def _after(model: Model, run: Run, tap: Tap, ys: list[Tensor], goal: FeatureTarget) -> Float[Tensor, "node prompt"]:
     """The numbers of runs that go on from several values at a tap, one behind the other on the axis of prompts."""
     prompts = len(ys[0])
     rows = torch.arange(prompts, device=ys[0].device).repeat(len(ys))

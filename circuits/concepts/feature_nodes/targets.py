@@ -21,7 +21,7 @@ from circuits.tasks.metric import Metric
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Target:
+class FeatureTarget:
     """What is asked about: one number a prompt, read off a run's final residual stream, or off where a feature reads."""
 
     pairs: PromptPairs
@@ -74,15 +74,15 @@ class Target:
 
 
 @torch.no_grad()
-def target_of(model: Model, pairs: PromptPairs, metric: Metric, taps: Sequence[Tap], name: str | None) -> Target:
+def target_of(model: Model, pairs: PromptPairs, metric: Metric, taps: Sequence[Tap], name: str | None) -> FeatureTarget:
     """The metric, or a feature by its name: its pre-activation at the token of each clean prompt where that is largest. Raises
     GraphError for what is no feature of the dictionaries."""
     if name is None:
-        return Target(pairs, metric)
+        return FeatureTarget(pairs, metric)
     row, feature = parsed_node(taps, name)
     if isinstance(feature, str):
         raise GraphError(f"{name} has no pre-activation: name a feature, such as {taps[row].name}.f0")
     tap = taps[row]
     before = tap.dictionary.pre_activation(standing(plain_run(model, pairs.clean), tap.reads), feature)
     columns = before.masked_fill(~pairs.clean.mask, -torch.inf).argmax(dim=1)
-    return Target(pairs, metric, tap.dictionary, tap.reads, feature, columns)
+    return FeatureTarget(pairs, metric, tap.dictionary, tap.reads, feature, columns)

@@ -139,11 +139,11 @@ class Dictionary:
         read.check(model, writes=False)
         if read.rank > place.rank:
             raise GraphError(f"{self.name} reads {read.name}, which is computed after {place.name}, where it writes")
-        for what, one, width in (("reads", read, self.W_enc.shape[1]), ("is", place, self.W_dec.shape[1])):
+        for one, width in ((place, self.W_dec.shape[1]), (read, self.W_enc.shape[1])):
             if width != one.width(model):
-                raise GraphError(
-                    f"{self.name} {what} of a model {width} wide, {model.name} is {one.width(model)} wide at {one.name}"
-                )
+                where = "" if one.width(model) == model.d_model else f" at {one.name}"
+                said = f"is of a model {width} wide, {model.name} is {one.width(model)} wide{where}"
+                raise GraphError(f"{self.name} {said}")
         block = model.weights.blocks[min(place.layer, model.n_layers - 1)]
         post = block.mlp_post_norm if place.kind == "mlp" else block.attention_post_norm
         if self.made_by == MODULES and place.kind in ("mlp", "attention") and post is not None:
