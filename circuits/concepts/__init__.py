@@ -5,8 +5,10 @@ from circuits.concepts.branches.equivariance import equivariance, swapped
 from circuits.concepts.branches.results import Equivariance, Specialisation
 from circuits.concepts.branches.specialisation import specialise
 from circuits.concepts.feature_nodes.attributing import attribute_features
+from circuits.concepts.feature_nodes.building import attribution_graph
 from circuits.concepts.feature_nodes.circuit import FeatureCircuit
 from circuits.concepts.feature_nodes.finding import find_feature_circuit
+from circuits.concepts.feature_nodes.graph import AttributionGraph, GraphNode
 from circuits.concepts.feature_nodes.scores import FeatureScores
 from circuits.concepts.features.dictionary import Dictionary
 from circuits.concepts.features.readable import read_feature, read_features
@@ -21,6 +23,7 @@ from circuits.concepts.tcav import tcav
 from circuits.concepts.texts import as_examples, random_examples, read_examples
 
 __all__ = [
+    "AttributionGraph",
     "ConceptCurve",
     "ConceptTest",
     "Dictionary",
@@ -29,6 +32,7 @@ __all__ = [
     "FeatureCircuit",
     "FeatureReport",
     "FeatureScores",
+    "GraphNode",
     "NeuronForm",
     "NeuronForms",
     "Specialisation",
@@ -36,6 +40,7 @@ __all__ = [
     "Units",
     "as_examples",
     "attribute_features",
+    "attribution_graph",
     "compose",
     "equivariance",
     "find_feature_circuit",

@@ -36,7 +36,7 @@ def every(runs: FeatureRuns) -> list[tuple[int, int | str]]:
 def test_all_nodes_are_the_model_and_what_is_taken_out_is_what_is_not_kept(seed: int, outside: FeatureOutside) -> None:
     runs = runs_of(seed, outside)
     nodes = every(runs)
-    close: dict[str, float] = {"atol": 1e-10, "rtol": 1e-8}
+    close: dict[str, Any] = {"atol": 1e-10, "rtol": 1e-8}
     torch.testing.assert_close(runs.only(FeatureSet.of(runs.taps, nodes)), runs.clean(), **close)
     torch.testing.assert_close(runs.without(FeatureSet.of(runs.taps, [])), runs.clean(), **close)
     torch.testing.assert_close(runs.without(FeatureSet.of(runs.taps, nodes)), runs.only(FeatureSet.of(runs.taps, [])), **close)

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ FEATURES = 11
 KINDS: tuple[DictionaryKind, ...] = ("relu", "topk", "jumprelu")
 
 
-def random_model(seed: int, **fixed: object) -> tuple[Model, PromptPairs]:
+def random_model(seed: int, **fixed: Any) -> tuple[Model, PromptPairs]:
     """A small model with an MLP, and pairs that make a difference."""
     for attempt in itertools.count():
         rng = random.Random(f"{seed} {attempt}")
@@ -200,14 +201,15 @@ def test_what_fits_no_model_is_refused() -> None:
     ):
         with pytest.raises(GraphError, match=words):
             attribute_features(model, given, pairs, metrics.logit_difference)
-    for given, more, words in (
+    wrong_options: tuple[tuple[Any, dict[str, Any], str], ...] = (
         ([own, own], {}, "two dictionaries take m0 apart"),
         ([], {}, "there is no dictionary"),
         (own, {"to": "m0.f99"}, "has no feature 99: it has 11"),
         (own, {"to": "m0.error"}, "has no pre-activation"),
         (own, {"to": "m0.f1"}, "comes before all dictionaries"),
         (own, {"steps": 0}, "expected eap or eap-ig, and numbers above 0"),
-    ):
+    )
+    for given, more, words in wrong_options:
         with pytest.raises(CircuitsError, match=words):
             attribute_features(model, given, pairs, metrics.logit_difference, **more)
 
@@ -217,5 +219,5 @@ def test_scores_say_what_they_are() -> None:
     found = attribute_features(model, random_dictionary(model, "m0", 3), pairs, metrics.logit_difference, keep=3, exact=4)
     assert len(found) == 4 and isinstance(found, FeatureScores) and "of 11 features differ; strongest m0.f" in found.summary
     table = found.to_dataframe()
-    assert table["node"].tolist() == list(found.names) and table["measured"].notna().all() and found.agreement is not None
+    assert table["node"].tolist() == list(found.names) and not table["measured"].isna().any() and found.agreement is not None
     assert table["effect"].tolist() == pytest.approx((found.scores.mean(dim=1) / found.gap.mean()).tolist())

@@ -39,6 +39,10 @@ class FeatureSet:
         return sum(map(len, self.features)) + sum(map(len, self.rests))
 
 
+Changed = Callable[[int, FeatureSet, Tensor, Tensor], Tensor]
+"""From a tap's place among them, some nodes, what it reads and what stands there: what is to stand there."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class FeatureRuns:
     """The clean prompts run with some nodes as they come out, and all others as in the corrupt prompts."""

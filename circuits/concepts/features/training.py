@@ -71,7 +71,7 @@ def train_dictionary(
     W_enc, b_dec = coder.encoder.weight.detach(), coder.b_dec.detach()
     b_enc = coder.encoder.bias.detach() - W_enc @ b_dec
     said = f"sparsify, {steps} steps of {batch} of {len(rows):,} tokens, seed {seed}"
-    tensors: dict[str, Tensor] = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": coder.W_dec.detach().clone(), "b_dec": b_dec}
+    tensors: dict[str, Any] = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": coder.W_dec.detach().clone(), "b_dec": b_dec}
     tensors["threshold"] = torch.zeros_like(b_enc)
     return Dictionary(name=f"dictionary-{at}", site=at, kind="topk", k=k, made_by=said, **tensors)
 
