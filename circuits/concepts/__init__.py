@@ -9,6 +9,7 @@ from circuits.concepts.feature_nodes.building import attribution_graph
 from circuits.concepts.feature_nodes.circuit import FeatureCircuit
 from circuits.concepts.feature_nodes.finding import find_feature_circuit
 from circuits.concepts.feature_nodes.graph import AttributionGraph, GraphNode
+from circuits.concepts.feature_nodes.neuronpedia import read_graph_file, save_graph_file
 from circuits.concepts.feature_nodes.scores import FeatureScores
 from circuits.concepts.features.dictionary import Dictionary
 from circuits.concepts.features.readable import read_feature, read_features
@@ -49,7 +50,9 @@ __all__ = [
     "read_examples",
     "read_feature",
     "read_features",
+    "read_graph_file",
     "read_lexicon",
+    "save_graph_file",
     "specialise",
     "swapped",
     "tcav",

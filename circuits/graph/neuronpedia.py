@@ -246,7 +246,9 @@ def from_neuronpedia(value: object) -> Circuit:
     metadata = whole.get("metadata")
     about = metadata.get("circuit") if isinstance(metadata, Mapping) else None
     if not isinstance(about, Mapping) or about.get("format") != FORMAT:
-        raise GraphError("an attribution graph of another program: its nodes are features, not heads, MLPs and neurons")
+        raise GraphError(
+            "an attribution graph of features, not of heads, MLPs and neurons: circuits features graph --open reads it"
+        )
     if wrong := wrong_version(FORMAT, about.get("version")):
         raise GraphError(f"metadata.circuit: {wrong}")
     nodes = [_record(one, "nodes") for one in _list(whole.get("nodes"), "nodes")]

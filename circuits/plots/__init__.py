@@ -5,7 +5,7 @@ from circuits.plots.anomalies import anomalies_figure
 from circuits.plots.behaviour import behaviour_figure
 from circuits.plots.branches import equivariance_figure, specialisation_figure
 from circuits.plots.concepts import concept_figure
-from circuits.plots.feature_nodes import feature_circuit_figure, feature_scores_figure
+from circuits.plots.feature_nodes import attribution_graph_figure, feature_circuit_figure, feature_scores_figure
 from circuits.plots.features import dictionary_figure, feature_figure, superposition_figure
 from circuits.plots.graphs.circuit import circuit_figure
 from circuits.plots.graphs.comparison import comparison_figure
@@ -60,6 +60,7 @@ __all__ = [
     "anomalies_figure",
     "attention_figure",
     "attention_probe_figure",
+    "attribution_graph_figure",
     "behaviour_figure",
     "circuit_figure",
     "clamp_figure",

@@ -4,10 +4,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from circuits.concepts import FeatureCircuit, FeatureScores
+from circuits.concepts import AttributionGraph, FeatureCircuit, FeatureScores, GraphNode
 from circuits.files.pictures import draws
-from circuits.plots.style import BLUE, ERRORS, GREEN, INK, NEUTRAL, SIGNED, VERMILION, colour_bar, frame
-from circuits.plots.text import shortened, wrapped
+from circuits.plots.style import BLUE, ERRORS, GREEN, INK, NEUTRAL, ORANGE, SIGNED, VERMILION, colour_bar, frame
+from circuits.plots.text import shortened, shown_token, wrapped
 
 MOST = 20
 _COLUMNS = 24
@@ -105,3 +105,75 @@ def _over_sizes(axes: Axes, found: FeatureCircuit) -> None:
     axes.set_ylabel("faithfulness", fontsize=8.5)
     axes.legend(fontsize=7.5, frameon=False)
     frame(axes)
+
+
+_DRAWN_NODES, _DRAWN_LINKS = 60, 150
+"""Nodes and links of an attribution graph that are drawn, those of most influence and of largest weight among them."""
+_MARKS = {"embedding": ("s", NEUTRAL), "feature": ("o", BLUE), "error": ("D", ORANGE), "mlp": ("^", GREEN), "logit": ("s", INK)}
+
+
+@draws(AttributionGraph)
+def attribution_graph_figure(found: AttributionGraph, *, title: str | None = None) -> Figure:
+    """Draw an attribution graph: tokens from left to right, layers upwards, the nodes of most influence as marks of its size,
+    links by the size and the sign of their weights among all that their target reads."""
+    order = sorted(range(len(found.nodes)), key=lambda row: -_weight_of(found.nodes[row]))[:_DRAWN_NODES]
+    figure = Figure(figsize=(max(7.0, 0.85 * len(found.tokens) + 2), 6.2), layout="constrained")
+    axes = figure.subplots()
+    places = _graph_places(found, sorted(order))
+    _draw_links(axes, found, places)
+    for kind, (mark, colour) in _MARKS.items():
+        rows = [row for row in order if found.nodes[row].kind == kind]
+        if rows:
+            sizes = [18 + 160 * min(1.0, _weight_of(found.nodes[row])) for row in rows]
+            at = np.array([places[row] for row in rows])
+            axes.scatter(at[:, 0], at[:, 1], s=sizes, marker=mark, color=colour, zorder=3, label=kind, edgecolors="white")
+    for row in order[:_NAMED]:
+        node = found.nodes[row]
+        said = f"{node.place}.f{node.index}" if node.kind == "feature" else node.label if node.kind == "logit" else ""
+        if said:
+            offset = {"textcoords": "offset points", "xytext": (4, 4), "fontsize": 6.5, "color": INK}
+            axes.annotate(shown_token(said), places[row], parse_math=False, **offset)
+    axes.set_xticks(range(len(found.tokens)), [shown_token(token) for token in found.tokens], fontsize=8, parse_math=False)
+    axes.set_yticks(range(-1, found.n_layers + 1), ["embedding", *map(str, range(found.n_layers)), "logits"], fontsize=8)
+    axes.set_xlim(-0.6, len(found.tokens) - 0.4)
+    axes.set_ylabel("layer", fontsize=8.5)
+    axes.legend(fontsize=7.5, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    frame(axes, grid=None)
+    few = f" ({len(order)} of {len(found.nodes):,} nodes drawn)" if len(order) < len(found.nodes) else ""
+    figure.suptitle(wrapped(title or f"{found.summary}{few}", 110), fontsize=10, parse_math=False)
+    return figure
+
+
+_NAMED = 26
+"""Nodes whose names are written."""
+
+
+def _weight_of(node: GraphNode) -> float:
+    """How much a node counts: its influence, or a logit's probability."""
+    return node.value if node.kind == "logit" else node.influence
+
+
+def _graph_places(found: AttributionGraph, rows: list[int]) -> dict[int, tuple[float, float]]:
+    """Where nodes are drawn: those of one token and layer beside each other."""
+    beside: dict[tuple[int, int], list[int]] = {}
+    for row in rows:
+        beside.setdefault((found.nodes[row].position, found.nodes[row].layer), []).append(row)
+    places = {}
+    for (position, layer), some in beside.items():
+        for order, row in enumerate(some):
+            shift = 0.0 if len(some) == 1 else 0.7 * order / (len(some) - 1) - 0.35
+            places[row] = (position + shift, layer + 0.18 * (order % 3 - 1) * (len(some) > 3))
+    return places
+
+
+def _draw_links(axes: Axes, found: AttributionGraph, places: dict[int, tuple[float, float]]) -> None:
+    """The links between nodes that are drawn, the strongest of them."""
+    ends = zip(found.sources.tolist(), found.targets.tolist(), found.weights.tolist(), strict=True)
+    whole: dict[int, float] = {}
+    for target, weight in zip(found.targets.tolist(), found.weights.tolist(), strict=True):
+        whole[target] = whole.get(target, 0.0) + abs(weight)
+    shown = [(a, b, w / (whole[b] or 1.0)) for a, b, w in ends if a in places and b in places]
+    for a, b, share in sorted(shown, key=lambda one: -abs(one[2]))[:_DRAWN_LINKS]:
+        (x, y), (u, v) = places[a], places[b]
+        colour = BLUE if share > 0 else VERMILION
+        axes.plot([x, u], [y, v], color=colour, linewidth=0.4 + 3 * abs(share), alpha=0.15 + 0.5 * abs(share), zorder=1)

@@ -74,6 +74,9 @@ KINDS: Mapping[str, Kind] = {
         "a dictionary of features", "A dictionary of features", "concepts.DictionaryReport", "features dictionary --open"
     ),
     "circuits-feature": Kind("a feature of a dictionary", "A feature", "concepts.FeatureReport", "features dictionary --open"),
+    "circuits-attribution-graph": Kind(
+        "an attribution graph of features", "Attribution graph", "concepts.AttributionGraph", "features graph --open"
+    ),
     "circuits-feature-circuit": Kind(
         "a circuit of features", "A circuit of features", "concepts.FeatureCircuit", "features circuit --open"
     ),

@@ -7,6 +7,7 @@ import torch
 
 from circuits.attribution import EdgeScores
 from circuits.concepts import (
+    AttributionGraph,
     ConceptCurve,
     ConceptTest,
     DictionaryReport,
@@ -14,6 +15,7 @@ from circuits.concepts import (
     FeatureCircuit,
     FeatureReport,
     FeatureScores,
+    GraphNode,
     NeuronForm,
     NeuronForms,
     Specialisation,
@@ -515,6 +517,18 @@ def feature_circuit() -> FeatureCircuit:
     curve = {"sizes": (1, 2), "curve": (left, effect), "curve_without": (effect, left), "random": numbers(3, 2) / 9}
     about: dict[str, Any] = {"outside": "corrupt", "model": "mini<b>"}
     return FeatureCircuit(("m1.f3", "m1.error"), (-0.5, 0.25), 8, effect, left, (0.5, -0.25), 0.25, **curve, metadata=about)
+
+
+def attribution_graph() -> AttributionGraph:
+    embedded = GraphNode("embedding", "embedding", -1, 0, 7, 0.0, 0.5, "<b>")
+    feature = GraphNode("feature", "m0", 0, 1, 3, 1.5, 0.25, "raises ' a' '<i>'")
+    logit = GraphNode("logit", "logits", 2, 1, 9, 0.75, 0.0, " (p=")
+    ends = {"sources": torch.tensor([0, 1]), "targets": torch.tensor([1, 2]), "weights": torch.tensor([0.5, -0.25]).double()}
+    nodes, shares = (
+        (embedded, feature, logit),
+        {"completeness": 0.5, "replacement": 0.25, "nodes_before": 9, "links_before": 20},
+    )
+    return AttributionGraph("mini<b>", SHA, "a <b>", ("<bos>", "a"), 2, nodes, **ends, **shares, metadata={"nodes": 0.75})
 
 
 def symmetry_found() -> Equivariance:

@@ -1,15 +1,16 @@
 """Features as nodes, as they are written and printed."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from circuits.cli.output import save_figure
-from circuits.cli.report import Part, Report, Table, records
+from circuits.cli.report import Pairs, Part, Report, Table, records
 from circuits.cli.reports.look import looked
 from circuits.cli.reports.measured import interval
-from circuits.cli.text import filled, one_line
-from circuits.concepts import FeatureCircuit, FeatureScores
+from circuits.cli.text import filled, one_line, printable
+from circuits.concepts import AttributionGraph, FeatureCircuit, FeatureScores
 from circuits.files.plain import thaw
 
 _NOTE = (
@@ -108,3 +109,39 @@ def _range(found: FeatureCircuit, place: int) -> str:
     """What random sets of one size keep."""
     drawn = found.random[:, place]
     return f"{float(drawn.min()):+.2f} to {float(drawn.max()):+.2f}" if len(drawn) else "–"
+
+
+def write_graph(found: AttributionGraph, folder: Path) -> None:
+    """Write the table, with all text in quotes, and the picture."""
+    found.to_dataframe().to_csv(folder / "attribution-graph.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)
+    save_figure(found.plot(), folder / "attribution-graph.png")
+
+
+def graph_report(found: AttributionGraph, top: int, files: Mapping[str, str], steps: Sequence[tuple[str, str]] = ()) -> Report:
+    """The nodes of most influence, and the next tokens."""
+    ends = [node for node in found.nodes if node.kind == "logit"]
+    inner = sorted((node for node in found.nodes if node.kind != "logit"), key=lambda node: -node.influence)
+    rows = [
+        (
+            node.name,
+            _token(found, node.position),
+            f"{node.value:.3f}" if node.kind == "feature" else "–",
+            f"{node.influence:.3f}",
+            printable(node.label) if node.kind == "feature" else "",
+        )
+        for node in inner[:top]
+    ]
+    more = f"... and {len(inner) - top:,} more" if len(inner) > top else ""
+    shown = "  ".join(f"{printable(repr(node.label))} {node.value:.3f}" for node in ends)
+    parts: list[Part] = [
+        Pairs("The next token", [("probabilities", shown)]),
+        Table(("node", "at", "activation", "influence", ""), rows, below=more),
+        filled(found.summary),
+    ]
+    heading = f"{one_line(found.model)}: what wrote what in {printable(repr(found.prompt))}"
+    data = {**found.as_json(), "summary": found.summary}
+    return Report(heading=heading, parts=parts, data=data, files=files, next=steps)
+
+
+def _token(found: AttributionGraph, position: int) -> str:
+    return printable(repr(found.tokens[position])) if position < len(found.tokens) else str(position)

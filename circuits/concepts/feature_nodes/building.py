@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.concepts.feature_nodes.direct import EMBEDDED, Backward, Sources, Targets, through
+from circuits.concepts.feature_nodes.direct import EMBEDDED, Sources, StraightBack, Targets, through
 from circuits.concepts.feature_nodes.graph import AttributionGraph, GraphNode
 from circuits.concepts.feature_nodes.influence import influence_of, kept_links, kept_nodes, shares_of
 from circuits.concepts.feature_nodes.taps import Tap, taps_of
@@ -31,7 +31,7 @@ _WORDS = 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Nodes:
+class _GraphParts:
     """Nodes with what they write, in the order of the graph's, and the features among them that read."""
 
     nodes: list[GraphNode]
@@ -92,9 +92,9 @@ def attribution_graph(
 
 
 @torch.no_grad()
-def _nodes_of(model: Model, run: Run, taps: Sequence[Tap], most: int) -> _Nodes:
+def _nodes_of(model: Model, run: Run, taps: Sequence[Tap], most: int) -> _GraphParts:
     """Embeddings, features, errors and MLPs that no dictionary takes apart."""
-    found = _Nodes([], {}, {}, {}, [])
+    found = _GraphParts([], {}, {}, {}, [])
     width = run.residuals[0].shape[1]
     ids = run.tokens.ids[0].tolist()
     stream = [GraphNode("embedding", "embedding", -1, place, ids[place], 0.0, 0.0) for place in range(width)]
@@ -111,7 +111,7 @@ def _nodes_of(model: Model, run: Run, taps: Sequence[Tap], most: int) -> _Nodes:
     return found
 
 
-def _add(found: _Nodes, place: FeaturePlace, nodes: list[GraphNode], vectors: Tensor) -> None:
+def _add(found: _GraphParts, place: FeaturePlace, nodes: list[GraphNode], vectors: Tensor) -> None:
     """Nodes that write at a place."""
     first = len(found.nodes)
     rows = torch.arange(first, first + len(nodes), device=vectors.device)
@@ -137,7 +137,7 @@ def _active(run: Run, tap: Tap) -> tuple[Tensor, Tensor, Tensor]:
     return at, feature, value
 
 
-def _add_tap(found: _Nodes, run: Run, tap: Tap, least: float) -> None:
+def _add_tap(found: _GraphParts, run: Run, tap: Tap, least: float) -> None:
     """A dictionary's active features, each a source and a target, and what it leaves over at each token."""
     dictionary, layer = tap.dictionary, _layer_of(tap)
     at, feature, value = _active(run, tap)
@@ -171,7 +171,7 @@ def _layer_of(tap: Tap) -> int:
 
 
 @torch.no_grad()
-def _logits_of(model: Model, run: Run, found: _Nodes, most: int, share: float) -> list[float]:
+def _logits_of(model: Model, run: Run, found: _GraphParts, most: int, share: float) -> list[float]:
     """Adds the likeliest next tokens to the nodes and to those that read; gives their probabilities."""
     weights, place = model.weights, run.residuals[0].shape[1] - 1
     chances = run.logits[0, -1].double().softmax(dim=-1)
@@ -192,7 +192,7 @@ def _logits_of(model: Model, run: Run, found: _Nodes, most: int, share: float) -
     return values.tolist()
 
 
-def _links(run: Run, taps: Sequence[Tap], found: _Nodes, budget: int, report: Progress) -> Float[Tensor, "node node"]:
+def _links(run: Run, taps: Sequence[Tap], found: _GraphParts, budget: int, report: Progress) -> Float[Tensor, "node node"]:
     """What each node (a column) writes into each other (a row), so many targets at a time."""
     x, count = run.residuals[0], len(found.nodes)
     a_target = x.element_size() * x[0].numel() * 12
@@ -204,7 +204,7 @@ def _links(run: Run, taps: Sequence[Tap], found: _Nodes, budget: int, report: Pr
         some = range(start, min(start + at_once, len(found.read)))
         sides = [{place: _within(one, some) for place, one in side.items()} for side in (found.own, found.others)]
         links = x.new_zeros(len(some), count)
-        matrix[found.read[some.start : some.stop]] = Backward(run, by_place, found.sources, sides[0], sides[1], links).go()
+        matrix[found.read[some.start : some.stop]] = StraightBack(run, by_place, found.sources, sides[0], sides[1], links).go()
     report("attributing", len(found.read), len(found.read))
     return matrix
 
@@ -219,7 +219,7 @@ def _graph(
     run: Run,
     tokens: TokenBatch,
     taps: Sequence[Tap],
-    found: _Nodes,
+    found: _GraphParts,
     matrix: Tensor,
     chances: list[float],
     *,

@@ -38,7 +38,7 @@ class Targets:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Backward:
+class StraightBack:
     """The linear part of a run of one prompt, gone through from the logits to the embeddings for many targets together."""
 
     run: Run

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from circuits.errors import CircuitsError
 from circuits.files.results import Result
+from circuits.files.words import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -77,10 +78,9 @@ class AttributionGraph(Result, format="circuits-attribution-graph"):
     @property
     def summary(self) -> str:
         """How many nodes of which kind, and how much of all they stand for."""
-        kinds = {
-            kind: sum(node.kind == kind for node in self.nodes) for kind in ("feature", "error", "mlp", "embedding", "logit")
-        }
-        said = ", ".join(f"{count} {kind}s" if count != 1 else f"1 {kind}" for kind, count in kinds.items() if count)
+        words = {"feature": "feature", "error": "error", "mlp": "MLP", "embedding": "embedding", "logit": "logit"}
+        counts = {word: sum(node.kind == kind for node in self.nodes) for kind, word in words.items()}
+        said = ", ".join(counted(count, word) for word, count in counts.items() if count)
         return (
             f"{said} and {len(self.weights):,} links, of {self.nodes_before:,} nodes and {self.links_before:,} links; what is "
             f"explained of what nodes read: {self.completeness:.0%}, of what reaches the logits: {self.replacement:.0%}."
