@@ -46,7 +46,7 @@ def features_graph(
     *,
     setting: Setting,
 ) -> None:
-    """See what wrote what in one prompt, down to features.
+    """See what wrote what in one prompt.
 
     Embeddings, active features, what dictionaries leave over and MLPs that none takes apart write into later features and
     into the next token; with attention as it looked and norms at their scales that is a sum. Weak nodes and links are left
