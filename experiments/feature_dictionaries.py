@@ -145,7 +145,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     model = load_model(options.model)
-    exact = load_model(options.model, dtype="float64")
+    exact = load_model(options.model, dtype=torch.float64)
     with ProgressBars() as progress:
         text = written_text(model, count=options.tokens // 64, length=64, seed=0, progress=progress)
     rows = options.out / "rows.safetensors"
