@@ -2,8 +2,8 @@
 
     python experiments/feature_dictionaries.py [--python ENV/bin/python] [--place resid2] [--task induction] [--out FOLDER]
 
-Activations of `mini` go to `saelens_training.py`, which runs in an environment of its own (made here with `pip install
-sae-lens==6.51.1` unless `--python` names one), trains a dictionary of each architecture by the library's trainer, and keeps
+Activations of `mini` go to `saelens_training.py`, which runs in an environment of its own (made here unless
+`--python` names one), trains a dictionary of each architecture by the library's trainer, and keeps
 what the library computes. Then: the largest difference between its encoding and decoding and ours; between the logits of the
 model and of features + error; between attributions and finite differences (relative, float64); the circuit of a task with its
 verdict; and the exported attribution graph is validated against the schema.
@@ -47,7 +47,8 @@ from circuits.tasks.registry import task
 from circuits.tasks.sources.corpus import written_text
 
 ROOT = Path(__file__).resolve().parents[1]
-LIBRARY = "sae-lens==6.51.1"
+LIBRARY = ("sae-lens==6.51.1", "transformer-lens<4", "torch==2.13.0")
+"""It takes a TransformerLens below 4: of 4 it lacks a module, whatever its requirements say."""
 SCHEMA = ROOT / "tests" / "graph" / "neuronpedia_schema.json"
 _HOOKS = {"resid": "blocks.{}.hook_resid_pre", "m": "blocks.{}.hook_mlp_out", "mid": "blocks.{}.hook_resid_mid"}
 TRAINED = ("standard", "topk", "jumprelu", "gated")
@@ -58,7 +59,7 @@ def other_python(folder: Path) -> Path:
     """An environment with the library, made in a folder."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", LIBRARY], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", *LIBRARY], check=True)
     return python
 
 

@@ -107,7 +107,7 @@ def run(given: DictionaryFiles, asked: Behaviour, setting: Setting, about: dict[
     asked.check()
     dictionaries = given.read()
     with setting.parts(FILES, below="attribute", options="--count, --memory") as work:
-        model, pairs, metric, look = asked.look(work, check=lambda model: given.check(model, dictionaries))
+        model, pairs, metric, look = asked.look(work, check=lambda model: given.check(model, dictionaries, about["to"]))
         found = circuits.concepts.attribute_features(
             model, dictionaries, pairs, metric, **about, budget=setting.budget, progress=work.progress
         )

@@ -28,8 +28,10 @@ class DictionaryFiles:
         found = [circuits.concepts.read_dictionary(file) for file in self.files]
         return found if self.at is None else [dataclasses.replace(found[0], site=self.at)]
 
-    def check(self, model: "circuits.Model", dictionaries: "Sequence[Dictionary]") -> None:
-        """Raise GraphError for dictionaries that do not fit a model."""
-        from circuits.concepts.feature_nodes.taps import taps_of
+    def check(self, model: "circuits.Model", dictionaries: "Sequence[Dictionary]", to: str | None = None) -> None:
+        """Raise GraphError for dictionaries that do not fit a model, and for what is none of their features."""
+        from circuits.concepts.feature_nodes.taps import parsed_node, taps_of
 
-        taps_of(model, list(dictionaries))
+        taps = taps_of(model, list(dictionaries))
+        if to is not None:
+            parsed_node(taps, to)
