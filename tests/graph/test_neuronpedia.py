@@ -95,7 +95,7 @@ def test_what_cannot_be_written_or_read_is_said_in_a_line(tmp_path: Path) -> Non
         circuit.save(tmp_path / "graph.neuronpedia.json")
     foreign = {"metadata": {"slug": "s"}, "qParams": {}, "nodes": [], "links": []}
     (tmp_path / "other.json").write_text(json.dumps(foreign))
-    with pytest.raises(FileFormatError, match="of another program"):
+    with pytest.raises(FileFormatError, match="an attribution graph of features"):
         Circuit.load(tmp_path / "other.json")
     changed = written(circuit)
     changed["links"][0]["weight"] = 2.0
