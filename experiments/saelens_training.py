@@ -50,7 +50,7 @@ def trained(name: str, rows: torch.Tensor, features: int, steps: int, hook: str)
         while True:
             yield rows[torch.randint(len(rows), (batch,))]
 
-    settings = SAETrainerConfig(total_training_samples=steps * batch, train_batch_size_samples=batch, lr=1e-3)
+    settings = SAETrainerConfig(total_training_samples=steps * batch, train_batch_size_samples=batch, lr=1e-3, lr_end=1e-3)
     SAETrainer(cfg=settings, sae=coder, data_provider=batches()).fit()
     return coder
 
