@@ -33,6 +33,7 @@ from experiments import (
     planted_faults,
     real_model,
     scale,
+    stability,
     two_devices,
 )
 from experiments.benchmarks import attribution, attribution_work, neuron_edges, probes, tracing
@@ -59,6 +60,7 @@ MAINS = {
     "judging_costs": judging_costs,
     "loading_memory": loading_memory,
     "scale": scale,
+    "stability": stability,
     "two_devices": two_devices,
 }
 
@@ -150,6 +152,20 @@ def test_ways_to_choose_edges_are_held_side_by_side(
     assert all(row["edges"] <= row["asked for"] for row in rows)
     assert [row["keeps"] for row in rows[1::2]] == pytest.approx([1.0] * 4), "all edges are the model"
     assert call(monkeypatch, "choosing_edges", *options, "--methods", "nothing") == 2
+
+
+def test_circuits_of_other_prompts_are_held_against_each_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    directory = checkpoint(tmp_path / "model", 1, 2)
+    options = ("--model", str(directory), "--task", "induction", "--count", "8", "--methods", "eap,relp", "--json")
+    assert call(monkeypatch, "stability", *options, "--seeds", "3", "--edges", "4", "--out", str(tmp_path / "out")) == 0
+    first = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["method"] for row in first] == ["eap", "relp"] and all(row["circuits"] == 6 for row in first)
+    assert call(monkeypatch, "stability", *options, "--seeds", "3", "--edges", "4", "--out", str(tmp_path / "out")) == 0
+    again = json.loads(capsys.readouterr().out)["rows"]
+    assert again == [{**row, "seconds": None} for row in first], "read, not searched for again"
+    assert call(monkeypatch, "stability", *options, "--seeds", "1") == 2
 
 
 def test_points_and_types_of_a_small_model_are_held_side_by_side(
