@@ -14,7 +14,7 @@ python3 -m venv "$folder/env"
 pip="$folder/env/bin/pip install -q"
 $pip sae-lens==6.51.1 transformer-lens==4.3.0 torch==2.13.0
 
-imported() { "$folder/env/bin/python" -c 'import sae_lens; print("imports")' 2>&1 | tail -1; }
+imported() { "$folder/env/bin/python" -c 'import sae_lens; print("imports")' 2>&1 | tail -1 || true; }
 
 with_four=$(imported)
 echo "with transformer-lens 4.3.0: $with_four"
