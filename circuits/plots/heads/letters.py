@@ -1,5 +1,7 @@
 """Heads that answer by a letter: three measures side by side, and how few dimensions they keep."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,7 +25,7 @@ def letter_heads_figure(found: LetterHeads, *, title: str | None = None) -> Figu
     figure = Figure(figsize=(10.5, 1.7 + 0.32 * len(heads) + (2.6 if found.kept else 0)), layout="constrained")
     rows = 2 if found.kept else 1
     grid = figure.add_gridspec(rows, 1, height_ratios=[0.32 * len(heads) + 0.6, 2.3][:rows])
-    upper = grid[0].subgridspec(1, 3).subplots(sharey=True)
+    upper: Any = grid[0].subgridspec(1, 3).subplots(sharey=True)
     for axes, name, words in zip(upper, ("direct", "patched"), _words(found), strict=False):
         _bars(axes, [getattr(one, name) for one in heads], BLUE, words)
     _looks(upper[2], found, heads)
@@ -33,7 +35,7 @@ def letter_heads_figure(found: LetterHeads, *, title: str | None = None) -> Figu
         label.set_fontweight("bold" if found.is_letter_head(one) else "normal")
     upper[0].set_ylim(len(heads) - 0.4, -0.6)
     if found.kept:
-        lower = grid[1].subgridspec(1, 2, width_ratios=(1, 1.6)).subplots()
+        lower: Any = grid[1].subgridspec(1, 2, width_ratios=(1, 1.6)).subplots()
         _dimensions(lower[0], found)
         _told(lower[1], found)
     figure.suptitle(wrapped(title or found.summary, 130, lines=4), fontsize=9.5, parse_math=False)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from circuits.errors import CircuitsError
 from circuits.files.plain import thaw
@@ -144,7 +143,7 @@ def _edges(circuit: Circuit) -> Edges:
     }
 
 
-def _gathered(graph: Graph, runs: Sequence[SearchRun], circuits: Sequence[Edges]) -> dict[str, Tensor]:
+def _gathered(graph: Graph, runs: Sequence[SearchRun], circuits: Sequence[Edges]) -> dict[str, Any]:
     """All edges of the circuits, each once, and which circuit has which."""
     keys = [one["writers"] * graph.reader_count + one["readers"] for one in circuits]
     every = torch.cat(keys).unique()

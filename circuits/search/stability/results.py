@@ -205,7 +205,7 @@ class Recurrence(Result, format="circuits-recurrence"):
 
     def _mean(self, pairs: Sequence[PairOverlap], values: Sequence[float]) -> Effect:
         seeds = {seed: place for place, seed in enumerate(dict.fromkeys(one.seed for one in self.runs))}
-        members = [tuple(seeds[self.runs[row].seed] for row in (one.first, one.second)) for one in pairs]
+        members = [(seeds[self.runs[one.first].seed], seeds[self.runs[one.second].seed]) for one in pairs]
         return mean_over_pairs(torch.tensor(values, dtype=torch.float64), members, len(seeds))
 
     @property
