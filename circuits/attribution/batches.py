@@ -61,7 +61,7 @@ def prompts_at_once(model: Model, pairs: PromptPairs, budget: int, *, edges: boo
     width, graph = pairs.clean.ids.shape[1], model.graph()
     held = width * (_for_edges(model) if edges else _for_nodes(model)) + model.n_layers * 2 * model.n_heads * width**2
     if roles is not None:
-        held += sum(Columns(graph, roles, len(roles)).sizes())
+        held += 2 * sum(Columns(graph, roles, len(roles)).sizes())
         held += width * model.n_layers * 2 * len(roles) * model.n_key_value_heads * model.d_head
     elif edges:
         held += 3 * graph.writer_count * graph.reader_count

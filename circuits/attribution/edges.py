@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuits.attribution.batches import Batch, batches, prompts_at_once
@@ -125,14 +125,15 @@ def attribute_edges(
         """The edits of each gradient run on some of the prompts."""
         return (point.edits for point in _runs(model, part, rule, count, gone).points)
 
-    parts = list(batches(model, pairs, metric, prompts_at_once(model, pairs, budget, roles=columns.roles), runs))
+    held = columns.roles if rule.points is not None else None  # scores of one gradient run are summed as they come
+    parts = list(batches(model, pairs, metric, prompts_at_once(model, pairs, budget, roles=held), runs))
 
     def scored(place: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of some prompts, the sums of scores and of their squares, and the ends."""
         batch = parts[place]
         some = [mask[batch.rows] for mask in masks.values()]
         found, end = _part(model, batch, rule, count, some, gone, budget, columns)
-        return *_sums(found), end.clean, end.corrupt
+        return *found.sums(), end.clean, end.corrupt
 
     kept = len(masks) <= _KEPT and not roles
     done = shards("attributing edges", len(parts), scored) if kept else map(scored, range(len(parts)))
@@ -164,15 +165,41 @@ def role_masks_of(pairs: PromptPairs) -> dict[str, Tensor]:
     return dict(zip(pairs.roles.names, pairs.roles.masks(), strict=True))
 
 
-def _sums(found: list[Float[Tensor, "prompt writer column"]]) -> tuple[Tensor, Tensor]:
-    """Sums of scores and of their squares over prompts, of all labels one after the other. Raises NonFiniteError where a score
-    is not a number."""
-    sums = torch.cat([part.sum(dim=0, dtype=torch.float64).flatten() for part in found])
-    squares = [torch.linalg.vector_norm(part, dim=0, dtype=torch.float64).square_().flatten() for part in found]
-    joined = torch.cat(squares)
-    if not bool(joined.isfinite().all()):
-        raise NonFiniteError("an edge's score is NaN or infinite")
-    return sums.cpu(), joined.cpu()
+class _Gathered:
+    """Scores of some prompts as they come. What comes `once` for each edge is summed over prompts right away; else each
+    prompt's are held until all is there, for squares are of whole scores."""
+
+    def __init__(self, columns: Columns, prompts: int, dtype: torch.dtype, device: torch.device, *, once: bool) -> None:
+        self.columns = columns
+        # Sums over points and columns: at least float32, whatever the model computes in.
+        how: Any = {"dtype": torch.promote_types(dtype, torch.float32), "device": device}
+        size = columns.graph.writer_count
+        labels = range(columns.labels)
+        self._held = [] if once else [torch.zeros(prompts, size, columns.count(label), **how) for label in labels]
+        self._sums = torch.zeros(sum(columns.sizes()) if once else 0, dtype=torch.float64, device=device)
+        self._squares = torch.zeros_like(self._sums)
+        self._parts = [columns.split(part) for part in (self._sums, self._squares)] if once else []
+
+    def add(self, label: int, writers: slice, start: int, found: Float[Tensor, "prompt writer column"]) -> None:
+        """Take in the scores of some writers and columns of a label."""
+        columns = slice(start, start + found.shape[2])
+        if self._held:
+            self._held[label][:, writers, columns] += found
+            return
+        sums, squares = (parts[label][writers, columns] for parts in self._parts)
+        sums += found.sum(dim=0, dtype=torch.float64)
+        squares += found.square().sum(dim=0, dtype=torch.float64)
+
+    def sums(self) -> tuple[Tensor, Tensor]:
+        """Sums of scores and of their squares over prompts, of all labels one after the other. Raises NonFiniteError where a
+        score is not a number."""
+        sums, squares = self._sums, self._squares
+        if self._held:
+            sums = torch.cat([part.sum(dim=0, dtype=torch.float64).flatten() for part in self._held])
+            squares = torch.cat([part.square().sum(dim=0, dtype=torch.float64).flatten() for part in self._held])
+        if not bool(squares.isfinite().all()):
+            raise NonFiniteError("an edge's score is NaN or infinite")
+        return sums.cpu(), squares.cpu()
 
 
 @dataclasses.dataclass
@@ -254,14 +281,14 @@ def _part(
     gone: list[Node],
     budget: int,
     columns: Columns,
-) -> tuple[list[Float[Tensor, "prompt writer column"]], Ends]:
+) -> tuple[_Gathered, Ends]:
     """Scores of some prompts, and what the metric is read from at either end."""
     graph, pairs = model.graph(), batch.pairs
     order = None if columns.roles is None else RoleOrder.of(pairs)
-    # Sums over points and columns: at least float32, whatever the model computes in.
-    how: Any = {"dtype": torch.promote_types(model.dtype, torch.float32), "device": model.device}
-    sizes = [(len(pairs), graph.writer_count, columns.count(label)) for label in range(len(chosen))]
-    scores = [torch.zeros(size, **how) for size in sizes]
+    whole = _counting(model, pairs, order)
+    blocks = list(_column_blocks(model, pairs, whole, budget))
+    once = rule.points is None and len(blocks) <= 1
+    scores = _Gathered(columns, len(pairs), model.dtype, model.device, once=once)
     runs = _runs(model, pairs, rule, steps, gone)
     own = runs.own
     for points in _alike(runs.points):
@@ -277,7 +304,7 @@ def _part(
             del found  # the next run's activations come before a name is bound anew
         assert own is not None
         first, last = points[0][1].writers(graph.writer_count)
-        _add(scores, columns, pulls, pairs, (own, runs.other), (first, last), chosen, budget)
+        _add(scores, pulls, (own, runs.other), (first, last), chosen, whole, blocks)
     assert own is not None
     return scores, ends_of(batch, own, runs.other)
 
@@ -294,24 +321,28 @@ def _alike(points: Iterable[Point]) -> Iterator[list[tuple[int, Point]]]:
         yield group
 
 
-def _add(
-    scores: list[Tensor],
-    into: Columns,
-    pulls: Pulls,
-    pairs: PromptPairs,
-    ends: tuple[Run, Run],
-    writers: tuple[int, int],
-    masks: list[Tensor],
-    budget: int,
-) -> None:
-    """Add to the scores, in place, what some gradient runs tell about writers from one place up to another."""
-    model, order, (first, last) = pulls.model, pulls.order, writers
+def _counting(model: Model, pairs: PromptPairs, order: RoleOrder | None) -> Bool[Tensor, "prompt position"]:
+    """Which tokens count, in the order of their roles where there is one."""
     whole = differing(pairs, causal=model.weights.causal)
     if model.weights.causal:
         whole[:, int(pairs.answer_columns.max()) + 1 :] = False
+    return whole if order is None else order.sort(whole) & order.there
+
+
+def _add(
+    scores: _Gathered,
+    pulls: Pulls,
+    ends: tuple[Run, Run],
+    writers: tuple[int, int],
+    masks: list[Tensor],
+    whole: Bool[Tensor, "prompt position"],
+    blocks: list[slice],
+) -> None:
+    """Add to the scores what some gradient runs tell about writers from one place up to another."""
+    into, order, (first, last) = scores.columns, pulls.order, writers
     if order is not None:
-        whole, masks = order.sort(whole) & order.there, [order.sort(mask) & order.there for mask in masks]
-    for columns in _column_blocks(model, pairs, whole, budget):
+        masks = [order.sort(mask) & order.there for mask in masks]
+    for columns in blocks:
 
         def pick(x: Tensor, columns: slice = columns) -> Tensor:
             """Those columns."""
@@ -327,13 +358,14 @@ def _add(
                 if not bool(kept[:, some].all()):
                     part = torch.mul(part, kept[:, None, some, None], out=part if len(masks) == 1 else None)
                 parts.append((label, some, part.flatten(2)))
-        for layer, kind, count, pulled in pulls.by_reader(columns):
+        # Queries of roles that look at none of these need not be pulled back.
+        most = max((into.attention(label) for label, _, _ in parts), default=0)
+        for layer, kind, count, pulled in pulls.by_reader(columns, most):
             count = min(count, last) - first
             for label, some, part in parts:
-                most = into.attention(label) if kind == "attention" else 1
-                found = torch.bmm(part[:, :count], pulled[:most, :, some].flatten(2).permute(1, 2, 0))
-                start = into.start(label, layer, kind)
-                scores[label][:, first : first + count, start : start + most] += found
+                size = into.attention(label) if kind == "attention" else 1
+                found = torch.bmm(part[:, :count], pulled[:size, :, some].flatten(2).permute(1, 2, 0))
+                scores.add(label, slice(first, first + count), into.start(label, layer, kind), found)
 
 
 def _column_blocks(model: Model, pairs: PromptPairs, whole: Tensor, budget: int) -> Iterator[slice]:

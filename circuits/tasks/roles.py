@@ -23,7 +23,7 @@ def with_roles(pairs: PromptPairs, spans: Mapping[str, Mask] | None = None, *, c
     """The same pairs with a role for every token.
 
     Every named span is a role, the token at which the answer is read is `end`, tokens before the first span are `start`, and
-    those between are `after_` the span that they follow. Where no spans are given they are those of the pairs' named
+    those between are `before_` the span that follows. Where no spans are given they are those of the pairs' named
     positions, a token each (`subject_first` and `subject_last`: the last token of the subject, and `subject`, those before it);
     where there are none, they are found: each run of tokens in which clean and corrupt prompts differ (`changed_1`, …), and the
     earlier tokens that are the same as the last one (`same_as_end`). Raises PromptError, with the prompt, where one lacks a
@@ -108,18 +108,20 @@ def _found(pairs: PromptPairs) -> dict[str, Mask]:
 
 
 def _between(pairs: PromptPairs, columns: Int[Tensor, "prompt position"], names: list[str]) -> list[str]:
-    """Give, in place, what has no role yet one by the span before it; the names of all."""
-    places, names = dict[int, int](), [*names]
+    """Give, in place, what has no role yet one by the span that comes next; the names of all."""
+    places, names = dict[tuple[bool, int], int](), [*names]
     for row, (own, mask) in enumerate(zip(columns.tolist(), pairs.clean.mask.tolist(), strict=True)):
-        last = -1
-        for column, (place, there) in enumerate(zip(own, mask, strict=True)):
-            if place >= 0:
-                last = place
-            elif there:
-                if last not in places:
-                    places[last] = len(names)
-                    names.append(START if last < 0 else f"after_{names[last]}")
-                columns[row, column] = places[last]
+        first, following = next(column for column, place in enumerate(own) if place >= 0), -1
+        for column in reversed(range(len(own))):
+            if own[column] >= 0:
+                following = own[column]
+            elif mask[column]:
+                key = (column < first, -1 if column < first else following)
+                if key not in places:
+                    places[key] = len(names)
+                    name = f"after_{END}" if following < 0 else f"before_{names[following]}"
+                    names.append(START if column < first else name)
+                columns[row, column] = places[key]
     return names
 
 

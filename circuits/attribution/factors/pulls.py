@@ -122,9 +122,12 @@ class Pulls:
             read = read.unflatten(-1, (count, -1)).permute(2, 0, 1, 3)
         return (slope.unflatten(0, (-1, count)) * read).sum(dim=-1).flatten(0, 1)
 
-    def by_reader(self, columns: slice) -> Iterator[tuple[int, Part, int, Float[Tensor, "reader prompt position d_model"]]]:
+    def by_reader(
+        self, columns: slice, most: int
+    ) -> Iterator[tuple[int, Part, int, Float[Tensor, "reader prompt position d_model"]]]:
         """For each layer's attention and MLP, and for the logits, how many writers they read, and the mean gradient by what
-        each of their readers alone reads, at some columns. The tensor is written over for the next of them."""
+        each of their readers alone reads, at some columns; of attention the first `most` readers. The tensor is written over
+        for the next of them."""
         graph, weights = self.model.graph(), self.model.weights
         before, inputs = reads_from(graph), graph.head_readers + graph.mlp_writers
         memory = torch.empty(0, dtype=self.model.dtype, device=self.model.device)
@@ -132,7 +135,7 @@ class Pulls:
             reads = before[layer * inputs]
             if reads > self.first:
                 slopes = [slope[:, :, columns] for slope in self._slopes[layer]]
-                shape = (sum(map(len, slopes)), *slopes[0].shape[1:3], self.model.d_model)
+                shape = (min(most, sum(map(len, slopes))), *slopes[0].shape[1:3], self.model.d_model)
                 memory = memory if memory.numel() >= math.prod(shape) else memory.new_empty(math.prod(shape))
                 pulled = memory[: math.prod(shape)].view(shape)
                 self._pull(pulled, slopes, block)
@@ -149,6 +152,8 @@ class Pulls:
         folded, start = _folded(block), 0
         weights: dict[tuple[Slot, ...], Tensor] = {}
         for section, rows, slots in self._plan(block):
+            if start >= len(pulled):
+                return
             if slots not in weights:
                 weights[slots] = torch.cat([folded[slot] for slot in slots]) if len(slots) > 1 else folded[slots[0]]
             slope = slopes[section][rows]
@@ -159,7 +164,7 @@ class Pulls:
     def _less_scale(self, pulled: Tensor, layer: int, columns: slice) -> None:
         """Take away, in place, what would move the norm's scale."""
         units = [unit[:, columns] for unit in self._units[layer]]
-        along = [rows[:, :, columns] for rows in self._along[layer]]
+        along = [rows[: len(pulled), :, columns] for rows in self._along[layer]]
         if len(units) == 1:
             pulled.addcmul_(along[0][..., None], units[0][None])
         elif units:
