@@ -12,7 +12,7 @@ from circuits.search.judging.judge import Judge
 from circuits.statistics import Effect
 from circuits.tasks.roles import required_roles
 
-SIZES = (25, 50, 100, 200, 400, 800, 1600, 3200)
+SIZES = (100, 200, 400, 800, 1600, 3200, 6400, 12800)
 
 
 @dataclasses.dataclass(frozen=True)

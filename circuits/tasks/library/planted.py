@@ -5,17 +5,18 @@ The pairs take turns in what is replaced: what a head looks for (its query), whe
 there (its values).
 """
 
+import dataclasses
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from circuits.errors import PromptError
-from circuits.graph import Circuit, Edge
-from circuits.models import Model, node_output
+from circuits.graph import Circuit, Edge, Reader
+from circuits.models import Model, Run, node_output
 from circuits.models.planted import (
     HopWords,
     OperandWords,
@@ -29,6 +30,7 @@ from circuits.models.planted import (
 from circuits.models.weights import Norm
 from circuits.tasks.library.facts import planted_pairs
 from circuits.tasks.prompts import PromptPairs
+from circuits.tasks.roles import with_roles
 
 Slot = Literal["q", "k", "v"]
 Case = tuple[list[int], list[int], int, int]
@@ -97,6 +99,62 @@ def carrying(planted: Planted, pairs: PromptPairs, *, neurons: bool = False, tol
         most = float(torch.maximum(there.abs(), here.abs()).max())
         largest[str(edge.target)] = max(most, largest.get(str(edge.target), 0.0))
     return circuit.restricted([edge for edge, change in changes.items() if change > tolerance * largest[str(edge.target)]])
+
+
+def carrying_roles(planted: Planted, pairs: PromptPairs, *, tolerance: float = 0.1) -> Circuit:
+    """`carrying` between the roles that the pairs have: of its edges those at whose writer's role the two runs differ by more
+    than the tolerance and, into keys and values, where some query of the reader's role looks at a token of the writer's by more
+    than that: into keys in one of the two runs, into values in the clean one, since other values at tokens that are not looked
+    at move nothing. All on paths from the input to the logits."""
+    assert pairs.roles is not None
+    graph, model = planted.model.graph(roles=pairs.roles.roles), planted.model
+    runs = [model.run(pairs.clean), model.run(pairs.corrupt)]
+    masks = dict(zip(pairs.roles.names, pairs.roles.masks(), strict=True))
+    plain = carrying(planted, pairs, tolerance=tolerance)
+    most: dict[str, float] = {}
+    found: dict[Edge, float] = {}
+    for edge in planted.whole.edges:
+        read = _reading_weights(model, edge)
+        there, here = (node_output(run, edge.writer) @ read for run in runs)
+        size = torch.maximum(there.abs(), here.abs()) * pairs.clean.mask[:, :, None]
+        most[str(edge.target)] = max(float(size.max()), most.get(str(edge.target), 0.0))
+        for role in masks if edge in plain.edges else ():
+            change = float(((there - here).abs() * masks[role][:, :, None]).max())
+            for query in masks if edge.slot in ("k", "v") else (role,):
+                ends = (dataclasses.replace(edge.writer, at=role), dataclasses.replace(edge.reader, at=query))
+                if (
+                    change
+                    and graph.has_edge(f"{ends[0]}->{Reader(ends[1], edge.slot)}")
+                    and _looks(runs, edge, masks, query, role, tolerance)
+                ):
+                    found[Edge(*ends, edge.slot)] = change
+    kept = [edge for edge, change in found.items() if change > tolerance * most[str(Reader(edge.reader.everywhere, edge.slot))]]
+    return Circuit(graph, kept).connected()
+
+
+def _looks(runs: list[Run], edge: Edge, masks: Mapping[str, Tensor], query: str, key: str, tolerance: float) -> bool:
+    """Whether queries of one role look at tokens of another, in any of these runs, where the edge runs into keys or values."""
+    if edge.slot not in ("k", "v"):
+        return True
+    between = masks[query][:, :, None] & masks[key][:, None, :]
+    some = runs if edge.slot == "k" else runs[:1]
+    patterns = [run.pattern(edge.reader.layer or 0)[:, edge.reader.index or 0] for run in some]
+    return any(float((pattern * between).max()) > tolerance for pattern in patterns)
+
+
+def planted_roles(name: str, pairs: PromptPairs) -> PromptPairs:
+    """The pairs of `planted_task(name)` with the roles of its tokens. Induction: the token `asked` for, the `answer` behind it,
+    the `other` token that could be asked for and what is behind that, `wrong`. Recall: `subject` and `subject_last`; the
+    relation is `end`. Raises KeyError for another name."""
+    if name == "recall":
+        first = torch.full_like(pairs.answer_columns, 1)
+        return with_roles(dataclasses.replace(pairs, positions={"subject_first": first, "subject_last": first + 1}))
+    if name != "induction":
+        raise KeyError(f"no roles for the planted task {name!r}; expected induction or recall")
+    ids = pairs.clean.ids
+    answer, wrong = (ids == token[:, None] for token in (pairs.answers, pairs.distractors))
+    spans = {"asked": answer.roll(-1, 1), "answer": answer, "other": wrong.roll(-1, 1), "wrong": wrong}
+    return with_roles(pairs, spans)
 
 
 def _reading_weights(model: Model, edge: Edge) -> Tensor:
