@@ -3,14 +3,15 @@
 from typing import Any
 
 from circuits.errors import ModelError, PromptError, shown
+from circuits.files.words import counted
 from circuits.models import Model, TokenBatch
 from circuits.tasks.answers import check_text
 from circuits.tasks.scripts import is_boundary
 
 
-def subject_span(text: str, subject: str, *, where: str = "") -> tuple[int, int]:
+def subject_span(text: str, subject: str, *, where: str = "", which: int | None = None) -> tuple[int, int]:
     """The characters, from the first up to before the last, at which a subject stands in a text as whole words; its last
-    occurrence of this kind. In scripts without spaces any occurrence will do.
+    occurrence of this kind, or the one of that number (`which`, from 1). In scripts without spaces any occurrence will do.
 
     Raises PromptError (`where` opens the message) for a subject that is not in the text, or only inside longer words.
 
@@ -28,7 +29,10 @@ def subject_span(text: str, subject: str, *, where: str = "") -> tuple[int, int]
     if not whole:
         longer = _word_around(text, found[-1], found[-1] + len(words))
         raise PromptError(f"{where}: the subject {shown(subject)} is in it only inside a longer word, {shown(longer)}")
-    return whole[-1], whole[-1] + len(words)
+    if which is not None and not 1 <= which <= len(whole):
+        raise PromptError(f"{where}: {shown(words)} is in it {counted(len(whole), 'time')}, not {which}")
+    at = whole[-1 if which is None else which - 1]
+    return at, at + len(words)
 
 
 def with_subject(text: str, subject: str, other: str, *, where: str = "") -> str:
@@ -43,10 +47,12 @@ def subject_columns(model: Model, prompt: str, subject: str, tokens: TokenBatch)
     return columns_of_subject(model.tokenizer, f"the prompt {shown(prompt)}", prompt, subject, tokens.ids[0].tolist())
 
 
-def columns_of_subject(tokenizer: Any, where: str, text: str, subject: str, row: list[int]) -> tuple[int, int]:
+def columns_of_subject(
+    tokenizer: Any, where: str, text: str, subject: str, row: list[int], *, which: int | None = None
+) -> tuple[int, int]:
     """The columns of the subject's first and last token in a row of tokens, which are the text's and whatever the tokenizer
-    puts around them."""
-    start, stop = subject_span(text, subject, where=where)
+    puts around them; `which` as in `subject_span`."""
+    start, stop = subject_span(text, subject, where=where, which=which)
     if not tokenizer.is_fast:
         raise ModelError("finding subjects needs a fast tokenizer, which knows the characters of each token")
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)

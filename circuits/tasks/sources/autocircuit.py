@@ -9,15 +9,17 @@ from circuits.models import Model
 from circuits.tasks.prompts import PromptPairs, Several
 from circuits.tasks.sources.contents import Contents, Row, read_contents
 from circuits.tasks.sources.pairs import PairRow, Target, pairs_of_rows
-from circuits.tasks.sources.rows import Kept, fields_of, is_target, parse_rows, text
+from circuits.tasks.sources.rows import Kept, fields_of, is_target, parse_rows, roles_of, text
 
 
 def read_autocircuit_json(path: str | Path, model: Model, *, several: Several = "mean", skip_bad: bool = False) -> PromptPairs:
     """Pairs from an AutoCircuit JSON file, with all of their answers and wrong answers.
 
     Prompts are all texts (BOS as the model has it) or all rows of token ids (taken as they are). `word_idxs`, counted
-    without BOS, become named positions. `several` says how several answers count ("mean" or "max"), `skip_bad` leaves rows out
-    that do not fit. Raises FileFormatError, with the row, for anything else, and for pairs that PromptPairs refuses.
+    without BOS, become named positions; `roles` of a prompt, such as {"S1": ["John", 1], "S2": ["John", 2]}, names spans of
+    its clean text (`circuits.tasks.sources.rows.roles_of`). `several` says how several answers count ("mean" or "max"),
+    `skip_bad` leaves rows out that do not fit. Raises FileFormatError, with the row, for anything else, and for pairs that
+    PromptPairs refuses.
     """
     return pairs_of_prompts(read_contents(path), model, several=several, skip_bad=skip_bad)
 
@@ -40,7 +42,8 @@ def rows_of_prompts(contents: Contents, *, skip_bad: bool = False) -> tuple[dict
 def _pair(row: Row) -> PairRow:
     fields = fields_of(row)
     prompts = [_prompt(fields, name) for name in ("clean", "corrupt")]
-    return PairRow(prompts[0], prompts[1], _targets(fields, "answers"), _targets(fields, "wrong_answers"))
+    targets = _targets(fields, "answers"), _targets(fields, "wrong_answers")
+    return PairRow(prompts[0], prompts[1], *targets, roles_of(fields))
 
 
 def _prompt(fields: Mapping[str, Any], name: str) -> str | list[int]:

@@ -15,7 +15,7 @@ from circuits.tasks.library.greater_than import year_tokens
 from circuits.tasks.prompts import PromptPairs, Several
 from circuits.tasks.sources.contents import Contents, Row, read_contents
 from circuits.tasks.sources.pairs import AnswerWord, PairRow, Target, pairs_of_rows
-from circuits.tasks.sources.rows import Kept, fields_of, is_target, number_of, parse_rows, sound, text, whole
+from circuits.tasks.sources.rows import Kept, fields_of, is_target, number_of, parse_rows, roles_of, sound, text, whole
 from circuits.tasks.sources.verbs import verb_forms, verb_tokens
 
 _PRONOUNS = ("she", "he")
@@ -43,6 +43,9 @@ def read_eap_ig_csv(path: str | Path, model: Model, *, several: Several = "mean"
     `plural` (0 or 1), where verbs of one number are right and those of the other wrong; for hypernymy `answers_idx`,
     `corrupted_answers_idx`, lists; for facts `country_idx`, `corrupted_country_idx`.
 
+    A column `roles` names roles of tokens: a JSON object, name → words of the clean prompt, or [words, n] for the n-th time
+    that they stand there, such as {"S1": ["John", 1], "S2": ["John", 2]}.
+
     `several` says how several answers count ("mean" or "max"), `skip_bad` leaves rows out that do not fit. Where a file has
     words beside token ids (hypernymy, facts, gender bias, the names that IOI's `corrupted_hard` swaps), the words are read, as
     any tokenizer understands them. Raises FileFormatError, with the line, for anything else, and for pairs that PromptPairs
@@ -66,7 +69,7 @@ def pairs_of_table(contents: Contents, model: Model, *, several: Several = "mean
         """A row as a pair."""
         fields = fields_of(row)
         clean, corrupt = text(fields, "clean"), text(fields, "corrupted")
-        return PairRow(clean, corrupt, *targets(fields))
+        return PairRow(clean, corrupt, *targets(fields), roles_of(fields))
 
     if not contents.rows:
         raise FileFormatError(f"{path}: no rows below the header")

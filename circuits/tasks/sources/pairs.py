@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 
-from circuits.errors import FileFormatError, PromptError, shown
+from circuits.errors import FileFormatError, GraphError, PromptError, shown
 from circuits.models import Model
 from circuits.tasks.alignment import where_of
 from circuits.tasks.answers import first_of, one_token, text_of
 from circuits.tasks.prompts import PromptPairs, Several
+from circuits.tasks.roles import with_roles
 from circuits.tasks.sources.rows import Kept, sift
+from circuits.tasks.subjects import columns_of_subject
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,8 @@ class PairRow:
     corrupt: str | list[int]
     answers: tuple[Target, ...]
     distractors: tuple[Target, ...]
+    roles: tuple[tuple[str, str, int | None], ...] = ()
+    """Names of roles, and where they are: words of the clean prompt, the last time that they stand there or that time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +73,8 @@ def pairs_of_rows(
         except PromptError as error:
             raise FileFormatError(f"{path}: {error}") from None
     pairs = dataclasses.replace(pairs, answer_words=_first_words(found.values), left_out=found.left_out)
+    if any(one.row.roles for one in found.values):
+        pairs = _with_roles(path, model, pairs, found, skip_bad=skip_bad)
     if not words:
         return pairs
     opening = _opening(model, pairs)
@@ -79,6 +85,37 @@ def pairs_of_rows(
         pairs = pairs[[place for place, row in enumerate(found.rows) if row.index in kept]]
     columns = {name: torch.full_like(pairs.answer_columns, column + opening) for name, column in words.items()}
     return dataclasses.replace(pairs, positions=columns, left_out=fitting.left_out)
+
+
+def _with_roles(path: Path, model: Model, pairs: PromptPairs, found: Kept[_Aligned], *, skip_bad: bool) -> PromptPairs:
+    """The pairs with the roles that their rows name. Raises FileFormatError, with the line, for a role that a row lacks or
+    whose words do not stand in its prompt."""
+    names = tuple(dict.fromkeys(name for one in found.values for name, _, _ in one.row.roles))
+    places = {id(one): place for place, one in enumerate(found.values)}
+
+    def spans(one: _Aligned) -> list[tuple[int, int]]:
+        """The first and last column of each role."""
+        given, clean = {name: (words, which) for name, words, which in one.row.roles}, one.row.clean
+        missing = next((name for name in names if name not in given), None)
+        if missing is not None:
+            raise PromptError(f"has no role {shown(missing)}, which other rows have")
+        if not isinstance(clean, str):
+            raise PromptError("roles are words of a prompt; this prompt is token ids")
+        ids = pairs.clean.ids[places[id(one)]][pairs.clean.mask[places[id(one)]]].tolist()
+        return [columns_of_subject(model.tokenizer, "", clean, given[name][0], ids, which=given[name][1]) for name in names]
+
+    kept = sift(path, found, spans, skip_bad=skip_bad)
+    if len(kept.rows) < len(found.rows):
+        there = {row.index for row in kept.rows}
+        pairs = pairs[[place for place, row in enumerate(found.rows) if row.index in there]]
+    first, last = torch.tensor(kept.values, device=pairs.clean.ids.device).movedim(2, 0)
+    offset = pairs.clean.mask.long().argmax(dim=1)[:, None]  # pads may stand in front
+    columns = torch.arange(pairs.clean.ids.shape[1], device=first.device)[None, :] - offset
+    masks = {name: (columns >= first[:, [n]]) & (columns <= last[:, [n]]) for n, name in enumerate(names)}
+    try:
+        return dataclasses.replace(with_roles(pairs, masks, causal=model.weights.causal), left_out=kept.left_out)
+    except (PromptError, GraphError) as error:
+        raise FileFormatError(f"{path}: {error}") from None
 
 
 def _aligned(model: Model, row: PairRow, kind: type) -> _Aligned:

@@ -1,6 +1,7 @@
 """Rows of a file turned into what they stand for, one by one: all of them, or those that fit."""
 
 import dataclasses
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -106,6 +107,29 @@ def text(fields: Mapping[str, Any], name: str) -> str:
     if len(value) > _LONGEST_TEXT:
         raise PromptError(f'"{name}" has {len(value):,} characters; expected at most {_LONGEST_TEXT:,}')
     return value
+
+
+def roles_of(fields: Mapping[str, Any]) -> tuple[tuple[str, str, int | None], ...]:
+    """The roles of tokens that a row names (`roles`, an object or in CSV its JSON): name → words of the clean prompt, or
+    `[words, n]` for the n-th time that they stand there. None where there is no such field. Raises PromptError for others."""
+    value = fields.get("roles")
+    if value is None or value == "":
+        return ()
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise PromptError(f'"roles" is {shown(value)}; expected a JSON object of names and words') from None
+    if not isinstance(value, dict):
+        raise PromptError(f'"roles" is {shown(value)}; expected an object of names and words')
+    found = []
+    for name, words in value.items():
+        words, which = words if isinstance(words, list) and len(words) == 2 else (words, None)
+        numbered = which is None or (isinstance(which, int) and not isinstance(which, bool))
+        if not isinstance(words, str) or not words.strip() or not sound(words) or not numbered:
+            raise PromptError(f"role {shown(name)} is {shown(value[name])}; expected words of the prompt, or [words, n]")
+        found.append((name, words, which))
+    return tuple(found)
 
 
 def sound(value: str) -> bool:
