@@ -2,10 +2,9 @@
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from circuits.attribution.batches import Batch, batches, prompts_at_once
@@ -13,12 +12,13 @@ from circuits.attribution.completeness import Ends, completeness, ends_of
 from circuits.attribution.factors.pulls import AT_ONCE, Pulls
 from circuits.attribution.factors.roles import Columns, RoleOrder
 from circuits.attribution.factors.writers import deltas, writes_alone
+from circuits.attribution.gathering import Gathered, Total
 from circuits.attribution.gradients import gradients
 from circuits.attribution.points import Point
 from circuits.attribution.rules import EXACT, RULES, Rule
 from circuits.attribution.scores import EdgeScores
 from circuits.attribution.topk import KEPT
-from circuits.errors import CircuitsError, MemoryBudgetError, NonFiniteError
+from circuits.errors import CircuitsError, MemoryBudgetError
 from circuits.graph import Node
 from circuits.models import Edit, Model, Run
 from circuits.models.choosing import Positions
@@ -26,7 +26,6 @@ from circuits.models.memory import BUDGET, beside_budget
 from circuits.patching.engine.base import held_nodes, plain_run
 from circuits.patching.engine.sites import differing, position_masks
 from circuits.patching.nodes import about
-from circuits.patching.subgraphs.members import is_edge
 from circuits.progress import Progress, silent
 from circuits.runs import shards
 from circuits.statistics import standard_error
@@ -118,7 +117,7 @@ def attribute_edges(
         return _exact(model, pairs, metric, positions, budget, progress, roles=roles)
     masks = role_masks_of(pairs) if roles else position_masks(pairs, positions)
     columns = Columns(model.graph(), pairs.roles.roles if roles and pairs.roles else None, len(masks))
-    total = _Total.empty(columns, masks)
+    total = Total.empty(columns, masks)
     report, ends = progress or silent, list[Ends]()
 
     def runs(part: PromptPairs) -> Iterator[tuple[Edit, ...]]:
@@ -165,93 +164,6 @@ def role_masks_of(pairs: PromptPairs) -> dict[str, Tensor]:
     return dict(zip(pairs.roles.names, pairs.roles.masks(), strict=True))
 
 
-class _Gathered:
-    """Scores of some prompts as they come. What comes `once` for each edge is summed over prompts right away; else each
-    prompt's are held until all is there, for squares are of whole scores."""
-
-    def __init__(self, columns: Columns, prompts: int, dtype: torch.dtype, device: torch.device, *, once: bool) -> None:
-        self.columns = columns
-        # Sums over points and columns: at least float32, whatever the model computes in.
-        how: Any = {"dtype": torch.promote_types(dtype, torch.float32), "device": device}
-        size = columns.graph.writer_count
-        labels = range(columns.labels)
-        self._held = [] if once else [torch.zeros(prompts, size, columns.count(label), **how) for label in labels]
-        self._sums = torch.zeros(sum(columns.sizes()) if once else 0, dtype=torch.float64, device=device)
-        self._squares = torch.zeros_like(self._sums)
-        self._parts = [columns.split(part) for part in (self._sums, self._squares)] if once else []
-
-    def add(self, label: int, writers: slice, start: int, found: Float[Tensor, "prompt writer column"]) -> None:
-        """Take in the scores of some writers and columns of a label."""
-        columns = slice(start, start + found.shape[2])
-        if self._held:
-            self._held[label][:, writers, columns] += found
-            return
-        sums, squares = (parts[label][writers, columns] for parts in self._parts)
-        sums += found.sum(dim=0, dtype=torch.float64)
-        squares += found.square().sum(dim=0, dtype=torch.float64)
-
-    def sums(self) -> tuple[Tensor, Tensor]:
-        """Sums of scores and of their squares over prompts, of all labels one after the other. Raises NonFiniteError where a
-        score is not a number."""
-        sums, squares = self._sums, self._squares
-        if self._held:
-            sums = torch.cat([part.sum(dim=0, dtype=torch.float64).flatten() for part in self._held])
-            squares = torch.cat([part.square().sum(dim=0, dtype=torch.float64).flatten() for part in self._held])
-        if not bool(squares.isfinite().all()):
-            raise NonFiniteError("an edge's score is NaN or infinite")
-        return sums.cpu(), squares.cpu()
-
-
-@dataclasses.dataclass
-class _Total:
-    """Sums over prompts of scores and of their squares, as `Columns` has them, and how many prompts have each position."""
-
-    columns: Columns
-    labels: tuple[str, ...]
-    sums: Tensor
-    squares: Tensor
-    counts: Tensor
-    prompts: int = 0
-
-    @classmethod
-    def empty(cls, columns: Columns, masks: dict[str, Tensor]) -> "_Total":
-        """Nothing seen so far."""
-        zeros = torch.zeros(sum(columns.sizes()), dtype=torch.float64)
-        return cls(columns, tuple(masks), zeros, zeros.clone(), torch.zeros(len(masks), dtype=torch.float64))
-
-    def add(self, sums: Tensor, squares: Tensor, having: Sequence[int], prompts: int) -> None:
-        """Take in the sums of some prompts, of which so many have each position; those that lack it have scores of 0 there."""
-        self.sums += sums
-        self.squares += squares
-        self.counts += torch.tensor(having)
-        self.prompts += prompts
-
-    @property
-    def from_input(self) -> float:
-        """The sum of the scores of the input's edges, mean over prompts."""
-        return float(sum(part[0].sum() for part in self.columns.split(self.sums))) / self.prompts
-
-    def scores(self, model: Model, details: dict[str, Any]) -> EdgeScores:
-        """Means over prompts and their standard errors."""
-        if self.columns.roles is not None:
-            graph = model.graph(roles=self.columns.roles)
-            writers, readers = is_edge(graph).nonzero(as_tuple=True)
-            place = self.columns.places(writers, readers)
-            some = (self.sums[place][None], self.squares[place][None], self.counts[:1, None])
-            return EdgeScores(graph, writers, readers, *_means(*some), metadata=details)
-        sums, squares = (torch.stack(self.columns.split(part)) for part in (self.sums, self.squares))
-        mean, errors = _means(sums, squares, self.counts[:, None, None])
-        shares = None if bool((self.counts == self.prompts).all()) else self.counts / self.prompts
-        return EdgeScores.dense(model.graph(), mean, errors, labels=self.labels, shares=shares, metadata=details)
-
-
-def _means(sums: Tensor, squares: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and their standard errors (0 of one prompt)."""
-    mean = sums / counts
-    errors = ((squares / counts - mean.square()).clamp(min=0) / (counts - 1).clamp(min=1)).sqrt()
-    return mean, errors.where(counts > 1, 0.0)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Runs:
     """The clean run (None where the only gradient run is just that), the corrupt one, and where gradients are taken."""
@@ -281,14 +193,14 @@ def _part(
     gone: list[Node],
     budget: int,
     columns: Columns,
-) -> tuple[_Gathered, Ends]:
+) -> tuple[Gathered, Ends]:
     """Scores of some prompts, and what the metric is read from at either end."""
     graph, pairs = model.graph(), batch.pairs
     order = None if columns.roles is None else RoleOrder.of(pairs)
     whole = _counting(model, pairs, order)
     blocks = list(_column_blocks(model, pairs, whole, budget))
     once = rule.points is None and len(blocks) <= 1
-    scores = _Gathered(columns, len(pairs), model.dtype, model.device, once=once)
+    scores = Gathered(columns, len(pairs), model.dtype, model.device, once=once)
     runs = _runs(model, pairs, rule, steps, gone)
     own = runs.own
     for points in _alike(runs.points):
@@ -330,7 +242,7 @@ def _counting(model: Model, pairs: PromptPairs, order: RoleOrder | None) -> Bool
 
 
 def _add(
-    scores: _Gathered,
+    scores: Gathered,
     pulls: Pulls,
     ends: tuple[Run, Run],
     writers: tuple[int, int],

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from circuits.errors import GraphError, shown
 from circuits.files.fields import stored
+from circuits.graph import counts
 from circuits.graph.nodes import Edge, Node, NodeKind, Reader, Slot
 from circuits.graph.roles import Roles
 
@@ -111,24 +112,7 @@ class Graph:
 
     def edge_counts(self) -> dict[tuple[NodeKind, NodeKind], int]:
         """Count the edges by (kind of writer, kind of reader), in closed form, without those that are none."""
-        layers, heads, width = self.n_layers, self.n_heads, self.mlp_writers
-        # What reads at its own role does so once a role, keys and values once for each pair of roles.
-        roles, links = (1, 1) if self.roles is None else (len(self.roles), self.roles.links)
-        inputs = heads * roles + 2 * self.n_key_value_heads * links
-        mlp: NodeKind = "neuron" if self.neurons else "mlp"
-        pairs = layers * (layers - 1) // 2
-        counts: dict[tuple[NodeKind, NodeKind], int] = {
-            ("input", "head"): layers * inputs,
-            ("input", mlp): layers * width * roles,
-            ("input", "logits"): 1,
-            ("head", "head"): pairs * heads * inputs,
-            ("head", mlp): (pairs + (0 if self.parallel else layers)) * heads * width * roles,
-            ("head", "logits"): layers * heads,
-            (mlp, "head"): pairs * width * inputs,
-            (mlp, mlp): pairs * width * width * roles,
-            (mlp, "logits"): layers * width,
-        }
-        return {kinds: count for kinds, count in counts.items() if count}
+        return counts.edge_counts(self)
 
     def count(self, writer: NodeKind, reader: NodeKind) -> int:
         """Count the edges from one kind of node to another, such as `count("neuron", "neuron")`."""
@@ -136,14 +120,7 @@ class Graph:
 
     def describe(self) -> str:
         """Say the shape and the counts in a few lines."""
-        mlps = f"{self.d_mlp:,} neurons a layer" if self.neurons else "whole MLPs"
-        shape = f"{self.n_layers} layers of {self.n_heads} heads"
-        shape += f" ({self.n_key_value_heads} key-value heads)" if self.grouped else ""
-        shape += f", {mlps if self.d_mlp else 'no MLPs'}" + (", parallel blocks" if self.parallel else "")
-        shape += "" if self.roles is None else f", roles {', '.join(self.roles.names)}"
-        lines = [shape, f"{self.node_count:,} nodes, {self.edge_count:,} edges"]
-        lines += [f"  {writer} -> {reader}: {count:,}" for (writer, reader), count in self.edge_counts().items()]
-        return "\n".join(lines)
+        return counts.describe(self)
 
     # Names checked against this graph
 

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.errors import NonFiniteError, PromptError, shown
 from circuits.files.words import counted
-from circuits.graph import Roles
 from circuits.models import Model, TokenBatch
 from circuits.tasks.alignment import (
     Limits,
@@ -21,33 +20,12 @@ from circuits.tasks.alignment import (
     where_of,
 )
 from circuits.tasks.answers import one_token
+from circuits.tasks.role_columns import RoleColumns
 from circuits.tasks.subjects import columns_of_subject
 
 Several = Literal["mean", "max"]
 """How several right (or wrong) answers count: the mean of their logits and the sum of their probabilities, or the largest."""
 SEVERAL: tuple[Several, ...] = ("mean", "max")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class RoleColumns:
-    """Which tokens have which role. `columns`: the place of each token's role in `roles.names`, -1 at pads."""
-
-    roles: Roles
-    columns: Int[Tensor, "prompt position"]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The roles' names."""
-        return self.roles.names
-
-    def masks(self, roles: Roles | None = None) -> Bool[Tensor, "role prompt position"]:
-        """Where each role has tokens; of other `roles` by their names. Raises PromptError for one that is in none of the
-        prompts."""
-        names = self.names if roles is None else roles.names
-        missing = next((name for name in names if name not in self.names), None)
-        if missing is not None:
-            raise PromptError(f"no prompt has the role {missing}: there are {', '.join(self.names)}")
-        return torch.stack([self.columns == self.names.index(name) for name in names])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

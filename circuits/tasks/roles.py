@@ -11,7 +11,8 @@ from torch import Tensor
 from circuits.errors import PromptError
 from circuits.graph import Roles
 from circuits.models import Model
-from circuits.tasks.prompts import PromptPairs, RoleColumns
+from circuits.tasks.prompts import PromptPairs
+from circuits.tasks.role_columns import RoleColumns
 
 END, START = "end", "start"
 """The token at which the answer is read; what comes before the first named span."""

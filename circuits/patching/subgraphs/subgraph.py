@@ -24,7 +24,7 @@ from circuits.progress import Progress, silent
 from circuits.runs import shards
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric, fitted
-from circuits.tasks.prompts import RoleColumns
+from circuits.tasks.role_columns import RoleColumns
 
 
 @torch.no_grad()
