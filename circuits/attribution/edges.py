@@ -196,8 +196,9 @@ def _part(
 ) -> tuple[Gathered, Ends]:
     """Scores of some prompts, and what the metric is read from at either end."""
     graph, pairs = model.graph(), batch.pairs
-    order = None if columns.roles is None else RoleOrder.of(pairs)
-    whole = _counting(model, pairs, order)
+    whole = _counting(model, pairs)
+    order = None if columns.roles is None else RoleOrder.of(pairs, whole)
+    whole = whole if order is None else order.sort(whole) & order.there
     blocks = list(_column_blocks(model, pairs, whole, budget))
     once = rule.points is None and len(blocks) <= 1
     scores = Gathered(columns, len(pairs), model.dtype, model.device, once=once)
@@ -233,12 +234,12 @@ def _alike(points: Iterable[Point]) -> Iterator[list[tuple[int, Point]]]:
         yield group
 
 
-def _counting(model: Model, pairs: PromptPairs, order: RoleOrder | None) -> Bool[Tensor, "prompt position"]:
-    """Which tokens count, in the order of their roles where there is one."""
+def _counting(model: Model, pairs: PromptPairs) -> Bool[Tensor, "prompt position"]:
+    """Which tokens can differ between the two runs and be seen by the answer."""
     whole = differing(pairs, causal=model.weights.causal)
     if model.weights.causal:
         whole[:, int(pairs.answer_columns.max()) + 1 :] = False
-    return whole if order is None else order.sort(whole) & order.there
+    return whole
 
 
 def _add(

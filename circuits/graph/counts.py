@@ -1,15 +1,12 @@
 """How many edges a graph has, in closed form, and its shape in words."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from circuits.graph.nodes import NodeKind
 
-if TYPE_CHECKING:
-    import circuits.graph.graph
 
-
-def edge_counts(graph: "circuits.graph.graph.Graph") -> dict[tuple[NodeKind, NodeKind], int]:
-    """The edges of a graph by (kind of writer, kind of reader), without those that are none."""
+def edge_counts(graph: Any) -> dict[tuple[NodeKind, NodeKind], int]:
+    """The edges of a `Graph` by (kind of writer, kind of reader), without those that are none."""
     layers, heads, width = graph.n_layers, graph.n_heads, graph.mlp_writers
     # What reads at its own role does so once a role, keys and values once for each pair of roles.
     roles, links = (1, 1) if graph.roles is None else (len(graph.roles), graph.roles.links)
@@ -30,8 +27,8 @@ def edge_counts(graph: "circuits.graph.graph.Graph") -> dict[tuple[NodeKind, Nod
     return {kinds: count for kinds, count in counts.items() if count}
 
 
-def describe(graph: "circuits.graph.graph.Graph") -> str:
-    """The shape and the counts in a few lines."""
+def describe(graph: Any) -> str:
+    """The shape and the counts of a `Graph` in a few lines."""
     mlps = f"{graph.d_mlp:,} neurons a layer" if graph.neurons else "whole MLPs"
     shape = f"{graph.n_layers} layers of {graph.n_heads} heads"
     shape += f" ({graph.n_key_value_heads} key-value heads)" if graph.grouped else ""

@@ -56,7 +56,9 @@ class Pulls:
             by_slot = self._by_slot(found, layer, scale)
             plan = self._plan(block)
             if unit is not None and not found.held_norms:
-                brought = {slot: self._brought(found, layer, slot, slope) for slot, slope in by_slot.items()}
+                brought = dict[Slot, Tensor]()
+                for slot, slope in by_slot.items():
+                    brought[slot] = self._brought(found, layer, slot, slope)
                 along = self._sections(block, brought)
                 rows = torch.cat([along[section][some] for section, some, _ in plan])
                 self._along[layer].append(self._sorted(rows.mul_(-weight / self.model.d_model), 2))
@@ -74,8 +76,10 @@ class Pulls:
     def _by_slot(self, found: Gradients, layer: int, scale: Tensor) -> dict[Slot, Tensor]:
         """Slopes by slot `[reader prompt position width]`; with roles those of keys and values for each role of queries."""
         if self.order is None:
-            given = {slot: getattr(found, slot)[layer] for slot in SLOTS}
-            return {slot: slot_slope(self.model, found, layer, slot, slope, scale) for slot, slope in given.items()}
+            plain: dict[Slot, Tensor] = {}
+            for slot in SLOTS:
+                plain[slot] = slot_slope(self.model, found, layer, slot, getattr(found, slot)[layer], scale)
+            return plain
         slopes: dict[Slot, Tensor] = {"q": slot_slope(self.model, found, layer, "q", found.q[layer], scale)}
         for slot, given in by_queries(self.model, found, layer, self.order).items():
             if slot == "k" and self.model.weights.blocks[layer].attention.k_norm is not None:
@@ -93,7 +97,7 @@ class Pulls:
             return [by_slot[slot] for slot in SLOTS]
         if self.order is None:
             return [torch.cat([by_slot[slot] for slot in SLOTS])]
-        k, v = (by_slot[slot].unflatten(0, (len(self.order.roles), -1)) for slot in ("k", "v"))
+        k, v = (by_slot[slot].unflatten(0, (self.order.active, -1)) for slot in ("k", "v"))
         return [by_slot["q"], torch.cat([k, v], dim=1).flatten(0, 1)]
 
     def _plan(self, block: Block) -> list[tuple[int, slice, tuple[Slot, ...]]]:
@@ -102,9 +106,10 @@ class Pulls:
         heads, groups, apart = block.attention.n_heads, block.attention.n_key_value_heads, slots_apart(block.attention)
         if self.order is None:
             whole = slice(0, heads + 2 * groups)
-            return [(place, whole, (slot,)) for place, slot in enumerate(SLOTS)] if apart else [(0, whole, SLOTS)]
+            each: list[tuple[int, slice, tuple[Slot, ...]]] = [(place, whole, (slot,)) for place, slot in enumerate(SLOTS)]
+            return each if apart else [(0, whole, SLOTS)]
         found: list[tuple[int, slice, tuple[Slot, ...]]] = [(0, slice(0, heads), ("q",))]
-        for place in range(len(self.order.roles)):
+        for place in range(self.order.active):
             if apart:
                 rows = slice(place * groups, (place + 1) * groups)
                 found += [(1, rows, ("k",)), (2, rows, ("v",))]
@@ -135,7 +140,8 @@ class Pulls:
             reads = before[layer * inputs]
             if reads > self.first:
                 slopes = [slope[:, :, columns] for slope in self._slopes[layer]]
-                shape = (min(most, sum(map(len, slopes))), *slopes[0].shape[1:3], self.model.d_model)
+                prompts, width = slopes[0].shape[1], slopes[0].shape[2]
+                shape = (min(most, sum(map(len, slopes))), prompts, width, self.model.d_model)
                 memory = memory if memory.numel() >= math.prod(shape) else memory.new_empty(math.prod(shape))
                 pulled = memory[: math.prod(shape)].view(shape)
                 self._pull(pulled, slopes, block)

@@ -35,10 +35,12 @@ class RoleOrder:
     masks: Bool[Tensor, "role prompt position"]
     index: Int[Tensor, "prompt place"]
     there: Bool[Tensor, "prompt place"]
+    active: int
+    """How many roles there are from the first on, counted from the last one back, that look at tokens that count."""
 
     @classmethod
-    def of(cls, pairs: PromptPairs) -> "RoleOrder":
-        """The order of the tokens of pairs that have roles."""
+    def of(cls, pairs: PromptPairs, whole: Bool[Tensor, "prompt position"]) -> "RoleOrder":
+        """The order of the tokens of pairs that have roles; `whole`: those that count."""
         assert pairs.roles is not None
         masks, indices = pairs.roles.masks(), []
         for mask in masks:
@@ -46,7 +48,10 @@ class RoleOrder:
             size = int(mask.sum(dim=1).max())
             indices.append((~mask).long().argsort(dim=1, stable=True)[:, :size])
         there = [mask.gather(1, index) for mask, index in zip(masks, indices, strict=True)]
-        return cls(pairs.roles.roles, masks, torch.cat(indices, dim=1), torch.cat(there, dim=1))
+        moving = {role for role, mask in enumerate(masks) if bool((mask & whole).any())}
+        looking = [query for query, seen in enumerate(pairs.roles.roles.looks) if moving.intersection(seen)]
+        active = len(masks) - looking[0] if looking else 1
+        return cls(pairs.roles.roles, masks, torch.cat(indices, dim=1), torch.cat(there, dim=1), active)
 
     def sort(self, x: Tensor, dim: int = 1) -> Tensor:
         """A tensor whose axes `dim - 1` and `dim` are prompt and position, with tokens in this order."""
@@ -57,7 +62,7 @@ class RoleOrder:
 def by_queries(
     model: Model, found: Gradients, layer: int, order: RoleOrder
 ) -> dict[Slot, Float[Tensor, "role prompt position group d_head"]]:
-    """The gradients by keys and values that come through the queries of each role alone, the last role first."""
+    """The gradients by keys and values that come through the queries of each active role alone, the last role first."""
     attention, run = model.weights.blocks[layer].attention, found.run
     size = attention.n_heads // attention.n_key_value_heads
     q, dz = (part.transpose(1, 2) for part in (run.q[layer], found.z[layer]))
@@ -66,7 +71,7 @@ def by_queries(
     moved = pattern * (moved - (pattern * moved).sum(dim=-1, keepdim=True)) * attention.scale
     if attention.soft_cap is not None:
         moved = moved * (1 - torch.tanh(q @ k.transpose(2, 3) * (attention.scale / attention.soft_cap)).square())
-    queries = order.masks.flip(0)[:, :, None, :, None].to(moved.dtype)
+    queries = order.masks.flip(0)[: order.active, :, None, :, None].to(moved.dtype)
     found_by: dict[Slot, Tensor] = {}
     slots: tuple[tuple[Slot, Tensor, Tensor], ...] = (("k", moved, q), ("v", pattern, dz))
     for slot, weights, values in slots:
