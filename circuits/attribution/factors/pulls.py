@@ -106,9 +106,10 @@ class Pulls:
         heads, groups, apart = block.attention.n_heads, block.attention.n_key_value_heads, slots_apart(block.attention)
         if self.order is None:
             whole = slice(0, heads + 2 * groups)
-            each: list[tuple[int, slice, tuple[Slot, ...]]] = [(place, whole, (slot,)) for place, slot in enumerate(SLOTS)]
-            return each if apart else [(0, whole, SLOTS)]
-        found: list[tuple[int, slice, tuple[Slot, ...]]] = [(0, slice(0, heads), ("q",))]
+            each: list[tuple[Slot, ...]] = [("q",), ("k",), ("v",)] if apart else [SLOTS]
+            return [(place, whole, slots) for place, slots in enumerate(each)]
+        queries: tuple[Slot, ...] = ("q",)
+        found = [(0, slice(0, heads), queries)]
         for place in range(self.order.active):
             if apart:
                 rows = slice(place * groups, (place + 1) * groups)
@@ -161,7 +162,7 @@ class Pulls:
             if start >= len(pulled):
                 return
             if slots not in weights:
-                weights[slots] = torch.cat([folded[slot] for slot in slots]) if len(slots) > 1 else folded[slots[0]]
+                weights[slots] = torch.cat([folded[slot] for slot in slots])
             slope = slopes[section][rows]
             part = pulled[start : start + len(slope)]
             torch.matmul(slope.flatten(1, 2), weights[slots].transpose(1, 2), out=part.flatten(1, 2))
