@@ -14,6 +14,7 @@ ORDER = (
     "induction",
     "heads",
     "trace",
+    "edit",
     "recall",
     "models",
     "export",

@@ -1,7 +1,8 @@
 """The model that a command line names: on which device, in which number format, and what is to be said of it."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import circuits
@@ -11,12 +12,22 @@ DTYPES = ("float32", "float64", "bfloat16")
 _DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
-def load(model: str, *, device: str = "cpu", devices: str | None = None, dtype: str = "float32") -> "circuits.Model":
-    """Load a model; raises ModelError where it, a device or the number format cannot be had, MemoryBudgetError where there is
-    no room for it."""
+def load(
+    model: str,
+    *,
+    device: str = "cpu",
+    devices: str | None = None,
+    dtype: str = "float32",
+    edits: Sequence["Path | circuits.models.WeightEdit"] = (),
+) -> "circuits.Model":
+    """Load a model, with edits of its weights on; raises ModelError where it, a device or the number format cannot be had, or
+    an edit is for another model, MemoryBudgetError where there is no room for it."""
     import torch
 
+    from circuits.models.weight_edits import read_edits
     from circuits.runs import run_on
+
+    read = read_edits(edits)  # before the model, which takes long
 
     if dtype not in DTYPES:
         raise ModelError(f"unknown number format {dtype!r}: expected {', '.join(DTYPES)}")
@@ -26,7 +37,7 @@ def load(model: str, *, device: str = "cpu", devices: str | None = None, dtype: 
     for name in several or [device]:
         _check_usable(name)
     where: dict[str, Any] = {"device": device} if several is None else {"devices": several}
-    loaded = circuits.load_model(model, **where, dtype=getattr(torch, dtype))
+    loaded = circuits.load_model(model, **where, dtype=getattr(torch, dtype)).with_edits(*read)
     run_on(model, loaded.fingerprint)
     return loaded
 

@@ -25,6 +25,15 @@ Devices = Annotated[
 Dtype = Annotated[
     str, typer.Option(metavar="float32|float64|bfloat16", help="Number format of weights and of all that is computed.")
 ]
+Edits = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--edits",
+        metavar="FILE",
+        help="An edit of the model's weights (circuits edit) that is on; several times.",
+        show_default=False,
+    ),
+]
 Memory = Annotated[int, typer.Option(metavar="MB", min=1, help="Memory that a pass may take, besides the model.")]
 PictureFormats = Annotated[
     str, typer.Option("--pictures", metavar="png,svg,pdf", help="As what pictures are written: one or several.")
@@ -244,7 +253,7 @@ def folder(job: str, of: str = "MODEL") -> Any:
     return typer.Option(help="Folder for the files.", show_default=f"out/{job}-{of}")
 
 
-_SETTING = ("model", "device", "devices", "dtype", "bos", "out", "pictures", "as_json", "open_file")
+_SETTING = ("model", "device", "devices", "dtype", "edits", "bos", "out", "pictures", "as_json", "open_file")
 _NOT_A_PROMPT = ("train", "labels")
 """Subcommands of commands that take a prompt."""
 

@@ -20,6 +20,7 @@ from circuits.cli.options import (
     Device,
     Devices,
     Dtype,
+    Edits,
     Fresh,
     Memory,
     ModelName,
@@ -54,6 +55,8 @@ class Setting:
     memory: int = 256
     out: Path | None = None
     bos: bool | None = None
+    edits: tuple[Path, ...] = ()
+    """Files of edits that are put on the model."""
     as_json: bool = False
     pictures: str = "png"
     """The formats of pictures, between commas."""
@@ -71,11 +74,13 @@ class Setting:
 
     @property
     def folder(self) -> Path:
-        """Where the files go: the folder asked for, or one named after the job and the last part of the model's name."""
+        """Where the files go: the folder asked for, or one named after the job and the last part of the model's name, and
+        another one with edits on."""
         if self.out is not None:
             return self.out
         last = self.model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-        return Path("out") / f"{self.job}-{re.sub(r'[^A-Za-z0-9._-]+', '-', last).strip('.-') or 'model'}"
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip(".-") or "model"
+        return Path("out") / f"{self.job}-{name}{'-edited' if self.edits else ''}"
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -139,8 +144,10 @@ class Setting:
         """Load the model, and show that; say where its prompts open otherwise than its tokenizer opens them. Raises ModelError
         where it, the device, the number format or the BOS asked for cannot be had."""
         progress("loading the model", 0, 1)
-        loaded = load(self.model, device=self.device, devices=self.devices, dtype=self.dtype).with_bos(self.bos)
+        where: dict[str, Any] = {"device": self.device, "devices": self.devices, "dtype": self.dtype}
+        loaded = load(self.model, **where, edits=self.edits).with_bos(self.bos)
         progress("loading the model", 1, 1)
+        self.said.extend(f"{self.model} with an edit on: {edit.name}" for edit in loaded.edits)
         if loaded.stored and loaded.stored != "F32":
             self.said.append(f"{loaded.name}: weights stored as {loaded.stored}, dequantised to {self.dtype}")
         self.said.extend(filter(None, [opening_said(loaded)]))
@@ -152,6 +159,7 @@ class Setting:
         usual = ("mini", "cpu", "float32")
         more = [word for pair, own in zip(named.items(), usual, strict=False) if pair[1] != own for word in pair]
         more += [] if self.devices is None or not model else ["--devices", self.devices]
+        more += [word for file in self.edits if model for word in ("--edits", str(file))]
         more += [] if self.bos is None or not model else ["--bos" if self.bos else "--no-bos"]
         return " ".join(map(quoted, ["circuits", *words, *more]))
 
@@ -243,6 +251,7 @@ def with_setting(
         "device": (Device, "cpu"),
         "devices": (Devices, None),
         "dtype": (Dtype, "float32"),
+        "edits": (Edits, None),
         **({"bos": (Bos, None)} if text else {}),
     }
     pictures = {"pictures": (PictureFormats, "png")} if out is None else {}
@@ -267,7 +276,8 @@ def with_setting(
             given = {name: value for name, value in options.items() if name != heard}
             how = {name: options.pop(name, usual) for name, (_, usual) in runs.items()}
             own = {name: options.pop(name, usual) for name, (_, usual) in shared.items() if name not in runs}
-            setting = Setting(**fixed, words=tuple(context.obj or ()), **own)
+            edits = tuple(own.pop("edits", None) or ())
+            setting = Setting(**fixed, words=tuple(context.obj or ()), edits=edits, **own)
             with contextlib.ExitStack() as stack:
                 stack.enter_context(made_by(setting.line))  # all that a command saves tells its command line
                 worker = WORKER.get()

@@ -9,6 +9,7 @@ from circuits.models.model import Model
 from circuits.models.outputs import attention_bias, node_output
 from circuits.models.run import Run
 from circuits.models.tokens import TokenBatch
+from circuits.models.weight_edits import WeightEdit
 
 __all__ = [
     "Edit",
@@ -16,6 +17,7 @@ __all__ = [
     "Model",
     "Run",
     "TokenBatch",
+    "WeightEdit",
     "attention_bias",
     "bundled_models",
     "from_bridge",

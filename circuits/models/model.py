@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -11,11 +12,13 @@ from torch import Tensor
 
 from circuits.errors import ModelError, NonFiniteError, PromptError
 from circuits.graph import Graph, Roles
+from circuits.models.edited import Edited, edits_on, put_on, taken_off
 from circuits.models.edits import Edit, compile_edits
 from circuits.models.forward import Keep, forward
 from circuits.models.run import Run
 from circuits.models.tokenizing import added_behind, added_in_front, bos_of, token_ids
 from circuits.models.tokens import TokenBatch
+from circuits.models.weight_edits import WeightEdit, read_edits
 from circuits.models.weights import Weights, all_finite
 
 Prompts = str | list[str] | Int[Tensor, "prompt position"] | Int[Tensor, " position"] | TokenBatch
@@ -38,6 +41,8 @@ class Model:
     """The BOS token of a model without a tokenizer, where it was made for one."""
     stored: str | None = None
     """The number formats of the file's tensors, where the weights were dequantised ("Q4_1, Q8_0, F32")."""
+    edited: Edited | None = dataclasses.field(default=None, repr=False)
+    """The edits that its weights came of, where there are any."""
 
     @classmethod
     def from_bridge(cls, bridge: Any, *, name: str | None = None) -> "Model":
@@ -116,6 +121,10 @@ class Model:
     def bridge(self) -> Any:
         """The TransformerBridge, for hooks. A loaded model builds it anew at every access (one copy of the weights is
         held otherwise): keep the result while you need it."""
+        if self.edits:
+            raise ModelError(
+                f"{self.name}: a TransformerBridge has the weights without the edits; take them off (`without_edits`)"
+            )
         if self.make_bridge is None:
             raise ModelError(f"{self.name} was built from plain weights and has no TransformerBridge")
         return self.make_bridge()
@@ -143,6 +152,29 @@ class Model:
         if prepend_bos and self.bos_id is None:
             raise ModelError(f"{self.name} has no BOS token to put in front of prompts")
         return self if prepend_bos == self.prepend_bos else dataclasses.replace(self, prepend_bos=prepend_bos)
+
+    @property
+    def edits(self) -> tuple[WeightEdit, ...]:
+        """The edits of its weights that are on it, in the order in which they were put on."""
+        return edits_on(self)
+
+    def with_edits(self, *edits: "WeightEdit | str | Path") -> "Model":
+        """The same model with edits of its weights on, each given as it is or by its file; this one stays as it was, and both
+        share all weights that are the same.
+
+        Raises ModelError for an edit that was made for another model, or is on already; FileFormatError for a file that holds
+        none. An edit that was made on top of others needs these on first.
+        """
+        model = self
+        for edit in read_edits(edits):
+            model = put_on(model, edit)
+        return model
+
+    def without_edits(self, *names: str) -> "Model":
+        """The same model without the edits of these names (default: without any). Where none is left, its weights are those of
+        the loaded model, byte by byte; else the others are put on anew. Raises ModelError for a name of none that is on, and
+        where one that is left was made on top of one that is taken off."""
+        return taken_off(self, names)
 
     def opening(self, *, prepend_bos: bool | None = None) -> list[int]:
         """The token ids that stand in front of a prompt's own: those that the tokenizer puts there, BOS alone, or none, as

@@ -46,6 +46,12 @@ from circuits.plots.study import studied_circuit_figure, study_figure, study_pla
 from circuits.plots.tree_arcs import tree_arcs_figure
 from circuits.plots.uses.amplified import amplified_figure
 from circuits.plots.uses.attributions import word_attributions_figure
+from circuits.plots.uses.editing import (
+    edit_scores_figure,
+    edits_together_figure,
+    key_moments_figure,
+    weight_edit_figure,
+)
 from circuits.plots.uses.feedback import feedback_figure
 from circuits.plots.uses.inside import inside_change_figure
 from circuits.plots.uses.regularising import er_test_figure
@@ -74,6 +80,8 @@ __all__ = [
     "dictionary_figure",
     "direct_logits_figure",
     "disagreement_figure",
+    "edit_scores_figure",
+    "edits_together_figure",
     "effects_figure",
     "equivariance_figure",
     "er_test_figure",
@@ -88,6 +96,7 @@ __all__ = [
     "head_pruning_figure",
     "head_scores_figure",
     "inside_change_figure",
+    "key_moments_figure",
     "knockout_figure",
     "layer_removal_figure",
     "lens_comparison_figure",
@@ -130,5 +139,6 @@ __all__ = [
     "tuned_lens_figure",
     "values_figure",
     "verdict_figure",
+    "weight_edit_figure",
     "word_attributions_figure",
 ]

@@ -33,11 +33,11 @@ class Kind:
     @property
     def result(self) -> type[Result]:
         """The class itself."""
-        from circuits import attribution, concepts, graph, heads, lenses, patching, probes, search, tasks, uses
+        from circuits import attribution, concepts, graph, heads, lenses, models, patching, probes, search, tasks, uses
 
         room, _, name = self.cls.partition(".")
         rooms = {"attribution": attribution, "graph": graph, "heads": heads, "lenses": lenses, "patching": patching}
-        rooms |= {"concepts": concepts, "probes": probes, "search": search, "tasks": tasks, "uses": uses}
+        rooms |= {"concepts": concepts, "models": models, "probes": probes, "search": search, "tasks": tasks, "uses": uses}
         return getattr(rooms[room], name)
 
 
@@ -54,6 +54,14 @@ KINDS: Mapping[str, Kind] = {
     "circuits-inside-change": Kind(
         "what changed inside of a mended classifier", "What changed inside", "uses.InsideChange", "classify inside --open"
     ),
+    "circuits-edit-scores": Kind(
+        "facts edited in the weights, before and after", "Edited facts", "uses.EditScores", "edit --open"
+    ),
+    "circuits-edits-together": Kind(
+        "facts edited alone and together", "Facts edited together", "uses.EditsTogether", "edit --open"
+    ),
+    "circuits-weight-edit": Kind("an edit of a model's weights", "Edit", "models.WeightEdit"),
+    "circuits-key-moments": Kind("which keys an MLP reads on a text", "Keys of a layer", "uses.KeyMoments"),
     "circuits-shortcuts": Kind("words that a classifier leans on", "Shortcuts", "uses.Shortcuts", "classify shortcuts --open"),
     "circuits-concept-test": Kind("whether an answer hangs on a concept", "Concept", "concepts.ConceptTest", "concept --open"),
     "circuits-ablation": Kind("ablations", "Ablation", "patching.Ablation", "ablate --open"),

@@ -24,6 +24,16 @@ from circuits.uses.classifying import (
     train_all,
     train_head,
 )
+from circuits.uses.editing import (
+    Editing,
+    EditScores,
+    EditsTogether,
+    KeyMoments,
+    edit_one,
+    localisation,
+    score_edits,
+    score_together,
+)
 from circuits.uses.feedback import Feedback, FeedbackEffects, FeedbackItem, apply_feedback, proposed
 from circuits.uses.inside import InsideChange, compare_inside, meaning_swaps, shortcut_swaps
 from circuits.uses.regularising import ErTest, Regularisation, er_test, train_regularised, wishes_of
@@ -35,6 +45,9 @@ __all__ = [
     "Attributing",
     "Classifier",
     "ClassifierScores",
+    "EditScores",
+    "Editing",
+    "EditsTogether",
     "ErTest",
     "Examples",
     "Faithfulness",
@@ -42,6 +55,7 @@ __all__ = [
     "FeedbackEffects",
     "FeedbackItem",
     "InsideChange",
+    "KeyMoments",
     "PlantedShortcut",
     "Recipe",
     "Regularisation",
@@ -54,14 +68,18 @@ __all__ = [
     "attribute_words",
     "class_pairs",
     "compare_inside",
+    "edit_one",
     "er_test",
     "find_shortcuts",
     "label_words",
+    "localisation",
     "meaning_swaps",
     "planted_shortcut",
     "proposed",
     "read_labelled",
     "score_classifier",
+    "score_edits",
+    "score_together",
     "shortcut_swaps",
     "stability",
     "swapped",

@@ -49,6 +49,7 @@ from circuits.lenses.neurons.places import Places, Triggers
 from circuits.lenses.neurons.report import NeuronReport
 from circuits.lenses.neurons.updates import SubUpdates, Update
 from circuits.lenses.tuned_lens import TunedLens
+from circuits.models import WeightEdit
 from circuits.patching.ablation.ablation import Ablation
 from circuits.patching.ablation.layers import LayerRemoval
 from circuits.patching.ablation.self_repair import SelfRepair
@@ -88,15 +89,19 @@ from circuits.tasks import BehaviourScores, PromptReport
 from circuits.uses import (
     Amplified,
     ClassifierScores,
+    EditScores,
+    EditsTogether,
     ErTest,
     Faithfulness,
     FeedbackEffects,
     InsideChange,
+    KeyMoments,
     Shortcuts,
     Stability,
     WordAttributions,
 )
 from circuits.uses.attributing.showing import ShownExample
+from circuits.uses.editing import EditOutcome, Odds, Written
 from circuits.uses.feedback import WordChange
 from circuits.uses.inside import InsideNeurons, SharedEdges
 from circuits.uses.shortcuts import EarlyStep, ShortcutWord
@@ -704,3 +709,31 @@ def coreference_probes() -> CoreferenceProbes:
     about = {"judged": 40, "trained": 160, "passages": 90, "candidates": 4.5, "left_out": {"of one <b>": 3}, "seeds": (0, 1)}
     beside = {"baselines": {"nearest noun": (0.375, 0.01), "chance": (0.25, 0.01)}}
     return CoreferenceProbes("mini<b>", SHA, "last", 8, 60, ("resid0", "resid1"), **shares, **about, **beside)
+
+
+def outcomes(layer: int) -> tuple[EditOutcome, EditOutcome]:
+    """Two edited facts, of which the second has neither paraphrases nor a text."""
+    odds = Odds("<b> is in", " Paris", 0.75, 0.125, 0.25, 0.5)
+    kept = Odds("& is in", " Rome", 0.5, 0.125, 0.5, 0.25)
+    text = Written(" Paris.\n", " Rome & <b>", (5.0, 4.5), (0.25, 0.5))
+    about = ("<b>", " Paris", " Rome", "in_<city>", layer, 0.04, 9, 1.5)
+    traced = {"states": 0.25 / (1 + layer), "mlp": -0.125}
+    whole = EditOutcome("<b> is in", *about, odds, (odds, kept), (kept,), text, traced)
+    return whole, EditOutcome("x is in", *about, kept, (), (odds,), None, traced)
+
+
+def edit_scores() -> EditScores:
+    return EditScores("mini<b>", SHA, (*outcomes(0), *outcomes(2)), (("a <b>", "too long"),), 10, 4096, 3)
+
+
+def edits_together() -> EditsTogether:
+    return EditsTogether("mini", SHA, (0, 1), 2.5, outcomes(1), outcomes(1), 3)
+
+
+def weight_edit() -> WeightEdit:
+    words = {"prompts": ("<b> is in", "c"), "subjects": ("<b>", "c"), "old": (" Paris", "x"), "new": (" Rome", "y")}
+    return WeightEdit("mini", SHA, "MEMIT", (0, 3), **words, keys=numbers(2, 2, 4), changes=numbers(2, 2, 3))
+
+
+def key_moments() -> KeyMoments:
+    return KeyMoments("mini", SHA, 1, "ab" * 32, 300, torch.eye(3).double() + 0.25)

@@ -26,7 +26,7 @@ from circuits.files.results import Result
 from tests.files import examples
 from tests.test_arrows import PACKAGE, ROOMS
 
-HELPERS = ("numbers", "whole", "measured", "settings", "correlation", "inside_neurons")
+HELPERS = ("numbers", "whole", "outcomes", "measured", "settings", "correlation", "inside_neurons")
 """What examples are made of."""
 EXAMPLES: dict[str, Callable[[], Any]] = {
     name: make

@@ -8,7 +8,7 @@ import typer
 
 import circuits
 from circuits.cli.app import app
-from circuits.cli.options import Bos, CircuitFile, Device, Devices, KeyValueHeads
+from circuits.cli.options import Bos, CircuitFile, Device, Devices, Edits, KeyValueHeads
 from circuits.cli.output import claimed
 from circuits.cli.prompts import require_text
 from circuits.cli.settings import Setting
@@ -52,6 +52,7 @@ def export(
     ] = None,
     device: Device = "cpu",
     devices: Devices = None,
+    edits: Edits = None,
     bos: Bos = None,
 ) -> None:
     """Write a circuit in another format.
@@ -71,7 +72,16 @@ def export(
 
     if to not in (*storage.FORMATS, _SHOWN):
         raise FileFormatError(f"unknown format {one_line(to)!r}: expected {', '.join((*storage.FORMATS, _SHOWN))}")
-    own = {"--prompt": prompt, "--answer": answer, "--at": at, "--slug": slug, "--scan": scan, "--model": model, "--bos": bos}
+    own = {
+        "--prompt": prompt,
+        "--answer": answer,
+        "--at": at,
+        "--slug": slug,
+        "--scan": scan,
+        "--model": model,
+        "--edits": edits,
+        "--bos": bos,
+    }
     beside = [name for name, value in own.items() if value not in (None, [])]
     if to == _SHOWN and prompt is None:
         raise PromptError("neuronpedia draws a circuit over a prompt: give --prompt TEXT")
@@ -83,7 +93,8 @@ def export(
     try:
         if to == _SHOWN:
             question = {"prompt": prompt or "", "answer": answer, "places": _places(at or [])}
-            setting = _setting(circuit, model=model, device=device, devices=devices, bos=bos)
+            where = {"device": device, "devices": devices, "edits": tuple(edits or ())}
+            setting = _setting(circuit, model=model, bos=bos, where=where)
             text = _shown(circuit, question, (_slug(file) if slug is None else slug, scan), setting)
         else:
             text = _plain(circuit, to)
@@ -144,10 +155,11 @@ def _shown(
     return to_text(document)
 
 
-def _setting(circuit: "circuits.Circuit", *, model: str | None, device: str, devices: str | None, bos: bool | None) -> Setting:
-    """With which model: the one named, or that of the circuit, where it can be found by its name."""
+def _setting(circuit: "circuits.Circuit", *, model: str | None, bos: bool | None, where: dict[str, Any]) -> Setting:
+    """With which model: the one named, or that of the circuit, where it can be found by its name; `where`: its devices and
+    the edits that are on it."""
     known = circuit.metadata.get("model")
-    setting = Setting(job="export", model=model or "mini", device=device, devices=devices, bos=bos)
+    setting = Setting(job="export", model=model or "mini", bos=bos, **where)
     if model is not None or not isinstance(known, str):
         return setting
     setting = setting.of_saved(known)

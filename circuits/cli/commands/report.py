@@ -1,15 +1,15 @@
 """`circuits report`: anything that was saved, as one page."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from circuits.cli.app import app
-from circuits.cli.options import AsJson, Device, Devices, Dtype
+from circuits.cli.options import AsJson, Device, Devices, Dtype, Edits
 from circuits.cli.output import PAGE, claimed
 from circuits.cli.settings import Setting
-from circuits.errors import FileFormatError
+from circuits.errors import CircuitsError, FileFormatError
 
 if TYPE_CHECKING:
     from circuits.report import Page, Saved
@@ -40,6 +40,7 @@ def report(
     device: Device = "cpu",
     devices: Devices = None,
     dtype: Dtype = "float32",
+    edits: Edits = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what was saved as one page.
@@ -55,7 +56,11 @@ def report(
       circuits report out/discover-gpt2 --model gpt2 --out ioi.html
       circuits report circuit.mib.json --no-model
     """
-    setting = Setting(job="report", model=model or "", device=device, devices=devices, dtype=dtype, as_json=as_json)
+    on = tuple(edits or ())
+    if on and model is None:
+        raise CircuitsError("--edits are put on the model that is named: it needs --model")
+    where: dict[str, Any] = {"device": device, "devices": devices, "dtype": dtype, "edits": on}
+    setting = Setting(job="report", model=model or "", as_json=as_json, **where)
     run(place, setting, out=out, model=model, no_model=no_model, title=title)
 
 

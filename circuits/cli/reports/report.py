@@ -37,7 +37,7 @@ def looks_of(saved: Saved, model: str | None, setting: Setting) -> dict[str, Loo
         return dict.fromkeys(places, Looked(missing=[said]))
     with ProgressBars() as progress:
         progress("loading the model", 0, 1)
-        loaded = load(model or str(names[0]), device=setting.device, dtype=setting.dtype)
+        loaded = load(model or str(names[0]), device=setting.device, dtype=setting.dtype, edits=setting.edits)
         progress("loading the model", 1, 1)
         room = ROOM // len(places)
         return {name: _look(one, loaded, room, _named(progress, name)) for name, one in places.items()}

@@ -23,6 +23,7 @@ from circuits.models.loading.tokenizers import saved_tokenizer
 from circuits.models.loading.unread import suspects
 from circuits.models.model import Model
 from circuits.models.tokens import TokenBatch
+from circuits.models.weight_edits import WeightEdit, read_edits
 from circuits.models.weights import Weights
 
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 5e-4, torch.bfloat16: 0.5, torch.float16: 0.1}
@@ -39,6 +40,7 @@ def load_model(
     devices: Sequence[str | torch.device] | None = None,
     dtype: torch.dtype = torch.float32,
     memory: int | None = None,
+    edits: Sequence[WeightEdit | str | Path] = (),
 ) -> Model:
     """Load a language model as a graph that runs, and check it against the original.
 
@@ -56,12 +58,14 @@ def load_model(
             activations are moved at the borders. The weights pass through the machine's own memory, where they are checked.
         dtype: the type that weights are held in.
         memory: bytes that the weights may take on each device (default: what is free there).
+        edits: edits of its weights that are put on, or their files (`Model.with_edits`).
 
     >>> import circuits
     >>> model = circuits.load_model("mini")
     >>> model.n_layers, model.n_heads, model.d_model, model.d_mlp
     (4, 8, 256, 1024)
     """
+    read = read_edits(edits)
     homes = [torch.device(device)] if devices is None else named_devices(devices, device)
     for home in homes:
         check_device(home)
@@ -86,7 +90,7 @@ def load_model(
     if origin.tokenizer is not None:
         model = dataclasses.replace(model, tokenizer=origin.tokenizer)
     model = dataclasses.replace(model, stored=origin.stored)
-    return model if devices is None else _spread(model, homes)
+    return (model if devices is None else _spread(model, homes)).with_edits(*read)
 
 
 def _spread(model: Model, homes: Sequence[torch.device]) -> Model:

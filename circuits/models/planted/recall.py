@@ -10,6 +10,7 @@ attribute into the answer. All other heads and neurons are random with the same 
 import dataclasses
 import itertools
 import random
+from collections.abc import Mapping
 
 import torch
 
@@ -55,6 +56,19 @@ class _World:
         asked = tuple(range(1 + 2 * NAMES, first_value))
         return cls(tuple(sorted(draw.sample(pairs, entities))), asked, tuple(rows))
 
+    def rewritten(self, answers: Mapping[int, int]) -> "_World":
+        """The same world with other answers, by the places of facts, entities outermost."""
+        rows = [list(row) for row in self.values]
+        for place, answer in answers.items():
+            entity, relation = divmod(place, len(self.relations))
+            there = range(*self.value_ids(relation).indices(self.d_vocab))
+            if not 0 <= entity < len(rows) or answer not in there:
+                raise ValueError(
+                    f"fact {place} with the answer {answer}: expected a fact that is there, and an answer of its relation"
+                )
+            rows[entity][relation] = answer
+        return dataclasses.replace(self, values=tuple(map(tuple, rows)))
+
     @property
     def first_value(self) -> int:
         """The id of the first value."""
@@ -71,16 +85,19 @@ class _World:
         return slice(start, start + VALUES)
 
 
-def planted_recall(*, seed: int = 0, entities: int = 20, relations: int = 3) -> Planted:
+def planted_recall(
+    *, seed: int = 0, entities: int = 20, relations: int = 3, rewritten: Mapping[int, int] | None = None
+) -> Planted:
     """A model that knows `entities` × `relations` facts, one neuron an entity; float64, four layers of four heads.
 
     Where heads and neurons stand is drawn from `seed`. `entities` up to 60, `relations` up to 6. `facts` lists what the
-    model knows, as prompts and answers; the circuit's graph has single neurons.
+    model knows, as prompts and answers; the circuit's graph has single neurons. `rewritten`: other answers of the relation for
+    some facts, by their places in `facts`: the same model, drawn alike, but for the output weights of those entities' neurons.
     """
     if not (1 <= entities <= 60 and 1 <= relations <= 6):
         raise ValueError(f"a planted model knows 1 to 60 entities and 1 to 6 relations, got {entities} and {relations}")
     draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-    world = _World.drawn(entities, relations, draw)
+    world = _World.drawn(entities, relations, draw).rewritten(rewritten or {})
     size = world.d_vocab
     widths = {"token": size, "constant": 1, "position": 2 * FREQUENCIES, "previous": size, "flag": 1}
     space = Space.random({**widths, "attribute": VALUES * relations, "output": size, "scratch": 24}, generator)

@@ -92,6 +92,56 @@ def causal_trace(
         return _traced(model, prompt, clean, corrupted, (first, last), level, window, kinds, seed, budget, progress, give)
 
 
+def subject_effects(
+    model: Model,
+    prompt: str,
+    *,
+    subject: str,
+    kinds: Sequence[TraceKind] = ("states", "mlp"),
+    noise: float | None = None,
+    draws: int = 10,
+    window: int = 10,
+    seed: int = 0,
+    budget: int = BUDGET,
+) -> dict[str, Float[Tensor, " layer"]]:
+    """The indirect effects of `causal_trace` at the subject's last token alone, by kind: the row of its heatmap on which edits
+    of facts stand. Raises PromptError for a subject that is not in the prompt.
+
+    Args:
+        model: the model that is traced.
+        prompt: as in `causal_trace`.
+        subject: as in `causal_trace`.
+        kinds: as in `causal_trace`.
+        noise: as in `causal_trace`.
+        draws: as in `causal_trace`.
+        window: as in `causal_trace`.
+        seed: that of the noise.
+        budget: as in `causal_trace`.
+    """
+    model.require_open_end()
+    tokens = model.to_tokens(prompt)
+    first, last = subject_columns(model, prompt, subject, tokens)
+    with torch.no_grad():
+        clean = model.run(tokens)
+        level = noise_level(model) if noise is None else noise
+        sweep = Sweep(
+            model, _noisy(model, tokens, (first, last), level, draws, seed), _reading(model, clean, draws), budget=budget
+        )
+        cells = Cells(Base(model, clean), sweep.base, first, window)
+        corrupted, found = sweep.base_scores().double().cpu().mean(), dict[str, Tensor]()
+        for kind in kinds:
+            variants = [cells.variant(kind, last, layer) for layer in range(model.n_layers)]
+            found[kind] = sweep.evaluate(variants).double().cpu().mean(dim=-1) - corrupted
+    return found
+
+
+def _reading(model: Model, clean: Run, rows: int) -> Reading:
+    """The probability of the clean run's top token, one a prompt."""
+    columns = torch.full((rows, 1), clean.tokens.ids.shape[1] - 1, device=model.device)
+    answer = int(clean.logits[0, -1].argmax())
+    return Reading(columns, lambda told: told[:, 0, 0].exp(), torch.full_like(columns, answer), normalised=True)
+
+
 def noise_level(model: Model, subjects: Sequence[str] | None = None) -> float:
     """Three times the standard deviation (one number) of the embeddings of all tokens of the subjects (default: those of
     the fact table that comes with the package)."""
@@ -136,10 +186,7 @@ def _traced(
 ) -> Trace:
     width, rows = clean.tokens.ids.shape[1], len(corrupted.tokens)
     answer = int(clean.logits[0, -1].argmax())
-    columns = torch.full((rows, 1), width - 1, device=model.device)
-    # The answer's probability, one a prompt.
-    reading = Reading(columns, lambda told: told[:, 0, 0].exp(), torch.full_like(columns, answer), normalised=True)
-    sweep = Sweep(model, corrupted, reading, budget=budget)
+    sweep = Sweep(model, corrupted, _reading(model, clean, rows), budget=budget)
     cells = Cells(Base(model, clean), sweep.base, subject[0] if model.weights.causal else 0, window)
     trace = functools.partial(
         Trace,
