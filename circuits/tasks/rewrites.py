@@ -31,7 +31,7 @@ class Rewrite:
 
 
 @dataclasses.dataclass(frozen=True)
-class Relation:
+class FactRelation:
     """What facts of one relation share: in which words they are asked, and who has which answer."""
 
     templates: tuple[str, ...]
@@ -65,7 +65,7 @@ class Relation:
         return tuple((prompt, spelled(prompt, answer)) for prompt, answer in found)
 
 
-def relations_of(facts: Sequence[Fact]) -> dict[str, Relation]:
+def relations_of(facts: Sequence[Fact]) -> dict[str, FactRelation]:
     """The relations of facts by name; facts without one have none."""
     templates, answers = dict[str, dict[str, None]](), dict[str, dict[str, str]]()
     for fact in facts:
@@ -78,14 +78,14 @@ def relations_of(facts: Sequence[Fact]) -> dict[str, Relation]:
             continue
         if words.count("{}") == 1:
             templates.setdefault(fact.relation, {})[words] = None
-    return {name: Relation(tuple(templates.get(name, ())), there) for name, there in answers.items()}
+    return {name: FactRelation(tuple(templates.get(name, ())), there) for name, there in answers.items()}
 
 
 def rewrites_of(
     model: Model,
     facts: Sequence[Fact],
     *,
-    relations: Mapping[str, Relation] | None = None,
+    relations: Mapping[str, FactRelation] | None = None,
     paraphrases: int = PARAPHRASES,
     neighbours: int = NEIGHBOURS,
     seed: int = 0,
@@ -118,7 +118,7 @@ def rewrites_of(
 
 
 def _rewritten(
-    model: Model, fact: Fact, relation: Relation | None, paraphrases: int, neighbours: int, draw: random.Random
+    model: Model, fact: Fact, relation: FactRelation | None, paraphrases: int, neighbours: int, draw: random.Random
 ) -> Rewrite:
     prompt, subject, old = fact.prompt.rstrip(), fact.subject.strip(), fact.attribute.strip()
     subject_columns(model, prompt, subject, model.to_tokens(prompt))
@@ -137,8 +137,8 @@ def _rewritten(
 
 
 def relation_asked(
-    model: Model, relations: Mapping[str, Relation], prompt: str, subject: str, answer: int
-) -> tuple[str, Relation] | None:
+    model: Model, relations: Mapping[str, FactRelation], prompt: str, subject: str, answer: int
+) -> tuple[str, FactRelation] | None:
     """The relation that a prompt asks for: one that is asked in these words, or that knows the subject with an answer that
     begins with this token; None where there is none."""
     words = with_subject(prompt, subject, "{}")

@@ -14,7 +14,7 @@ from tests.cli.conftest import Command
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 WRITTEN = {"out", "keep"}
 """Where files go."""
-TENSORS = {"files", "classifier", "before", "after", "tuned", "dictionary"}
+TENSORS = {"files", "classifier", "before", "after", "tuned", "dictionary", "edits"}
 """Files of numbers: no text."""
 
 

@@ -46,7 +46,7 @@ INGREDIENTS = "Activations Fact KnownCircuit Metric MinimalPair Model PromptFile
 INGREDIENTS += " Attributing Classifier Dictionary Examples PlantedShortcut SpanSentence TokenBatch"
 INGREDIENTS += " Feedback FeedbackItem LabelWords Regularisation Swaps Watching"
 PAGES = "Closer Page Saved Section"
-ROWS = "Effect PhaseChange SkipTrigram SkipTrigramBug Snapshot VirtualHead"
+ROWS = "Effect Localisation PhaseChange SkipTrigram SkipTrigramBug Snapshot VirtualHead"
 LAZY = "WeightTable"
 NO_RESULTS = {*INGREDIENTS.split(), *PAGES.split(), *ROWS.split(), LAZY}
 """What public functions return beside results: what other functions take; what a page is made of; a row or a few numbers,

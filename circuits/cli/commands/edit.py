@@ -10,7 +10,7 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
-from circuits.cli.options import Open, PromptOption, SkipBad, TextSeed, prompt_of, repeated, there
+from circuits.cli.options import Open, PromptOption, Seed, SkipBad, prompt_of, repeated, there
 from circuits.cli.prompts import facts_of
 from circuits.cli.questions.edit import EditQuestion, one_rewrite, reference_of
 from circuits.cli.saved import opened, written_again
@@ -90,7 +90,7 @@ def edit(
     statistics: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where what is known of a text's keys is kept for the next edit.")
     ] = Path("out/key-statistics"),
-    seed: TextSeed = 0,
+    seed: Seed = 0,
     open_file: Open = None,
     *,
     setting: Setting,
@@ -105,7 +105,7 @@ def edit(
     \b
     Examples:
       circuits edit "The capital of France is" --subject France --to " Rome"
-      circuits edit "The Eiffel Tower is in" --subject "The Eiffel Tower" --to " Rome" --layer 17 -m gpt2-xl
+      circuits edit "Big Ben is in" --subject "Big Ben" --to " Rome" -m gpt2
       circuits edit --facts known_1000.json --count 100 -m gpt2
       circuits edit --layers all
       circuits edit --together --count 10

@@ -33,7 +33,7 @@ class WritingTest:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Asked:
+class RewritePrompts:
     """The prompts of a rewrite, edited one first, and for each the tokens of its own answer and of the new one."""
 
     rewrite: Rewrite
@@ -43,7 +43,7 @@ class Asked:
     paraphrases: int
 
     @classmethod
-    def of(cls, model: Model, rewrite: Rewrite) -> "Asked":
+    def of(cls, model: Model, rewrite: Rewrite) -> "RewritePrompts":
         """All that is asked of a model. Prompts whose answer shares a token with them are left out, and neighbours whose answer
         begins as the new one does. Raises PromptError for a new answer of several tokens."""
         new = one_token(model, repr(rewrite.prompt), rewrite.prompt, rewrite.new, what="new answer", joined=None)
@@ -86,7 +86,7 @@ def chances(
 
 def outcome_of(
     model: Model,
-    asked: Asked,
+    asked: RewritePrompts,
     edit: WeightEdit,
     value: NewValue,
     *,
@@ -125,7 +125,7 @@ def outcome_of(
     )
 
 
-def odds_of(model: Model, asked: Asked, weights: Weights, *, budget: int = BUDGET) -> tuple[Odds, ...]:
+def odds_of(model: Model, asked: RewritePrompts, weights: Weights, *, budget: int = BUDGET) -> tuple[Odds, ...]:
     """The chances of all prompts of a rewrite, with the model's own weights and with others."""
     before = chances(model, asked.prompts, asked.tokens, budget=budget).tolist()
     after = chances(model, asked.prompts, asked.tokens, weights, budget=budget).tolist()

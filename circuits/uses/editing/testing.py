@@ -19,7 +19,7 @@ from circuits.uses.editing.editing import EditedFact, Factored, edit_fact, edit_
 from circuits.uses.editing.lookups import Lookup, look_up, sampled_prefixes
 from circuits.uses.editing.moments import KeyMoments, KeyText, key_moments
 from circuits.uses.editing.results import EditOutcome, EditScores, EditsTogether, Odds, Written
-from circuits.uses.editing.scoring import Asked, WritingTest, odds_of, outcome_of
+from circuits.uses.editing.scoring import RewritePrompts, WritingTest, odds_of, outcome_of
 from circuits.uses.editing.values import ValueSearch
 
 
@@ -114,7 +114,7 @@ def score_edits(
         """One fact in one layer, as plain values."""
         layer, (rewrite, lookup) = layers[place // len(facts)], facts[place % len(facts)]
         edit, value = edit_fact(model, _fact(rewrite), lookup, keys.at(layer), search=editing.search)
-        there = outcome_of(model, Asked.of(model, rewrite), edit, value, writing=writing, budget=editing.budget)
+        there = outcome_of(model, RewritePrompts.of(model, rewrite), edit, value, writing=writing, budget=editing.budget)
         return {**dataclasses.asdict(there), "tokens": keys.tokens}
 
     tokens = 0
@@ -155,7 +155,7 @@ def edit_one(
     require_mlp(model.weights, layer, model.name)
     prefixes = sampled_prefixes(model, count=editing.prefixes, seed=editing.seed)
     lookup = look_up(model, rewrite.prompt, subject=rewrite.subject, answer=rewrite.new, prefixes=prefixes)
-    asked = Asked.of(model, rewrite)
+    asked = RewritePrompts.of(model, rewrite)
     keys = LayerKeys(model, editing.text(model, text, progress), editing, progress)
     edit, value = edit_fact(model, _fact(rewrite), lookup, keys.at(layer), search=editing.search)
     outcome = outcome_of(model, asked, edit, value, writing=writing, budget=editing.budget)
@@ -202,7 +202,7 @@ def score_together(
     edit = edit_facts(model, facts, lookups, keys, search=editing.search, keep=keep, progress=progress)
     weights, together = edited_weights(model.weights, [edit]), list[EditOutcome]()
     for rewrite, one in zip(edited, alone.outcomes, strict=True):
-        asked = Asked.of(model, rewrite)
+        asked = RewritePrompts.of(model, rewrite)
         odds = odds_of(model, asked, weights, budget=editing.budget)
         split = 1 + asked.paraphrases
         together.append(dataclasses.replace(one, edited=odds[0], paraphrases=odds[1:split], neighbours=odds[split:]))
@@ -218,7 +218,7 @@ def _lookups(
     for rewrite in rewrites:
         try:
             lookup = look_up(model, rewrite.prompt, subject=rewrite.subject, answer=rewrite.new, prefixes=prefixes)
-            Asked.of(model, rewrite)
+            RewritePrompts.of(model, rewrite)
             facts.append((rewrite, lookup))
         except PromptError as error:
             left.append((rewrite.prompt, str(error)))
