@@ -106,6 +106,11 @@ def test_what_cannot_be_edited_is_refused_in_a_line(
 def test_an_edit_for_another_model_or_given_twice_is_refused(command: Command, tmp_path: Path) -> None:
     delta = tmp_path / "edit.safetensors"
     an_edit(mini()).save(delta)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(delta.read_bytes()[:-5])
+    damaged = command("logits", "The cat", "--edits", cut, "--out", tmp_path / "other")
+    check_one_line(damaged)
+    assert str(cut) in damaged.err
     twice = command("logits", "The cat", "--edits", delta, "--edits", delta, "--out", tmp_path / "other")
     check_one_line(twice)
     assert "is given twice" in twice.err

@@ -12,7 +12,7 @@ from circuits.cli import app
 from tests.cli.conftest import Command
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-WRITTEN = {"out", "keep"}
+WRITTEN = {"out", "keep", "statistics"}
 """Where files go."""
 TENSORS = {"files", "classifier", "before", "after", "tuned", "dictionary", "edits"}
 """Files of numbers: no text."""
@@ -66,6 +66,11 @@ NEEDS: dict[tuple[str, str], str] = {
 }
 """What must stand before an option, so that its file is read."""
 ELSEWHERE = {
+    **{
+        (name, "edits"): "shared by all, read as the model loads: tests/cli/test_edit.py"
+        for name, one, *_ in CASES
+        if one == "edits"
+    },
     ("behaviour", "open_file"): "a file that was written",
     ("classify feedback", "feedback"): "the classifier comes first: tests/uses/test_feedback.py",
     ("classify inside", "after"): "as --before",

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -137,8 +138,8 @@ def test_every_family_s_weights_take_an_edit(loaded: Loader, family: str) -> Non
     assert mlp is not None
     key = torch.randn(mlp.W_out.shape[0], generator=torch.Generator().manual_seed(0)).to(model.dtype)
     change = torch.randn(mlp.W_out.shape[1], generator=torch.Generator().manual_seed(1)).to(model.dtype)
-    words = {"prompts": ("p",), "subjects": ("s",), "old": ("o",), "new": ("n",)}
-    factors = {"keys": (key / key.square().sum())[None, None], "changes": change[None, None]}
+    words: dict[str, Any] = {"prompts": ("p",), "subjects": ("s",), "old": ("o",), "new": ("n",)}
+    factors: dict[str, Any] = {"keys": (key / key.square().sum())[None, None], "changes": change[None, None]}
     edited = model.with_edits(WeightEdit(model.name, model.fingerprint, "ROME", (layer,), **words, **factors))
     after = edited.weights.blocks[layer].mlp
     assert after is not None

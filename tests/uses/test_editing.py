@@ -11,6 +11,7 @@ from torch import Tensor
 
 from circuits.errors import MemoryBudgetError, ModelError, PromptError
 from circuits.models import Edit, Model, TokenBatch, WeightEdit
+from circuits.models.edits import Compiled
 from circuits.models.forward import forward
 from circuits.models.layers import linear, mlp_output, normalise
 from circuits.models.planted import Planted, planted_recall
@@ -67,7 +68,7 @@ def slow_logits(weights: Weights, row: tuple[int, ...], layer: int, column: int,
     moved[0, column] += added
     state = run.residuals[layer + 1] - written + normalise(moved, block.mlp_post_norm)
     above = weights.of_layers(layer + 1)
-    edits = {("input", 0): [(None, Edit("input", state))]}
+    edits: Compiled = {("input", 0): [(None, Edit("input", state))]}
     return forward(above, tokens, edits=edits, keep="logits").logits[0, -1]
 
 

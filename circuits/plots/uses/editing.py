@@ -68,15 +68,13 @@ def _mark(axes: Axes, place: float, one: Effect, colour: str, fill: str) -> None
     axes.errorbar([place], [one.effect], yerr=reach, fmt="o", color=colour, markerfacecolor=fill, markersize=6, **ERRORS)
 
 
-def _curve(axes: Axes, layers: Sequence[int], found: Sequence[Effect | None], colour: str, label: str, **options: str) -> None:
+def _curve(axes: Axes, layers: Sequence[int], found: Sequence[Effect | None], colour: str, label: str) -> None:
     there = [(layer, one) for layer, one in zip(layers, found, strict=True) if one is not None]
     if not there:
         return
     places, means = [layer for layer, _ in there], np.array([one.effect for _, one in there])
     reach = np.array([[one.effect - one.low, one.high - one.effect] for _, one in there]).clip(0).T
-    axes.errorbar(
-        places, means, yerr=reach, fmt="o-", color=colour, markersize=4, linewidth=1.4, label=label, **ERRORS, **options
-    )
+    axes.errorbar(places, means, yerr=reach, fmt="o-", color=colour, markersize=4, linewidth=1.4, label=label, **ERRORS)
 
 
 def _by_layer(axes: Axes, found: EditScores) -> None:

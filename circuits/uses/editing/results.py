@@ -172,11 +172,11 @@ class EditScores(Result, format="circuits-edit-scores"):
         rows = []
         for layer in self.layers:
             for name in SCORES:
-                pair = [self.score(name, layer, after=after) for after in (False, True)]
-                if pair[0] is None or pair[1] is None:
+                before, after = self.score(name, layer, after=False), self.score(name, layer)
+                if before is None or after is None:
                     continue
                 row: dict[str, object] = {"layer": layer, "score": name, "facts": len(self.at(layer))}
-                for when, one in zip(("before", "after"), pair, strict=True):
+                for when, one in (("before", before), ("after", after)):
                     row |= {when: one.effect, f"{when}_low": one.low, f"{when}_high": one.high}
                 rows.append(row)
             rows.append({"layer": layer, "score": "harmonic mean", "facts": len(self.at(layer)), "after": self.harmonic(layer)})

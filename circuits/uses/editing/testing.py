@@ -46,8 +46,8 @@ class Editing:
 
 
 def default_layer(model: Model) -> int:
-    """The layer that is edited where none is named: a sixth of the way up, where edits did best on the models at hand
-    (docs/measured.md). What causal tracing says of a model is no better guide (`circuits edit --layers all` measures it)."""
+    """The layer that is edited where none is named: a sixth of the way up, which is the best of `mini` (docs/measured.md); on
+    other models `circuits edit --layers all` tells, not causal tracing."""
     return model.n_layers // 6
 
 
