@@ -248,7 +248,7 @@ class Recurrence(Result, format="circuits-recurrence"):
             )
         times, rows = self.times(), self.rows()
         said.append(
-            f"Of {counted(int((times > 0).sum()), 'edge')} found at all {int((times == len(rows)).sum()):,} are in all "
+            f"Of {counted(int((times > 0).sum()), 'edge')} found at all, {int((times == len(rows)).sum()):,} are in all "
             f"{len(rows)} circuits, {int((2 * times >= len(rows)).sum()):,} in at least half."
         )
         said += [self._judged(one) for one in self.consensus if one.model == model and one.rule == "half"]
