@@ -43,7 +43,7 @@ COMMANDS = {
     "trace": "trace --facts FACTS --draws 2",
     "patch": "patch --count 4 --nodes neurons",
     "recall": "recall",
-    "behaviour": "behaviour",
+    "behaviour": "behaviour --out OUT/behaviour.csv",
     "neuron": "neuron m2.n5",
     "neurons": "neurons --words 1500 --sentences 8",
     "prune": "discover --count 4 --method prune --edges 20 --no-minimality --random-circuits 0",
@@ -54,7 +54,7 @@ COMMANDS = {
     "probe-coreference": "probe coreference",
     "probe-heads": "probe heads",
 }
-"""What is killed: `FACTS` stands for a file of facts that the bundled model knows."""
+"""What is killed: `FACTS` stands for a file of facts that the bundled model knows, `OUT` for the folder."""
 
 
 def facts_file(folder: Path, count: int) -> Path:
@@ -79,8 +79,10 @@ def started(words: Sequence[str], folder: Path, *, kept: bool = True) -> int:
         settings.running = lambda run: contextlib.nullcontext()  # type: ignore[assignment, misc]
     status = 1
     try:
-        app(args=[*words, "--out", str(folder)], standalone_mode=False)
-        status = 0
+        where = [] if "--out" in words else ["--out", str(folder)]
+        if not where:
+            folder.mkdir(exist_ok=True)
+        status = app(args=[*(word.replace("OUT/", f"{folder}/") for word in words), *where], standalone_mode=False) or 0
     finally:
         os._exit(status)
 
@@ -129,6 +131,8 @@ def killed(words: Sequence[str], beside: Path, kills: int, draw: random.Random) 
     """Kill a command so many times, and say what became of it: after each end, and last when all kills are done."""
     whole = min(undisturbed(words, beside / name) for name in ("first", "whole"))  # what the first imports, no later one does
     expected = digests(beside / "whole")
+    if not expected:
+        raise SystemExit(f"killed_and_resumed: circuits {' '.join(words)} writes nothing")
     said = {"seconds": whole, "kills": 0, "ends": 0, "same": 0, "resumed": 0, "lost": 0, "twice": 0, "hidden": 0}
     while said["kills"] < kills:
         folder, before = beside / f"run-{said['ends']}", list[tuple[int, int]]()
@@ -143,7 +147,7 @@ def killed(words: Sequence[str], beside: Path, kills: int, draw: random.Random) 
         said["ends"] += 1
         said["same"] += status == 0 and found == expected
         said["hidden"] += sum(name.startswith(".") or "unfinished" in name for name in found)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
         yield said
 
 

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from circuits.errors import CircuitsError
+from circuits.errors import CircuitsError, shown
 
 if TYPE_CHECKING:
     from circuits.attribution.gradients import Gradients
@@ -66,6 +66,8 @@ class Rule:
     """Whether it scores nodes (`attribute_nodes`)."""
     roles: bool = False
     """Whether it scores edges between roles of tokens."""
+    features: bool = False
+    """Whether it scores features of dictionaries."""
 
     def points_of(self, steps: int | None) -> int:
         """How many points a call for so many takes (None: the rule's own number). Raises CircuitsError for less than one."""
@@ -84,7 +86,7 @@ class Rule:
 
 
 RULES = {
-    "eap": Rule(summary="by gradient at the clean prompts", without=True, neurons=True, nodes=True, roles=True),
+    "eap": Rule(summary="by gradient at the clean prompts", without=True, neurons=True, nodes=True, roles=True, features=True),
     "eap-ig": Rule(
         summary="by gradient on the way from corrupt to clean embeddings",
         points=_along_inputs,
@@ -93,6 +95,7 @@ RULES = {
         neurons=True,
         nodes=True,
         roles=True,
+        features=True,
     ),
     "eap-ig-activations": Rule(
         summary="by gradient on the way of one layer's outputs at a time", points=_along_activations, steps=5, roles=True
@@ -100,3 +103,11 @@ RULES = {
     "relp": Rule(summary="by relevance, which goes back through held nonlinearities", clean_run=_relevance, nodes=True),
 }
 """By the names that `method` takes."""
+
+
+def feature_rule(method: str) -> Rule:
+    """The rule of a method that scores features of dictionaries. Raises CircuitsError for another."""
+    able = [name for name, rule in RULES.items() if rule.features]
+    if method not in able:
+        raise CircuitsError(f"features are scored by {' or '.join(able)}, not by {shown(method)}")
+    return RULES[method]

@@ -92,7 +92,7 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(
         ((dictionary, dictionary), "two dictionaries take resid1 apart"),
         ((dictionary, wide, "--at", "m0"), "name one file with it"),
         ((dictionary, "--to", "resid1.f99"), "has no feature 99: it has 12"),
-        ((dictionary, "--method", "exact"), "--method is 'exact'"),
+        ((dictionary, "--method", "exact"), "by eap or eap-ig, not by 'exact'"),
     ):
         check_one_line(command("features", "attribute", *options, *PAIR, "--model", tiny, "--out", tmp_path / "out"), words)
     check_one_line(command("features", "graph", dictionary, "--model", tiny, "--out", tmp_path / "out"), "give --prompt")

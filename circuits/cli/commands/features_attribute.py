@@ -28,7 +28,6 @@ from circuits.cli.prompts import Behaviour, PromptOptions
 from circuits.cli.questions.features import DictionaryFiles
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, with_setting
-from circuits.errors import CircuitsError
 
 FILES = {
     "features.json": "every kept node's numbers; circuits features attribute --open shows them again",
@@ -52,7 +51,7 @@ def features_attribute(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(metavar="eap|eap-ig", help="The gradient on the clean run, or its mean along the way.")
+        str, typer.Option(metavar="METHOD", help="eap: the gradient on the clean run; default: its mean along the way.")
     ] = "eap-ig",
     steps: Annotated[int, typer.Option(min=1, help="Points of that mean.")] = 10,
     task: Task = None,
@@ -99,11 +98,11 @@ def features_attribute(
 
 def run(given: DictionaryFiles, asked: Behaviour, setting: Setting, about: dict[str, Any], *, top: int) -> None:
     """Attribute, write the files, print the report."""
+    from circuits.attribution.rules import feature_rule
     from circuits.cli.reports.feature_nodes import scores_report, write_scores
     from circuits.cli.reports.look import figures
 
-    if about["method"] not in ("eap", "eap-ig"):
-        raise CircuitsError(f"--method is {about['method']!r}: expected eap or eap-ig")
+    feature_rule(about["method"])
     asked.check()
     dictionaries = given.read()
     with setting.parts(FILES, below="attribute", options="--count, --memory") as work:

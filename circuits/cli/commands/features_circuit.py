@@ -48,7 +48,7 @@ def features_circuit(
         str, typer.Option(metavar="corrupt|mean", help="What nodes outside have: the corrupt prompts' values, or their mean.")
     ] = "corrupt",
     method: Annotated[
-        str, typer.Option(metavar="eap|eap-ig", help="The gradient on the clean run, or its mean along the way.")
+        str, typer.Option(metavar="METHOD", help="eap: the gradient on the clean run; default: its mean along the way.")
     ] = "eap-ig",
     steps: Annotated[int, typer.Option(min=1, help="Points of that mean.")] = 10,
     random_sets: Annotated[
@@ -91,11 +91,12 @@ def features_circuit(
 
 def run(given: DictionaryFiles, asked: Behaviour, setting: Setting, about: dict[str, Any], *, top: int) -> None:
     """Find and judge, write the files, print the report."""
+    from circuits.attribution.rules import feature_rule
     from circuits.cli.reports.feature_nodes import circuit_report, write_circuit
 
-    for name, wanted in (("method", ("eap", "eap-ig")), ("outside", ("corrupt", "mean"))):
-        if about[name] not in wanted:
-            raise CircuitsError(f"--{name} is {about[name]!r}: expected {' or '.join(wanted)}")
+    feature_rule(about["method"])
+    if about["outside"] not in ("corrupt", "mean"):
+        raise CircuitsError(f"--outside is {about['outside']!r}: expected corrupt or mean")
     if not about["faithfulness"]:
         raise CircuitsError("--keep is 0: expected a share above 0, up to 1")
     asked.check(least=4)

@@ -105,9 +105,10 @@ def reopen(file: Path, setting: Setting, top: int) -> None:
     folder asked for."""
     from circuits.cli.reports.feature_nodes import graph_report, write_graph
     from circuits.files.reading import read_json
+    from circuits.files.results import LARGEST_RESULT
     from circuits.graph.neuronpedia import is_neuronpedia
 
-    theirs = is_neuronpedia(read_json(file, max_bytes=circuits.files.results.LARGEST_RESULT))
+    theirs = is_neuronpedia(read_json(file, max_bytes=LARGEST_RESULT))
     kind = circuits.concepts.AttributionGraph
     found = circuits.concepts.read_graph_file(file) if theirs else opened(kind, file)
     setting, files = written_again(found, file, setting, write_graph, FILES)

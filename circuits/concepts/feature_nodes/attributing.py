@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from circuits.attribution.batches import prompts_at_once
 from circuits.attribution.points import shares
+from circuits.attribution.rules import feature_rule
 from circuits.concepts.feature_nodes.exact import measure_nodes
 from circuits.concepts.feature_nodes.scores import FeatureScores, TapTotal
 from circuits.concepts.feature_nodes.taps import Apart, Tap, parsed_node, taps_of
@@ -27,7 +28,6 @@ from circuits.runs import shards
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric, fitted
 
-FeatureMethod = Literal["eap", "eap-ig"]
 KEPT, EXACT = 200, 20
 """Nodes that are kept, and of those how many are measured, where not told otherwise."""
 
@@ -39,7 +39,7 @@ def attribute_features(
     metric: AnyMetric,
     *,
     to: str | None = None,
-    method: FeatureMethod = "eap-ig",
+    method: str = "eap-ig",
     steps: int = 10,
     keep: int = KEPT,
     exact: int = EXACT,
@@ -70,14 +70,15 @@ def attribute_features(
         budget: bytes that are held above the model and its base runs.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
-    if method not in ("eap", "eap-ig") or min(steps, keep) < 1 or exact < 0:
-        raise CircuitsError(f"method={method!r}, steps={steps}, keep={keep}: expected eap or eap-ig, and numbers above 0")
+    rule = feature_rule(method)
+    if min(steps, keep) < 1 or exact < 0:
+        raise CircuitsError(f"steps={steps}, keep={keep}, exact={exact}: expected numbers above 0, and exact from 0 on")
     taps, metric = taps_of(model, dictionaries), fitted(metric, model, pairs, gradient=True)
     goal = target_of(model, pairs, metric, taps, to)
     sources = tuple(tap for tap in taps if goal.place is None or tap.writes.rank < goal.place.rank)
     if not sources:
         raise CircuitsError(f"{to} comes before all dictionaries: there is nothing to attribute it to")
-    points = shares(steps) if method == "eap-ig" else [(1.0, 1.0)]
+    points = [(1.0, 1.0)] if rule.points is None else shares(steps)
     seen = _look(model, sources, pairs, goal, points, budget, progress or silent)
     clean, corrupt = goal.ends(model, pairs, budget)
     if not bool((corrupt != clean).any()):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.concepts.feature_nodes.attributing import FeatureMethod, attribute_features
+from circuits.concepts.feature_nodes.attributing import attribute_features
 from circuits.concepts.feature_nodes.circuit import FeatureCircuit
 from circuits.concepts.feature_nodes.running import FeatureOutside, FeatureRuns, FeatureSet
 from circuits.concepts.feature_nodes.taps import Tap, parsed_node, taps_of
@@ -43,7 +43,7 @@ def find_feature_circuit(
     faithfulness: float = KEEP,
     errors: bool = True,
     outside: FeatureOutside = "corrupt",
-    method: FeatureMethod = "eap-ig",
+    method: str = "eap-ig",
     steps: int = 10,
     random_sets: int = RANDOM,
     seed: int = 0,
