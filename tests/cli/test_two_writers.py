@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import circuits
+from circuits.concepts import Dictionary
 from circuits.files.staging import staging
 from circuits.files.unfinished import marks
 from tests.cli.conftest import Command
@@ -22,6 +24,9 @@ WORDS = {
     "compose": "m0.n1",
     "evaluate": "CIRCUIT",
     "explain": "m0.n1",
+    "features attribute": "DICTIONARY --task facts",
+    "features circuit": "DICTIONARY --task facts",
+    "features graph": "DICTIONARY --prompt cat",
     "export": "CIRCUIT --to dot",
     "neuron": "m0.n1",
     "report": "CIRCUIT",
@@ -43,7 +48,10 @@ def test_the_second_writer_of_a_place_is_refused_by_name(command: Command, saved
     out = tmp_path / "out"
     place = out / FILES[name] if name in FILES else out
     (tmp_path / "sentences.conllu").write_text(SENTENCE)
+    parts = (torch.zeros(2, 3), torch.zeros(2), torch.zeros(2, 3), torch.zeros(3), torch.zeros(2))
+    Dictionary("none", "resid1", "relu", 0, *parts).save(tmp_path / "dictionary.safetensors")
     places = {"CIRCUIT": str(saved), "SENTENCES": str(tmp_path / "sentences.conllu")}
+    places["DICTIONARY"] = str(tmp_path / "dictionary.safetensors")
     words = [places.get(word, word) for word in WORDS.get(name, "").split()]
     with staging(out, names=["*"], who="circuits of another run"):
         answer = command(*name.split(), *words, "--out", place)

@@ -87,7 +87,7 @@ def test_what_circuits_have_in_common_is_computed_once() -> None:
     whole = Members.of(planted.whole)
 
     def dense(*circuits: Members) -> int:
-        sharing = Sharing(graph, blocks, input_moves=True, resting=True)
+        sharing = Sharing(graph, blocks, input_moves=[True], resting=True)
         assert all(sharing.take(one) for one in circuits)
         return len(sharing.needed()[0])
 
@@ -97,13 +97,13 @@ def test_what_circuits_have_in_common_is_computed_once() -> None:
     assert dense(whole, whole.without([graph.writer_index(last)])) == alone, "all else is as it was"
     dead = Circuit(graph, [str(edge) for edge in planted.whole.edges if edge.reader.kind != "logits"])
     assert dense(Members.of(dead)) == 0, "what reaches no logits is not computed"
-    still = Sharing(graph, blocks, input_moves=False, resting=True)
+    still = Sharing(graph, blocks, input_moves=[False], resting=True)
     assert still.take(whole) and still.needed() == ([], []), "nothing moves"
 
 
 def test_a_circuit_too_many_is_left_for_the_next_pass() -> None:
     planted, _ = planted_task("gate", 0)
-    sharing = Sharing(planted.model.graph(), planted.model.weights.blocks, input_moves=True, resting=True)
+    sharing = Sharing(planted.model.graph(), planted.model.weights.blocks, input_moves=[True], resting=True)
     draw, whole = random.Random(0), Members.of(planted.whole)
     assert sharing.take(whole, 1), "the first always fits"
     assert sharing.take(whole, len(planted.whole.nodes)), "another like it takes no room"
