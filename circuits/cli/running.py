@@ -10,7 +10,7 @@ import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -18,6 +18,9 @@ import circuits
 from circuits.cli.text import one_line
 from circuits.errors import CircuitsError
 from circuits.files.words import duration
+
+if TYPE_CHECKING:
+    import circuits.runs.runner
 
 MUCH, WORTH = 60.0, 1.0
 """Seconds of work: of another run, not given up without being asked; of this one, kept where it fails."""

@@ -108,12 +108,12 @@ class Pulls:
             whole = slice(0, heads + 2 * groups)
             each: list[tuple[Slot, ...]] = [("q",), ("k",), ("v",)] if apart else [SLOTS]
             return [(place, whole, slots) for place, slots in enumerate(each)]
-        queries: tuple[Slot, ...] = ("q",)
-        found = [(0, slice(0, heads), queries)]
+        found: list[tuple[int, slice, tuple[Slot, ...]]] = [(0, slice(0, heads), ("q",))]
         for place in range(self.order.active):
             if apart:
                 rows = slice(place * groups, (place + 1) * groups)
-                found += [(1, rows, ("k",)), (2, rows, ("v",))]
+                found.append((1, rows, ("k",)))
+                found.append((2, rows, ("v",)))
             else:
                 found.append((1, slice(place * 2 * groups, (place + 1) * 2 * groups), ("k", "v")))
         return found
