@@ -42,19 +42,21 @@ COMMANDS = {
     "acdc": "discover --count 4 --method acdc --edges 20",
     "trace": "trace --facts FACTS --draws 2",
     "patch": "patch --count 4 --nodes neurons",
-    "recall": "recall",
+    "recall": "recall --count 4",
     "behaviour": "behaviour --out OUT/behaviour.csv",
     "neuron": "neuron m2.n5",
-    "neurons": "neurons --words 1500 --sentences 8",
+    "neurons": "neurons --words 500 --sentences 4 --layers 2",
     "prune": "discover --count 4 --method prune --edges 20 --no-minimality --random-circuits 0",
     "explain": "explain m2.n5",
-    "probe": "probe",
-    "probe-tree": "probe tree",
-    "probe-spans": "probe spans",
+    "probe": "probe --words 1000 --layers 1,2,3 --seeds 1 --hidden 0",
+    "probe-tree": "probe tree --words 500 --layers 1,2",
+    "probe-spans": "probe spans --words 500 --layers 1,2",
     "probe-coreference": "probe coreference",
     "probe-heads": "probe heads",
+    "lens": "lens train OUT/tuned.safetensors --text TEXT --steps 60",
+    "classify": "classify train --train all --count 400 --epochs 1",
 }
-"""What is killed: `FACTS` stands for a file of facts that the bundled model knows, `OUT` for the folder."""
+"""What is killed: `FACTS` stands for a file of facts that the bundled model knows, `TEXT` for a text, `OUT` for the folder."""
 
 
 def facts_file(folder: Path, count: int) -> Path:
@@ -65,6 +67,13 @@ def facts_file(folder: Path, count: int) -> Path:
     ]
     (folder / "facts.json").write_text(json.dumps(rows))
     return folder / "facts.json"
+
+
+def text_file(folder: Path) -> Path:
+    """A text that is long enough to train a lens on."""
+    lines = [f"{fact.prompt} {fact.attribute.strip()}." for fact in tasks.mini_facts()]
+    (folder / "text.txt").write_text("\n".join(lines * 40))
+    return folder / "text.txt"
 
 
 def started(words: Sequence[str], folder: Path, *, kept: bool = True) -> int:
@@ -177,9 +186,12 @@ HEADER = (
 
 def measure(options: argparse.Namespace, beside: Path, data: dict[str, dict[str, Any]]) -> None:
     """Kill each command, and put what became of it into `data` as it goes."""
-    draw, facts = random.Random(options.seed), facts_file(beside, options.facts)
+    draw, facts, text = random.Random(options.seed), facts_file(beside, options.facts), text_file(beside)
     for name in options.commands.split(","):
-        words = [str(facts) if word == "FACTS" else word for word in COMMANDS[name].split()] + ["--model", options.model]
+        words = [{"FACTS": str(facts), "TEXT": str(text)}.get(word, word) for word in COMMANDS[name].split()] + [
+            "--model",
+            options.model,
+        ]
         (beside / name).mkdir()
         found: dict[str, Any] = {} if options.kills else {"seconds": 0.0}
         for found in killed(words, beside / name, options.kills, draw) if options.kills else ():

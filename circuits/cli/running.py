@@ -17,7 +17,7 @@ import typer
 import circuits
 from circuits.cli.text import one_line
 from circuits.errors import CircuitsError
-from circuits.files.words import duration
+from circuits.files.words import counted, duration
 
 if TYPE_CHECKING:
     import circuits.runs.runner
@@ -119,7 +119,8 @@ def _opened(run: Running, runner: "circuits.runs.runner.Runner", threads: int) -
     journal = _with_room(run, Journal.open(run.path, plan), plan)
     if journal.resumed:
         begun = str(journal.plan.get("began", ""))[:16].replace("T", " ")
-        said = f"going on with the run begun {begun}: {journal.resumed} shards, {duration(journal.seconds)} of work, are there"
+        there = f"{counted(journal.resumed, 'shard')}, {duration(journal.seconds)} of work, are there"
+        said = f"going on with the run begun {begun}: {there}"
         typer.echo(one_line(said), err=True)
     return journal
 

@@ -237,13 +237,20 @@ class Work:
 
 
 def with_setting(
-    job: str, *, memory: bool = False, text: bool = True, out: Any = None, instead: str = "", long: bool | None = None
+    job: str,
+    *,
+    memory: bool = False,
+    text: bool = True,
+    out: Any = None,
+    instead: str = "",
+    long: bool | None = None,
+    target: str = "",
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """For a command: behind its own options stand those that all share, and they reach it as one `setting`: where files go
     (`out`: an option in place of the one that names a folder), with `memory` how much of it a pass may take, with `text` how
     prompts open, the model, the device, the number format, and JSON. A command that loads no model says what stands `instead`
     of its name in the folder's, and lacks the options about models. What a `long` one (default: one with `memory`) has found
-    is kept while it runs, and other processes may take part."""
+    is kept while it runs, and other processes may take part; `target`: an argument that names a file which it writes."""
     where = {"out": (Annotated[Path | None, folder(job, instead or "MODEL") if out is None else out], None)}
     models = {
         **({"memory": (Memory, 256)} if memory else {}),
@@ -273,7 +280,7 @@ def with_setting(
         def run(**options: Any) -> None:
             """Call the command with a `Setting` in place of the shared options."""
             context = options[heard] if heard else options.pop("_context")
-            given = {name: value for name, value in options.items() if name != heard}
+            given = {name: value for name, value in options.items() if name not in (heard, target)}
             how = {name: options.pop(name, usual) for name, (_, usual) in runs.items()}
             own = {name: options.pop(name, usual) for name, (_, usual) in shared.items() if name not in runs}
             edits = tuple(own.pop("edits", None) or ())

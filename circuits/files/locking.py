@@ -34,13 +34,18 @@ def sole_writer(path: Path) -> Iterator[None]:
         yield
         return
     try:
-        for part in path.parent.iterdir():
-            if re.fullmatch(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp", part.name):
-                part.unlink(missing_ok=True)
+        clear_half_written(path)
         yield
     finally:
         lock.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def clear_half_written(path: Path) -> None:
+    """What killed writers left half written beside a file goes; nobody else may be writing it."""
+    for part in path.parent.iterdir():
+        if re.fullmatch(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp", part.name):
+            part.unlink(missing_ok=True)
 
 
 def locked(lock: Path, *, make: bool = True) -> int | None:

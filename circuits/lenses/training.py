@@ -4,10 +4,8 @@ Translators do not depend on each other, so that each layer's gradient is comput
 one backward pass over their sum, in the memory of one layer.
 """
 
-import contextlib
 import dataclasses
 import hashlib
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +17,18 @@ from torch import Tensor
 from circuits.errors import FileFormatError, MemoryBudgetError, NonFiniteError, PromptError
 from circuits.files.locking import sole_writer
 from circuits.lenses.streaming import Source, block_logits, wide
-from circuits.lenses.tuned_lens import TunedLens, read_lens_file, translated, write_lens_file
+from circuits.lenses.tuned_lens import PARTS, TunedLens, read_lens_file, translated, unembedding_sha256, write_lens_file
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.layers import normalise
 from circuits.models.memory import BUDGET
 from circuits.models.weights import Weights
 from circuits.progress import Progress, silent
+from circuits.runs import Course, kept_beside, steps as run_steps
 
 _HELD = 6
 """Arrays of [position d_vocab] that are alive at once in training."""
-_SECONDS, _SHARE = 20.0, 50
-"""What may be lost at most, in seconds of work; and in times what a writing takes, so that writing takes its 2 % at most."""
+_WHAT = "training the tuned lens"
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
 _MOMENTS = ("A.mean", "A.square", "b.mean", "b.square")
 
@@ -44,19 +42,18 @@ def train_tuned_lens(
     batch: int = 8,
     seed: int = 0,
     path: str | Path | None = None,
-    save_every: int = 50,
     budget: int = BUDGET,
     progress: Progress | None = None,
 ) -> TunedLens:
     """Train a translator a layer on prompts, by KL(final ‖ lens) averaged over tokens (Belrose et al. 2023).
 
-    Adam's step size falls linearly to 0; every prompt comes once before any comes again. Translators start as the identity. A
-    training that was stopped or killed goes on from `path`: with the same `budget` the file is in the end the same to the
-    byte.
+    Adam's step size falls linearly to 0; every prompt comes once before any comes again. Translators start as the identity.
+    With `path` a training that was stopped or killed goes on where it was: with the same `budget` the file is in the end the
+    same to the byte.
 
-    Raises PromptError for numbers out of range, FileFormatError where `path` holds something else or another training, or is
-    being written by another process, MemoryBudgetError where one position's logits do not fit, NonFiniteError where a loss
-    is none.
+    Raises PromptError for numbers out of range, FileFormatError where `path` holds something else or another training, is being
+    written by another process, or was to hold another training that was stopped, MemoryBudgetError where one position's logits
+    do not fit, NonFiniteError where a loss is none.
 
     Args:
         model: the model whose streams are translated.
@@ -65,46 +62,30 @@ def train_tuned_lens(
         rate: the first step size.
         batch: prompts a step.
         seed: that of the order of prompts.
-        path: where the state is written, and read from at the beginning.
-        save_every: steps between two writings; where they take long, it is written earlier.
+        path: where the lens is written. Is it there already, it is not trained again. Until then a journal stands beside it.
         budget: bytes of logits that are held at once.
         progress: hears what is being done, how much of it is done, and how much there is.
     """
-    check_training(steps=steps, rate=rate, batch=batch, save_every=save_every)
+    check_training(steps=steps, rate=rate, batch=batch)
     prepared = model.prepare(tokens)
-    state = _State.start(model, _settings(prepared, steps=steps, rate=rate, batch=batch, seed=seed))
-    report = progress or silent
-
-    def taken(state: _State, step: int) -> _State:
-        """One step."""
-        losses, gradients = _gradients(model, prepared[_drawn(len(prepared), batch, step, seed)], state, budget)
-        if not bool(losses.isfinite().all()):
-            layer = int((~losses.isfinite()).nonzero()[0])
-            said = f"the loss of layer {layer} is {float(losses[layer])} at step {step}: try a lower rate than {rate}"
-            raise NonFiniteError(said)
-        return state.stepped(losses, gradients, rate * (1 - step / steps))
-
-    target = None if path is None else Path(path)
-    with contextlib.nullcontext() if target is None else sole_writer(target):
-        if target is not None and target.exists():
-            state = _resumed(target, state, model)
-        report("training the tuned lens", state.done, steps)
-        due = time.monotonic() + _SECONDS
-        for step in range(state.done, steps):
-            state = taken(state, step)
-            now = time.monotonic()
-            if target is not None and ((step + 1) % save_every == 0 or now >= due) and step + 1 < steps:
-                write_lens_file(target, state.lens, state.moments)
-                due = time.monotonic() + max(_SECONDS, _SHARE * (time.monotonic() - now))
-            report("training the tuned lens", step + 1, steps)
-        if target is not None:
-            write_lens_file(target, state.lens, {})
-    return state.lens
+    settings = _settings(prepared, steps=steps, rate=rate, batch=batch, seed=seed)
+    training = _LensCourse(model, prepared, _State.start(model, settings), budget, progress or silent)
+    if path is None:
+        run_steps(_WHAT, steps, training)
+        return training.reached.lens
+    target = Path(path)
+    with sole_writer(target):
+        if target.exists():
+            return _finished(target, training.reached, model)
+        with kept_beside(target, settings, {model.name: unembedding_sha256(model)}):
+            run_steps(_WHAT, steps, training)
+        write_lens_file(target, training.reached.lens)
+    return training.reached.lens
 
 
-def check_training(*, steps: int, rate: float, batch: int, save_every: int = 1) -> None:
+def check_training(*, steps: int, rate: float, batch: int) -> None:
     """Raise PromptError for numbers that no training can have."""
-    for name, value in {"steps": steps, "batch": batch, "save_every": save_every}.items():
+    for name, value in {"steps": steps, "batch": batch}.items():
         if value < 1:
             raise PromptError(f"{name} is {value}; expected a whole number from 1 on")
     if not 0 < rate < float("inf"):
@@ -147,22 +128,53 @@ class _State:
         return _State(dataclasses.replace(self.lens, **moved, losses=history), moments)
 
 
-def _resumed(path: Path, fresh: _State, model: Model) -> _State:
-    """The state in a file, on the model's device. Raises FileFormatError unless it is one of this very training."""
-    lens, moments = read_lens_file(path)
+@dataclasses.dataclass(eq=False)
+class _LensCourse(Course):
+    """The course of a training: how far it has come, and on what."""
+
+    model: Model
+    tokens: TokenBatch
+    reached: _State
+    budget: int
+    report: Progress
+
+    def step(self, number: int) -> None:
+        """One step on its prompts. Raises NonFiniteError where a loss is none."""
+        how = self.reached.lens.training
+        steps, rate = how["steps"], how["rate"]
+        self.report(_WHAT, number, steps)
+        rows = self.tokens[_drawn(len(self.tokens), how["batch"], number, how["seed"])]
+        losses, gradients = _gradients(self.model, rows, self.reached, self.budget)
+        if not bool(losses.isfinite().all()):
+            layer = int((~losses.isfinite()).nonzero()[0])
+            said = f"the loss of layer {layer} is {float(losses[layer])} at step {number}: try a lower rate than {rate}"
+            raise NonFiniteError(said)
+        self.reached = self.reached.stepped(losses, gradients, rate * (1 - number / steps))
+        self.report(_WHAT, number + 1, steps)
+
+    def state(self) -> dict[str, Tensor]:
+        """Translators, losses and Adam's moments."""
+        return {**{name: getattr(self.reached.lens, name) for name in PARTS}, **self.reached.moments}
+
+    def take(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
+        there = {name: value.to(self.reached.lens.A) for name, value in state.items()}
+        lens = dataclasses.replace(self.reached.lens, **{name: there.pop(name) for name in PARTS})
+        self.reached = _State(lens, there)
+
+
+def _finished(path: Path, fresh: _State, model: Model) -> TunedLens:
+    """The lens in a file, on the model's device. Raises FileFormatError unless it is that of this very training."""
+    lens, beside = read_lens_file(path)
     lens.require_model(model)
     for name, value in fresh.lens.training.items():
         if lens.training.get(name) != value:
             theirs = f"{name} is {lens.training.get(name)!r} there and {value!r} here"
             raise FileFormatError(f"{path}: is of another training ({theirs}): name another file, or delete this one")
     like = fresh.lens.A
-    finished = len(lens.losses) == lens.training["steps"]
-    shapes = {name: tuple(tensor.shape) for name, tensor in moments.items()}
-    expected = {} if finished else {name: tuple(tensor.shape) for name, tensor in fresh.moments.items()}
-    if shapes != expected or len(lens.losses) > lens.training["steps"] or lens.A.dtype != like.dtype:
-        raise FileFormatError(f"{path}: its training cannot go on from it: it is in another number format, or not whole")
-    parts = {name: getattr(lens, name).to(like) for name in ("A", "b", "losses")}
-    return _State(dataclasses.replace(lens, **parts), {name: tensor.to(like) for name, tensor in moments.items()})
+    if beside or len(lens.losses) != lens.training["steps"] or lens.A.dtype != like.dtype:
+        raise FileFormatError(f"{path}: is in another number format, or not whole: name another file, or delete this one")
+    return dataclasses.replace(lens, **{name: getattr(lens, name).to(like) for name in PARTS})
 
 
 def _drawn(prompts: int, batch: int, step: int, seed: int) -> Int[Tensor, " row"]:

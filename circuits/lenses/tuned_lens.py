@@ -20,7 +20,8 @@ from circuits.models import Model
 if TYPE_CHECKING:
     import pandas
 
-_PARTS = ("A", "b", "losses")
+PARTS = ("A", "b", "losses")
+"""The tensors of a lens."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class TunedLens(Result, format="circuits-tuned-lens", tensors=True):
         layers, width = self.b.shape
         if self.A.shape != (layers, width, width) or self.losses.ndim != 2 or self.losses.shape[1] != layers:
             raise CircuitsError(f"translators of shapes {tuple(self.A.shape)} and {tuple(self.b.shape)} do not fit together")
-        if not all(bool(getattr(self, name).isfinite().all()) for name in _PARTS):
+        if not all(bool(getattr(self, name).isfinite().all()) for name in PARTS):
             raise CircuitsError("a tuned lens holds NaN or infinity")
 
     @classmethod
@@ -91,7 +92,7 @@ class TunedLens(Result, format="circuits-tuned-lens", tensors=True):
 
     @classmethod
     def load(cls, path: str | Path, model: Model | None = None) -> "TunedLens":
-        """A saved tuned lens, or the state of an unfinished training; `model`: refuse it (ModelError) unless it was trained
+        """A saved tuned lens; `model`: refuse it (ModelError) unless it was trained
         for this one. Raises FileFormatError for any other file."""
         lens, _ = read_lens_file(Path(path))
         if model is not None:
@@ -121,9 +122,9 @@ def unembedding_sha256(model: Model) -> str:
     return digest.hexdigest()
 
 
-def write_lens_file(path: Path, lens: TunedLens, state: Mapping[str, Tensor]) -> None:
-    """Write a lens, and what its training needs to go on, whole or not at all; equal contents are equal bytes."""
-    save_tensors(path, TunedLens.FORMAT, lens, beside=state)
+def write_lens_file(path: Path, lens: TunedLens) -> None:
+    """Write a lens whole or not at all; equal contents are equal bytes."""
+    save_tensors(path, TunedLens.FORMAT, lens, beside={})
 
 
 def read_lens_file(path: Path) -> tuple[TunedLens, dict[str, Tensor]]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from circuits.errors import FileFormatError
-from circuits.files.locking import locked
+from circuits.files.locking import clear_half_written, locked
+from circuits.files.writing import write_whole
 
 _OPENING = b"circuits journal 1\n"
 _LENGTH, _CHECK = 8, 16
@@ -21,6 +22,8 @@ cut takes this much at most."""
 
 Key = tuple[int, int]
 """The place of the shards in the run, and that of the shard among them."""
+SO_FAR = -1
+"""In place of a shard: what the only one of its place has come to so far."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +39,19 @@ class Entry:
     length: int
 
 
+@dataclasses.dataclass(frozen=True)
+class SoFar:
+    """What a shard on its way has come to: the place of the run that it is the only one of, and how long that took."""
+
+    place: int
+    what: str
+    seconds: float
+
+
 @dataclasses.dataclass(eq=False)
 class Journal:
-    """An open journal. Records are appended and never changed; one that is not whole, as a kill leaves it, is cut off."""
+    """An open journal. Records are appended and never changed; one that is not whole, as a kill leaves it, is cut off. What a
+    long shard has come to so far stands in a file beside it, which is replaced as a whole."""
 
     path: Path
     plan: dict[str, Any]
@@ -48,6 +61,8 @@ class Journal:
     synced: float = 0.0
     resumed: int = 0
     """Records that were there when it was opened."""
+    so_far: SoFar | None = None
+    """Of the shard that was under way last."""
 
     @classmethod
     def open(cls, path: Path, plan: Mapping[str, Any]) -> "Journal":
@@ -61,6 +76,7 @@ class Journal:
                 file = undo.enter_context(path.open("r+b" if path.exists() else "w+b"))
                 found = cls(path, dict(plan), {}, file, descriptor)
                 found._read()
+                found._read_so_far()
             except BlockingIOError:
                 raise _under_way(path) from None
             except OSError as error:
@@ -77,13 +93,14 @@ class Journal:
             descriptor = locked(_lock(path))
         except BlockingIOError:
             raise _under_way(path) from None
-        path.unlink(missing_ok=True)
+        _remove(path)
         _free(path, descriptor)
 
     @property
     def seconds(self) -> float:
         """How long what is kept took."""
-        return sum((entry.seconds for entry in self.entries.values()), 0.0)
+        so_far = 0.0 if self.so_far is None else self.so_far.seconds
+        return sum((entry.seconds for entry in self.entries.values()), so_far)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -144,9 +161,27 @@ class Journal:
         if time.monotonic() - self.synced > _PAUSE:
             os.fsync(self.file.fileno())
             self.synced = time.monotonic()
+        if self.so_far is not None and self.so_far.place == key[0]:
+            self._forget()
+
+    def keep(self, place: int, what: str, seconds: float, data: bytes) -> None:
+        """Keep what the only shard of a place has come to so far, in place of what it or another had. Raises FileFormatError
+        where the disk is full."""
+        head = {"run": self._run, "place": place, "what": what, "seconds": round(seconds, 3)}
+        write_whole(_beside(self.path), _framed(head, data))
+        self.so_far = SoFar(place, what, head["seconds"])
+
+    def kept(self, place: int, what: str) -> bytes | None:
+        """What the only shard of a place had come to; None where there is nothing of it."""
+        if self.so_far is None or (self.so_far.place, self.so_far.what) != (place, what):
+            return None
+        found = _unframed(_beside(self.path))
+        return None if found is None else found[1]
 
     def cut(self, place: int) -> None:
         """Forget what was kept from this place of the run on."""
+        if self.so_far is not None and self.so_far.place >= place:
+            self._forget()
         later = [entry.begin for key, entry in self.entries.items() if key[0] >= place]
         if later:  # shards of one place come before those of the next
             self.file.truncate(min(later))
@@ -164,8 +199,26 @@ class Journal:
             os.fsync(self.file.fileno())
         self.file.close()
         if remove:
-            self.path.unlink(missing_ok=True)
+            _remove(self.path)
         _free(self.path, self.lock)
+
+    @property
+    def _run(self) -> str:
+        """Which run this is, in a word: no other has the same plan begun at the same time."""
+        return _check(json.dumps(self.plan, sort_keys=True).encode()).hex()
+
+    def _read_so_far(self) -> None:
+        """Find what a shard had come to, where that is of this run."""
+        clear_half_written(_beside(self.path))
+        head, _ = _unframed(_beside(self.path)) or ({}, b"")
+        if head.get("run") == self._run:
+            self.so_far = SoFar(head["place"], head["what"], head["seconds"])
+            self.resumed += 1
+
+    def _forget(self) -> None:
+        """What a shard had come to goes."""
+        self.so_far = None
+        _beside(self.path).unlink(missing_ok=True)
 
 
 def plan_in(path: Path) -> dict[str, Any]:
@@ -185,12 +238,36 @@ def _framed(head: Mapping[str, Any], data: bytes) -> bytes:
     return len(body).to_bytes(_LENGTH, "little") + _check(body) + body
 
 
+def _unframed(path: Path) -> tuple[dict[str, Any], bytes] | None:
+    """What is in a file of one record; None where there is none, or it is not whole."""
+    try:
+        frame = path.read_bytes()
+    except OSError:
+        return None
+    body = frame[_LENGTH + _CHECK :]
+    if len(body) != int.from_bytes(frame[:_LENGTH], "little") or _check(body) != frame[_LENGTH : _LENGTH + _CHECK]:
+        return None
+    head, _, data = body.partition(b"\n")
+    return json.loads(head), data
+
+
 def _check(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=_CHECK).digest()
 
 
 def _under_way(path: Path) -> FileFormatError:
     return FileFormatError(f"{path.parent}: another run of this command is under way there: wait for it")
+
+
+def _beside(path: Path) -> Path:
+    """Where a shard on its way has what it has come to, of a journal."""
+    return path.with_name(f"{path.name}.state")
+
+
+def _remove(path: Path) -> None:
+    """A journal goes, and what stands beside it."""
+    for one in (_beside(path), path):
+        one.unlink(missing_ok=True)
 
 
 def _lock(path: Path) -> Path:

@@ -138,6 +138,18 @@ class Ledger:
             shards.taken.pop(key[1], None)
             self._changed.notify_all()
 
+    def keep(self, place: int, data: bytes, seconds: float) -> None:
+        """What the only shard of a place has come to so far."""
+        with self._changed:
+            if (place, 0) not in self.journal.entries:
+                self.journal.keep(place, self._places[place].what, seconds, data)
+
+    def so_far(self, place: int) -> tuple[bytes, float] | None:
+        """What the only shard of a place had come to, and how long that took; None where there is nothing of it."""
+        with self._changed:
+            found = self.journal.kept(place, self._places[place].what)
+            return None if found is None or self.journal.so_far is None else (found, self.journal.so_far.seconds)
+
     def fail(self, key: Key, why: str) -> None:
         """A shard ended in an error: it is tried again, or set aside."""
         with self._changed:

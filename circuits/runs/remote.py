@@ -14,7 +14,7 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
 
-from circuits.errors import CircuitsError
+from circuits.errors import CircuitsError, FileFormatError
 from circuits.runs.ledger import Done, Ledger, Lost, Take
 from circuits.runs.runner import Share
 
@@ -56,7 +56,7 @@ class Server:
             self.ledger.joined()
             while not self._closed:
                 _send(connection, *self._answer(who, *_received(connection)))
-        except (EOFError, OSError, ValueError, KeyError):
+        except (EOFError, OSError, ValueError, KeyError, FileFormatError):  # the last: of a full disk
             pass
         finally:
             connection.close()
@@ -68,6 +68,12 @@ class Server:
         if asked["do"] == "give":
             self.ledger.give(key, data, asked["seconds"], who)
             return {}, b""
+        if asked["do"] == "keep":
+            self.ledger.keep(key[0], data, asked["seconds"])
+            return {}, b""
+        if asked["do"] == "so far":
+            found = self.ledger.so_far(key[0])
+            return ({}, b"") if found is None else ({"seconds": found[1]}, found[0])
         if asked["do"] == "fail":
             self.ledger.fail(key, asked["why"])
             return {}, b""
@@ -114,6 +120,15 @@ class Remote(Share):
     def give(self, place: int, shard: int, data: bytes, seconds: float) -> None:
         """What a shard found."""
         self._call({"do": "give", "place": place, "shard": shard, "seconds": seconds}, data)
+
+    def keep(self, place: int, data: bytes, seconds: float) -> None:
+        """What the only shard of a place has come to so far."""
+        self._call({"do": "keep", "place": place, "shard": 0, "seconds": seconds}, data)
+
+    def so_far(self, place: int) -> tuple[bytes, float] | None:
+        """What the only shard of a place had come to, and how long that took; None where there is nothing of it."""
+        answer, data = self._call({"do": "so far", "place": place, "shard": 0})
+        return (data, answer["seconds"]) if "seconds" in answer else None
 
     def fail(self, place: int, shard: int, error: Exception, *, aside: bool) -> None:
         """A shard ended in an error."""

@@ -20,6 +20,10 @@ from circuits.errors import CircuitsError
 from circuits.runs.ledger import MAIN, TRIES, Done, Ledger, Lost, Take, elapsed
 from circuits.runs.payload import decoded, encoded
 
+_SECONDS, _SHARE = 5.0, 50
+"""What a killed course of steps may lose, in seconds of work; and in times what keeping takes, so that it takes its 2 % at
+most."""
+
 
 class ShardError(CircuitsError):
     """A shard failed however often it was tried; the others are kept."""
@@ -48,8 +52,32 @@ class Share(abc.ABC):
         """What a shard found."""
 
     @abc.abstractmethod
+    def keep(self, place: int, data: bytes, seconds: float) -> None:
+        """What the only shard of a place has come to so far."""
+
+    @abc.abstractmethod
+    def so_far(self, place: int) -> tuple[bytes, float] | None:
+        """What the only shard of a place had come to, and how long that took; None where there is nothing of it."""
+
+    @abc.abstractmethod
     def fail(self, place: int, shard: int, error: Exception, *, aside: bool) -> None:
         """A shard ended in an error. May raise it, where trying again is of no use; `aside`: the run goes on without it."""
+
+
+class Course(abc.ABC):
+    """Steps that each go on from where the one before it ended."""
+
+    @abc.abstractmethod
+    def step(self, number: int) -> None:
+        """Take the step of this number, from 0 on."""
+
+    @abc.abstractmethod
+    def state(self) -> Any:
+        """All that steps change, as it is now: plain values and tensors (`payload.encoded`)."""
+
+    @abc.abstractmethod
+    def take(self, state: Any) -> None:
+        """Go on from what `state` gave."""
 
 
 class Runner:
@@ -77,6 +105,28 @@ class Runner:
         self.share.begin(place, what, count)
         for shard in range(count):
             yield self._one(place, shard, (what, count, work), aside)
+
+    def steps(self, what: str, count: int, course: Course) -> None:
+        """Bring a course to where its steps lead, as one shard."""
+        place, self.place = self.place, self.place + 1
+        self.share.begin(place, what, 1)
+        course.take(self._one(place, 0, (what, 1, lambda shard: self._stepped(place, count, course)), False))
+
+    def _stepped(self, place: int, count: int, course: Course) -> Any:
+        """The state after the last step; that on the way is kept now and then."""
+        begin, before, found = 0, 0.0, self.share.so_far(place)
+        if found is not None:
+            (begin, state), before = decoded(found[0]), found[1]
+            course.take(state)
+        began = time.monotonic()
+        due = began + _SECONDS
+        for step in range(begin, count):
+            course.step(step)
+            now = time.monotonic()
+            if now >= due and step + 1 < count:
+                self.share.keep(place, encoded((step + 1, course.state())), before + elapsed(began))
+                due = time.monotonic() + max(_SECONDS, _SHARE * elapsed(now))
+        return course.state()
 
     def _one(self, place: int, wanted: int, shards: tuple[str, int, Callable[[int], Any]], aside: bool) -> Any:
         what, count, work = shards
@@ -122,6 +172,14 @@ class Own(Share):
         """What a shard found."""
         self.ledger.give((place, shard), data, seconds, MAIN)
 
+    def keep(self, place: int, data: bytes, seconds: float) -> None:
+        """What the only shard of a place has come to so far."""
+        self.ledger.keep(place, data, seconds)
+
+    def so_far(self, place: int) -> tuple[bytes, float] | None:
+        """What the only shard of a place had come to, and how long that took; None where there is nothing of it."""
+        return self.ledger.so_far(place)
+
     def fail(self, place: int, shard: int, error: Exception, *, aside: bool) -> None:
         """A shard ended in an error: a foreseen one comes again however often it is tried and is raised, as is any other where
         nobody else could try."""
@@ -149,6 +207,11 @@ def joining(runner: Runner) -> Iterator[None]:
         yield
 
 
+def joined() -> bool:
+    """Whether shards of this thread are asked of a runner."""
+    return _RUNNER.get() is not None
+
+
 def run_on(name: str, fingerprint: str) -> None:
     """Say what the run under way is on, so that nothing is taken from a run on something else."""
     runner = _RUNNER.get()
@@ -169,3 +232,13 @@ def shards(what: str, count: int, work: Callable[[int], Any], *, aside: bool = F
         return
     for shard in range(count):
         yield work(shard)
+
+
+def steps(what: str, count: int, course: Course) -> None:
+    """Take steps 0 to `count` - 1 of a course: one shard, whose state is kept on the way, so that a stopped run goes on."""
+    runner = _RUNNER.get()
+    if runner is not None:
+        runner.steps(what, count, course)
+        return
+    for step in range(count):
+        course.step(step)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -103,21 +104,35 @@ def test_bos_can_be_left_out(command: Command, tmp_path: Path) -> None:
     assert steps and all(line.count("--no-bos") == 1 for line in steps)
 
 
-def test_a_training_that_is_interrupted_says_where_it_stands(
+def test_a_training_that_is_interrupted_goes_on_to_the_same_bytes(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, book: Path
 ) -> None:
-    import circuits
+    from circuits.lenses import training
 
-    def interrupt(*args: object, path: Path, **options: object) -> None:
-        path.write_bytes(b"so far")
-        raise KeyboardInterrupt
+    out = tmp_path / "out"
+    asked = ("lens", "train", out / "tuned.safetensors", "--text", book, "--steps", 4, "--out", out)
+    monkeypatch.setattr("circuits.runs.runner._SECONDS", 0.0)
+    monkeypatch.setattr("circuits.runs.runner._SHARE", 0)
+    monkeypatch.setattr("circuits.cli.running.WORTH", 0.0)
+    step, taken = training._LensCourse.step, list[int]()
 
-    monkeypatch.setattr(circuits, "train_tuned_lens", interrupt)
-    file = tmp_path / "tuned.safetensors"
-    answer = command("lens", "train", file, "--text", book, "--out", tmp_path / "out")
-    assert answer.status == 130 and not (tmp_path / "out").exists()
-    said = answer.err.splitlines()[-1]
-    assert said == f"Error: interrupted; {file} holds the training so far, the same command goes on"
+    def stopped(self: training._LensCourse, number: int) -> None:
+        if number == 2 and taken.count(2) == 0:
+            taken.append(2)
+            raise KeyboardInterrupt
+        taken.append(number)
+        step(self, number)
+
+    assert command(*asked).status == 0
+    whole = {path.name: path.read_bytes() for path in out.iterdir()}
+    shutil.rmtree(out)
+    monkeypatch.setattr(training._LensCourse, "step", stopped)
+    first = command(*asked)
+    assert first.status == 130 and "the same command goes on from there" in first.err.splitlines()[-1]
+    assert {path.name for path in out.iterdir()} == {"unfinished-lens-train.journal", "unfinished-lens-train.journal.state"}
+    again = command(*asked)
+    assert again.status == 0 and "going on with the run begun" in again.err and taken == [0, 1, 2, 2, 3]
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
 
 
 def test_a_tuned_lens_is_trained_compared_and_used(command: Command, tmp_path: Path, book: Path) -> None:

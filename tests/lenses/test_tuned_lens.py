@@ -104,7 +104,7 @@ def test_it_is_nearer_to_the_output_at_every_layer_on_text_it_has_not_seen(mini:
 
 
 def train(model: Model, tokens: TokenBatch, **options) -> TunedLens:
-    return train_tuned_lens(model, tokens, **{"steps": 7, "batch": 3, "save_every": 2, "seed": 5, **options})
+    return train_tuned_lens(model, tokens, **{"steps": 7, "batch": 3, "seed": 5, **options})
 
 
 def test_its_steps_are_those_of_adam_with_a_rate_that_falls_to_nothing() -> None:
@@ -182,7 +182,6 @@ def test_files_give_back_what_was_saved_and_damaged_ones_are_refused(tmp_path: P
         ({"steps": 0}, PromptError, "steps is 0"),
         ({"batch": 0}, PromptError, "batch is 0"),
         ({"rate": float("nan")}, PromptError, "rate is nan"),
-        ({"save_every": 0}, PromptError, "save_every is 0"),
         ({"budget": 100}, MemoryBudgetError, "budget is 100"),
     ],
 )

@@ -13,8 +13,9 @@ import torch
 
 from circuits.errors import FileFormatError, ModelError
 from circuits.lenses import TunedLens, compare_lenses, logit_lens
-from circuits.lenses.tuned_lens import read_lens_file
 from circuits.models import TokenBatch
+from circuits.runs.journal import _unframed
+from circuits.runs.payload import decoded
 from tests.lenses.test_tuned_lens import random_model, train
 from tests.models.random_models import D_VOCAB
 
@@ -23,6 +24,19 @@ class StoppedError(Exception):
     """The process ends here."""
 
 
+@pytest.fixture
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state is kept after every step."""
+    monkeypatch.setattr("circuits.runs.runner._SECONDS", 0.0)
+    monkeypatch.setattr("circuits.runs.runner._SHARE", 0)
+
+
+def states(folder: Path) -> list[Path]:
+    """What unfinished trainings have left."""
+    return sorted(folder.glob("unfinished-*"))
+
+
+@pytest.mark.usefixtures("every_step")
 @pytest.mark.parametrize("stops", [[1], [2], [3, 6], [5], [6]])
 def test_stopped_and_gone_on_with_is_the_same_to_the_byte(tmp_path: Path, stops: list[int]) -> None:
     model, batch = random_model(3)
@@ -36,29 +50,26 @@ def test_stopped_and_gone_on_with_is_the_same_to_the_byte(tmp_path: Path, stops:
 
         with pytest.raises(StoppedError):
             train(model, batch, path=path, progress=progress)
-        assert path.exists() == (stop >= 2)
-    again = train(model, batch, path=path)
+        assert not path.exists()
+    told: list[int] = []
+    again = train(model, batch, path=path, progress=lambda what, done, total: told.append(done))
+    assert told[0] == stops[-1] - 1, "the step that was stopped is taken again, and none before it"
     assert path.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
     assert torch.equal(again.A, whole.A) and len(again.losses) == 7
     assert torch.equal(train(model, batch, path=path).A, whole.A), "a finished training is not done again"
     assert not list(tmp_path.glob(".*"))
 
 
-def test_slow_steps_are_written_before_so_many_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("circuits.lenses.training._SECONDS", 0.0)
-    monkeypatch.setattr("circuits.lenses.training._SHARE", 0)
+def test_fast_steps_are_not_kept_one_by_one(tmp_path: Path) -> None:
     model, batch = random_model(3)
 
     def progress(what: str, done: int, total: int) -> None:
-        if done == 3:
+        if done == 5:
             raise StoppedError
 
-    path = tmp_path / "slow.safetensors"
     with pytest.raises(StoppedError):
-        train(model, batch, path=path, save_every=100, progress=progress)
-    assert len(read_lens_file(path)[0].losses) == 3
-    again = train(model, batch, path=path, save_every=100)
-    assert torch.equal(again.A, train(model, batch).A)
+        train(model, batch, path=tmp_path / "quick.safetensors", progress=progress)
+    assert not list(tmp_path.iterdir()), "no work is worth keeping, and nothing stays"
 
 
 @pytest.fixture
@@ -95,11 +106,11 @@ def killed_after(steps: int, rest: float, train_on: Callable[[Callable[[str, int
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.usefixtures("one_thread")
+@pytest.mark.usefixtures("one_thread", "every_step")
 def test_killed_twelve_times_and_gone_on_with_is_the_same_to_the_byte(tmp_path: Path) -> None:
     model, batch = random_model(3)
     path, whole, rng = tmp_path / "killed.safetensors", tmp_path / "whole.safetensors", random.Random(0)
-    options, taken = {"save_every": 1, "steps": 100}, [0]
+    options, taken = {"steps": 100}, [0]
     started = time.monotonic()
     train(model, batch, path=whole, **options)
     step = (time.monotonic() - started) / 100
@@ -108,8 +119,8 @@ def test_killed_twelve_times_and_gone_on_with_is_the_same_to_the_byte(tmp_path: 
             rng.randrange(3), rng.uniform(0, 2 * step), lambda told: train(model, batch, path=path, progress=told, **options)
         )
         assert killed, "it ended before it could be killed"
-        if path.exists():
-            taken.append(len(read_lens_file(path)[0].losses))
+        for _, data in filter(None, map(_unframed, tmp_path.glob("unfinished-*.state"))):
+            taken.append(decoded(data)[0])
             assert taken[-1] >= taken[-2], "no step is lost"
     assert 5 < taken[-1] < 100
     train(model, batch, path=path, **options)
@@ -127,7 +138,7 @@ def test_a_second_writer_is_refused_while_the_first_one_trains(tmp_path: Path) -
         refused.append(done)
 
     train(model, batch, path=path, progress=progress)
-    assert refused == list(range(8)) and sorted(tmp_path.iterdir()) == [path]
+    assert sorted({*refused}) == list(range(8)) and sorted(tmp_path.iterdir()) == [path]
     with pytest.raises(FileFormatError, match="cannot be written: No such file"):
         train(model, batch, path=tmp_path / "nowhere" / "tuned.safetensors", progress=pytest.fail)
 

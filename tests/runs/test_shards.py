@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from circuits.errors import CircuitsError, PromptError
-from circuits.runs import Aside, ShardError, shards
+from circuits.runs import Aside, Course, ShardError, shards, steps
 from circuits.runs.journal import Journal
 from circuits.runs.ledger import Done, Ledger, Lost, Take
 from circuits.runs.payload import encoded
@@ -197,3 +197,96 @@ def test_what_is_wrong_with_the_input_is_raised_at_once(tmp_path: Path) -> None:
         list(shards("one", 3, work, aside=True))
     assert tried == [0]
     (tmp_path / "journal").unlink()
+
+
+class Adding(Course):
+    """Each step doubles what is there and adds its number; `stop`: the step that is interrupted."""
+
+    def __init__(self, seen: list[int], *, stop: int | None = None) -> None:
+        self.seen, self.stop, self.sum = seen, stop, torch.zeros(1)
+
+    def step(self, number: int) -> None:
+        if number == self.stop:
+            raise KeyboardInterrupt
+        self.seen.append(number)
+        self.sum = 2 * self.sum + number
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {"sum": self.sum}
+
+    def take(self, state: dict[str, torch.Tensor]) -> None:
+        self.sum = state["sum"]
+
+
+def stepping(seen: list[int], *, stop: int | None = None) -> float:
+    """A shard, six steps, another shard that hangs on them."""
+    (before,) = shards("before", 1, lambda shard: 1.0)
+    course = Adding(seen, stop=stop)
+    steps("adding", 6, course)
+    (after,) = shards("after", 1, lambda shard: float(course.sum) + before)
+    return after
+
+
+@pytest.mark.parametrize("stop", range(6))
+@pytest.mark.parametrize("every", [True, False])
+def test_steps_go_on_from_what_was_kept_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int, every: bool) -> None:
+    if every:
+        monkeypatch.setattr("circuits.runs.runner._SECONDS", 0.0)
+        monkeypatch.setattr("circuits.runs.runner._SHARE", 0)
+    whole: list[int] = []
+    expected, path = stepping(whole), tmp_path / "x.journal"
+    with run_in(tmp_path / "whole.journal", remove=True):
+        assert stepping([]) == expected and whole == [*range(6)]
+    seen: list[int] = []
+    with pytest.raises(KeyboardInterrupt), run_in(path):
+        stepping(seen, stop=stop)
+    assert (tmp_path / "x.journal.state").exists() == (every and stop > 0)
+    again: list[int] = []
+    with run_in(path, remove=True):
+        assert stepping(again) == expected
+    assert [*seen, *again] == [*range(6)] if every else again == [*range(6)]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("length", [0, 5, 60, 200])
+def test_a_state_that_is_not_whole_or_of_another_run_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr("circuits.runs.runner._SECONDS", 0.0)
+    path, state = tmp_path / "x.journal", tmp_path / "x.journal.state"
+    with pytest.raises(KeyboardInterrupt), run_in(path):
+        stepping([], stop=4)
+    kept = state.read_bytes()
+    state.write_bytes(kept[:length])
+    again: list[int] = []
+    with pytest.raises(KeyboardInterrupt), run_in(path):
+        stepping(again, stop=2)
+    assert again == [0, 1]
+    path.unlink()
+    state.write_bytes(kept)
+    ledger = Ledger(lambda: Journal.open(path, {"another": "run"}))
+    with joining(Runner(Own(ledger))):
+        stepping(again)
+    ledger.close(remove=True)
+    assert again == [0, 1, *range(6)]
+
+
+def test_a_worker_keeps_its_steps_where_the_run_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("circuits.runs.runner._SECONDS", 0.0)
+    monkeypatch.setattr("circuits.runs.runner._SHARE", 0)
+    ledger = ledger_at(tmp_path / "x.journal")
+    ledger.begin(0, "before", 1)
+    ledger.give((0, 0), encoded(1.0), 0.0, "who")
+    ledger.begin(1, "adding", 1)
+    secret = secrets.token_bytes(8)
+    server, seen = Server(ledger, host=None, secret=secret, about=lambda: ""), list[int]()
+    for stop, taken in ((3, [0, 1, 2]), (5, [0, 1, 2, 3, 4])):
+        remote = Remote(server.address, secret, "far", lambda: "")
+        with pytest.raises(KeyboardInterrupt), joining(Runner(remote)):
+            stepping(seen, stop=stop)
+        assert seen == taken and ledger.so_far(1) is not None
+        remote._connection.close()
+        while ledger.workers:
+            ledger.waited(0.1)
+    ledger.close(remove=True)
+    server.close()

@@ -13,7 +13,6 @@ import circuits
 from circuits.errors import FileFormatError, ModelError, PromptError
 from circuits.models import Model
 from circuits.uses import Classifier, Examples, Recipe, planted_shortcut, read_labelled, score_classifier, train_all, train_head
-from circuits.uses.classifying import training
 from circuits.uses.classifying.classifier import features
 from circuits.uses.classifying.training import PENALTIES
 
@@ -121,11 +120,11 @@ class StoppedError(Exception):
     pass
 
 
-@pytest.mark.parametrize(("save_every", "minute"), [(2, 60.0), (100, -1.0)])
 def test_a_training_that_was_stopped_ends_where_it_would_have_ended(
-    small: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save_every: int, minute: float
+    small: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "_MINUTE", minute)  # slow steps are written by the clock
+    monkeypatch.setattr("circuits.runs.runner._SECONDS", 0.0)  # kept after every step
+    monkeypatch.setattr("circuits.runs.runner._SHARE", 0)
     whole = train_all(small, FEW.train, recipe=short(epochs=2))
 
     def stop(step: int, _: Classifier) -> None:
@@ -134,12 +133,12 @@ def test_a_training_that_was_stopped_ends_where_it_would_have_ended(
 
     state = tmp_path / "training.safetensors"
     with pytest.raises(StoppedError):
-        train_all(small, FEW.train, recipe=short(epochs=2), path=state, save_every=save_every, seen=stop)
-    with pytest.raises(FileFormatError, match="is of another training"):
+        train_all(small, FEW.train, recipe=short(epochs=2), path=state, seen=stop)
+    with pytest.raises(FileFormatError, match="is of another run \\(epochs is 2 there"):
         train_all(small, FEW.train, recipe=short(epochs=3), path=state)
     steps: list[int] = []
     again = train_all(small, FEW.train, recipe=short(epochs=2), path=state, seen=lambda step, _: steps.append(step))
-    assert steps == [5, 6] and not state.exists()
+    assert steps == [4, 5, 6] and not list(tmp_path.iterdir())
     for (name, one), (_, other) in zip(whole.model.weights.tensors(), again.model.weights.tensors(), strict=True):
         assert torch.equal(one, other), name
 

@@ -27,7 +27,6 @@ FILES = {
     "planted/contrast.jsonl": "those held out, with every opinion turned into its opposite",
 }
 """What `circuits classify train` writes, and what for."""
-_STATE = "training.safetensors"
 
 
 @app.command("classify train")
@@ -114,15 +113,13 @@ def run(
 def trained(
     texts: Labelled, setting: Setting, work: Work, recipe: "circuits.uses.Recipe | None", *, longest: int, seed: int
 ) -> "circuits.uses.Classifier":
-    """A head, or with a recipe all weights; the state of that training stands in the folder until it is done."""
+    """A head, or with a recipe all weights."""
     model = setting.load(work.progress)
     if recipe is None:
         return circuits.uses.train_head(
             model, texts.train, longest=longest, seed=seed, budget=setting.budget, progress=work.progress
         )
-    state = setting.folder / _STATE
-    state.parent.mkdir(parents=True, exist_ok=True)
-    return circuits.uses.train_all(model, texts.train, recipe=recipe, longest=longest, path=state, progress=work.progress)
+    return circuits.uses.train_all(model, texts.train, recipe=recipe, longest=longest, progress=work.progress)
 
 
 def reopen(file: Path, setting: Setting) -> None:

@@ -30,13 +30,12 @@ FILES = {**READ, **COMPARISON}
 """What `circuits lens train` writes beside the tuned lens, and what for."""
 _HELD_OUT, _LEAST, _MOST = 10, 2, 64
 """The share of a text that is held out (one in so many rows), and the least and the most rows that lenses are compared on."""
-_SAVE_EVERY = 20
 _OF_TRAINING = ("file", "text", "steps", "seed", "nodes")
 """Parameters that `circuits lens` does not take, or takes anew."""
 
 
 @app.command("lens train")
-@with_setting("lens", memory=True)
+@with_setting("lens", memory=True, target="file")
 def lens_train(
     context: Context,
     file: Annotated[
@@ -108,20 +107,8 @@ class Training:
             )
         self.file.parent.mkdir(parents=True, exist_ok=True)
         options = {"budget": setting.budget, "progress": progress}
-        try:
-            tuned = circuits.train_tuned_lens(
-                model,
-                rows[: len(rows) - held],
-                steps=self.steps,
-                seed=self.seed,
-                path=self.file,
-                save_every=_SAVE_EVERY,
-                **options,
-            )
-        except KeyboardInterrupt as stop:
-            if self.file.exists():
-                stop.add_note(f"{self.file} holds the training so far, the same command goes on")
-            raise
+        own = {"steps": self.steps, "seed": self.seed, "path": self.file}
+        tuned = circuits.train_tuned_lens(model, rows[: len(rows) - held], **own, **options)
         return tuned, circuits.compare_lenses(model, rows[len(rows) - held :][:_MOST], tuned, **options)
 
 

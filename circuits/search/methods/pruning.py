@@ -18,7 +18,7 @@ from circuits.patching.nodes import about
 from circuits.patching.subgraphs.members import is_edge
 from circuits.patching.subgraphs.outside import OutsideKind
 from circuits.progress import Progress, silent
-from circuits.runs import shards
+from circuits.runs import Course, steps as run_steps
 from circuits.search.methods.gates import Gated, gated, open_probability, sampled
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric, Metric, fitted
@@ -28,9 +28,7 @@ START = 1.0
 """Every gate's first log alpha: not closed 93 times in 100."""
 ANNEALED = 0.6
 """Share of the steps over which the wanted number of edges comes down from all."""
-
-_KEPT = 10
-"""Steps after which the state is kept."""
+_WHAT = "training gates"
 
 
 def prune_edges(
@@ -74,12 +72,13 @@ def prune_edges(
             f"edge pruning takes steps from 1 on and a positive learning rate, got {steps!r} and {learning_rate!r}"
         )
     metric = fitted(kl_divergence if metric is None else metric, model, pairs, gradient=True)
-    training = _Training.begin(model, pairs, metric, outside, wanted, learning_rate, budget)
-    loss = training.run(steps, torch.Generator().manual_seed(seed), progress or silent)
+    gates = _Gates.begin(model, pairs, metric, outside, wanted, learning_rate, budget)
+    training = _GatesCourse(gates, steps, torch.Generator().manual_seed(seed), progress or silent)
+    run_steps(_WHAT, steps, training)
     graph = model.graph()
-    values = open_probability(training.log_alpha.detach().double().cpu())
-    details = about(model, training.metric, method="edge-pruning", outside=outside, steps=steps, learning_rate=learning_rate)
-    details |= {"seed": seed, "target": wanted, "expected_edges": float(values.sum()), "loss": loss}
+    values = open_probability(gates.log_alpha.detach().double().cpu())
+    details = about(model, gates.metric, method="edge-pruning", outside=outside, steps=steps, learning_rate=learning_rate)
+    details |= {"seed": seed, "target": wanted, "expected_edges": float(values.sum()), "loss": training.loss}
     writers, readers = is_edge(graph).nonzero(as_tuple=True)
     return EdgeScores(graph, writers, readers, values[None], torch.full_like(values, float("nan"))[None], metadata=details)
 
@@ -98,7 +97,7 @@ def _wanted(graph: Graph, edges: int | None, share: float | None) -> int:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Training:
+class _Gates:
     """Gates, multipliers and what they are trained on."""
 
     runs: Gated
@@ -120,7 +119,7 @@ class _Training:
         wanted: int,
         learning_rate: float,
         budget: int,
-    ) -> "_Training":
+    ) -> "_Gates":
         """All gates alike, and the clean runs."""
         final = plain_run(model, pairs.clean).residuals[-1]
         with torch.no_grad():
@@ -133,27 +132,6 @@ class _Training:
         down = torch.optim.Adam([log_alpha], lr=learning_rate)
         up = torch.optim.Adam([multipliers], lr=learning_rate, maximize=True)
         return cls(runs, metric, clean, wanted, log_alpha, multipliers, down, up)
-
-    def run(self, steps: int, generator: torch.Generator, report: Progress) -> float:
-        """All steps, some at a time, after which the state is kept where the run is; gives the last loss."""
-        loss = 0.0
-        for start in range(0, steps, _KEPT):
-            before = self.state(generator)
-
-            def trained(shard: int, start: int = start, before: dict[str, Any] = before) -> dict[str, Any]:
-                """The state after some more steps."""
-                self.take(before, generator)
-                own = 0.0
-                for step in range(start, min(start + _KEPT, steps)):
-                    report("training gates", step, steps)
-                    own = self.step(min(1.0, (step + 1) / (ANNEALED * steps)), generator)
-                return {"loss": own, **self.state(generator)}
-
-            (found,) = shards("training gates", 1, trained)  # each goes on from the one before it
-            self.take(found, generator)
-            loss = found["loss"]
-        report("training gates", steps, steps)
-        return loss
 
     def state(self, generator: torch.Generator) -> dict[str, Any]:
         """All that a step changes, as it is now."""
@@ -197,3 +175,29 @@ class _Training:
         self.down.step()
         self.up.step()
         return loss
+
+
+@dataclasses.dataclass(eq=False)
+class _GatesCourse(Course):
+    """The course of a training: its gates, what they are drawn with, and the last loss."""
+
+    gates: _Gates
+    steps: int
+    generator: torch.Generator
+    report: Progress
+    loss: float = 0.0
+
+    def step(self, number: int) -> None:
+        """One step of gates and multipliers."""
+        self.report(_WHAT, number, self.steps)
+        self.loss = self.gates.step(min(1.0, (number + 1) / (ANNEALED * self.steps)), self.generator)
+        self.report(_WHAT, number + 1, self.steps)
+
+    def state(self) -> dict[str, Any]:
+        """The loss, and all that a step changes."""
+        return {"loss": self.loss, **self.gates.state(self.generator)}
+
+    def take(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.loss = state["loss"]
+        self.gates.take(state, self.generator)

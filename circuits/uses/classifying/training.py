@@ -4,8 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,15 +13,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.errors import FileFormatError, ModelError, NonFiniteError, PromptError
-from circuits.files.locking import sole_writer
-from circuits.files.tensors import load_tensors, save_tensors
+from circuits.errors import ModelError, NonFiniteError, PromptError
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.memory import BUDGET
 from circuits.models.weights import Weights
 from circuits.probes.regression import Problem, Scale, Turned, fit_logistic
 from circuits.progress import Progress, silent
+from circuits.runs import Course, kept_beside, steps as run_steps
 from circuits.uses.classifying.classifier import HEAD, LONGEST, Classifier, features
 from circuits.uses.classifying.examples import Examples
 
@@ -35,10 +33,7 @@ _TOLERANCE = 1e-8
 """Nats by which a head could be better at most: it is computed in float64, and few texts leave the loss flat."""
 _COMPUTED = ("inverse_frequencies", "alibi_slopes")
 """No weights: they follow from the architecture."""
-_BEGUN = "circuits-classifier-training"
-_MINUTE = 60.0
-"""Seconds of training that a kill may cost, at most, and a step: steps of a large model are slow."""
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+_WHAT = "training the classifier"
 Penalty = Callable[[Weights, TokenBatch, Int[Tensor, " text"], Int[Tensor, " text"]], Float[Tensor, ""]]
 """What is added to the loss of a batch: of the weights, the tokens, the labels and the places of the texts among the examples.
 It must be differentiable by the weights."""
@@ -70,14 +65,6 @@ class Recipe:
         """The rate of a step."""
         rising = max(1, steps // 10)
         return self.rate * min((step + 1) / rising, (steps - step) / max(1, steps - rising))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Begun:
-    """A training on its way: of what, and how many steps were taken. Weights and moments stand beside it in the file."""
-
-    settings: str
-    done: int
 
 
 def train_head(
@@ -127,15 +114,14 @@ def train_all(
     penalised: Mapping[str, Any] | None = None,
     longest: int = LONGEST,
     path: str | Path | None = None,
-    save_every: int = 100,
     progress: Progress | None = None,
     seen: Callable[[int, Classifier], None] | None = None,
 ) -> Classifier:
     """Train all weights, or the head with a penalty, on the mean cross-entropy (nats) plus the penalty.
 
-    A training that was stopped goes on from `path`, and ends where it would have ended. Raises PromptError where a class has
+    A training that was stopped goes on where it was, and ends where it would have ended. Raises PromptError where a class has
     fewer than two texts, ModelError for half-precision weights, NonFiniteError where the loss is none, FileFormatError where
-    `path` holds something else or another training, or is being written by another process.
+    another training was stopped at `path`, or is under way there.
 
     Args:
         base: the language model; its tensors are left as they are.
@@ -145,8 +131,7 @@ def train_all(
         penalty: what is added to each batch's loss.
         penalised: what the penalty is, for the file.
         longest: tokens that are read of a text, at most.
-        path: where the state is written, and read from at the beginning; the file goes when the training is done.
-        save_every: steps between two writings, at most; where they take more than a minute it is written each minute.
+        path: a file that the training leads to: beside it stands a journal until the training is done.
         progress: hears what is being done, how much of it is done, and how much there is.
         seen: is given the number of steps taken and the classifier as it is then, after every step.
     """
@@ -158,29 +143,13 @@ def train_all(
     start, report = checked_start(base, examples, longest), progress or silent
     said: dict[str, Any] = {"trained": only, **dataclasses.asdict(recipe), "texts": len(examples), "data": sha256_of(examples)}
     said |= {"penalty": dict(penalised)} if penalised else {}
-    target = None if path is None else Path(path)
-    steps = recipe.steps(len(examples))
-    with contextlib.nullcontext() if target is None else sole_writer(target):
-        state = _Stepping.start(start, said, only, recipe)
-        done = 0 if target is None else state.resume(target)
-        rows, labels = start.rows(examples.texts), torch.tensor(examples.labels, device=base.device)
-        report("training the classifier", done, steps)
-        written = time.monotonic()
-        for step in range(done, steps):
-            places = _drawn(len(rows), recipe, step)
-            batch = TokenBatch.from_rows([rows[place] for place in places.tolist()]).to(base.device)
-            state.step(batch, labels[places], places.to(base.device), penalty, recipe.rate_at(step, steps))
-            due = (step + 1) % save_every == 0 or time.monotonic() - written > _MINUTE
-            if target is not None and due and step + 1 < steps:
-                state.save(target, step + 1)
-                written = time.monotonic()
-            report("training the classifier", step + 1, steps)
-            if seen is not None:
-                seen(step + 1, state.classifier())
-        found = state.classifier()
-        if target is not None:
-            target.unlink(missing_ok=True)
-    return found
+    stepping = _Stepping.start(start, said, only, recipe)
+    training = _ClassifierCourse(stepping, recipe, start.rows(examples.texts), examples.labels, penalty, report, seen)
+    settings = {**said, "longest": start.longest}
+    kept = contextlib.nullcontext() if path is None else kept_beside(Path(path), settings, {base.name: start.base_sha256})
+    with kept:
+        run_steps(_WHAT, training.steps, training)
+    return stepping.classifier()
 
 
 def checked_start(base: Model, examples: Examples, longest: int) -> Classifier:
@@ -226,11 +195,6 @@ class _Stepping:
         leaves = {name: tensors[name].detach().clone().requires_grad_() for name in names}
         return cls(untrained, leaves, torch.optim.AdamW(leaves.values(), lr=recipe.rate, weight_decay=recipe.decay), said)
 
-    @property
-    def settings(self) -> str:
-        """What decides how the training goes, as text."""
-        return json.dumps({**self.said, "base": self.untrained.base_sha256, "longest": self.untrained.longest}, sort_keys=True)
-
     @torch.enable_grad()
     def step(
         self,
@@ -258,27 +222,58 @@ class _Stepping:
         tensors = {name: leaf.detach().clone() for name, leaf in self.leaves.items()}
         return self.untrained.with_tensors(tensors, tuned=self.said["trained"] == "all", training=self.said)
 
-    def save(self, path: Path, done: int) -> None:
-        """Write what a training needs to go on."""
-        held = {f"weights.{name}": leaf.detach() for name, leaf in self.leaves.items()}
-        for name, leaf in self.leaves.items():
-            held |= {f"{moment}.{name}": self.adam.state[leaf][moment] for moment in _MOMENTS}
-        save_tensors(path, _BEGUN, _Begun(self.settings, done), beside=held)
+    def state(self) -> dict[str, Any]:
+        """Weights, and AdamW's moments of those that had a gradient."""
+        moments = {name: dict(self.adam.state[leaf]) for name, leaf in self.leaves.items() if leaf in self.adam.state}
+        return {"weights": {name: leaf.detach() for name, leaf in self.leaves.items()}, "moments": moments}
 
-    def resume(self, path: Path) -> int:
-        """Go on from a file, where there is one; how many steps were taken. Raises FileFormatError unless it is of this very
-        training."""
-        if not path.exists():
-            return 0
-        begun, held = load_tensors(path, _BEGUN, _Begun)
-        expected = {f"{kind}.{name}" for kind in ("weights", *_MOMENTS) for name in self.leaves}
-        if begun.settings != self.settings or set(held) != expected:
-            raise FileFormatError(f"{path}: is of another training: name another folder, or delete this file")
+    def take(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
         for name, leaf in self.leaves.items():
-            leaf.data.copy_(held[f"weights.{name}"])
-            moments = {moment: held[f"{moment}.{name}"].to(leaf) for moment in _MOMENTS}
-            self.adam.state[leaf] = {"step": torch.tensor(float(begun.done)), **moments}
-        return begun.done
+            leaf.data.copy_(state["weights"][name])
+        for name, moments in state["moments"].items():
+            leaf = self.leaves[name]
+            # AdamW counts its steps on the CPU.
+            placed = {kind: value if kind == "step" else value.to(leaf) for kind, value in moments.items()}
+            self.adam.state[leaf] = placed
+
+
+@dataclasses.dataclass(eq=False)
+class _ClassifierCourse(Course):
+    """The course of a training: what is trained, on what, and who hears of it."""
+
+    stepping: _Stepping
+    recipe: Recipe
+    rows: Sequence[Sequence[int]]
+    labels: Sequence[int]
+    penalty: Penalty | None
+    report: Progress
+    seen: Callable[[int, Classifier], None] | None
+
+    @property
+    def steps(self) -> int:
+        """How many there are."""
+        return self.recipe.steps(len(self.rows))
+
+    def step(self, number: int) -> None:
+        """One step on its texts."""
+        self.report(_WHAT, number, self.steps)
+        device = self.stepping.untrained.model.device
+        places = _drawn(len(self.rows), self.recipe, number)
+        batch = TokenBatch.from_rows([self.rows[place] for place in places.tolist()]).to(device)
+        labels = torch.tensor([self.labels[place] for place in places.tolist()], device=device)
+        self.stepping.step(batch, labels, places.to(device), self.penalty, self.recipe.rate_at(number, self.steps))
+        self.report(_WHAT, number + 1, self.steps)
+        if self.seen is not None:
+            self.seen(number + 1, self.stepping.classifier())
+
+    def state(self) -> dict[str, Any]:
+        """Weights and moments."""
+        return self.stepping.state()
+
+    def take(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.stepping.take(state)
 
 
 def _drawn(texts: int, recipe: Recipe, step: int) -> Int[Tensor, " text"]:
