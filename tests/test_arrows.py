@@ -218,7 +218,7 @@ def test_no_file_goes_round_this_test() -> None:
     assert not {file: named for file in files if (named := named_rooms(tree_of(file)))}
     assert {file for file in files if imports_by_name(tree_of(file))} == {
         "files/pictures.py",
-        "runs/cluster.py",
+        "runs/actors.py",
         "cli/__init__.py",
     }
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import circuits
+from circuits.cli.metrics import check_metric, metric_of
 from circuits.cli.progress import ProgressBars
 from circuits.cli.settings import Setting, Work
 from circuits.cli.starting import announce
-from circuits.errors import CircuitsError, FileFormatError, PromptError
+from circuits.errors import FileFormatError, PromptError
 
 if TYPE_CHECKING:
     from circuits.tasks import Fact
@@ -21,9 +22,6 @@ COUNT = 32
 """Prompts of a task, unless the command line says how many."""
 _FIRST = "induction"
 """The task that is taken where none is named."""
-_SPELLED = {"kl_divergence": "kl"}
-"""Metrics that have a shorter name on the command line."""
-_WHOLE = {short: name for name, short in _SPELLED.items()}
 _SUFFIXES = (".csv", ".json", ".jsonl", ".txt")
 SEVERAL = ("mean", "max")
 """How several right answers of a prompt may count."""
@@ -255,36 +253,6 @@ class Behaviour:
 
 def _sources(options: PromptOptions, *, pair: bool) -> dict[str, bool]:
     return {"--task": options.task is not None, "--prompts": options.prompts is not None, "--clean": pair}
-
-
-def metric_names() -> tuple[str, ...]:
-    """The names of all metrics, as the command line spells them."""
-    from circuits.tasks.metrics import METRICS
-
-    return tuple(_SPELLED.get(name, name) for name in METRICS)
-
-
-def check_metric(name: str) -> None:
-    """Raise CircuitsError for a name that is no metric."""
-    if name not in metric_names():
-        raise CircuitsError(f"unknown metric {name!r}: there are {', '.join(metric_names())}")
-
-
-def has_gradient(name: str) -> bool:
-    """Whether a metric has a gradient by the logits."""
-    from circuits.tasks.metric import Metric
-    from circuits.tasks.metrics import METRICS
-
-    metric = METRICS[_WHOLE.get(name, name)]
-    return not isinstance(metric, Metric) or metric.differentiable
-
-
-def metric_of(name: str) -> "circuits.tasks.metrics.Metric | circuits.tasks.metrics.Relative":
-    """The metric of that name; `kl` compares with the model's own answer on the clean prompts that a function works on."""
-    from circuits.tasks.metrics import METRICS
-
-    check_metric(name)
-    return METRICS[_WHOLE.get(name, name)]
 
 
 def facts_of(path: Path, setting: Setting, *, skip_bad: bool) -> "tuple[Fact, ...]":

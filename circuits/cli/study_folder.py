@@ -10,7 +10,8 @@ import circuits
 from circuits.cli.output import parts, pictured, save_figure
 from circuits.cli.prompts import Behaviour, PromptOptions
 from circuits.cli.questions.discover import Search
-from circuits.cli.reports.discover import edge_table, noted, write as write_circuit
+from circuits.cli.reports.discover import write as write_circuit
+from circuits.cli.reports.discover_parts import edge_table, noted
 from circuits.cli.reports.study import circuit_line, command_of, planned_table
 from circuits.cli.settings import Work
 from circuits.errors import CircuitsError

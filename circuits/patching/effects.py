@@ -15,7 +15,7 @@ from circuits.files.results import Result
 from circuits.files.words import counted
 from circuits.statistics import Effect, ratio_intervals
 from circuits.tasks import PromptPairs
-from circuits.tasks.prompts import refuse_zero_gap
+from circuits.tasks.gaps import refuse_zero_gap
 
 Direction = Literal["denoising", "noising"]
 WORDS: Mapping[str, str] = {"denoising": "clean values into corrupt runs", "noising": "corrupt values into clean runs"}

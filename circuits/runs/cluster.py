@@ -1,10 +1,8 @@
 """Workers as actors of a Ray cluster: one that is there, or one that is made on this machine for the run and gone with it.
 
-What speaks to Ray is a process of its own (`main`): importing Ray takes seconds, it answers signals, prints, and leaves files;
-none of that happens here. When that process's standard input ends, so do the actors, and the cluster that was made. Shards do
-not go through Ray: each actor asks for them as any other worker does (`circuits.runs.remote`).
-
-Nothing but the standard library is imported at the top: the process that speaks to Ray runs this very file.
+What speaks to Ray is a process of its own (`actors.py`): importing Ray takes seconds, it answers signals, prints, and leaves
+files; none of that happens here. When that process's standard input ends, so do the actors, and the cluster that was made.
+Shards do not go through Ray: each actor asks for them as any other worker does (`circuits.runs.remote`).
 """
 
 import contextlib
@@ -23,16 +21,10 @@ from typing import Any
 
 LOCAL = "local"
 INSTALL = "pip install 'transformer-circuits[ray]'"
-_ROOM = 80 * 2**20
-"""Bytes of Ray's store of objects, in a cluster that is made: nearly the least that it takes, for no object goes there."""
 _LONGEST = 32
 """Characters of the folder in which a cluster that is made has its sockets, whose paths a system limits."""
-_CPUS = 0.5
-"""What an actor asks of a cluster: one each did not start beside each other on two cores."""
-_AGAIN = 3
-"""How many lost actors are replaced, for each that was asked for."""
-_WAIT, _PATIENCE = 20.0, 60.0
-"""Seconds in which a cluster ends by itself, and in which one answers."""
+_WAIT = 20.0
+"""Seconds in which a cluster ends by itself."""
 
 
 class Cluster:
@@ -155,147 +147,10 @@ def _speaker(threads: int, *, made: bool) -> "subprocess.Popen[bytes]":
         for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
             environment.pop(name, None)
     return subprocess.Popen(
-        [sys.executable, "-P", __file__],
+        [sys.executable, "-P", str(Path(__file__).with_name("actors.py"))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=environment,
         start_new_session=True,  # Ctrl-C in a terminal is for the run to answer
     )
-
-
-def main() -> None:
-    """Speak to Ray until the standard input ends: a line of JSON says which cluster, the next what its actors do."""
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # Ray prints
-
-    def say(**said: str) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            out.write(json.dumps(said) + "\n")
-            out.flush()
-
-    wanted = json.loads(sys.stdin.readline())
-    over = threading.Event()
-    work: list[dict[str, Any]] = []
-    ready = threading.Event()
-    threading.Thread(target=_follow, args=(work, ready, over, wanted["folder"]), daemon=True).start()
-    patience = threading.Timer(_PATIENCE, _give_up, args=(say, wanted["folder"]))
-    patience.daemon = True
-    patience.start()
-    try:
-        _join(wanted["address"], wanted["folder"], wanted["count"])
-        say(host=_host())
-    except Exception as error:
-        lacking = wanted["address"] == "auto" and isinstance(error, ConnectionError)
-        say(error="this machine belongs to no running Ray cluster" if lacking else _one_line(error))
-        return
-    patience.cancel()
-    ready.wait()
-    try:
-        if not over.is_set():
-            _keep(work[0], wanted["count"], wanted["gpus"], over, say)
-    finally:
-        import ray  # pyright: ignore[reportMissingImports]
-
-        ray.shutdown()
-        if wanted["folder"] is not None:
-            shutil.rmtree(wanted["folder"], ignore_errors=True)
-
-
-def _follow(work: list[dict[str, Any]], ready: threading.Event, over: threading.Event, folder: str | None) -> None:
-    """Read what comes on the standard input, to its end."""
-    for line in sys.stdin:
-        work.append(json.loads(line))
-        ready.set()
-    over.set()
-    if not ready.is_set():  # before there was a cluster: what Ray has started so far ends with this process
-        _leave(folder)
-
-
-def _give_up(say: Any, folder: str | None) -> None:
-    say(error=f"no answer within {_PATIENCE:.0f} seconds")
-    _leave(folder)
-
-
-def _leave(folder: str | None) -> None:
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-    os._exit(0)
-
-
-def _join(address: str, folder: str | None, count: int) -> None:
-    """Join the cluster, or make one in a folder."""
-    import ray  # pyright: ignore[reportMissingImports]
-
-    made: dict[str, Any] = {}
-    if folder is not None:
-        made = {
-            "num_cpus": count,
-            "object_store_memory": _ROOM,
-            "include_dashboard": False,
-            "_temp_dir": folder,
-        }
-    ray.init(address=address, log_to_driver=False, configure_logging=False, **made)
-
-
-def _host() -> str:
-    """What other machines of the cluster call this one: the address from which it speaks to the cluster's head."""
-    import ray  # pyright: ignore[reportMissingImports]
-
-    head = ray.get_runtime_context().gcs_address.rsplit(":", 1)[0]
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
-        line.connect((head, 9))  # nothing is sent
-        return line.getsockname()[0]
-
-
-def _keep(work: dict[str, Any], count: int, gpus: int, over: threading.Event, say: Any) -> None:
-    """Start the actors, and one more where one is lost, until all have done their work or the run is over."""
-    import ray  # pyright: ignore[reportMissingImports]
-
-    class Actor:
-        """A process that works for the run."""
-
-        def work(self, module: str, about: dict[str, Any]) -> None:
-            """Until the run needs it no longer."""
-            import importlib
-
-            importlib.import_module(module).work(about)
-
-    kind = ray.remote(num_cpus=_CPUS, num_gpus=gpus, max_restarts=0, scheduling_strategy="SPREAD")(Actor)
-    running: dict[Any, Any] = {}
-    started = 0
-
-    def start() -> None:
-        nonlocal started
-        started += 1
-        actor = kind.remote()  # type: ignore[attr-defined]
-        running[actor.work.remote(work["module"], {**work["about"], "who": f"actor {started}"})] = actor
-
-    for _ in range(count):
-        start()
-    while not over.wait(0.2):
-        ended = ray.wait(list(running), timeout=0)[0] if running else []
-        for one in ended:
-            actor = running.pop(one)
-            try:
-                ray.get(one)
-            except ray.exceptions.RayTaskError as error:
-                say(trouble=_one_line(error.cause if error.cause is not None else error))
-            except Exception as error:
-                say(lost=_one_line(error))
-            else:
-                continue
-            del actor
-            if started < count * (1 + _AGAIN):
-                start()
-        if ended and not running:
-            say(gone="all")
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:300]}…"
-
-
-if __name__ == "__main__":
-    main()

@@ -25,8 +25,8 @@ from circuits.patching.nodes import about
 from circuits.progress import Progress
 from circuits.statistics import Effect, ratio_intervals
 from circuits.tasks import PromptPairs
+from circuits.tasks.gaps import refuse_zero_gap
 from circuits.tasks.metric import AnyMetric, Metric, fitted
-from circuits.tasks.prompts import refuse_zero_gap
 
 MIN_EFFECT = 0.005
 """Share of the gap between clean and corrupt that an edge must be worth."""

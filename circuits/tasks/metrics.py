@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import PromptError
+from circuits.tasks.gaps import refuse_non_finite
 from circuits.tasks.metric import (
     AnyMetric,
     Metric,
@@ -33,7 +34,7 @@ from circuits.tasks.metric import (
     named,
     widened,
 )
-from circuits.tasks.prompts import PromptPairs, refuse_non_finite
+from circuits.tasks.prompts import PromptPairs
 
 __all__ = [
     "METRICS",

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from circuits.errors import NonFiniteError, PromptError, shown
+from circuits.errors import PromptError, shown
 from circuits.files.words import counted
 from circuits.models import Model, TokenBatch
 from circuits.tasks.alignment import (
@@ -85,7 +85,7 @@ class PromptPairs:
         inside = (self.answer_columns >= 0) & (self.answer_columns < width)
         read = self.clean.mask.gather(1, self.answer_columns.clamp(0, width - 1).long()[:, None])[:, 0] & inside
         if not bool(read.all()):
-            raise PromptError(f"{self.name(_first(~read))}: its answer column is not the column of a token")
+            raise PromptError(f"{self.name(first_of(~read))}: its answer column is not the column of a token")
 
     @classmethod
     def from_text(
@@ -245,38 +245,6 @@ class PromptPairs:
         )
 
 
-def refuse_non_finite(values: Float[Tensor, " prompt"], pairs: PromptPairs, what: str) -> None:
-    """Raise NonFiniteError, with the first such prompt's name, where one of `values` (called `what`) is NaN or infinite."""
-    bad = ~values.detach().isfinite()
-    if bool(bad.any()):
-        index = _first(bad)
-        raise NonFiniteError(f"{pairs.name(index)}: {what} is {float(values[index])}; expected a finite number")
-
-
-def refuse_zero_gap(clean: Float[Tensor, " prompt"], corrupt: Float[Tensor, " prompt"], pairs: PromptPairs) -> None:
-    """Raise PromptError, with the first such prompt's name, where the metric is the same on the clean and the corrupt
-    prompt (to rounding: 8 units in the last place), or where the prompts' gaps cancel, so that nothing can be divided by their
-    gap. Raises NonFiniteError where either is not finite."""
-    refuse_non_finite(clean, pairs, "the metric on the clean prompt")
-    refuse_non_finite(corrupt, pairs, "the metric on the corrupt prompt")
-    rounding = 8 * torch.finfo(clean.dtype).eps * torch.maximum(clean.abs(), corrupt.abs())
-    zero = ((clean - corrupt).abs() <= rounding).detach()
-    if bool(zero.any()):
-        index = _first(zero)
-        raise PromptError(
-            f"{pairs.name(index)}: the metric is {float(clean[index]):.6g} on the clean and on the corrupt prompt alike; "
-            "there is no gap to explain: leave the pair out or choose another corruption"
-        )
-    gaps = (clean - corrupt).detach().double()
-    # To rounding of the mean: what is divided by it would be a number of any size.
-    if float(gaps.mean().abs()) <= 64 * torch.finfo(clean.dtype).eps * float(gaps.abs().mean()):
-        raise PromptError(
-            f"the gaps of {len(gaps)} pairs cancel over prompts: the metric moves one way in some and as far the other way in "
-            "others, so that on average there is no gap to explain; a pair that stands there turned round as well needs its "
-            "answers turned round, too"
-        )
-
-
 def _build(limits: Limits, wheres: list, rows: list, targets: list, labels: tuple[str, ...]) -> PromptPairs:
     for where, *case in zip(wheres, *rows, *targets, strict=True):
         check_rows(limits, where, *case[:2])
@@ -304,5 +272,6 @@ def _label(limits: Limits, model: Model | None, row: list[int]) -> str:
     return model.to_string(row) if model is not None and model.tokenizer is not None and readable else str(row)
 
 
-def _first(flags: Tensor) -> int:
+def first_of(flags: Tensor) -> int:
+    """The first prompt of which a flag is set."""
     return int(flags.long().argmax())

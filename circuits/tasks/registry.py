@@ -190,7 +190,7 @@ def task(name: str) -> Task:
         raise PromptError(f"no task {shown(name)}; expected one of {', '.join(TASKS)}")
     if ":" not in name or which == _USUAL.get(kind):
         return TASKS[kind]
-    if kind == "multiple-choice" and (labels := {str(one): one for one in LABELS}.get(which)):
+    if kind == "multiple-choice" and (labels := next((one for one in LABELS if one == which), None)):
         return _labelled(labels)
     if name not in CORRUPTIONS:
         others = [other for other in CORRUPTIONS if other.partition(":")[0] == kind]

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import circuits
-from circuits.cli.prompts import PromptOptions, metric_names
+from circuits.cli.metrics import metric_names
+from circuits.cli.prompts import PromptOptions
 from circuits.models import Model
 from circuits.patching import Effects, patch_edges, patch_nodes, patch_path
 from circuits.tasks import PromptReport

@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from circuits.cli import app
-from circuits.cli.prompts import metric_names
+from circuits.cli.metrics import metric_names
 from circuits.errors import CircuitsError, NonFiniteError, PromptError
 from circuits.models import Model, TokenBatch
 from circuits.tasks import PromptPairs, metrics

@@ -9,7 +9,7 @@ import torch
 from circuits.errors import NonFiniteError, PromptError
 from circuits.models import Model
 from circuits.tasks import PromptPairs, mini_facts
-from circuits.tasks.prompts import refuse_non_finite, refuse_zero_gap
+from circuits.tasks.gaps import refuse_non_finite, refuse_zero_gap
 from tests.models import bundled
 
 Pair = dict[str, str]

@@ -11,7 +11,7 @@ from circuits.cli import app
 from circuits.errors import PromptError
 from circuits.models import Model
 from circuits.tasks import TASKS, PromptPairs, known_circuit, metrics, task
-from circuits.tasks.prompts import refuse_zero_gap
+from circuits.tasks.gaps import refuse_zero_gap
 from circuits.tasks.registry import CORRUPTIONS, is_task
 from tests.tasks.vocabularies import model
 

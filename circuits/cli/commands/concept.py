@@ -8,8 +8,9 @@ import typer
 import circuits
 from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
+from circuits.cli.metrics import check_metric, has_gradient
 from circuits.cli.options import MetricName, Open, Seed, there
-from circuits.cli.prompts import Behaviour, check_metric, has_gradient, task_or_file
+from circuits.cli.prompts import Behaviour, task_or_file
 from circuits.cli.questions.classify import classifier_of, drawn, labelled_of
 from circuits.cli.questions.concept import ConceptQuestion, concept_places
 from circuits.cli.saved import opened, written_again

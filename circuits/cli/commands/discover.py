@@ -199,7 +199,8 @@ def discover(
 
 def run(search: Search, asked: Behaviour, setting: Setting) -> None:
     """Search, judge, write the files, print the report."""
-    from circuits.cli.reports.discover import DiscoveryParts, discovery_report, noted, write
+    from circuits.cli.reports.discover import discovery_report, write
+    from circuits.cli.reports.discover_parts import DiscoveryParts, noted
     from circuits.cli.reports.look import figures
     from circuits.cli.reports.verdict import announced, named
     from circuits.search.discover import split
@@ -226,7 +227,7 @@ def run(search: Search, asked: Behaviour, setting: Setting) -> None:
 
 def expected(search: Search) -> list[str]:
     """The files that a search writes, as far as its options say."""
-    from circuits.cli.reports.discover import CURVE
+    from circuits.cli.reports.discover_parts import CURVE
 
     without = ["circuit.mib.json", "scores.json", *CURVE] if search.neurons else []
     without += ["circuit.mib.json", *CURVE] if search.roles else []

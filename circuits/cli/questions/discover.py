@@ -6,7 +6,7 @@ from typing import Any
 
 import circuits
 from circuits.cli.errors import check_at_least
-from circuits.cli.prompts import check_metric, has_gradient
+from circuits.cli.metrics import check_metric, has_gradient
 from circuits.errors import CircuitsError, shown
 
 COUNT = 96

@@ -125,15 +125,16 @@ def known_facts(
             return str(error)
         return tokens.ids.shape[1] if other is None else f"the model answers {other}, not {fact.attribute.strip()!r}"
 
+    total = len(facts) if limit is None else min(limit, len(facts))
     for place, answer in enumerate(shards("asking the model", len(facts), asked)):
-        report("asking the model", place, len(facts))
+        report("asking the model", place if limit is None else len(known), total)  # it ends with the last that is wanted
         if isinstance(answer, int):
             known.append((stripped[place], answer))
         else:
             skipped.append((facts[place].prompt, answer))
         if len(known) == limit:
             break
-    report("asking the model", len(facts), len(facts))
+    report("asking the model", total, total)
     return known, skipped
 
 

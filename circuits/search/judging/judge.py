@@ -20,8 +20,8 @@ from circuits.patching.subgraphs.subgraph import Circuits
 from circuits.progress import Progress
 from circuits.statistics import Effect, ratio_intervals
 from circuits.tasks import PromptPairs
+from circuits.tasks.gaps import refuse_zero_gap
 from circuits.tasks.metric import AnyMetric
-from circuits.tasks.prompts import refuse_zero_gap
 from circuits.tasks.sharing import groups_of
 
 _ALIKE = 0.5

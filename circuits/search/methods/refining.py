@@ -18,8 +18,8 @@ from circuits.progress import Found, Progress, heard, silent
 from circuits.runs import shards
 from circuits.search.methods.gates import Gated, gated
 from circuits.tasks import PromptPairs
+from circuits.tasks.gaps import refuse_zero_gap
 from circuits.tasks.metric import AnyMetric, fitted
-from circuits.tasks.prompts import refuse_zero_gap
 
 START = 0.04
 """Share of all edges that the first circuit has, where fewer are asked for."""
