@@ -203,16 +203,20 @@ class Behaviour:
         *,
         positions: bool = False,
         check: "Callable[[circuits.Model], object] | None" = None,
+        fits: "Callable[[circuits.Model, circuits.PromptPairs], object] | None" = None,
         show: bool = True,
         least: int = 1,
     ) -> "tuple[circuits.Model, circuits.PromptPairs, Metric | Relative, circuits.PromptReport]":
         """The same, and how the model does on these prompts, which is written, and with `show` published and printed before
         the long run. Raises PromptError where no pair makes a difference. `positions`: whether columns are asked about; `check`
-        refuses what does not fit the model before the prompts are made; `least`: how many different clean prompts it takes."""
+        refuses what does not fit the model before the prompts are made, `fits` prompts that do not, before anything is written;
+        `least`: how many different clean prompts it takes."""
         from circuits.cli.reports.look import figures, looked, warned
 
         setting, progress = work.setting, work.progress
         model, drawn, metric = self._drawn(setting, progress, check, least)
+        if fits is not None:
+            fits(model, drawn.pairs)
         report = circuits.look_at_prompts(model, drawn, metric, progress=progress)
         report.require_difference()
         pairs = drawn.pairs

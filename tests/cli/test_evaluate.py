@@ -1,16 +1,19 @@
 """`circuits evaluate`: the verdict of the library on a circuit from any source, and one line for what is no such circuit."""
 
 import csv
+import inspect
 import json
 from pathlib import Path
 
 import pytest
 
 import circuits
+from circuits.cli import app
 from circuits.cli.commands.evaluate import FILES
+from circuits.cli.options import CircuitFile
 from circuits.cli.reports import verdict as verdicts
 from circuits.cli.reports.verdict import judged
-from circuits.graph import Circuit, Graph
+from circuits.graph import Circuit, Graph, Roles
 from circuits.models import Model
 from circuits.search.judging.evaluate import evaluate
 from circuits.search.judging.verdict import Verdict
@@ -191,6 +194,34 @@ def test_files_that_are_no_circuit_of_this_model(command: Command, tiny: Path, t
         line = ("evaluate", tmp_path / name, "--model", tiny, "--out", tmp_path / "out")
         check_one_line(command(*line), *words)
         assert not (tmp_path / "out").exists()
+
+
+def commands_of_circuits_and_prompts() -> list[str]:
+    """The commands that take a circuit's file and prompts, by their signatures."""
+    taken: dict[str, dict[str, object]] = {}
+    for one in app.registered_commands:
+        if one.callback is not None:
+            known = inspect.signature(one.callback).parameters.items()
+            taken[one.name or one.callback.__name__] = {name: parameter.annotation for name, parameter in known}
+    found = [name for name, known in taken.items() if CircuitFile in known.values() and {"task", "prompts"} & known.keys()]
+    assert "evaluate" in found
+    return found
+
+
+@pytest.mark.parametrize("name", commands_of_circuits_and_prompts())
+def test_prompts_that_lack_a_role_of_the_circuit_change_nothing(
+    command: Command, tiny: Path, model: Model, tmp_path: Path, name: str
+) -> None:
+    graph = model.graph(roles=Roles.causal("start", "S2", "end"))
+    Circuit(graph, ["input@S2->a1.h0@end<k>", "a1.h0@end->logits@end"]).save(tmp_path / "circuit.json")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "prompts.json").write_text("as it was")
+    line = (name, tmp_path / "circuit.json", "--model", tiny, "--count", 3)
+    for folder in ("out", "other"):
+        check_one_line(command(*line, "--out", tmp_path / folder), "circuit.json", "no prompt has the role S2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["circuit.json", "out"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["prompts.json"]
+    assert (tmp_path / "out" / "prompts.json").read_text() == "as it was"
 
 
 def test_a_circuit_of_other_weights_is_judged_and_that_is_said(

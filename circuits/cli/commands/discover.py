@@ -208,9 +208,10 @@ def run(search: Search, asked: Behaviour, setting: Setting) -> None:
 
     asked.check(least=2)
     with setting.parts(FILES, expected=expected(search)) as work:
-        model, pairs, metric, look = asked.look(work, check=None if search.roles else search.sized, least=2)
+        checks: dict[str, Any] = {"fits": search.sized_between} if search.roles else {"check": search.sized}
+        model, pairs, metric, look = asked.look(work, **checks, least=2)
         pairs = required_roles(pairs, causal=model.weights.causal) if search.roles else pairs
-        search = search.sized(model, pairs.roles.roles if search.roles and pairs.roles else None)
+        search = search.sized_between(model, pairs) if search.roles else search.sized(model)
         pairs, held_out = split(pairs, asked.prompts.seed)
         measured = {"model": model.name, "metric": named(metric)}
         measured |= {"prompts_searched": len(pairs), "prompts_held_out": len(held_out), "look": figures(look)}

@@ -22,7 +22,7 @@ from circuits.cli.options import (
 from circuits.cli.prompts import Behaviour, task_or_file
 from circuits.cli.questions.discover import minimality_named
 from circuits.cli.settings import Setting, Work, with_setting
-from circuits.errors import CircuitsError, GraphError
+from circuits.errors import CircuitsError, GraphError, PromptError
 
 FILES = {
     "verdict.json": "faithfulness, random circuits, completeness, minimality",
@@ -93,7 +93,9 @@ def run(file: Path, asked: Behaviour, setting: Setting, *, outside: str, minimal
     setting.said.extend(filter(None, [unfinished_run(file)]))
     with setting.parts(FILES) as work:
         model, pairs, metric, look = asked.look(
-            work, check=lambda model: check_graph(fitted(file, found, model.graph())[0], model, file)
+            work,
+            check=lambda model: check_graph(fitted(file, found, model.graph())[0], model, file),
+            fits=lambda model, pairs: check_roles(found[0], pairs, model, file),
         )
         circuit, counts = fitted(file, found, model.graph())
         options: dict[str, Any] = {"seed": asked.prompts.seed, "budget": setting.budget, "progress": work.progress}
@@ -127,6 +129,16 @@ def found_elsewhere(circuit: "circuits.Circuit", model: "circuits.Model", file: 
     name = circuit.metadata.get("model")
     where = "another model" if not isinstance(name, str) or name == model.name else name
     return f"{file}: this circuit was found in {where}, with other weights than {model.name} has; it is judged in {model.name}"
+
+
+def check_roles(circuit: "circuits.Circuit", pairs: "circuits.PromptPairs", model: "circuits.Model", file: Path) -> None:
+    """Raise PromptError, in words about the file, for prompts that lack a role of the circuit."""
+    from circuits.search.judging.evaluate import with_roles_for
+
+    try:
+        with_roles_for(circuit, pairs, model)
+    except PromptError as error:
+        raise PromptError(f"{file}: {error}") from error
 
 
 def check_graph(circuit: "circuits.Circuit", model: "circuits.Model", file: Path) -> None:

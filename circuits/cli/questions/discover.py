@@ -131,6 +131,13 @@ class Search:
             raise CircuitsError(f"--edges is {edges:,}; the graph has {most:,}")
         return dataclasses.replace(self, edges=edges)
 
+    def sized_between(self, model: "circuits.Model", pairs: "circuits.PromptPairs") -> "Search":
+        """The same in the graph of edges between roles of tokens of these pairs. Raises PromptError where they have none."""
+        from circuits.tasks.roles import required_roles
+
+        known = required_roles(pairs, causal=model.weights.causal).roles
+        return self.sized(model, None if known is None else known.roles)
+
     @property
     def given(self) -> dict[str, int | float | None]:
         """What methods take, where the command line says it."""
