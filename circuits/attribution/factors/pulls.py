@@ -40,9 +40,9 @@ class Pulls:
         self._start = 0 if first == 0 else (first - 1) // (graph.n_heads + graph.mlp_writers)
         """The layer of that writer: no reader of an earlier one reads it."""
         self._slopes: list[list[Tensor]] = [[] for _ in layers]
-        """Of every layer, section by section (`_sections`), `[reader prompt position width]`."""
-        self._along: list[list[Tensor]] = [[] for _ in layers]
-        """b of every run `[reader prompt position]`, readers as `_plan` has them."""
+        """Of every layer, part by part (`_parts`), `[reader prompt position width]`."""
+        self._along: list[list[list[Tensor]]] = [[] for _ in layers]
+        """b of every run, part by part, `[reader prompt position]`."""
         self._units: list[list[Tensor]] = [[] for _ in layers]
         self._mlps: list[Tensor] = []
         self._final: Tensor | None = None
@@ -54,17 +54,13 @@ class Pulls:
         for layer, block in enumerate(self.model.weights.blocks[self._start :], self._start):
             unit, scale = unit_and_scale(found.run.residuals[layer], block.attention_norm)
             by_slot = self._by_slot(found, layer, scale)
-            plan = self._plan(block)
             if unit is not None and not found.held_norms:
                 brought = dict[Slot, Tensor]()
                 for slot, slope in by_slot.items():
                     brought[slot] = self._brought(found, layer, slot, slope)
-                along = self._sections(block, brought)
-                rows = torch.cat([along[section][some] for section, some, _ in plan])
-                self._along[layer].append(self._sorted(rows.mul_(-weight / self.model.d_model), 2))
+                self._along[layer].append([rows.mul_(-weight / self.model.d_model) for rows in self._parts(block, brought)])
                 self._units[layer].append(self._sorted(unit, 1))
-            slopes = [self._sorted(slope, 2) for slope in self._sections(block, by_slot)]
-            _accumulate(self._slopes[layer], slopes, weight)
+            _accumulate(self._slopes[layer], self._parts(block, by_slot), weight)
         _accumulate(self._mlps, [self._sorted(slope, 1) for slope in found.mlp], weight)
         final = [] if self._final is None else [self._final]
         _accumulate(final, [self._sorted(found.final, 1)], weight)
@@ -90,33 +86,28 @@ class Pulls:
                 slopes[slot] = slot_slope(self.model, found, layer, slot, slope, scale)
         return slopes
 
-    def _sections(self, block: Block, by_slot: dict[Slot, Tensor]) -> list[Tensor]:
-        """What is read with one product: queries, keys and values, or where a norm joins heads each by itself; with roles
-        queries, and keys and values of one role of queries after the other."""
-        if slots_apart(block.attention):
-            return [by_slot[slot] for slot in SLOTS]
+    def _parts(self, block: Block, by_slot: dict[Slot, Tensor]) -> list[Tensor]:
+        """What stands by slot, in the order of readers, in parts that one matrix reads each (`_slots`). With roles keys and
+        values of the last role of queries come first, so that those that look at a role are at the front; each role's end
+        with the last place that it looks at."""
+        apart = slots_apart(block.attention)
         if self.order is None:
-            return [torch.cat([by_slot[slot] for slot in SLOTS])]
-        k, v = (by_slot[slot].unflatten(0, (self.order.active, -1)) for slot in ("k", "v"))
-        return [by_slot["q"], torch.cat([k, v], dim=1).flatten(0, 1)]
-
-    def _plan(self, block: Block) -> list[tuple[int, slice, tuple[Slot, ...]]]:
-        """The readers of a layer's attention in their order, in parts that one matrix reads: section, rows of it, slots. With
-        roles keys and values of the last role of queries come first, so that those that look at a role are at the front."""
-        heads, groups, apart = block.attention.n_heads, block.attention.n_key_value_heads, slots_apart(block.attention)
-        if self.order is None:
-            whole = slice(0, heads + 2 * groups)
-            each: list[tuple[Slot, ...]] = [("q",), ("k",), ("v",)] if apart else [SLOTS]
-            return [(place, whole, slots) for place, slots in enumerate(each)]
-        found: list[tuple[int, slice, tuple[Slot, ...]]] = [(0, slice(0, heads), ("q",))]
-        for place in range(self.order.active):
-            if apart:
-                rows = slice(place * groups, (place + 1) * groups)
-                found.append((1, rows, ("k",)))
-                found.append((2, rows, ("v",)))
-            else:
-                found.append((1, slice(place * 2 * groups, (place + 1) * 2 * groups), ("k", "v")))
+            each = [by_slot[slot] for slot in SLOTS]
+            return each if apart else [torch.cat(each)]
+        q, k, v = (self.order.sort(by_slot[slot], 2) for slot in SLOTS)
+        found, shape = [q], (len(self.order.stops), -1)
+        for keys, values, stop in zip(k.unflatten(0, shape), v.unflatten(0, shape), self.order.stops, strict=True):
+            both = [keys[:, :, :stop], values[:, :, :stop]]
+            found += both if apart else [torch.cat(both)]
         return found
+
+    def _slots(self, block: Block) -> list[tuple[Slot, ...]]:
+        """The slots of each part."""
+        apart = slots_apart(block.attention)
+        if self.order is None:
+            return [("q",), ("k",), ("v",)] if apart else [SLOTS]
+        both: list[tuple[Slot, ...]] = [("k",), ("v",)] if apart else [("k", "v")]
+        return [("q",), *both * len(self.order.stops)]
 
     def _brought(self, found: Gradients, layer: int, slot: Slot, slope: Tensor) -> Float[Tensor, "reader prompt position"]:
         """What a slot's readers read of the normed residual, biases aside, times their slopes."""
@@ -140,13 +131,11 @@ class Pulls:
         for layer, block in enumerate(weights.blocks):
             reads = before[layer * inputs]
             if reads > self.first:
-                slopes = [slope[:, :, columns] for slope in self._slopes[layer]]
-                prompts, width = slopes[0].shape[1], slopes[0].shape[2]
-                shape = (min(most, sum(map(len, slopes))), prompts, width, self.model.d_model)
+                slopes = self._slopes[layer]
+                shape = (min(most, sum(map(len, slopes))), *slopes[0][0, :, columns].shape[:2], self.model.d_model)
                 memory = memory if memory.numel() >= math.prod(shape) else memory.new_empty(math.prod(shape))
                 pulled = memory[: math.prod(shape)].view(shape)
-                self._pull(pulled, slopes, block)
-                self._less_scale(pulled, layer, columns)
+                self._pull(pulled, layer, columns)
                 yield layer, "attention", reads, pulled
             if block.mlp is not None and before[layer * inputs + graph.head_readers] > self.first:
                 reads = before[layer * inputs + graph.head_readers]
@@ -154,31 +143,39 @@ class Pulls:
         assert self._final is not None
         yield graph.n_layers, "logits", before[-1], self._final[None, :, columns]
 
-    def _pull(self, pulled: Tensor, slopes: list[Tensor], block: Block) -> None:
-        """Write the gradients by what a layer's attention reads, part by part."""
-        folded, start = _folded(block), 0
-        weights: dict[tuple[Slot, ...], Tensor] = {}
-        for section, rows, slots in self._plan(block):
+    def _pull(self, pulled: Tensor, layer: int, columns: slice) -> None:
+        """Write the gradients by what a layer's attention reads at some columns, part by part, each as far as it goes."""
+        block, start = self.model.weights.blocks[layer], 0
+        folded, weights = _folded(block), dict[tuple[Slot, ...], Tensor]()
+        units = [unit[:, columns] for unit in self._units[layer]]
+        for place, slots in enumerate(self._slots(block)):
+            slope = self._slopes[layer][place][:, :, columns]
             if start >= len(pulled):
                 return
             if slots not in weights:
-                weights[slots] = torch.cat([folded[slot] for slot in slots])
-            slope = slopes[section][rows]
-            part = pulled[start : start + len(slope)]
-            torch.matmul(slope.flatten(1, 2), weights[slots].transpose(1, 2), out=part.flatten(1, 2))
+                weights[slots] = torch.cat([folded[slot] for slot in slots]).transpose(1, 2)
+            part = pulled[start : start + len(slope), :, : slope.shape[2]]
+            # Where a part has all columns its place is one piece of memory, into which the product goes at once.
+            whole = slope.shape[2] == pulled.shape[2]
+            found = torch.matmul(slope.flatten(1, 2), weights[slots], out=part.flatten(1, 2) if whole else None).view(
+                part.shape
+            )
+            along = [rows[place][:, :, columns] for rows in self._along[layer]]
+            _less_scale(found, along, [unit[:, : slope.shape[2]] for unit in units], part)
             start += len(slope)
 
-    def _less_scale(self, pulled: Tensor, layer: int, columns: slice) -> None:
-        """Take away, in place, what would move the norm's scale."""
-        units = [unit[:, columns] for unit in self._units[layer]]
-        along = [rows[: len(pulled), :, columns] for rows in self._along[layer]]
-        if len(units) == 1:
-            pulled.addcmul_(along[0][..., None], units[0][None])
-        elif units:
-            # Token by token a product of [reader run] and [run d_model].
-            several = torch.stack([part.flatten(1).T for part in along], dim=2)
-            moved = torch.bmm(several, torch.stack([unit.flatten(0, 1) for unit in units], dim=1))
-            pulled.flatten(1, 2).add_(moved.transpose(0, 1))
+
+def _less_scale(found: Tensor, along: list[Tensor], units: list[Tensor], into: Tensor) -> None:
+    """Write gradients without what would move the norm's scale; they may stand where they are to be written."""
+    if len(units) == 1:
+        torch.addcmul(found, along[0][..., None], units[0][None], out=into)
+    elif units:
+        # Token by token a product of [reader run] and [run d_model].
+        several = torch.stack([part.flatten(1).T for part in along], dim=2)
+        moved = torch.bmm(several, torch.stack([unit.flatten(0, 1) for unit in units], dim=1))
+        torch.add(found, moved.transpose(0, 1).unflatten(1, found.shape[1:3]), out=into)
+    elif found.data_ptr() != into.data_ptr():
+        into.copy_(found)
 
 
 def _accumulate(sums: list[Tensor], parts: list[Tensor], weight: float) -> None:

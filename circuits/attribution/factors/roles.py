@@ -35,23 +35,32 @@ class RoleOrder:
     masks: Bool[Tensor, "role prompt position"]
     index: Int[Tensor, "prompt place"]
     there: Bool[Tensor, "prompt place"]
-    active: int
-    """How many roles there are from the first on, counted from the last one back, that look at tokens that count."""
+    sizes: tuple[int, ...]
+    """How many places each role has."""
+    stops: tuple[int, ...]
+    """The roles whose queries look at tokens that count, from the last one back to the first such: how many places, from the
+    first on, are those of roles for which scores have columns of theirs (`Columns`)."""
 
     @classmethod
     def of(cls, pairs: PromptPairs, whole: Bool[Tensor, "prompt position"]) -> "RoleOrder":
         """The order of the tokens of pairs that have roles; `whole`: those that count."""
         assert pairs.roles is not None
-        masks, indices = pairs.roles.masks(), []
+        masks, indices, roles = pairs.roles.masks(), [], pairs.roles.roles
         for mask in masks:
             # A stable sort: the role's own columns first, in their order.
             size = int(mask.sum(dim=1).max())
             indices.append((~mask).long().argsort(dim=1, stable=True)[:, :size])
         there = [mask.gather(1, index) for mask, index in zip(masks, indices, strict=True)]
-        moving = {role for role, mask in enumerate(masks) if bool((mask & whole).any())}
-        looking = [query for query, seen in enumerate(pairs.roles.roles.looks) if moving.intersection(seen)]
-        active = len(masks) - looking[0] if looking else 1
-        return cls(pairs.roles.roles, masks, torch.cat(indices, dim=1), torch.cat(there, dim=1), active)
+        sizes = tuple(index.shape[1] for index in indices)
+        # Where the places of roles that have tokens that count end, by the first role whose queries look at them.
+        ends = [
+            (next(query for query, seen in enumerate(roles.looks) if role in seen), sum(sizes[: role + 1]))
+            for role, mask in enumerate(masks)
+            if bool((mask & whole).any())
+        ]
+        lowest = min((first for first, _ in ends), default=len(roles))
+        stops = tuple(max(end for first, end in ends if first <= query) for query in range(len(roles) - 1, lowest - 1, -1))
+        return cls(roles, masks, torch.cat(indices, dim=1), torch.cat(there, dim=1), sizes, stops)
 
     def sort(self, x: Tensor, dim: int = 1) -> Tensor:
         """A tensor whose axes `dim - 1` and `dim` are prompt and position, with tokens in this order."""
@@ -71,13 +80,26 @@ def by_queries(
     moved = pattern * (moved - (pattern * moved).sum(dim=-1, keepdim=True)) * attention.scale
     if attention.soft_cap is not None:
         moved = moved * (1 - torch.tanh(q @ k.transpose(2, 3) * (attention.scale / attention.soft_cap)).square())
-    queries = order.masks.flip(0)[: order.active, :, None, :, None].to(moved.dtype)
     found_by: dict[Slot, Tensor] = {}
     slots: tuple[tuple[Slot, Tensor, Tensor], ...] = (("k", moved, q), ("v", pattern, dz))
     for slot, weights, values in slots:
-        by_head = (weights * queries).transpose(3, 4) @ values
-        found_by[slot] = by_head.unflatten(2, (-1, size)).sum(dim=3).transpose(2, 3)
+        # Queries in the order of their roles, those of a group's heads side by side: each role's are one slice.
+        weights, values = (_by_group(order, part, size) for part in (weights, values))
+        weights.mul_(order.there[:, None, :, None, None])
+        shape = (len(order.stops), *weights.shape[:2], weights.shape[4], values.shape[4])
+        sums, stop = values.new_empty(shape), weights.shape[2]
+        for place, width in enumerate(reversed(order.sizes[len(order.sizes) - len(order.stops) :])):
+            some = (part[:, :, stop - width : stop].flatten(2, 3).flatten(0, 1) for part in (weights, values))
+            left, right = some
+            torch.bmm(left.transpose(1, 2), right, out=sums[place].flatten(0, 1))
+            stop -= width
+        found_by[slot] = sums.transpose(2, 3)
     return found_by
+
+
+def _by_group(order: RoleOrder, x: Tensor, size: int) -> Float[Tensor, "prompt group place head width"]:
+    """What queries of heads hold, `[prompt head position width]`, by group of `size` heads and in the order of roles."""
+    return order.sort(x.transpose(1, 2)).unflatten(2, (-1, size)).transpose(1, 2).contiguous()
 
 
 @dataclasses.dataclass(frozen=True)
