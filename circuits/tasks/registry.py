@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import cast
 
 from circuits.errors import PromptError, shown
 from circuits.models import Model
@@ -190,8 +191,8 @@ def task(name: str) -> Task:
         raise PromptError(f"no task {shown(name)}; expected one of {', '.join(TASKS)}")
     if ":" not in name or which == _USUAL.get(kind):
         return TASKS[kind]
-    if kind == "multiple-choice" and (labels := next((one for one in LABELS if one == which), None)):
-        return _labelled(labels)
+    if kind == "multiple-choice" and which in LABELS:
+        return _labelled(cast(Labels, which))
     if name not in CORRUPTIONS:
         others = [other for other in CORRUPTIONS if other.partition(":")[0] == kind]
         if not others:
