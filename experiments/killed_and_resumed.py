@@ -138,13 +138,17 @@ def undisturbed(words: Sequence[str], folder: Path) -> float:
 
 def killed(words: Sequence[str], beside: Path, kills: int, draw: random.Random) -> Iterator[dict[str, Any]]:
     """Kill a command so many times, and say what became of it: after each end, and last when all kills are done."""
-    whole = min(undisturbed(words, beside / name) for name in ("first", "whole"))  # what the first imports, no later one does
-    expected = digests(beside / "whole")
+    folder, took, expected = beside / "run", list[float](), dict[str, str]()  # one folder: files say which command made them
+    for _ in range(2):  # what the first imports, no later one does
+        took.append(undisturbed(words, folder))
+        expected = digests(folder)
+        shutil.rmtree(folder)
+    whole = min(took)
     if not expected:
         raise SystemExit(f"killed_and_resumed: circuits {' '.join(words)} writes nothing")
     said = {"seconds": whole, "kills": 0, "ends": 0, "same": 0, "resumed": 0, "lost": 0, "twice": 0, "hidden": 0}
     while said["kills"] < kills:
-        folder, before = beside / f"run-{said['ends']}", list[tuple[int, int]]()
+        before = list[tuple[int, int]]()
         while (status := ended(started(words, folder), draw.uniform(0.0, whole))) is None:
             said["kills"] += 1
             after = shards_in(folder)
