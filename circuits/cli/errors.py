@@ -1,6 +1,7 @@
 """What a user can get wrong ends in one line and an exit status, not in a traceback."""
 
 import contextlib
+import contextvars
 import os
 import signal
 import sys
@@ -22,6 +23,9 @@ else:
 WRONG, INTERRUPTED, UNREAD = 2, 130, 141
 _TOO_LITTLE = "not enough memory: try fewer prompts or sequences, or a smaller model"
 _MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+TOLD: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("told", default=None)
+"""Where the line goes too: a worker's stderr has no reader."""
 
 
 @contextlib.contextmanager
@@ -57,6 +61,8 @@ def _notes(error: BaseException) -> list[str]:
 
 
 def _stop(message: str, status: int) -> None:
+    if (told := TOLD.get()) is not None:
+        told.append(one_line(message))
     typer.echo(f"Error: {one_line(message)}", err=True)
     raise typer.Exit(status) from None
 

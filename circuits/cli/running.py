@@ -195,15 +195,19 @@ def _threads(run: Running) -> Iterator[int]:
 @contextlib.contextmanager
 def _with_workers(run: Running, ledger: Any, runner: "circuits.runs.runner.Runner", threads: int) -> Iterator[None]:
     """Other processes that take part: they run the same command line."""
+    import torch
+
     from circuits.runs.cluster import Cluster
+    from circuits.runs.gpus import asked_for, seen_by
     from circuits.runs.processes import Processes
     from circuits.runs.remote import Server
 
     secret, module, cluster = secrets.token_bytes(32), "circuits.cli.worker", None
+    where = run.options.get("device"), run.options.get("devices")
     runner.course = course(run.options)
     with contextlib.ExitStack() as stack:
         if run.ray is not None:
-            gpus = int(str(run.options.get("device")) == "cuda" and run.ray != "local")
+            gpus = 0 if run.ray == "local" else asked_for(*where)
             cluster = stack.enter_context(contextlib.closing(Cluster(run.ray, run.workers, gpus=gpus, threads=threads)))
         server = Server(ledger, host=None if cluster is None else cluster.host, secret=secret, about=runner.signature)
         stack.callback(server.close)
@@ -213,9 +217,14 @@ def _with_workers(run: Running, ledger: Any, runner: "circuits.runs.runner.Runne
             cluster.start(module, about)
             ledger.coming = cluster.coming
         else:
-            processes = Processes(module, run.workers - 1, about, threads=threads)
+            count = torch.cuda.device_count() if where[0] == "cuda" else 0
+            processes = Processes(
+                module, run.workers - 1, about, threads=threads, around=lambda number: seen_by(number, *where, count)
+            )
             stack.enter_context(contextlib.closing(processes))
             ledger.coming = processes.coming
         yield
-        if cluster is not None and cluster.trouble:
+        if ledger.trouble:
+            typer.echo(one_line(f"a worker could not take part: {ledger.trouble}"), err=True)
+        elif cluster is not None and cluster.trouble:
             typer.echo(one_line(f"a worker of the cluster was lost: {cluster.trouble}"), err=True)

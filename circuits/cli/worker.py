@@ -10,26 +10,38 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from circuits.errors import CircuitsError
+
 
 def main() -> None:
     """Work until the run is over."""
     about = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_input, daemon=True).start()
-    work(about)
+    status = 0
+    try:
+        work(about)
+    except CircuitsError:  # another worker of the kind would say the same
+        pass
+    except BaseException:
+        status = 1
+    finally:
+        os._exit(status)  # at its end Python would wait for the thread that reads
 
 
 def _end_with_input() -> None:
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1):
         pass
     os._exit(0)  # in the middle of a shard that nobody waits for
 
 
 def work(about: dict[str, Any]) -> None:
     """Run the command line of a run, shard by shard as it asks for them: `words` of the command, `address` and `secret` of who
-    keeps the journal, `threads`, `cwd`, and `who` this worker is. Its files and words go nowhere."""
+    keeps the journal, `threads`, `cwd`, `who` this worker is, and the `folder` of its files, which nobody reads. Raises
+    CircuitsError, and says so to the run, where it can be of no use."""
     import torch
 
     from circuits.cli import app
+    from circuits.cli.errors import TOLD
     from circuits.cli.running import WORKER, Worker
     from circuits.runs.remote import Remote, RunOver
     from circuits.runs.runner import Runner, joining
@@ -38,10 +50,17 @@ def work(about: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):
         os.chdir(about["cwd"])
     runner = Runner()
-    runner.share = Remote(tuple(about["address"]), bytes.fromhex(about["secret"]), about["who"], runner.signature)
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(RunOver), joining(runner):
+    runner.share = remote = Remote(tuple(about["address"]), bytes.fromhex(about["secret"]), about["who"], runner.signature)
+    given = about.get("folder")
+    place = tempfile.TemporaryDirectory() if given is None else contextlib.nullcontext(given)
+    told: list[str] = []
+    with place as folder, contextlib.suppress(RunOver), joining(runner):
         WORKER.set(Worker(runner, Path(folder)))
-        app(args=about["words"], standalone_mode=False)
+        TOLD.set(told)
+        if app(args=about["words"], standalone_mode=False):
+            why = told[-1] if told else "it says nothing"
+            remote.leave(why)
+            raise CircuitsError(why)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from torch import Tensor
 from circuits.errors import FileFormatError, MemoryBudgetError, NonFiniteError, PromptError
 from circuits.files.locking import sole_writer
 from circuits.lenses.streaming import Source, block_logits, wide
-from circuits.lenses.tuned_lens import PARTS, TunedLens, read_lens_file, translated, unembedding_sha256, write_lens_file
+from circuits.lenses.tuned_lens import PARTS, TunedLens, read_lens_file, translated, write_lens_file
 from circuits.models import Model, TokenBatch
 from circuits.models.forward import forward
 from circuits.models.layers import normalise
@@ -77,7 +77,7 @@ def train_tuned_lens(
     with sole_writer(target):
         if target.exists():
             return _finished(target, training.reached, model)
-        with kept_beside(target, settings, {model.name: unembedding_sha256(model)}):
+        with kept_beside(target, {**settings, "budget": budget, "dtype": str(model.dtype)}, {model.name: model.fingerprint}):
             run_steps(_WHAT, steps, training)
         write_lens_file(target, training.reached.lens)
     return training.reached.lens

@@ -5,6 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
+import circuits
 from circuits.errors import FileFormatError
 from circuits.runs.journal import Journal
 from circuits.runs.ledger import Ledger
@@ -23,7 +26,8 @@ def kept_beside(target: Path, options: Mapping[str, Any], about: Mapping[str, st
     if joined():
         yield
         return
-    path, plan = target.with_name(f"unfinished-{target.name}.journal"), plan_of(target.name, options, about)
+    versions = {"circuits": circuits.__version__, "torch": torch.__version__}
+    path, plan = target.with_name(f"unfinished-{target.name}.journal"), plan_of(target.name, options, {**versions, **about})
     journal = Journal.open(path, plan)
     apart = difference(journal.plan, plan)
     if apart is not None:

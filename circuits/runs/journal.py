@@ -12,13 +12,13 @@ from typing import IO, Any
 
 from circuits.errors import FileFormatError
 from circuits.files.locking import clear_half_written, locked
-from circuits.files.writing import write_whole
+from circuits.files.writing import settle, write_whole
 
 _OPENING = b"circuits journal 1\n"
 _LENGTH, _CHECK = 8, 16
 _PAUSE = 1.0
 """Seconds between two times that the disk is made to keep what was written. What a killed process wrote is kept anyway; a power
-cut takes this much at most."""
+cut takes this much at most, for what took longer goes there at once."""
 
 Key = tuple[int, int]
 """The place of the shards in the run, and that of the shard among them."""
@@ -57,10 +57,13 @@ class Journal:
     plan: dict[str, Any]
     entries: dict[Key, Entry]
     file: IO[bytes]
+    """Without a buffer: what could not be written is not tried again when it is closed."""
     lock: int | None
     synced: float = 0.0
     resumed: int = 0
     """Records that were there when it was opened."""
+    kinds: dict[int, tuple[str, int]] = dataclasses.field(default_factory=dict)
+    """What the shards of each place do, and how many there are."""
     so_far: SoFar | None = None
     """Of the shard that was under way last."""
 
@@ -73,7 +76,7 @@ class Journal:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 descriptor = locked(_lock(path))
                 undo.callback(_free, path, descriptor)
-                file = undo.enter_context(path.open("r+b" if path.exists() else "w+b"))
+                file = undo.enter_context(path.open("r+b" if path.exists() else "w+b", buffering=0))
                 found = cls(path, dict(plan), {}, file, descriptor)
                 found._read()
                 found._read_so_far()
@@ -120,12 +123,13 @@ class Journal:
             else:
                 entry = Entry(head["what"], head["count"], head["seconds"], end, start, stop - start)
                 self.entries[head["place"], head["shard"]] = entry
+                self.kinds[head["place"]] = (entry.what, entry.count)
             end = stop
         if plan is None:  # killed before it was begun
             self.file.seek(0)
             self.file.truncate()
-            self.file.write(_OPENING + _framed(self.plan, b""))
-            self.file.flush()
+            self._write(_OPENING + _framed(self.plan, b""))
+            settle([self.path.parent])
             return
         self.plan, self.resumed = plan, len(self.entries)
         self.file.truncate(end)
@@ -151,18 +155,24 @@ class Journal:
         record = _framed(head, data)
         end = self.file.seek(0, os.SEEK_END)
         try:
-            self.file.write(record)
-            self.file.flush()
+            self._write(record)
         except OSError:
             with contextlib.suppress(OSError):
                 self.file.truncate(end)
             raise
         self.entries[key] = Entry(what, count, seconds, end, end + len(record) - len(data), len(data))
-        if time.monotonic() - self.synced > _PAUSE:
+        self.kinds[key[0]] = (what, count)
+        if seconds > _PAUSE or time.monotonic() - self.synced > _PAUSE:
             os.fsync(self.file.fileno())
             self.synced = time.monotonic()
         if self.so_far is not None and self.so_far.place == key[0]:
             self._forget()
+
+    def _write(self, data: bytes) -> None:
+        """Write all of it where the file stands, and not less without a word."""
+        left = memoryview(data)
+        while left:
+            left = left[self.file.write(left) :]
 
     def keep(self, place: int, what: str, seconds: float, data: bytes) -> None:
         """Keep what the only shard of a place has come to so far, in place of what it or another had. Raises FileFormatError
@@ -186,6 +196,7 @@ class Journal:
         if later:  # shards of one place come before those of the next
             self.file.truncate(min(later))
             self.entries = {key: entry for key, entry in self.entries.items() if entry.begin < min(later)}
+            self.kinds = {there: kind for there, kind in self.kinds.items() if there < place}
 
     def data(self, key: Key) -> bytes:
         """What a shard found."""
@@ -195,12 +206,15 @@ class Journal:
 
     def close(self, *, remove: bool) -> None:
         """Let it go; `remove`: the run is at its end."""
-        with contextlib.suppress(OSError):
-            os.fsync(self.file.fileno())
-        self.file.close()
-        if remove:
-            _remove(self.path)
-        _free(self.path, self.lock)
+        try:
+            with contextlib.suppress(OSError):
+                os.fsync(self.file.fileno())
+            with contextlib.suppress(OSError):
+                self.file.close()
+            if remove:
+                _remove(self.path)
+        finally:
+            _free(self.path, self.lock)
 
     @property
     def _run(self) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -43,10 +44,12 @@ class _Shards:
 
     what: str
     count: int
+    done: int = 0
+    """All shards below this one are there."""
     taken: dict[int, str] = dataclasses.field(default_factory=dict)
     failed: dict[int, list[str]] = dataclasses.field(default_factory=dict)
-    deadly: set[int] = dataclasses.field(default_factory=set)
-    """Shards with which a worker was lost."""
+    deadly: Counter[int] = dataclasses.field(default_factory=Counter)
+    """Shards with which workers were lost, and how many."""
 
 
 class Ledger:
@@ -63,6 +66,8 @@ class Ledger:
         """Whether others may yet come that would take shards: they are starting, or are started again."""
         self.computed: dict[str, int] = {}
         """How many shards each worker has computed."""
+        self.trouble: str = ""
+        """Why a worker could not take part, by its own account."""
 
     @property
     def journal(self) -> Journal:
@@ -89,8 +94,7 @@ class Ledger:
             if place == len(self._places):
                 self._places.append(_Shards(what, count))
                 self._changed.notify_all()
-            kept = [entry for key, entry in self.journal.entries.items() if key[0] == place]
-            if any((entry.what, entry.count) != (what, count) for entry in kept):
+            if self.journal.kinds.get(place, (what, count)) != (what, count):
                 self.journal.cut(place)
 
     def ask(self, place: int, what: str, count: int, shard: int, who: str) -> Answer | None:
@@ -114,14 +118,17 @@ class Ledger:
                 self._changed.wait(1.0)
 
     def _free(self, place: int, shards: _Shards, who: str) -> int | None:
-        for shard in range(shards.count):
+        while (place, shards.done) in self.journal.entries:
+            shards.done += 1
+        for shard in range(shards.done, shards.count):
             if shard in shards.taken or self._aside(shards, shard) or (place, shard) in self.journal.entries:
                 continue
             if shard in shards.deadly and who == MAIN:  # it took a worker with it: not this process too
                 if self.workers or self.coming():
                     continue
-                shards.failed.setdefault(shard, []).extend(["its worker was lost"] * TRIES)
-                continue
+                if shards.deadly[shard] > 1:  # once may be chance
+                    shards.failed.setdefault(shard, []).extend(["its worker was lost"] * TRIES)
+                    continue
             return shard
         return None
 
@@ -169,7 +176,7 @@ class Ledger:
             self.workers -= 1
             for shards in self._places:
                 for shard in [shard for shard, owner in shards.taken.items() if owner == who]:
-                    shards.deadly.add(shard)
+                    shards.deadly[shard] += 1
                     shards.failed.setdefault(shard, []).append("its worker was lost")
                     del shards.taken[shard]
             self._changed.notify_all()

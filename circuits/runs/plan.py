@@ -7,20 +7,33 @@ from typing import Any
 
 from circuits.errors import FileFormatError
 
+_ELSEWHERE = ("model", "keep", "statistics")
+"""Options whose files are no part of a plan: a model's weights are in `about`, the others grow while the run goes on."""
+
 
 def plan_of(command: str, options: Mapping[str, Any], about: Mapping[str, str]) -> dict[str, Any]:
     """The plan of a command: its options, with the digests of the files that they name, and `about`: versions, the model."""
     given, files = {}, {}
     for name, value in sorted(options.items()):
         given[name] = value if isinstance(value, (bool, int, float)) or value is None else str(value)
-        for one in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(one, (str, Path)) and (digest := _digest(Path(one))):
-                files[str(one)] = digest
+        for one in _named(value) if name not in _ELSEWHERE else ():
+            if digest := _digest(Path(one)):
+                files[one] = digest
     return {"command": command, "options": given, "files": files, "about": dict(about)}
 
 
+def _named(value: Any) -> list[str]:
+    """What may be paths in an option's value: each of several, and what stands between commas."""
+    texts = [str(one) for one in (value if isinstance(value, (list, tuple)) else [value]) if isinstance(one, (str, Path))]
+    return [name for text in texts for name in dict.fromkeys([text, *text.split(",")]) if name]
+
+
 def _digest(path: Path) -> str | None:
+    """Of a file's content, or of those of all files in a folder; None for what is no path."""
     try:
+        if path.is_dir():
+            inside = [(one.name, _digest(one)) for one in sorted(path.iterdir()) if one.is_file()]
+            return hashlib.sha256(repr(inside).encode()).hexdigest()
         if not path.is_file():
             return None
         with path.open("rb") as file:

@@ -64,9 +64,12 @@ class Server:
                 self.ledger.gone(who)
 
     def _answer(self, who: str, asked: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-        key = asked["place"], asked["shard"]
+        key = asked.get("place", 0), asked.get("shard", 0)
         if asked["do"] == "give":
             self.ledger.give(key, data, asked["seconds"], who)
+            return {}, b""
+        if asked["do"] == "leave":
+            self.ledger.trouble = asked["why"]
             return {}, b""
         if asked["do"] == "keep":
             self.ledger.keep(key[0], data, asked["seconds"])
@@ -133,6 +136,10 @@ class Remote(Share):
     def fail(self, place: int, shard: int, error: Exception, *, aside: bool) -> None:
         """A shard ended in an error."""
         self._call({"do": "fail", "place": place, "shard": shard, "why": f"{type(error).__name__}: {error}"})
+
+    def leave(self, why: str) -> None:
+        """Tell the run why this worker can be of no use."""
+        self._call({"do": "leave", "why": why})
 
     def _call(self, asked: dict[str, Any], data: bytes = b"") -> tuple[dict[str, Any], bytes]:
         try:

@@ -1,7 +1,11 @@
 """A command that was stopped goes on where it was, in the same bytes; other runs leave it that; workers change nothing."""
 
 import _socket
+import json
+import secrets
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,9 @@ import pytest
 
 from circuits.cli import running, worker
 from circuits.runs import processes
+from circuits.runs.journal import Journal
+from circuits.runs.ledger import Ledger
+from circuits.runs.remote import Server
 from circuits.runs.runner import Own
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
@@ -100,7 +107,7 @@ def test_workers_share_the_work_and_change_nothing(
     class Threads:
         """Workers in this process, which begin at once."""
 
-        def __init__(self, module: str, count: int, about: dict[str, Any], *, threads: int) -> None:
+        def __init__(self, module: str, count: int, about: dict[str, Any], *, threads: int, around: Any) -> None:
             assert module == worker.__name__
             for number in range(count):
                 self.start({**about, "who": f"worker {number}"})
@@ -136,3 +143,23 @@ def test_workers_share_the_work_and_change_nothing(
 
 def test_a_wrong_number_of_workers_is_refused(command: Command, tiny: Path) -> None:
     assert command(*JOB, "--model", tiny, "--workers", 0).status == 2
+
+
+def test_a_worker_that_can_be_of_no_use_says_why_and_ends_in_order(tmp_path: Path) -> None:
+    ledger = Ledger(lambda: Journal.open(tmp_path / "x.journal", {}))
+    secret, folder = secrets.token_bytes(8), tmp_path / "worker"
+    server = Server(ledger, host=None, secret=secret, about=lambda: "")
+    folder.mkdir()
+    about = {"address": list(server.address), "secret": secret.hex(), "who": "w", "threads": 1, "cwd": str(tmp_path)}
+    about |= {"words": ["discover", "--model", str(tmp_path / "nowhere")], "folder": str(folder)}
+    command = [sys.executable, "-m", worker.__name__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stderr is not None
+        process.stdin.write(json.dumps(about).encode() + b"\n")
+        process.stdin.flush()
+        said = process.stderr.read().decode()
+    server.close()
+    ledger.close(remove=True)
+    assert process.returncode == 0 and "Fatal" not in said
+    assert "nowhere" in ledger.trouble and "nowhere" in said
+    assert not list(folder.iterdir())

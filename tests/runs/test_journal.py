@@ -1,6 +1,8 @@
 """A journal keeps whole records, whatever happens to its end, and belongs to one run."""
 
 import multiprocessing
+import resource
+import signal
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -120,3 +122,40 @@ def test_plans_differ_by_options_files_and_models(tmp_path: Path) -> None:
     facts.write_text("[1]")
     with pytest.raises(FileFormatError, match=r"2 min of another run.*circuits trace.*facts\.json is .*--fresh"):
         require_same(tmp_path / "j", plan, plan_of("", {"facts": facts, "limit": 3}, {"mini": "abc"}), "2 min")
+
+
+def test_a_full_disk_leaves_the_journal_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.journal"
+    journal = Journal.open(path, PLAN)
+    journal.add((0, 0), "one", 3, 0.1, b"kept")
+    size = path.stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            journal.add((0, 1), "one", 3, 0.1, b"x" * 400)  # less than a buffer holds
+        assert path.stat().st_size == size and (0, 1) not in journal.entries
+        journal.close(remove=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, old)
+    assert list(tmp_path.iterdir()) == [path]
+    again = Journal.open(path, PLAN)
+    assert again.data((0, 0)) == b"kept" and len(again) == 1
+    again.close(remove=True)
+
+
+def test_a_plan_knows_the_files_of_folders_and_of_lists(tmp_path: Path) -> None:
+    folder, one, two = tmp_path / "dictionary", tmp_path / "a.json", tmp_path / "b.json"
+    folder.mkdir()
+    for file in (folder / "cfg.json", one, two):
+        file.write_text("{}")
+    options = {"dictionary": str(folder), "prompts": f"{one},{two}", "model": str(folder), "keep": folder}
+    plan = plan_of("", options, {})
+    assert set(plan["files"]) == {str(folder), str(one), str(two)}
+    for file in (folder / "cfg.json", two):
+        file.write_text("[]")
+        assert difference(plan, plan_of("", options, {})) is not None
+        file.write_text("{}")
+    assert difference(plan, plan_of("", options, {})) is None

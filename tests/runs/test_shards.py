@@ -5,15 +5,18 @@ import secrets
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from circuits.errors import CircuitsError, PromptError
 from circuits.runs import Aside, Course, ShardError, shards, steps
+from circuits.runs.gpus import asked_for, seen_by
 from circuits.runs.journal import Journal
 from circuits.runs.ledger import Done, Ledger, Lost, Take
 from circuits.runs.payload import encoded
+from circuits.runs.processes import Processes
 from circuits.runs.remote import Remote, RunOver, Server
 from circuits.runs.runner import Own, Runner, joining
 
@@ -290,3 +293,60 @@ def test_a_worker_keeps_its_steps_where_the_run_is(tmp_path: Path, monkeypatch: 
             ledger.waited(0.1)
     ledger.close(remove=True)
     server.close()
+
+
+def test_many_shards_are_handed_out_in_time_that_grows_as_they_do(tmp_path: Path) -> None:
+    looked = 0
+
+    class Watched(dict[tuple[int, int], Any]):
+        def __contains__(self, key: object) -> bool:
+            nonlocal looked
+            looked += 1
+            return super().__contains__(key)
+
+        def items(self) -> Any:
+            raise AssertionError("all records are gone through")
+
+    ledger = ledger_at(tmp_path / "x.journal")
+    ledger.journal.entries = Watched()
+    with joining(Runner(Own(ledger))):
+        for count in (200, 400):
+            looked = 0
+            assert list(shards(f"{count}", count, lambda shard: shard)) == list(range(count))
+            assert looked < 8 * count
+    ledger.close(remove=True)
+
+
+def test_a_shard_that_lost_one_worker_is_computed_here_where_no_other_comes(tmp_path: Path) -> None:
+    ledger = ledger_at(tmp_path / "journal")
+    with joining(Runner(Own(ledger))):
+        ledger.begin(0, "one", 1)
+        ledger.joined()
+        assert ledger.ask(0, "one", 1, 0, "w1") == Take(0)
+        ledger.gone("w1")
+        assert list(shards("one", 1, lambda shard: "here")) == ["here"]
+    ledger.close(remove=True)
+
+
+@pytest.mark.parametrize(
+    "device, devices, wanted",
+    [("cpu", None, 0), ("cuda", None, 1), ("cuda:1", None, 1), ("cuda", "cuda:0, cuda:1", 2), (None, None, 0)],
+)
+def test_gpus_are_asked_for_by_what_a_run_says(device: str | None, devices: str | None, wanted: int) -> None:
+    assert asked_for(device, devices) == wanted
+
+
+def test_each_worker_has_a_gpu_of_its_own_where_the_machine_has_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [seen_by(number, "cuda", None, 3)["CUDA_VISIBLE_DEVICES"] for number in (1, 2, 3)] == ["1", "2", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    assert [seen_by(number, "cuda", None, 2)["CUDA_VISIBLE_DEVICES"] for number in (1, 2)] == ["6", "4"]
+    assert seen_by(1, "cuda:0", None, 2) == seen_by(1, "cuda", "cuda:0,cuda:1", 2) == seen_by(1, "cuda", None, 1) == {}
+
+
+def test_workers_folders_go_with_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    found = Processes("code", 2, {}, threads=1, around=lambda number: {"WHO": str(number)})  # they never end by themselves
+    assert len(list(tmp_path.glob("circuits-*/*"))) == 2
+    found.close()
+    assert not list(tmp_path.iterdir())

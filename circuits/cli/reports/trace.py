@@ -11,6 +11,7 @@ from circuits.cli.report import Part, Report, Table
 from circuits.cli.settings import Setting, Work
 from circuits.cli.text import filled, one_line, printable
 from circuits.patching import Trace, Traces
+from circuits.patching.tracing.facts import SET_ASIDE
 
 _MOST_HEATMAPS = 20
 _STRONGEST = 4
@@ -185,8 +186,10 @@ def _about_traces(found: Traces) -> list[Part]:
             rows.append((f"  {role}", str(number), str(peak), f"{float(mean[peak]):+.3f} [{low:.3f}, {high:.3f}]"))
     parts.append(Table(("by role", "facts", "peak layer", "average indirect effect"), rows))
     parts.append("in brackets, 95 % intervals over facts (none from one fact)")
-    if found.skipped:
-        prompt, reason = found.skipped[0]
+    aside = [one for one in found.skipped if one[1].startswith(SET_ASIDE)]
+    parts += [filled(f"{prompt!r} was {reason}") for prompt, reason in aside]
+    if len(found.skipped) > len(aside):
+        prompt, reason = next(one for one in found.skipped if one not in aside)
         parts.append(filled(f"first of {len(found.skipped)} skipped: {prompt!r}: {reason}"))
     return parts
 

@@ -19,6 +19,9 @@ from circuits.tasks.answers import following, spelled
 from circuits.tasks.sources.facts import Fact
 from circuits.tasks.subjects import subject_columns
 
+SET_ASIDE = "set aside: "
+"""How the reason begins of a fact that failed however often it was tried."""
+
 
 def trace_facts(
     model: Model,
@@ -85,15 +88,16 @@ def trace_facts(
             return str(error)
         return {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
 
-    traces: list[Trace] = []
+    traces, done, cells = list[Trace](), 0, sum(sizes)
     what = f"tracing {counted(len(known), 'fact')}"
     for place, found_there in enumerate(shards(what, len(known), traced, aside=True)):
-        report(what, sum(sizes[: place + 1]), sum(sizes))
+        done += sizes[place]
+        report(what, done, cells)
         if isinstance(found_there, dict):
             traces.append(Trace(**found_there))
             give(Traces(tuple(traces), tuple(skipped)))
         else:
-            why = found_there.why if isinstance(found_there, Aside) else found_there
+            why = f"{SET_ASIDE}{found_there.why}" if isinstance(found_there, Aside) else found_there
             skipped.append((known[place][0].prompt, why))
     return Traces(tuple(traces), tuple(skipped))
 

@@ -145,7 +145,7 @@ def train_all(
     said |= {"penalty": dict(penalised)} if penalised else {}
     stepping = _Stepping.start(start, said, only, recipe)
     training = _ClassifierCourse(stepping, recipe, start.rows(examples.texts), examples.labels, penalty, report, seen)
-    settings = {**said, "longest": start.longest}
+    settings = {**said, "longest": start.longest, "dtype": str(base.dtype)}
     kept = contextlib.nullcontext() if path is None else kept_beside(Path(path), settings, {base.name: start.base_sha256})
     with kept:
         run_steps(_WHAT, training.steps, training)
