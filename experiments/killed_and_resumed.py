@@ -53,7 +53,7 @@ COMMANDS = {
     "probe-spans": "probe spans --words 500 --layers 1,2",
     "probe-coreference": "probe coreference",
     "probe-heads": "probe heads",
-    "lens": "lens train OUT/tuned.safetensors --text TEXT --steps 60",
+    "lens": "lens train OUT/tuned.safetensors --text TEXT --steps 20",
     "classify": "classify train --train all --count 400 --epochs 1",
 }
 """What is killed: `FACTS` stands for a file of facts that the bundled model knows, `TEXT` for a text, `OUT` for the folder."""
