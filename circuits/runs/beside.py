@@ -1,13 +1,13 @@
 """A run of a library's function, whose journal stands beside the file that it leads to."""
 
 import contextlib
+import importlib.metadata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import circuits
 from circuits.errors import FileFormatError
 from circuits.runs.journal import Journal
 from circuits.runs.ledger import Ledger
@@ -26,7 +26,7 @@ def kept_beside(target: Path, options: Mapping[str, Any], about: Mapping[str, st
     if joined():
         yield
         return
-    versions = {"circuits": circuits.__version__, "torch": torch.__version__}
+    versions = {"circuits": importlib.metadata.version("transformer-circuits"), "torch": torch.__version__}
     path, plan = target.with_name(f"unfinished-{target.name}.journal"), plan_of(target.name, options, {**versions, **about})
     journal = Journal.open(path, plan)
     apart = difference(journal.plan, plan)

@@ -175,3 +175,23 @@ def test_another_training_and_another_model_are_refused_by_name(tmp_path: Path) 
     with pytest.raises(ModelError, match="not for another"):
         train(other, batch, path=path)
     assert TunedLens.load(path, model).model == "random"
+
+
+@pytest.mark.usefixtures("every_step")
+def test_what_was_stopped_is_not_gone_on_with_on_other_weights(tmp_path: Path) -> None:
+    model, batch = random_model(4)
+    path = tmp_path / "tuned.safetensors"
+
+    def progress(what: str, done: int, total: int) -> None:
+        if done == 3:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train(model, batch, path=path, progress=progress)
+    tensors = dict(model.weights.tensors())
+    name = next(name for name in tensors if "W_out" in name)  # not what the lens is bound to
+    other = dataclasses.replace(model, weights=model.weights.with_tensors({name: tensors[name] * 1.001}))
+    for attempt in (lambda: train(other, batch, path=path), lambda: train(model, batch, path=path, seed=6)):
+        with pytest.raises(FileFormatError, match="is of another run"):
+            attempt()
+    assert len(train(model, batch, path=path).losses) == 7
