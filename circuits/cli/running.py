@@ -87,8 +87,7 @@ def running(run: Running) -> Iterator[None]:
                 stack.enter_context(_with_workers(run, ledger, runner, threads))
             yield
         except typer.Exit:  # it has said all that it had to say
-            ledger.close(remove=True)
-            _remove_made(ledger)
+            _end(run, ledger)
             raise
         except BaseException as error:
             keep = ledger.kept >= WORTH
@@ -98,8 +97,18 @@ def running(run: Running) -> Iterator[None]:
             if keep:
                 error.add_note(f"{duration(ledger.kept)} of work is kept: the same command goes on from there")
             raise
-        ledger.close(remove=True)
-        _remove_made(ledger)
+        _end(run, ledger)
+
+
+def _end(run: Running, ledger: Any) -> None:
+    """The run has come to its end, and its journal goes: also one that it did not need, as what was killed had written all."""
+    from circuits.runs.journal import Journal
+
+    opened = bool(ledger.plan)
+    ledger.close(remove=True)
+    if not opened:
+        Journal.discard(run.path)
+    _remove_made(ledger)
 
 
 def _remove_made(ledger: Any) -> None:

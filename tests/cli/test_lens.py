@@ -9,6 +9,7 @@ import pytest
 
 from circuits.cli.reports.lens import _grid
 from circuits.lenses import Lens, LensComparison, TunedLens, logit_lens
+from circuits.runs.journal import Journal
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
 from tests.models import bundled
@@ -132,6 +133,16 @@ def test_a_training_that_is_interrupted_goes_on_to_the_same_bytes(
     assert {path.name for path in out.iterdir()} == {"unfinished-lens-train.journal", "unfinished-lens-train.journal.state"}
     again = command(*asked)
     assert again.status == 0 and "going on with the run begun" in again.err and taken == [0, 1, 2, 2, 3]
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+
+
+def test_a_run_that_was_killed_when_all_was_done_leaves_nothing(command: Command, tmp_path: Path, book: Path) -> None:
+    out = tmp_path / "out"
+    asked = ("lens", "train", out / "tuned.safetensors", "--text", book, "--steps", 2, "--out", out)
+    assert command(*asked).status == 0
+    whole = {path.name: path.read_bytes() for path in out.iterdir()}
+    Journal.open(out / "unfinished-lens-train.journal", {}).close(remove=False)  # as behind the lens's own file
+    assert command(*asked).status == 0
     assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
 
 
