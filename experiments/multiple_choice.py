@@ -1,7 +1,7 @@
 """Train a small model to answer multiple choice by letter: python experiments/multiple_choice.py --out FOLDER
 
 Small pretrained models cannot do it (Lieberum et al. 2023 took one of 70 billion parameters), so this one learns nothing
-else: four layers of four heads and an MLP, and a vocabulary of the words of `circuits.tasks.multiple_choice` alone. Its
+else: three layers of four heads and an MLP, and a vocabulary of the words of `circuits.tasks.multiple_choice` alone. Its
 questions are that task's, with labels of every kind (A to D in order and out of order, any letters, 1 to 4), the right choice
 in each place as often; only the answer counts in the loss. Words of a kind are known from training, their combinations are
 drawn anew. The folder is an ordinary Hugging Face directory: `circuits heads letters --model FOLDER`.

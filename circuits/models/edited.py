@@ -34,7 +34,8 @@ def put_on(model: Any, edit: WeightEdit) -> Any:
         raise ModelError(f"the edit {shown(edit.name)} is on {base.name} already: take it off before it is put on again")
     if edit.weights_sha256 not in (base.fingerprint, model.fingerprint):
         made = f"was made for {shown(edit.model)} with weights {edit.weights_sha256[:12]}…"
-        raise ModelError(f"the edit {shown(edit.name)} {made}; those of {model.name} are {model.fingerprint[:12]}…")
+        kind = "" if edit.keys.dtype == model.dtype else f" in {str(model.dtype)[6:]}, it in {str(edit.keys.dtype)[6:]}"
+        raise ModelError(f"the edit {shown(edit.name)} {made}; those of {model.name} are {model.fingerprint[:12]}…{kind}")
     check_edit(edit, base.weights, base.name)
     edits, weights = (*on, edit), edited_weights(model.weights, [edit])
     said = edit.name if not on else f"{len(edits)} edits"

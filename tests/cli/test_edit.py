@@ -89,7 +89,13 @@ def test_several_facts_are_edited_together(command: Command, tmp_path: Path) -> 
         (("The capital of France is", "--to", " Rome"), "PROMPT and --subject go together"),
         (("The capital of France is", "--subject", "France"), "PROMPT and --to go together"),
         ((*FRANCE, "--count", "3"), "PROMPT is one fact"),
+        ((*FRANCE, "--neighbour", "The capital of Spain is= Rome"), "has the new answer as its own"),
+        ((*FRANCE, "--paraphrase", ""), "--paraphrase is empty"),
         (("--keep", "3"), "--keep 3: expected"),
+        (("--together", "--keep", "nan"), "--keep nan: expected"),
+        (("--together", "--keep", "inf"), "--keep inf: expected"),
+        (("--together", "--reference", __file__), "--reference is about facts that are edited one at a time"),
+        (("--statistics", __file__), "is no folder"),
         (("--paraphrase", "x"), "give one"),
         ((*FRANCE, "--edits", "none.safetensors"), "none.safetensors: No such file or directory"),
         ((*FRANCE, "--text", "none.txt"), "none.txt: No such file or directory"),
@@ -116,7 +122,10 @@ def test_an_edit_for_another_model_or_given_twice_is_refused(command: Command, t
     assert "is given twice" in twice.err
     other = command("logits", "The cat", "--edits", delta, "--dtype", "float64", "--out", tmp_path / "other")
     check_one_line(other)
-    assert "was made for 'mini' with weights" in other.err
+    assert "was made for 'mini' with weights" in other.err and "in float64, it in float32" in other.err
+    opened = command("edit", "--open", delta)
+    check_one_line(opened)
+    assert "--open shows scores: edit.json beside it" in opened.err
     alone = command("report", delta, "--edits", delta)
     check_one_line(alone)
     assert "--edits" in alone.err and not (tmp_path / "other").exists()

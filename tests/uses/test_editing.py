@@ -1,6 +1,7 @@
 """Facts in the weights: the change does what it says, no more than it must, and the search finds it."""
 
 import dataclasses
+import itertools
 import math
 import random
 from pathlib import Path
@@ -9,22 +10,30 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuits.errors import MemoryBudgetError, ModelError, PromptError
+from circuits.errors import CircuitsError, MemoryBudgetError, ModelError, PromptError
 from circuits.models import Edit, Model, TokenBatch, WeightEdit
+from circuits.models.devices import spread
 from circuits.models.edits import Compiled
 from circuits.models.forward import forward
 from circuits.models.layers import linear, mlp_output, normalise
 from circuits.models.planted import Planted, planted_recall
 from circuits.models.weights import Weights
+from circuits.tasks.rewrites import Rewrite
 from circuits.uses.editing import (
     EditedFact,
+    EditOutcome,
+    EditScores,
     Factored,
     KeyMoments,
     Lookup,
+    Odds,
     ValueSearch,
     edit_fact,
     edit_facts,
     key_moments,
+    localisation,
+    score_edits,
+    score_together,
     search_value,
 )
 from circuits.uses.editing.endings import Endings
@@ -285,3 +294,43 @@ def test_an_edit_has_what_it_needs(planted: Planted) -> None:
     assert torch.equal(good.delta(0), torch.ones(4, 2))
     with pytest.raises(ModelError, match="does not change layer 1"):
         good.delta(1)
+
+
+def test_what_cannot_be_edited_is_refused_before_anything_is_computed(
+    planted: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = planted.model
+    one, other = (Rewrite(f"p{place}", "s", "o", "n") for place in range(2))
+    monkeypatch.setattr("circuits.uses.editing.testing.sampled_prefixes", pytest.fail)
+    for facts, layers, wrong in (
+        ((one, one), [0], PromptError),
+        ((one, other), [0, 0], CircuitsError),
+        ((one, other), [], CircuitsError),
+        ((), [0], CircuitsError),
+        ((one,), [9], ModelError),
+    ):
+        with pytest.raises(wrong):
+            score_edits(model, facts, layers=layers)
+    for facts, layers, wrong in (((one, one), [0], PromptError), ((one, other), [0, 9], ModelError)):
+        with pytest.raises(wrong):
+            score_together(model, facts, layers=layers)
+
+
+@pytest.mark.parametrize("facts", [1, 2, 3])
+def test_of_few_facts_it_is_not_told_what_a_layer_explains(facts: int) -> None:
+    rng = random.Random(facts)
+    outcomes = list[EditOutcome]()
+    for layer, fact in itertools.product(range(3), range(facts)):
+        edited = Odds("p", "o", 0.5, 0.1, rng.random() / 9, rng.random())
+        said = (f"p{fact}", "s", "o", "n", "", layer, 0.1, 1, 0.5, edited, (), (), None, {"states": rng.random()})
+        outcomes.append(EditOutcome(*said))
+    found = localisation(EditScores("m", "f", tuple(outcomes), (), prefixes=1, tokens=1, seed=0), "states")
+    assert (found.over_all is None) == math.isnan(found.by_layer) == math.isnan(found.with_tracing) == (facts < 3)
+    assert ("not defined for fewer than 3 facts" in found.summary) == (facts < 3)
+
+
+def test_a_spread_model_is_edited_as_one_on_one_device(planted: Planted, keys: Factored) -> None:
+    lookup = planted_lookup(planted, 1)
+    spread_out = dataclasses.replace(planted.model, weights=spread(planted.model.weights, ["cpu", "cpu"]))
+    one, other = (search_value(model, lookup, 0, ValueSearch(steps=3)) for model in (planted.model, spread_out))
+    assert torch.allclose(one.change, other.change, atol=1e-9) and one.change.norm() > 0

@@ -1,5 +1,6 @@
 """`circuits edit`: change a fact in a model's weights, and see what else that changes."""
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from circuits.cli.questions.edit import EditQuestion, one_rewrite, reference_of
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, Work, with_setting
 from circuits.cli.text import one_line
+from circuits.errors import FileFormatError, PromptError
 
 FILES = {
     "edit.json": "every prompt, before and after; circuits edit --open shows it again",
@@ -129,6 +131,12 @@ def edit(
         skip_bad=skip_bad,
         seed=seed,
     )
+    for option, value in (("write", write), ("reference", reference)):
+        source = context.get_parameter_source(option)
+        if together and value and source is not None and source.name == "COMMANDLINE":
+            raise PromptError(f"--{option} is about facts that are edited one at a time: leave out --together, or it")
+    if statistics.exists() and not statistics.is_dir():
+        raise FileFormatError(f"--statistics {statistics}: is no folder")
     how: dict[str, Any] = {"prefixes": prefixes, "tokens": limit, "folder": statistics, "seed": seed}
     run(question, setting, how, text=text, write=write, reference=reference_of(reference), again=repeated(context, "layers"))
 
@@ -167,6 +175,9 @@ def run(
         writing = editing.WritingTest(write, reference, how["seed"])
         several, change = layers is not None and len(layers) > 1, None
         if question.together:
+            if skipped:
+                prompt, reason = skipped[0]
+                setting.said.append(f"first of {len(skipped)} facts left out: {prompt!r}: {reason}")
             found, change = editing.score_together(model, rewrites, keep=question.keep, layers=layers, **shared)
         elif question.prompt is not None and not several:
             layer = None if layers is None else layers[0]
@@ -192,6 +203,9 @@ def _known(
     drawn = random.Random(question.seed).sample(list(facts), len(facts))
     known, left = known_facts(model, drawn, None, question.count or _COUNT, work.progress)
     found, odd = rewrites_of(model, [fact for fact, _ in known], relations=relations_of(facts), seed=question.seed)
+    if not found and (left or odd):
+        prompt, reason = [*left, *odd][0]
+        raise PromptError(f"none of {len(left) + len(odd)} facts can be edited; first, {prompt!r}: {reason}")
     return found, (*left, *odd)
 
 
@@ -216,8 +230,12 @@ def _steps(question: EditQuestion, setting: Setting, files: Any, again: Sequence
     if "edit.safetensors" in files:
         file = str(setting.folder / "edit.safetensors")
         asked = ["trace", question.prompt or "", "--subject", question.subject or ""] if question.prompt else ["trace"]
-        steps.append((setting.command(*asked, "--edits", file), "the edited model in any other command"))
-    steps.append((setting.command("edit", *again, "--layers", "all"), "every layer, beside what causal tracing says of it"))
+        on = dataclasses.replace(setting, edits=(*setting.edits, Path(file)))  # this one lies on those that were on before
+        steps.append((on.command(*asked), "the edited model in any other command"))
+    if question.many and not question.together:
+        steps.append((setting.command("edit", *again, "--layers", "all"), "every layer, beside what causal tracing says of it"))
+    elif question.prompt is not None:
+        steps.append((setting.command("edit", "--layers", "all"), "facts that it knows in every layer, beside causal tracing"))
     return steps
 
 
@@ -227,6 +245,8 @@ def reopen(file: Path, setting: Setting) -> None:
     from circuits.report.kinds import format_of
     from circuits.uses.editing import EditScores, EditsTogether
 
+    if file.suffix == ".safetensors":
+        raise FileFormatError(f"{file}: --open shows scores: {file.with_suffix('.json').name} beside it")
     kind = EditsTogether if file.is_file() and format_of(file) == EditsTogether.FORMAT else EditScores
     found = opened(kind, file)
     setting, files = written_again(found, file, setting, write, FILES)

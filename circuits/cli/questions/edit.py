@@ -1,6 +1,7 @@
 """What `circuits edit` asks: which facts are changed, in which layers, and what is asked afterwards."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,8 @@ class EditQuestion:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for what, text in (("the prompt", self.prompt), ("--subject", self.subject), ("--to", self.to)):
+        several = [("--paraphrase", text) for text in self.paraphrases]
+        for what, text in (("the prompt", self.prompt), ("--subject", self.subject), ("--to", self.to), *several):
             if text is not None:
                 require_text(text, what)
         if (self.prompt is None) != (self.subject is None):
@@ -47,12 +49,13 @@ class EditQuestion:
             raise PromptError("--paraphrase and --neighbour are asked besides a PROMPT: give one")
         if self.skip_bad and self.facts is None:
             raise PromptError("--skip-bad is about rows of a file: it needs --facts")
-        if self.keep < 0 or (self.keep and not self.together):
+        if not 0 <= self.keep < math.inf or (self.keep and not self.together):
             raise PromptError(f"--keep {self.keep:g}: expected a number of tokens from 0 on, with --together")
         if self.prompt is not None and self.prompt.rstrip().endswith(self.to or " "):
             raise PromptError(f"the prompt ends in {self.to!r} already: end it before the answer")
         for one in self.neighbours:
-            neighbour_of(one)
+            if neighbour_of(one)[1].strip() == (self.to or "").strip():
+                raise PromptError(f"--neighbour {one!r} has the new answer as its own: it could not tell whether that spreads")
 
     @property
     def many(self) -> bool:

@@ -1,5 +1,6 @@
 """Edits of facts as they are written and printed."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ _PAPER = (
 _MEANT = (
     "efficacy, paraphrase: prompts on which the new answer is more likely than the old one; neighbourhood: prompts about "
     "other subjects on which their own answer stays more likely than the new one; magnitudes: by how much, in probability; "
-    "fluency: entropy, in bits, of the pairs and triples of words that the model writes. In brackets, 95 % bootstrap "
+    "fluency: entropy, in bits, of the pairs and triples of words that the model writes; consistency, where there is a "
+    "--reference: how like its texts about the new answer that is. In brackets, 95 % bootstrap "
     "intervals over facts."
 )
 
@@ -168,8 +170,8 @@ def _data(found: EditScores) -> dict[str, Any]:
     }
     for one in tracing.values():
         one["over_all"] = None if one["over_all"] is None else one["over_all"].as_json()
-        one["over_layers"] = one["over_layers"] if one["over_layers"] == one["over_layers"] else None
-        one["within_layers"] = one["within_layers"] if one["within_layers"] == one["within_layers"] else None
+        for name in ("over_layers", "within_layers", "by_layer", "with_tracing"):
+            one[name] = one[name] if math.isfinite(one[name]) else None
     return {
         "model": found.model,
         "layers": found.layers,

@@ -1,6 +1,7 @@
 """Edits of facts: one by a rank-one change (ROME), several together by their closed form (MEMIT)."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -96,7 +97,9 @@ def edit_facts(
         keep: as in `reading_keys`.
         progress: hears how many values have been found.
     """
-    _check(model, facts, lookups, keys)
+    if len(facts) != len(lookups):
+        raise CircuitsError(f"{len(facts)} facts with {len(lookups)} lookups: expected one for each")
+    check_edits(model, [(one.prompt, one.subject) for one in facts], [one.layer for one in keys], together=True)
     ordered, report = sorted(keys, key=lambda one: one.layer), progress or silent
     last, wanted = ordered[-1].layer, list[Tensor]()
     for place, change in enumerate(
@@ -117,20 +120,27 @@ def edit_facts(
     return so_far
 
 
-def _check(model: Model, facts: Sequence[EditedFact], lookups: Sequence[Lookup], keys: Sequence[Factored]) -> None:
-    layers = [one.layer for one in keys]
-    if not facts or len(facts) != len(lookups) or not layers or len({*layers}) != len(layers):
-        raise CircuitsError(
-            f"{len(facts)} facts with {len(lookups)} lookups in layers {layers}: expected some, each layer once"
-        )
+def check_edits(model: Model, facts: Sequence[tuple[str, str]], layers: Sequence[int], *, together: bool = False) -> None:
+    """Raise, before anything is computed, where facts cannot be edited in layers.
+
+    Raises CircuitsError without facts or layers and for a layer that is named twice, PromptError for two facts of one prompt,
+    ModelError for a layer without an MLP that can be edited, and where MLPs of several layers end in a norm.
+
+    Args:
+        model: what is edited.
+        facts: prompt and subject of each.
+        layers: the layers that are edited.
+        together: whether all of them are, by one change.
+    """
+    if not facts or not layers or len({*layers}) != len(layers):
+        raise CircuitsError(f"{len(facts)} facts in layers {list(layers)}: expected some, each layer once")
     for layer in layers:
         require_mlp(model.weights, layer, model.name)
-    if len(layers) > 1 and any(model.weights.blocks[layer].mlp_post_norm is not None for layer in layers):
+    if together and len(layers) > 1 and any(model.weights.blocks[layer].mlp_post_norm is not None for layer in layers):
         raise ModelError(
             f"the MLPs of {model.name} end in a norm, behind which the shares of layers do not add up: edit one layer"
         )
-    said = [(fact.prompt, fact.subject) for fact in facts]
-    twice = next((one for place, one in enumerate(said) if one in said[:place]), None)
+    twice = next((one for one, count in Counter(facts).items() if count > 1), None)
     if twice is not None:
         raise PromptError(f"the prompt {shown(twice[0])} is edited twice: leave one of them out")
 

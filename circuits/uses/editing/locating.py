@@ -8,12 +8,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.errors import CircuitsError
+from circuits.files.words import counted
 from circuits.statistics import Effect, percentile_interval, spearman
 from circuits.uses.editing.results import EditScores
 
 PUBLISHED_R2 = (0.947, 0.948)
 """Of another model and another set of facts: R² of edit success by the layer alone, and with the tracing effect besides, as
 Hase et al. (2023) give them."""
+
+FEWEST_FACTS = 3
+"""Facts from which on it is told how much of their success a layer explains: of one fact it explains all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +49,11 @@ class Localisation:
             else f"{self.over_all.effect:+.2f} ({self.over_all.low:+.2f} to {self.over_all.high:+.2f})"
         )
         gained = self.with_tracing - self.by_layer
+        told = f"{self.by_layer:.3f}, with tracing {self.with_tracing:.3f} ({gained:+.3f})"
         return (
-            f"tracing ({self.kind}) and edit success over {self.facts} facts in {self.layers} layers: correlation of the "
-            f"layers' means {over}, over facts and layers {every}; R² of the layer alone {self.by_layer:.3f}, with tracing "
-            f"{self.with_tracing:.3f} ({gained:+.3f})"
+            f"tracing ({self.kind}) and edit success over {counted(self.facts, 'fact')} in {counted(self.layers, 'layer')}: "
+            f"correlation of the layers' means {over}, over facts and layers {every}; R² of the layer alone "
+            f"{told if math.isfinite(self.by_layer) else f'not defined for fewer than {FEWEST_FACTS} facts'}"
         )
 
 
@@ -67,6 +72,7 @@ def localisation(scores: EditScores, kind: str) -> Localisation:
     draws = torch.randint(facts, (1000, facts), generator=torch.Generator().manual_seed(0))
     resampled = torch.stack([_pearson(traced[rows], success[rows]) for rows in draws])
     known = resampled[resampled.isfinite()]
+    enough = facts >= FEWEST_FACTS
     whole, within = float(_pearson(traced, success)), float(_pearson(below, apart))
     low, high = percentile_interval(known) if len(known) else (torch.tensor(math.nan),) * 2
     return Localisation(
@@ -74,10 +80,10 @@ def localisation(scores: EditScores, kind: str) -> Localisation:
         facts,
         len(layers),
         spearman(traced.mean(dim=0), success.mean(dim=0)),
-        Effect(whole, float(low), float(high)) if math.isfinite(whole) else None,
+        Effect(whole, float(low), float(high)) if math.isfinite(whole) and enough else None,
         within,
-        1 - left / total if total > 1e-12 else 0.0,
-        1 - (left - explained) / total if total > 1e-12 else 0.0,
+        math.nan if not enough else 1 - left / total if total > 1e-12 else 0.0,
+        math.nan if not enough else 1 - (left - explained) / total if total > 1e-12 else 0.0,
     )
 
 

@@ -15,7 +15,7 @@ from circuits.patching.tracing.causal import noise_level, subject_effects
 from circuits.progress import Found, Progress, heard, silent
 from circuits.runs import shards
 from circuits.tasks.rewrites import Rewrite
-from circuits.uses.editing.editing import EditedFact, Factored, edit_fact, edit_facts
+from circuits.uses.editing.editing import EditedFact, Factored, check_edits, edit_fact, edit_facts
 from circuits.uses.editing.lookups import Lookup, look_up, sampled_prefixes
 from circuits.uses.editing.moments import KeyMoments, KeyText, key_moments
 from circuits.uses.editing.results import EditOutcome, EditScores, EditsTogether, Odds, Written
@@ -102,8 +102,7 @@ def score_edits(
     """
     editing, give, report = editing or Editing(), heard(found), progress or silent
     layers = [default_layer(model)] if layers is None else list(layers)
-    for layer in layers:
-        require_mlp(model.weights, layer, model.name)
+    check_edits(model, [(one.prompt, one.subject) for one in rewrites], layers)
     prefixes = sampled_prefixes(model, count=editing.prefixes, seed=editing.seed)
     facts, left = _lookups(model, rewrites, prefixes)
     keys = LayerKeys(model, editing.text(model, text, progress), editing, progress)
@@ -190,6 +189,7 @@ def score_together(
     """
     editing = editing or Editing()
     layers = [default_layer(model)] if layers is None else sorted({*layers})
+    check_edits(model, [(one.prompt, one.subject) for one in rewrites], layers, together=True)
     editing_text = editing.text(model, text, progress)
     how: dict[str, Any] = {"text": editing_text, "editing": editing, "progress": progress, "found": found}
     alone = score_edits(model, rewrites, layers=layers[-1:], **how)

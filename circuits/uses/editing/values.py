@@ -66,7 +66,7 @@ def search_value(model: Model, lookup: Lookup, layer: int, search: ValueSearch |
         wide = torch.promote_types(model.dtype, torch.float32)
         key, value = endings.keys()[:asked].to(wide).mean(dim=0), endings.values()[:asked].to(wide).mean(dim=0)
         before = endings.logits()[asked:].to(wide).log_softmax(dim=-1)
-    change = torch.zeros_like(value, requires_grad=True)
+    change = torch.zeros_like(value).requires_grad_(True)
     adam, norm = torch.optim.Adam([change], lr=search.rate), float(value.norm())
     for step in range(search.steps + 1):
         with torch.enable_grad():
