@@ -36,6 +36,8 @@ from circuits.cli import app, settings
 from circuits.cli.text import table
 from circuits.runs.journal import Journal
 
+_PAST = 1.5
+"""How far moments go, in times of a whole run: some come too late, as on a busy machine the same takes more of the processor."""
 COMMANDS = {
     "discover": "discover --count 8 --method eap-ig --edges 30",
     "refine": "discover --count 8 --edges 30",
@@ -149,7 +151,7 @@ def killed(words: Sequence[str], beside: Path, kills: int, draw: random.Random) 
     said = {"seconds": whole, "kills": 0, "ends": 0, "same": 0, "resumed": 0, "lost": 0, "twice": 0, "hidden": 0}
     while said["kills"] < kills:
         before = list[tuple[int, int]]()
-        while (status := ended(started(words, folder), draw.uniform(0.0, whole))) is None:
+        while (status := ended(started(words, folder), draw.uniform(0.0, _PAST * whole))) is None:
             said["kills"] += 1
             after = shards_in(folder)
             said["resumed"] += bool(before)
