@@ -37,7 +37,7 @@ from circuits.cli.text import table
 from circuits.runs.journal import Journal
 
 _PAST = 1.5
-"""How far moments go, in times of a whole run: on a busy machine the same takes more of the processor, and some come too late."""
+"""How far moments go, in times of a whole run, which takes more of the processor on a busy machine: some come too late."""
 COMMANDS = {
     "discover": "discover --count 8 --method eap-ig --edges 30",
     "refine": "discover --count 8 --edges 30",

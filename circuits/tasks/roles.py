@@ -43,14 +43,19 @@ def with_roles(pairs: PromptPairs, spans: Mapping[str, Mask] | None = None, *, c
     """
     required = spans is not None or not pairs.positions
     spans = dict(spans if spans is not None else _of_positions(pairs) if pairs.positions else _found(pairs))
-    spans.pop(END, None)
+    end = spans.pop(END, None)
+    if end is not None:
+        _require_end(pairs, end & pairs.clean.mask)
     columns = torch.full_like(pairs.clean.ids, -1)
     for place, mask in enumerate(spans.values()):
         columns[mask & pairs.clean.mask] = place
     columns.scatter_(1, pairs.answer_columns[:, None].long(), len(spans))
     for place, name in enumerate(spans if required else ()):
-        _require(pairs, columns == place, name)
+        _require(pairs, columns == place, spans[name] & pairs.clean.mask, name)
     names = _between(pairs, columns, [*spans, END])
+    taken = next((name for name in names[len(spans) + 1 :] if name in spans), None)
+    if taken is not None:
+        raise PromptError(f"the role {taken} is what lies between others here: give the span of that name another one")
     there = [place for place in range(len(names)) if bool((columns == place).any())]
     return dataclasses.replace(pairs, roles=_ordered([names[place] for place in there], columns, there, causal))
 
@@ -73,12 +78,26 @@ def role_tokens(model: Model, pairs: PromptPairs) -> dict[str, str]:
     return found
 
 
-def _require(pairs: PromptPairs, mask: Mask, name: str) -> None:
+def _require(pairs: PromptPairs, mask: Mask, named: Mask, name: str) -> None:
     lacking = ~mask.any(dim=1)
-    if bool(lacking.any()):
+    if not bool(lacking.any()):
+        return
+    row = int(lacking.long().argmax())
+    if bool(named[row].any()):
+        why = f"all tokens of the role {name} have another one: that named later, or end, where the answer is read"
+    else:
+        why = f"no token of it has the role {name}, which {int((~lacking).sum())} of the others have"
+    raise PromptError(f"{pairs.name(row)}: {why}")
+
+
+def _require_end(pairs: PromptPairs, mask: Mask) -> None:
+    """Raise PromptError where a span that is called `end` is not the token at which the answer is read."""
+    answer = torch.zeros_like(mask).scatter_(1, pairs.answer_columns[:, None].long(), True)
+    wrong = (mask != answer).any(dim=1)
+    if bool(wrong.any()):
         raise PromptError(
-            f"{pairs.name(int(lacking.long().argmax()))}: no token of it has the role {name}, which "
-            f"{int((~lacking).sum())} others have (the token at which the answer is read is always end)"
+            f"{pairs.name(int(wrong.long().argmax()))}: the role {END} is the token at which the answer is read, and it alone: "
+            "give the span of that name another one"
         )
 
 

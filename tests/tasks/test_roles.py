@@ -50,8 +50,17 @@ def test_roles_are_found_where_nobody_names_them() -> None:
 
 
 def test_a_prompt_without_a_role_is_named() -> None:
-    with pytest.raises(PromptError, match=r"prompt 0 .*no token of it has the role x, which 1 others have"):
+    with pytest.raises(PromptError, match=r"prompt 0 .*no token of it has the role x, which 1 of the others have"):
         with_roles(UNEVEN, {"x": UNEVEN.clean.ids == 4})
+    five = UNEVEN.clean.ids == 5
+    with pytest.raises(PromptError, match="all tokens of the role a have another one"):
+        with_roles(UNEVEN, {"a": five, "b": five})
+    for taken in ({"start": five, "x": UNEVEN.clean.ids == 3}, {"before_x": five, "x": UNEVEN.clean.ids == 3}):
+        with pytest.raises(PromptError, match="is what lies between others here"):
+            with_roles(UNEVEN, taken)
+    with pytest.raises(PromptError, match=r"prompt 0 .*the role end is the token at which the answer is read"):
+        with_roles(UNEVEN, {"end": five})
+    assert "end" in with_roles(UNEVEN, {"end": UNEVEN.clean.ids == 9, "x": five}).roles.names
     with pytest.raises(GraphError, match="'a b' is no name of a role"):
         with_roles(UNEVEN, {"a b": UNEVEN.clean.ids == 5})
 
