@@ -60,6 +60,8 @@ class Setting:
     as_json: bool = False
     pictures: str = "png"
     """The formats of pictures, between commas."""
+    whole: Path | None = dataclasses.field(default=None, compare=False, repr=False)
+    """In a worker, whose own files nobody reads: the folder of the run that it takes part in."""
     said: list[str] = dataclasses.field(default_factory=list, compare=False, repr=False)
     """What is to be said of the loaded model besides the answer."""
     told: list[str] = dataclasses.field(default_factory=list, compare=False, repr=False)
@@ -290,7 +292,7 @@ def with_setting(
                 worker = WORKER.get()
                 if worker is not None:
                     file = None if setting.out is None else worker.folder / setting.out.name
-                    setting = dataclasses.replace(setting, out=worker.folder if out is None else file)
+                    setting = dataclasses.replace(setting, whole=setting.folder, out=worker.folder if out is None else file)
                     worker.runner.course = course(given)
                 elif how and options.get("open_file") is None:
                     name = context.info_name or job

@@ -38,7 +38,7 @@ _OFTEN = 2.0
 
 
 @app.command()
-@with_setting("explain")
+@with_setting("explain", long=True)
 def explain(
     context: Context,
     name: Annotated[
@@ -165,7 +165,7 @@ def _one(question: ExplainQuestion, model: "circuits.Model", corpus: Any, work: 
             write_explanation(part, work.staging)
         work.publish(lacking="" if part.held and not part.stopped else "simulated excerpts")
 
-    known = _known(circuits.NeuronExplanation, work.setting.folder / "explanation.json")
+    known = _known(circuits.NeuronExplanation, work.setting, "explanation.json")
     options = {"known": known, "found": hear, "progress": work.progress, **_options(question)}
     found = circuits.explain(model, question.name, corpus, **options)
     return explanation_report(found, work.written, work.setting, said=_text_words(question))
@@ -191,7 +191,7 @@ def _many(question: ExplainQuestion, model: "circuits.Model", corpus: Any, work:
         if time.monotonic() - last[0] > _OFTEN:
             publish("further neurons")
 
-    known = _known(circuits.Explanations, work.setting.folder / "explanations.json")
+    known = _known(circuits.Explanations, work.setting, "explanations.json")
     options = {"known": known, "progress": work.progress, **_options(question)}
     try:
         tables[:] = [circuits.explain_neurons(model, question.chosen(), corpus, found=hear, **options)]
@@ -224,9 +224,12 @@ def _text_words(question: ExplainQuestion) -> list[str]:
     return [word for name, value in said.items() if value is not None for word in (name, str(value))]
 
 
-def _known(kind: Any, file: Path) -> Any:
-    """What an earlier run has left there; None where that is of another kind, or nothing."""
+def _known(kind: Any, setting: Setting, name: str) -> Any:
+    """What an earlier run has left: neurons of the same table, and answers of a server, which are not asked for twice. None where
+    that is of another kind, or nothing, or is not to be gone on with."""
+    if "--fresh" in setting.words:
+        return None
     try:
-        return kind.load(file)
+        return kind.load((setting.whole or setting.folder) / name)
     except CircuitsError:
         return None

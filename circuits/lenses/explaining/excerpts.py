@@ -17,6 +17,7 @@ from circuits.lenses.neurons.triggers import counted_places, prompts_within
 from circuits.models import Model, TokenBatch
 from circuits.models.memory import BUDGET
 from circuits.progress import Progress, silent
+from circuits.runs.runner import shards
 
 LEVELS = 10
 """What the largest activation that was shown is scaled to (Bills et al. 2023)."""
@@ -76,26 +77,38 @@ def top_rows(
 ) -> dict[Node, list[int]]:
     """For each neuron (layer → indices), the `top` rows of a text with its largest activations, the largest first; of equal
     ones the earlier. Pads and the opening BOS do not count."""
-    report = progress or silent
-    dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
-    kept = {layer: Highest(len(indices), top, dtype=dtype, device=model.device) for layer, indices in chosen.items()}
+    report, kept = progress or silent, _none_yet(model, chosen, top)
     step = prompts_within(model, tokens.ids.shape[1], budget)
     report("reading the text", 0, len(tokens))
-    with torch.no_grad():
-        for start in range(0, len(tokens), step):
-            prompts = model.prepare(tokens[start : start + step])
-            left_out = ~counted_places(model, prompts)
-            rows = torch.arange(start, start + len(prompts), device=model.device)
-            for layer, values in neuron_layers(model.weights, prompts, last=max(chosen)):
-                if layer in kept:
-                    largest = values[:, :, chosen[layer]].masked_fill(left_out[:, :, None], -torch.inf).amax(dim=1)
-                    kept[layer].add(largest.to(dtype), rows)
-            report("reading the text", min(start + step, len(tokens)), len(tokens))
+
+    @torch.no_grad()
+    def read(part: int) -> list[tuple[Tensor, Tensor]]:
+        """The largest of one part of the text, layer by layer."""
+        own, start = _none_yet(model, chosen, top), part * step
+        prompts = model.prepare(tokens[start : start + step])
+        left_out = ~counted_places(model, prompts)
+        rows = torch.arange(start, start + len(prompts), device=model.device)
+        for layer, values in neuron_layers(model.weights, prompts, last=max(chosen)):
+            if layer in own:
+                largest = values[:, :, chosen[layer]].masked_fill(left_out[:, :, None], -torch.inf).amax(dim=1)
+                own[layer].add(largest.to(own[layer].values), rows)
+        return [(one.values, one.places) for one in own.values()]
+
+    for part, found in enumerate(shards("reading the text", -(-len(tokens) // step), read), 1):
+        for one, (values, places) in zip(kept.values(), found, strict=True):
+            one.join(values, places)
+        report("reading the text", min(part * step, len(tokens)), len(tokens))
     return {
         Node("neuron", layer, index): kept[layer].places[column].tolist()
         for layer, indices in chosen.items()
         for column, index in enumerate(indices)
     }
+
+
+def _none_yet(model: Model, chosen: dict[int, list[int]], top: int) -> dict[int, Highest]:
+    """The largest of each neuron, before anything was read."""
+    dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
+    return {layer: Highest(len(indices), top, dtype=dtype, device=model.device) for layer, indices in chosen.items()}
 
 
 def rows_to_read(model: Model, tokens: TokenBatch) -> TokenBatch:

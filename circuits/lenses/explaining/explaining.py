@@ -16,6 +16,7 @@ from circuits.lenses.neurons.report import default_corpus
 from circuits.models import Model, TokenBatch
 from circuits.models.choosing import Neurons, chosen_neurons, parse_neuron
 from circuits.progress import Found, Progress, heard, silent
+from circuits.runs.runner import shards
 from circuits.tasks.sources.corpus import text_rows
 
 WIDTH = 64
@@ -123,36 +124,46 @@ def explain_neurons(
     nodes = [Node("neuron", layer, index) for layer, indices in chosen.items() for index in indices]
     settings = {"model": model.name, "weights_sha256": model.fingerprint, "text_sha256": _hash(text), "top": most, "seed": seed}
     settings |= {"explainer": role_name(explainer), "simulator": role_name(simulator)}
-    done = {one.neuron: one for one in _reused(known, settings)}
-
-    unexplained, begun = dict[str, str](), known.begun if known is not None else None
+    reused = {one.neuron: one for one in _reused(known, settings)}
+    done, unexplained, begun = dict(reused), dict[str, str](), known.begun if known is not None else None
 
     def table(part: NeuronExplanation | None = None) -> Explanations:
         """What is there so far."""
         rows = tuple(done[str(node)] for node in nodes if str(node) in done)
         return Explanations(**settings, neurons=rows, asked=len(nodes), unexplained=dict(unexplained), begun=part)
 
-    missing = [node for node in nodes if str(node) not in done]
-    wanted = {layer: [node.index or 0 for node in missing if node.layer == layer] for layer in chosen}
-    best = top_rows(model, text, {k: v for k, v in wanted.items() if v}, top=most, progress=progress) if missing else {}
-    for node in missing:
-        report("explaining", len(done), len(nodes))
+    wanted = {layer: list(indices) for layer, indices in chosen.items()}
+    best = top_rows(model, text, wanted, top=most, progress=progress)
+
+    def explained(place: int) -> dict[str, Any]:
+        """A neuron's row, or why there is none. Which shards there are hangs on no earlier table, so that every process, and
+        every run that goes on, has the same."""
+        node = nodes[place]
+        if str(node) in reused:
+            return dataclasses.asdict(reused[str(node)])
         excerpts = excerpts_of(model, node, best[node], text, seed=seed)
         about = {name: settings[name] for name in ("model", "weights_sha256", "explainer", "simulator", "seed")}
         about |= {"neuron": str(node), "rows": len(text), "scale": excerpts.scale}
         try:
             test = _begin(excerpts, explains, begun, {**about, "shown": excerpts.shown})
-            with _kept_when_stopped(lambda why: hears(table(test.result(about, why)))):  # noqa: B023
+            with _kept_when_stopped(lambda why: hears(table(test.result(about, why)))):
                 test.run(simulates, silent)
         except AnswerError as error:
-            unexplained[str(node)] = str(error)
-            if not done and len(unexplained) >= _ENOUGH:
-                raise
-            continue
+            return {"unexplained": str(error)}
         score = scored(test.held, test.simulated, seed=seed)
-        done[str(node)] = ExplainedNeuron(str(node), test.words, excerpts.scale, score, len(test.unanswered))
-        hears(table())
-    report("explaining", len(nodes), len(nodes))
+        return dataclasses.asdict(ExplainedNeuron(str(node), test.words, excerpts.scale, score, len(test.unanswered)))
+
+    report("explaining", 0, len(nodes))
+    for place, (node, row) in enumerate(zip(nodes, shards("explaining", len(nodes), explained), strict=True), 1):
+        if "unexplained" in row:
+            unexplained[str(node)] = row["unexplained"]
+            if not done and len(unexplained) >= _ENOUGH:
+                raise AnswerError(row["unexplained"])
+        else:
+            done[str(node)] = ExplainedNeuron.of(row)
+            if str(node) not in reused:
+                hears(table())
+        report("explaining", place, len(nodes))
     return table()
 
 
@@ -184,21 +195,36 @@ class _Test:
 
     def run(self, simulate: Simulator, report: Progress) -> None:
         """Go on where it stands. Raises AnswerError where at the end there is not one usable answer."""
-        first = len(self.held) + len(self.unanswered)
-        for place, one in enumerate(self.excerpts.held):
-            report("simulating", place, len(self.excerpts.held))
-            if place < first:
-                continue
+        before, count = self._answers(), len(self.excerpts.held)
+        self.held, self.simulated, self.unanswered = [], [], []
+
+        def simulated(place: int) -> dict[str, Any]:
+            """What is foretold of one excerpt, or why nothing is."""
+            if place < len(before):
+                return before[place]
+            one = self.excerpts.held[place]
             try:
-                values = _checked(simulate(self.words, one.tokens), one, self.words)
+                return {"values": _checked(simulate(self.words, one.tokens), one, self.words)}
             except AnswerError as error:
-                self.unanswered.append(str(error))
-                continue
-            self.held.append(one)
-            self.simulated.append(values)
+                return {"unanswered": str(error)}
+
+        report("simulating", 0, count)
+        for place, answer in enumerate(shards("simulating", count, simulated)):
+            if "unanswered" in answer:
+                self.unanswered.append(answer["unanswered"])
+            else:
+                self.held.append(self.excerpts.held[place])
+                self.simulated.append(answer["values"])
+            report("simulating", place + 1, count)
         if not self.held:
             raise AnswerError(f"no answer of {len(self.unanswered)} can be used; the last one: {self.unanswered[-1]}")
-        report("simulating", len(self.excerpts.held), len(self.excerpts.held))
+
+    def _answers(self) -> list[dict[str, Any]]:
+        """What was answered before the test was stopped, in the order of the excerpts."""
+        count, reasons = len(self.held) + len(self.unanswered), iter(self.unanswered)
+        values = {one.prompt: simulated for one, simulated in zip(self.held, self.simulated, strict=True)}
+        first = self.excerpts.held[:count]
+        return [{"values": values[o.prompt]} if o.prompt in values else {"unanswered": next(reasons)} for o in first]
 
     def result(self, about: dict[str, Any], stopped: str = "") -> NeuronExplanation:
         """What there is so far."""
@@ -217,9 +243,19 @@ class _Test:
 def _begin(excerpts: Excerpts, explains: Explainer, known: NeuronExplanation | None, about: dict[str, Any]) -> _Test:
     """An explanation that is to be tested; one that was tested in part, of the same neuron, excerpts and roles, as far as it
     was."""
-    if known is None or not known.stopped or any(getattr(known, name) != value for name, value in about.items()):
-        return _Test(excerpts, explains(excerpts.shown, excerpts.scale))
-    return _Test(excerpts, known.explanation, [*known.held], [*known.simulated], [*known.unanswered])
+    same = known is not None and known.stopped and all(getattr(known, name) == value for name, value in about.items())
+    before = known if same else None
+
+    def words(_: int) -> str:
+        """The explanation."""
+        return explains(excerpts.shown, excerpts.scale) if before is None else before.explanation
+
+    (said,) = shards("explaining", 1, words)
+    return (
+        _Test(excerpts, said)
+        if before is None
+        else _Test(excerpts, said, [*before.held], [*before.simulated], [*before.unanswered])
+    )
 
 
 def _checked(given: Sequence[float], one: Excerpt, words: str) -> tuple[float, ...]:

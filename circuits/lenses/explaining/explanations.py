@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -87,6 +88,12 @@ class ExplainedNeuron:
     score: ExplanationScore
     unanswered: int = dataclasses.field(default=0, metadata=stored(optional=True))
     """Held-out excerpts that the simulator gave no usable answer for; they are left out of the score."""
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> "ExplainedNeuron":
+        """A neuron again from `dataclasses.asdict`."""
+        score = {kind: Correlation(**found) for kind, found in row["score"].items()}
+        return cls(**{**row, "score": ExplanationScore(**score)})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from circuits.lenses.neurons.activations import neuron_layers
 from circuits.models import Model, TokenBatch, node_output
 from circuits.models.choosing import layer_part, parse_neuron
 from circuits.progress import Progress, silent
+from circuits.runs.runner import shards
 
 Values = Callable[[TokenBatch], Float[Tensor, "prompt position"]]
 """What a module does at each token."""
@@ -58,7 +59,6 @@ def _neuron(model: Model, node: Node) -> Values:
     return values
 
 
-@torch.no_grad()
 def largest_values(
     model: Model, values: Values, texts: Sequence[list[int]], *, progress: Progress | None = None
 ) -> tuple[Float[Tensor, " text"], list[tuple[float, ...]]]:
@@ -66,14 +66,19 @@ def largest_values(
     Raises NonFiniteError for NaN and infinity."""
     opening = model.opening() or ([] if model.tokenizer is not None or model.bos_id is None else [model.bos_id])
     each, report = list[tuple[float, ...]](), progress or silent
-    for start in range(0, len(texts), _BATCH):
-        report("reading texts", start, len(texts))
-        part = texts[start : start + _BATCH]
+
+    @torch.no_grad()
+    def read(number: int) -> list[tuple[float, ...]]:
+        """The values of some texts."""
+        part = texts[number * _BATCH : (number + 1) * _BATCH]
         batch = model.prepare(TokenBatch.from_rows([[*opening, *ids] for ids in part], pad_id=model.bos_id or 0))
         found = values(batch).double().cpu()
-        for row, ids in enumerate(part):
-            each.append(tuple(found[row, len(opening) : len(opening) + len(ids)].tolist()))
-    report("reading texts", len(texts), len(texts))
+        return [tuple(found[row, len(opening) : len(opening) + len(ids)].tolist()) for row, ids in enumerate(part)]
+
+    report("reading texts", 0, len(texts))
+    for some in shards("reading texts", -(-len(texts) // _BATCH), read):
+        each += some
+        report("reading texts", len(each), len(texts))
     largest = torch.tensor([max(one) for one in each], dtype=torch.float64)
     if not bool(largest.isfinite().all()):
         raise NonFiniteError("the module gives NaN or infinity on a text")

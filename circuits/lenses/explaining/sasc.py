@@ -3,6 +3,7 @@
 import dataclasses
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,6 +19,7 @@ from circuits.lenses.explaining.roles import RULE, Explainer, explainer_and_auth
 from circuits.lenses.explaining.rules import TokenRule
 from circuits.models import Model, TokenBatch
 from circuits.progress import Progress, silent
+from circuits.runs.runner import shards
 from circuits.statistics import bootstrap
 
 NGRAMS, TOP, TEXTS = 3000, 30, 20
@@ -75,17 +77,27 @@ def explain_module(
     order = found.argsort(descending=True, stable=True).tolist()
     best, others = order[:top], random.Random(seed).sample(order[top:], min(top, len(order) - top))
     seen = _shown(model, groups, each, best, others)
-    explanations = _candidates(explains(seen, max(max(one.activations) for one in seen)))
+    (said,) = shards("explaining", 1, lambda _: explains(seen, max(max(one.activations) for one in seen)))
+    explanations = _candidates(said)
     candidates, untested = list[SascCandidate](), dict[str, str]()
-    for place, words in enumerate(explanations):
-        report("testing explanations", place, len(explanations))
+
+    def tested(place: int) -> dict[str, Any]:
+        """A candidate with its score, or why it has none."""
+        words = explanations[place]
         try:
-            candidates.append(_tested(model, values, words, writes(words, texts), sigma=sigma, seed=seed))
+            return dataclasses.asdict(_tested(model, values, words, writes(words, texts), sigma=sigma, seed=seed))
         except (AnswerError, PromptError) as error:
-            untested[words] = str(error)
+            return {"untested": str(error), "answered": isinstance(error, PromptError)}
+
+    report("testing explanations", 0, len(explanations))
+    for words, one in zip(explanations, shards("testing explanations", len(explanations), tested), strict=True):
+        if "untested" not in one:
+            candidates.append(SascCandidate(**one))
+        else:
+            untested[words] = one["untested"]
             if len(untested) == len(explanations):
-                raise
-    report("testing explanations", 1, 1)
+                raise (PromptError if one["answered"] else AnswerError)(one["untested"])
+        report("testing explanations", len(candidates) + len(untested), len(explanations))
     return ModuleExplanation(
         model=model.name,
         weights_sha256=model.fingerprint,

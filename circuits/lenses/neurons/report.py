@@ -5,6 +5,7 @@ import random
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from circuits.errors import CircuitsError, PromptError
 from circuits.files.results import Result
@@ -16,6 +17,7 @@ from circuits.lenses.neurons.triggers import find_triggers
 from circuits.models import Model, TokenBatch
 from circuits.models.choosing import parse_neuron
 from circuits.progress import Progress
+from circuits.runs.runner import shards
 from circuits.tasks import mini_facts
 from circuits.tasks.sources.corpus import text_rows, written_text
 
@@ -163,7 +165,13 @@ def neuron(
 def default_corpus(model: Model, *, count: int = 64, seed: int = 0, progress: Progress | None = None) -> TokenBatch:
     """A text for where none is at hand: what the model writes by itself, `count` prompts of 64 tokens, and, for the bundled
     model, facts that it knows."""
-    written = written_text(model, count=count, length=64, seed=seed, progress=progress)
+
+    def write(_: int) -> Tensor:
+        """The prompts, which have no pads."""
+        return written_text(model, count=count, length=64, seed=seed, progress=progress).ids
+
+    (ids,) = shards("writing a text", 1, write)
+    written = TokenBatch.unpadded(ids.to(model.device))
     bos = model.bos_id
     if model.name != "mini" or bos is None:
         return written
