@@ -50,6 +50,8 @@ COMMANDS = {
     "neurons": "neurons --words 500 --sentences 4 --layers 2",
     "prune": "discover --count 4 --method prune --edges 20 --no-minimality --random-circuits 0",
     "explain": "explain m2.n5",
+    "explain-layer": "explain m2 --neurons 0-29",
+    "explain-module": "explain m2 --sasc",
     "probe": "probe --words 1000 --layers 1,2,3 --seeds 1 --hidden 0",
     "probe-tree": "probe tree --words 500 --layers 1,2",
     "probe-spans": "probe spans --words 500 --layers 1,2",

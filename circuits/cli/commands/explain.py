@@ -225,7 +225,7 @@ def _text_words(question: ExplainQuestion) -> list[str]:
 
 
 def _known(kind: Any, setting: Setting, name: str) -> Any:
-    """What an earlier run has left: neurons of the same table, and answers of a server, which are not asked for twice. None where
+    """What an earlier run has left: rows of the same table, and answers of a server, which are not asked for twice. None where
     that is of another kind, or nothing, or is not to be gone on with."""
     if "--fresh" in setting.words:
         return None
