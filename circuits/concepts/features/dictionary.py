@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.concepts.features.places import FeaturePlace
+from circuits.concepts.features.places import FeaturePlace, check_hook
 from circuits.errors import CircuitsError, GraphError
 from circuits.files.fields import stored
 from circuits.files.tensors import load_tensors, save_tensors
@@ -51,6 +51,8 @@ class Dictionary:
     """Where a transcoder reads (`in2`, `mid2`); empty for a sparse autoencoder, which reads what it takes apart."""
     W_skip: Float[Tensor, "d_in d_out"] | None = dataclasses.field(default=None, metadata=stored(optional=True))
     """What a transcoder adds in a straight line from what it reads."""
+    hooks: str = dataclasses.field(default="", metadata=stored(optional=True))
+    """What TransformerLens calls the places, where it was made there, with a space between."""
 
     def __post_init__(self) -> None:
         if self.W_enc.ndim != 2 or self.W_dec.ndim != 2 or len(self.W_enc) != len(self.W_dec):
@@ -144,6 +146,8 @@ class Dictionary:
                 where = "" if one.width(model) == model.d_model else f" at {one.name}"
                 said = f"is of a model {width} wide, {model.name} is {one.width(model)} wide{where}"
                 raise GraphError(f"{self.name} {said}")
+        for hook in self.hooks.split():
+            check_hook(hook, model)
         block = model.weights.blocks[min(place.layer, model.n_layers - 1)]
         post = block.mlp_post_norm if place.kind == "mlp" else block.attention_post_norm
         if self.made_by == MODULES and place.kind in ("mlp", "attention") and post is not None:

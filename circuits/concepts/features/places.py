@@ -44,6 +44,8 @@ _HOOKS = {
     "mlp.hook_out": "m{0}",
 }
 """Hooks of TransformerLens, old names and new, behind `blocks.L.`; {1}: the layer after."""
+_WITHIN = ("Bloom", "Granite")
+"""Architectures whose modules add the stream themselves, or whose output is scaled on its way into it."""
 _HOOK = re.compile(r"blocks\.([0-9]{1,4})\.([A-Za-z0-9_.]+)", re.ASCII)
 _MODULE = re.compile(r"(?:.+\.)?(?:layers|h|blocks)\.([0-9]{1,4})(?:\.(mlp|self_attn|attn|attention))?", re.ASCII)
 
@@ -109,6 +111,25 @@ def place_of_hook(name: str) -> str:
     found = _HOOK.fullmatch(name)
     layer = int(found[1]) if found else 0
     return _HOOKS[found[2]].format(layer, layer + 1) if found and found[2] in _HOOKS else ""
+
+
+def check_hook(name: str, model: Model) -> None:
+    """Raise GraphError where a hook holds, in a model of this family, something else than what `place_of_hook` says."""
+    found = _HOOK.fullmatch(name)
+    if found is None or int(found[1]) >= model.n_layers:
+        return
+    block, hook, why = model.weights.blocks[int(found[1])], found[2], ""
+    post = {"attn.hook_out": block.attention_post_norm, "mlp.hook_out": block.mlp_post_norm}
+    if hook in post and post[hook] is not None:
+        why = "is in front of a norm there"
+    elif hook in post and model.architecture.startswith(_WITHIN):
+        why = "is not what is added to the residual stream there"
+    elif hook == "ln2.hook_normalized" and block.mlp_norm is not None and block.mlp_norm.kind == "layer":
+        why = "is in front of the norm's gain and bias in some versions of TransformerLens and behind them in others"
+    elif hook in ("hook_resid_mid", "hook_mlp_in") and model.weights.parallel:
+        why = "is not between attention and MLP there: both read the stream before the layer"
+    if why:
+        raise GraphError(f"of {model.name}, {name} {why}: train one at another hook")
 
 
 def places_of_module(name: str) -> tuple[str, str]:

@@ -134,6 +134,7 @@ def _of_saelens(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]
         k=int(k or 0) if kind == "topk" else 0,
         threshold=threshold,
         made_by="SAELens",
+        hooks=" ".join(str(_about(config).get(name) or "") for name in ("hook_name", "hook_name_out")).strip(),
     )
 
 
