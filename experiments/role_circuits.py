@@ -6,6 +6,7 @@ import dataclasses
 
 import circuits
 from circuits.attribution import EdgeScores
+from circuits.graph import Edge, Roles
 from circuits.patching.subgraphs.members import Members
 from circuits.search.discover import split
 from circuits.search.judging.judge import Judge
@@ -24,12 +25,19 @@ class Row:
     kept: Effect
 
 
-def rows_of(scores: EdgeScores, judge: Judge, spread: dict[bool, int]) -> list[Row]:
-    """The strongest edges of each size; `spread`: as how many edges between roles a plain one counts, of keys and values and
-    of others."""
+def between_roles(edge: Edge, roles: Roles | None) -> int:
+    """As how many edges between roles one counts: one of keys or values as many as there are pairs of roles of which one looks
+    at the other, any other one for each role, but one into the logits once, as they are read at one token."""
+    if roles is None or str(edge.target) == "logits":
+        return 1
+    return roles.links if edge.slot in ("k", "v") else len(roles)
+
+
+def rows_of(scores: EdgeScores, judge: Judge, roles: Roles | None) -> list[Row]:
+    """The strongest edges of each size; `roles`: between which a plain one counts."""
     circuits_of = [scores.circuit(scores.rows(size, connected=True)) for size in SIZES]
     effects = judge.effects(judge.changes([Members.of(one) for one in circuits_of], "running circuits"), seed=0)
-    sizes = [sum(spread[edge.slot in ("k", "v")] for edge in one.edges) for one in circuits_of]
+    sizes = [sum(between_roles(edge, roles) for edge in one.edges) for one in circuits_of]
     return [Row(len(one), size, kept) for one, size, kept in zip(circuits_of, sizes, effects, strict=True)]
 
 
@@ -56,8 +64,7 @@ def main() -> None:
     for roles in (False, True):
         how = {"method": "eap-ig", "steps": options.steps, "roles": roles}
         scores = circuits.attribute_edges(model, searched, metric, **how)
-        spread = {True: 1, False: 1} if roles else {True: names.links, False: len(names)}
-        found[roles] = rows_of(scores, judge, spread)
+        found[roles] = rows_of(scores, judge, None if roles else names)
         print(f"{'with' if roles else 'without'} roles: {scores.graph.edge_count:,} edges", flush=True)
         for row in found[roles]:
             one = row.kept

@@ -1,5 +1,6 @@
 """The experiments and the benchmark of attribution run, on small shapes."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -12,6 +13,7 @@ from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_f
 
 from circuits import tasks
 from circuits.attribution import attribute_edges
+from circuits.graph import Graph, Roles
 from circuits.models import Model, load_model
 from circuits.search.judging.evaluate import evaluate
 from circuits.search.judging.verdict import Verdict
@@ -32,6 +34,7 @@ from experiments import (
     loading_memory,
     planted_faults,
     real_model,
+    role_circuits,
     scale,
     stability,
     two_devices,
@@ -166,6 +169,14 @@ def test_circuits_of_other_prompts_are_held_against_each_other(
     again = json.loads(capsys.readouterr().out)["rows"]
     assert again == [{**row, "seconds": None} for row in first], "read, not searched for again"
     assert call(monkeypatch, "stability", *options, "--seeds", "1") == 2
+
+
+def test_plain_edges_count_between_roles_as_the_graph_with_roles_has_them() -> None:
+    roles = Roles(("start", "name", "end"), ((0,), (0, 1), (0, 1, 2)))
+    graph = Graph(n_layers=2, n_heads=2, n_key_value_heads=1, d_mlp=8)
+    edges = list(graph.edges())
+    assert sum(role_circuits.between_roles(edge, roles) for edge in edges) == dataclasses.replace(graph, roles=roles).edge_count
+    assert sum(role_circuits.between_roles(edge, None) for edge in edges) == graph.edge_count
 
 
 def test_points_and_types_of_a_small_model_are_held_side_by_side(

@@ -52,6 +52,7 @@ def of_another_program(graph: AttributionGraph) -> dict[str, Any]:
 
 def test_a_graph_of_another_program_is_read_by_the_layout_alone(graph: AttributionGraph) -> None:
     back = from_graph_file(json.loads(json.dumps(of_another_program(graph))))
+    assert [node.layer for node in back.nodes] == [node.layer for node in graph.nodes]
     assert back.model == "gemma-2-2b" and back.n_layers == graph.n_layers and back.tokens == graph.tokens
     assert [node.kind for node in back.nodes] == [node.kind for node in graph.nodes]
     assert [node.position for node in back.nodes] == [node.position for node in graph.nodes]

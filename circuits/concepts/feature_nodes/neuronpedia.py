@@ -182,7 +182,7 @@ def _read(document: Mapping[str, Any], metadata: Mapping[str, Any], about: Mappi
         weights_sha256="",
         prompt=str(metadata["prompt"]),
         tokens=tokens,
-        n_layers=max(0, last - 1) if any(node.kind == "logit" for node in nodes) else last + 1,
+        n_layers=max(0, last) if any(node.kind == "logit" for node in nodes) else last + 1,
         nodes=tuple(nodes),
         weights=weights,
         completeness=0.0,
@@ -202,8 +202,8 @@ def _node_of(one: Mapping[str, Any], tokens: int) -> GraphNode:
     if not 0 <= position < tokens:
         raise GraphError(f"the node {shown(name)} is at token {position} of {tokens}")
     influence = float(one.get("influence") or 0.0)
+    layer -= kind == "logit"  # there one above the layers that write
     if isinstance(own := one.get("circuit"), Mapping):
-        layer = layer - 1 if own["kind"] == "logit" else layer
         about = {"index": int(own["index"]), "value": float(own["value"]), "label": str(own["label"])}
         return GraphNode(own["kind"], str(own["place"]), layer, position, influence=influence, **about)
     middle = name.split("_")[1] if name.count("_") == 2 else ""
