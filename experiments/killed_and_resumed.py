@@ -52,6 +52,7 @@ COMMANDS = {
     "explain": "explain m2.n5",
     "explain-layer": "explain m2 --neurons 0-29",
     "explain-module": "explain m2 --sasc",
+    "compose": "compose m2.n5 --words 3000 --moves 20 --use 8",
     "probe": "probe --words 1000 --layers 1,2,3 --seeds 1 --hidden 0",
     "probe-tree": "probe tree --words 500 --layers 1,2",
     "probe-spans": "probe spans --words 500 --layers 1,2",

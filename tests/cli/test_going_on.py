@@ -12,6 +12,7 @@ JOBS = {
     "explain a neuron": "explain m0.n7 --text TEXT --top 6",
     "explain a layer": "explain m1 --neurons 0-3 --text TEXT --top 4",
     "explain a module": "explain a1.h0 --sasc --text TEXT",
+    "compose": "compose m1.n3 m0.n5 --text TEXT --share 0.1 --moves 2 --length 2",
 }
 
 

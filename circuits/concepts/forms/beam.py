@@ -12,6 +12,7 @@ from circuits.concepts.forms.formulas import JOINS, Codes, Form
 from circuits.errors import CircuitsError
 from circuits.models.memory import BUDGET
 from circuits.progress import Progress, silent
+from circuits.runs.runner import shards
 
 LENGTH, BEAM, PENALTY = 5, 10, 0.99
 """Those of the published search for language: concepts of a form at most, forms kept at each length, and what each further
@@ -87,18 +88,25 @@ def best_forms(
             "from 0 to 1, a beam of 1 or more, and as many tokens"
         )
     tokens, report = active.shape[1], progress or silent
-    found, bits = list[_Beam](), packed(concepts)
+    found, bits = list[tuple[Tensor, Tensor, Tensor]](), packed(concepts)
     factors = torch.tensor([penalty**place for place in range(length)], dtype=torch.float64)
     given = _Concepts(
         unpacked(bits, tokens), bits, concepts.sum(dim=1, dtype=torch.int32), Codes(len(concepts), length), factors
     )
     # What one mask takes in a step: forms as bytes, candidates as bits, and counts and scores of all joins.
     one = beam * (4 * tokens + _FIRST * tokens + len(concepts) * (12 + 40 * len(JOINS)))
-    for part in active.split(max(1, min(budget, _CHUNK) // one)):
-        found.append(_searched(unpacked(packed(part), tokens), given, length, beam))
-        report("searching forms", sum(len(each.score) for each in found), len(active))
-    codes = [code for each in found for code in each.code[:, 0].tolist()]
-    both, holds = (torch.cat([getattr(each, name)[:, 0] for each in found]) for name in ("both", "holds"))
+    parts = active.split(max(1, min(budget, _CHUNK) // one))
+
+    def searched(part: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The best forms of some masks: codes, and at how many tokens both and they themselves hold."""
+        best = _searched(unpacked(packed(parts[part]), tokens), given, length, beam)
+        return best.code[:, 0], best.both[:, 0], best.holds[:, 0]
+
+    for part in shards("searching forms", len(parts), searched):
+        found.append(part)
+        report("searching forms", sum(len(codes) for codes, _, _ in found), len(active))
+    codes = [code for each in found for code in each[0].tolist()]
+    both, holds = (torch.cat([each[place] for each in found]) for place in (1, 2))
     return Best(tuple(map(given.codes.form, codes)), both.long(), active.sum(dim=1), holds.long())
 
 

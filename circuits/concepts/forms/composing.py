@@ -22,6 +22,7 @@ from circuits.models import Model
 from circuits.models.choosing import Neurons, chosen_neurons
 from circuits.models.memory import BUDGET
 from circuits.progress import Progress
+from circuits.runs.runner import shards
 from circuits.statistics import FEWEST, Effect, percentile_interval, spearman
 
 FEW = 20
@@ -145,12 +146,17 @@ class _Searches:
         chosen = best_forms(active[:, half], concepts[:, half], **how)
         holds = torch.stack([form.holds(concepts[:, ~half]) for form in chosen.forms])
         held = all_moves(active[:, ~half], holds)
-        null = [active.new_empty(0, len(active)).double()]
+        none = active.new_empty(0, len(active)).double()
         at_once = max(1, _AT_ONCE // active.numel())  # few masks by themselves would leave most of each product idle
-        for some in torch.tensor(drawn_moves(active.shape[1], moves, seed)).split(at_once) if moves else ():
-            moved = torch.cat([active.roll(move, dims=1) for move in some.tolist()])
-            null.append(best_forms(moved, concepts, **how).iou.view(len(some), -1))
-        return cls(best, single, chosen, held, benjamini_hochberg(held.p_values), torch.cat(null))
+        parts = torch.tensor(drawn_moves(active.shape[1], moves, seed)).split(at_once) if moves else ()
+
+        def moved(part: int) -> Float[Tensor, "move neuron"]:
+            """How well forms fit some moves of all masks."""
+            masks = torch.cat([active.roll(move, dims=1) for move in parts[part].tolist()])
+            return best_forms(masks, concepts, **how).iou.view(len(parts[part]), -1)
+
+        null = torch.cat([none, *shards("searching forms of moved masks", len(parts), moved)])
+        return cls(best, single, chosen, held, benjamini_hochberg(held.p_values), null)
 
 
 def _rises(

@@ -16,6 +16,7 @@ from circuits.models.forward import forward
 from circuits.models.memory import BUDGET
 from circuits.probes.reading import layer_by_layer
 from circuits.progress import Progress, silent
+from circuits.runs.runner import shards
 from circuits.statistics import clustered_errors
 
 TOKENS = 1000
@@ -33,7 +34,6 @@ class Rises:
     tokens: int
 
 
-@torch.no_grad()
 def loss_rises(
     model: Model,
     units: Units,
@@ -47,30 +47,35 @@ def loss_rises(
 ) -> Rises:
     """Hold each of some neurons (by number in `activity`) at its mean over the words read, everywhere, on drawn rows of the
     text. A run without a neuron begins at its layer. Raises PromptError where no row has a next token."""
-    rows, report, done = _drawn(units, tokens, seed), progress or silent, 0
+    rows, report = _drawn(units, tokens, seed), progress or silent
     by_layer: dict[int, list[int]] = {}
     for number in neurons:
         by_layer.setdefault(activity.neurons[number].layer or 0, []).append(number)
-    found, whole, sentence = list[Tensor](), list[Tensor](), list[Tensor]()
     size = model.weights.W_E.element_size() * model.n_layers * (6 * model.d_model + 2 * model.d_mlp)
     most = max(1, budget // (4 * size * max(len(units.rows[row]) for row in rows)))
-    for start in range(0, len(rows), most):
-        part = rows[start : start + most]
-        batch = model.prepare(TokenBatch.from_rows([list(units.rows[row]) for row in part]))
-        counted, changed = predicted(batch), torch.zeros(len(neurons), int(predicted(batch).sum()), dtype=torch.float64)
+
+    @torch.no_grad()
+    def lost(part: int) -> tuple[Tensor, Tensor, Tensor]:
+        """For the next tokens of some rows: their losses without each neuron, those of the whole model, and the row of each."""
+        start, done = part * most, part * most * len(neurons)
+        some = rows[start : start + most]
+        batch = model.prepare(TokenBatch.from_rows([list(units.rows[row]) for row in some]))
+        counted = predicted(batch)
+        changed, whole = torch.zeros(len(neurons), int(counted.sum()), dtype=torch.float64), torch.empty(0)
         for layer, x in layer_by_layer(model, batch, "residual", only=set(by_layer)):
             if layer == model.n_layers:
-                whole.append(next_token_losses(model.weights, x, batch, budget=budget)[counted].double().cpu())
+                whole = next_token_losses(model.weights, x, batch, budget=budget)[counted].double().cpu()
             for number in by_layer.get(layer, []):
-                lost = _without(model, batch, layer, x, activity, number, budget)
-                changed[neurons.index(number)] = lost[counted].double().cpu()
-                done += len(part)
+                without = _without(model, batch, layer, x, activity, number, budget)
+                changed[neurons.index(number)] = without[counted].double().cpu()
+                done += len(some)
                 report("taking neurons out", done, len(neurons) * len(rows))
-        found.append(changed)
-        sentence.append(torch.arange(start, start + len(part)).repeat_interleave(counted.sum(dim=1).cpu()))
-    before = torch.cat(whole)
-    rises = torch.cat(found, dim=1) - before
-    errors = clustered_errors(rises.T, torch.cat(sentence))
+        return changed, whole, torch.arange(start, start + len(some)).repeat_interleave(counted.sum(dim=1).cpu())
+
+    found = list(shards("taking neurons out", -(-len(rows) // most), lost))
+    before = torch.cat([whole for _, whole, _ in found])
+    rises = torch.cat([changed for changed, _, _ in found], dim=1) - before
+    errors = clustered_errors(rises.T, torch.cat([row for _, _, row in found]))
     return Rises(rises.mean(dim=1), errors, float(before.mean()), len(before))
 
 
