@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from circuits.errors import FileFormatError
+from circuits.errors import CircuitsError, FileFormatError
 from circuits.files.staging import staging
 from circuits.files.unfinished import Unfinished, mark_name, marks
 from circuits.files.writing import check_room, move, naming_a_full_disk
@@ -108,19 +108,23 @@ class Parts:
     """Whether the folder has been made ready for the first part."""
     lacking: str = ""
     """What the last part lacks, in words."""
+    found: bool = False
+    """Whether anything that was found is there, beside what was only asked."""
 
     @property
     def done(self) -> dict[str, str]:
         """The files that are there, with what is in them."""
         return dict(self.mark.done)
 
-    def publish(self, *, lacking: str = "") -> None:
-        """What was written since the last time appears in the folder; `lacking`: what it lacks until next time, in words."""
+    def publish(self, *, lacking: str = "", found: bool = True) -> None:
+        """What was written since the last time appears in the folder; `lacking`: what it lacks until next time, in words;
+        `found`: whether it is of what was found, not only of what was asked."""
         if not _names(self.staging):
             return
         missing = {name: what for name, what in self.mark.missing.items() if name != self.lacking}
         self.mark = dataclasses.replace(self.mark, missing={**({lacking: ""} if lacking else {}), **missing})
         self.lacking = lacking
+        self.found = self.found or found
         if not self.begun:
             self._begin()
         new = _names(self.staging)
@@ -178,9 +182,14 @@ class Parts:
         self.publish()
         (self.folder / self.name).unlink(missing_ok=True)
 
-    def stop(self, why: str) -> str:
-        """The run ends before its last part: what is left of it, in words (empty: nothing)."""
+    def stop(self, why: str, *, refused: bool = False) -> str:
+        """The run ends before its last part: what is left of it, in words (empty: nothing). Where it is `refused`, and nothing
+        was found, nothing is left: there is nothing to go on from."""
         if not self.begun:
+            return ""
+        if refused and not self.found:
+            for name in (*self.mark.done, self.name):
+                (self.folder / name).unlink(missing_ok=True)
             return ""
         (self.staging / _ROOM).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # it may have been stopped while files moved
@@ -211,7 +220,8 @@ def parts(
             yield found
             found.finish()
         except BaseException as error:
-            said = found.stop(_why(error))
+            refused = isinstance(error, CircuitsError) and not isinstance(error, FileFormatError)  # it may be a full disk
+            said = found.stop(_why(error), refused=refused)
             if said:
                 error.add_note(said)
             raise

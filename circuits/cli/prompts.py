@@ -224,7 +224,7 @@ class Behaviour:
         announce(progress, model, "pairs of prompts", len(pairs), tokens, budget=setting.budget)
         report.save(work.staging / "prompts.json")
         if show:
-            work.publish()
+            work.publish(found=False)
             work.say(looked(figures(report, positions=positions)))
         if (setting.as_json or not show) and sys.stderr.isatty():  # the report says it to all others
             for line in warned(report, positions=positions):

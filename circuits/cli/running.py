@@ -77,9 +77,10 @@ def running(run: Running) -> Iterator[None]:
     if run.fresh:
         Journal.discard(run.path)
     _make_room(run)
+    made = [str(folder) for folder in (run.folder, *run.folder.parents) if not folder.exists()]  # before any file is written
     with contextlib.ExitStack() as stack:
         threads = stack.enter_context(_threads(run))
-        ledger = Ledger(lambda: _opened(run, runner, threads))
+        ledger = Ledger(lambda: _opened(run, runner, threads, made))
         runner = Runner(Own(ledger))
         stack.enter_context(joining(runner))
         try:
@@ -118,13 +119,13 @@ def _remove_made(ledger: Any) -> None:
             Path(folder).rmdir()
 
 
-def _opened(run: Running, runner: "circuits.runs.runner.Runner", threads: int) -> Any:
-    """The journal of this very run, begun or gone on with. Raises FileFormatError where much of another's is kept there."""
+def _opened(run: Running, runner: "circuits.runs.runner.Runner", threads: int, made: Sequence[str]) -> Any:
+    """The journal of this very run, begun or gone on with; `made`: the folders that are made for it. Raises FileFormatError where much of another's is kept there."""
     from circuits.runs.journal import Journal
 
     plan = _plan(run, runner.about) | {"threads": threads}
     plan["began"] = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    plan["made"] = [str(folder) for folder in (run.folder, *run.folder.parents) if not folder.exists()]
+    plan["made"] = list(made)
     journal = _with_room(run, Journal.open(run.path, plan), plan)
     if journal.resumed:
         begun = str(journal.plan.get("began", ""))[:16].replace("T", " ")

@@ -215,9 +215,10 @@ class Work:
         """The folder to write files into."""
         return self.files.staging
 
-    def publish(self, *, lacking: str = "") -> None:
-        """What was written appears where the files go; `lacking`: what it still lacks, in words."""
-        self.files.publish(lacking=lacking)
+    def publish(self, *, lacking: str = "", found: bool = True) -> None:
+        """What was written appears where the files go; `lacking`: what it still lacks, in words; `found`: whether it is of what
+        was found, not only of what was asked."""
+        self.files.publish(lacking=lacking, found=found)
 
     @property
     def written(self) -> dict[str, str]:

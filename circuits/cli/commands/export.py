@@ -90,6 +90,9 @@ def export(
     if out is not None:
         _check_place(out)
     circuit = circuits.Circuit.load(file, n_key_value_heads=key_value_heads)
+    if to == _SHOWN and circuit.graph.roles is not None:  # said before the model loads
+        said = "Neuronpedia's layout has no roles of tokens; export a circuit that has some to json, graphml or dot"
+        raise FileFormatError(f"{file}: {said}")
     try:
         if to == _SHOWN:
             question = {"prompt": prompt or "", "answer": answer, "places": _places(at or [])}

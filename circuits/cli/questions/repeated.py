@@ -86,7 +86,7 @@ def run(repeated: Repeated, search: Search, asked: Behaviour, setting: Setting) 
         )
         save(found, work)
         write(found, work.staging)
-    setting.answer(recurrence_report(found, work.written, [setting.opening("stability.json"), *_next(setting)]))
+    setting.answer(recurrence_report(found, work.written, [setting.opening("stability.json"), *_next(asked, setting)]))
 
 
 def save(found: "Recurrence", work: Work) -> None:
@@ -99,9 +99,12 @@ def save(found: "Recurrence", work: Work) -> None:
     work.publish()
 
 
-def _next(setting: Setting) -> list[tuple[str, str]]:
+def _next(asked: Behaviour, setting: Setting) -> list[tuple[str, str]]:
+    from circuits.cli.reports.discover import again
+
     circuit = str(setting.folder / "consensus.json")
-    return [(setting.command("evaluate", circuit), "the circuit of what holds, judged against random ones")]
+    evaluate = setting.command("evaluate", circuit, *again(asked, seed=asked.prompts.seed + 1, usual=1))
+    return [(evaluate, "the circuit of what holds, judged against random ones")]
 
 
 def reopen(file: Path, setting: Setting) -> None:

@@ -60,12 +60,15 @@ def _look(saved: Saved, model: circuits.Model, room: int, progress: Progress) ->
     prompts, metric, missing = _prompts(saved, circuit, model, progress)
     if prompts is None:
         return Looked(missing=missing)
+    if circuit.graph.roles is not None and metric is not None:
+        metric = None
+        missing = [*missing, "On which prompts an edge between roles of tokens matters is not shown."]
     return Looked(look_closer(model, circuit, prompts, metric=metric, room=room, progress=progress), missing)
 
 
 def _other_model(circuit: Circuit, model: circuits.Model) -> str:
     """Why a model is not the circuit's; nothing where it is, as far as one can tell."""
-    if circuit.graph != model.graph(neurons=circuit.graph.neurons):
+    if circuit.graph != model.graph(neurons=circuit.graph.neurons, roles=circuit.graph.roles):
         return f"{one_line(model.name)} has another shape than the circuit's model: nothing of it is shown."
     own = circuit.metadata.get("weights_sha256")
     if isinstance(own, str) and own != model.fingerprint:
