@@ -120,7 +120,8 @@ def _remove_made(ledger: Any) -> None:
 
 
 def _opened(run: Running, runner: "circuits.runs.runner.Runner", threads: int, made: Sequence[str]) -> Any:
-    """The journal of this very run, begun or gone on with; `made`: the folders that are made for it. Raises FileFormatError where much of another's is kept there."""
+    """The journal of this very run, begun or gone on with; `made`: the folders that are made for it. Raises FileFormatError
+    where much of another's is kept there."""
     from circuits.runs.journal import Journal
 
     plan = _plan(run, runner.about) | {"threads": threads}

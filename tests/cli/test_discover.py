@@ -14,16 +14,18 @@ import circuits
 from circuits.attribution import EdgeScores
 from circuits.cli import app
 from circuits.cli.commands.discover import FILES
-from circuits.cli.questions.discover import Search
-from circuits.cli.questions.repeated import FILES as REPEATED
+from circuits.cli.prompts import Behaviour, task_or_file
+from circuits.cli.questions.discover import COUNT, Search
+from circuits.cli.questions.repeated import FILES as REPEATED, _next
 from circuits.cli.reports.discover import _known, spread
+from circuits.cli.settings import Setting
 from circuits.graph import Circuit, Graph
 from circuits.search import Recurrence
 from circuits.search.discover import Discovery, discover
 from circuits.search.judging.curves import Curve
 from circuits.search.judging.verdict import Verdict
 from circuits.statistics import Effect
-from circuits.tasks import PromptReport, known_circuit, task
+from circuits.tasks import known_circuit, task
 from tests.cli.conftest import Answer, Command
 from tests.cli.test_errors import check_one_line
 
@@ -295,13 +297,13 @@ def test_what_cannot_be_searched_is_one_line_and_no_file(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_search_that_keeps_nothing_leaves_the_look_at_the_prompts(command: Command, tiny: Path, tmp_path: Path) -> None:
+def test_a_search_that_keeps_nothing_says_how_the_prompts_are_and_leaves_nothing(
+    command: Command, tiny: Path, tmp_path: Path
+) -> None:
     nothing = ("--threshold", "1e9", "--method", "acdc", "--count", "2")
-    answer = command("discover", "--model", tiny, "--out", tmp_path, *nothing)
+    answer = command("discover", "--model", tiny, "--out", tmp_path / "out", *nothing)
     assert answer.status == 2 and answer.out.startswith("Prompts: ") and answer.err.count("Error: acdc kept no edge") == 1
-    assert "; saved in " in answer.err and "prompts.json; missing: circuit.json" in answer.err
-    assert {path.name for path in tmp_path.iterdir()} == {"prompts.json", "unfinished-discover.json"}
-    PromptReport.load(tmp_path / "prompts.json")
+    assert "saved in" not in answer.err and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("job", ["discover", "evaluate", "compare"])
@@ -338,6 +340,7 @@ def test_a_search_is_repeated_and_shown_again(command: Command, tiny: Path, tmp_
         (("--against", "mini"), "--against goes with --seeds"),
         (("--seeds", 3, "--sample", "thirds"), "unknown sample 'thirds'"),
         (("--seeds", 3, "--count", 3), "--count is 3; expected 4 pairs or more"),
+        (("--seeds", 3, "--sample", "parts", "--count", 4), "--count is 4: half of them make no 3 parts; give 5 or more"),
         (("--open", "no.json", "--seeds", 3), "leave out --seeds"),
     ],
 )
@@ -349,3 +352,9 @@ def test_models_of_another_shape_are_refused_before_a_search(command: Command, t
     answer = command("discover", "--model", tiny, "--seeds", 3, "--against", "mini", "--out", tmp_path / "a")
     check_one_line(answer, "models of different shapes")
     assert not list((tmp_path / "a").glob("*.json"))
+
+
+def test_what_holds_is_judged_on_the_prompts_of_the_search() -> None:
+    asked = Behaviour(prompts=task_or_file("facts", count=8, seed=0, usual=COUNT), metric=None)
+    ((line, _),) = _next(asked, Setting(job="discover", out=Path("a")))
+    assert line == "circuits evaluate a/consensus.json --task facts --count 8"

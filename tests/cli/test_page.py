@@ -5,8 +5,9 @@ from pathlib import Path
 
 from circuits.cli.report import Pairs, Report, Table
 from circuits.cli.reports.report import report_section
-from circuits.graph import Circuit
+from circuits.graph import Circuit, Roles
 from circuits.models import load_model
+from circuits.tasks import look_at_prompts, task
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
 from tests.files import examples
@@ -77,3 +78,24 @@ def test_what_a_command_says_is_a_section() -> None:
     assert section["title"] == "Title"
     kinds = ["paragraphs", "grid", "paragraphs", "paragraphs", "facts", "paragraphs", "grid"]
     assert [block["kind"] for block in section["blocks"]] == kinds and section["blocks"][1]["rows"] == [("a0.h1", "0.5")]
+
+
+def test_a_circuit_between_roles_of_tokens_is_one_of_its_model(command: Command, tmp_path: Path) -> None:
+    model = load_model("mini")
+    graph = model.graph(roles=Roles.causal("start", "end"))
+    about = {"model": "mini", "task": "induction", "seed": 0, "weights_sha256": model.fingerprint}
+    edges = {"input@start->a1.h3@end<k>": -1.0, "a1.h3@end->logits@end": -2.0}
+    Circuit(graph, edges, metadata=about).save(tmp_path / "circuit.json")
+    drawn = task("induction").draw(model, 4, 0)
+    look_at_prompts(model, drawn, task("induction").metric(model, drawn.pairs)).save(tmp_path / "prompts.json")
+    answer = command("report", tmp_path)
+    assert answer.status == 0 and "another shape" not in answer.out, answer.err
+    explorer = data_of((tmp_path / "report.html").read_text())["sections"][0]["blocks"]
+    assert '"writes"' in json.dumps(explorer) and "edge between roles of tokens matters is not shown" in answer.out
+
+
+def test_a_layout_without_roles_is_said_before_the_model_loads(command: Command, tmp_path: Path) -> None:
+    graph = load_model("mini").graph(roles=Roles.causal("start", "end"))
+    Circuit(graph, {"a1.h3@end->logits@end": -2.0}).save(tmp_path / "circuit.json")
+    line = ("export", tmp_path / "circuit.json", "--to", "neuronpedia", "--prompt", "a", "--model", "none/such")
+    check_one_line(command(*line), "circuit.json: Neuronpedia's layout has no roles of tokens")

@@ -18,7 +18,7 @@ import circuits
 from circuits.cli import output
 from circuits.cli.saved import shown_again
 from circuits.cli.settings import Setting
-from circuits.errors import FileFormatError
+from circuits.errors import FileFormatError, PromptError
 from circuits.files.locking import locked
 from circuits.files.staging import is_staging, staging
 from circuits.files.unfinished import marks, unfinished_run
@@ -280,3 +280,20 @@ def test_a_killed_command_leaves_a_circuit_that_says_so(command: Command, tmp_pa
     assert [path.name for path in out.iterdir() if path.name.startswith(".")], "the process had no time to clean up"
     command("induction", "--model", "./nowhere", "--out", out)
     assert not [path.name for path in out.iterdir() if path.name.startswith(".")] and mark.is_file()
+
+
+@pytest.mark.parametrize(("found", "error"), [(False, PromptError), (True, PromptError), (False, KeyboardInterrupt)])
+def test_a_run_that_is_refused_before_anything_is_found_leaves_nothing(
+    tmp_path: Path, found: bool, error: type[BaseException]
+) -> None:
+    out = tmp_path / "new" / "out"
+    with pytest.raises(error), output.parts(out, job="job", command="circuits job", files=FILES) as work:
+        (work.staging / "a.txt").touch()
+        work.publish(found=False)
+        (work.staging / "b.txt").touch()
+        if found:
+            work.publish()
+        raise error("why")
+    left = {path.name for path in out.iterdir()} if out.exists() else set()
+    assert left == ({"a.txt", "b.txt", MARK} if found else {"a.txt", MARK} if error is KeyboardInterrupt else set())
+    assert out.parent.exists() == bool(left)

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from circuits.cli import running, worker
+from circuits.cli.settings import Setting
+from circuits.errors import PromptError
 from circuits.runs import processes
 from circuits.runs.journal import Journal
 from circuits.runs.ledger import Ledger
 from circuits.runs.remote import Server
-from circuits.runs.runner import Own
+from circuits.runs.runner import Own, shards
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
 
@@ -163,3 +165,12 @@ def test_a_worker_that_can_be_of_no_use_says_why_and_ends_in_order(tmp_path: Pat
     assert process.returncode == 0 and "Fatal" not in said
     assert "nowhere" in ledger.trouble and "nowhere" in said
     assert not list(folder.iterdir())
+
+
+def test_a_run_that_fails_takes_its_folders_with_it(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    with pytest.raises(PromptError), running.running(running.Running("job", out, {}, ["job"])):  # noqa: SIM117 (one in the other)
+        with Setting(job="job", out=out).parts({"a.txt": ""}):
+            assert list(shards("counting", 2, lambda shard: shard)) == [0, 1] and out.is_dir()
+            raise PromptError("why")
+    assert not out.parent.exists()

@@ -8,7 +8,7 @@ import circuits
 from circuits.cli.prompts import Behaviour
 from circuits.cli.questions.discover import Search
 from circuits.cli.settings import Setting, Work
-from circuits.errors import CircuitsError
+from circuits.errors import CircuitsError, PromptError
 
 if TYPE_CHECKING:
     from circuits.search import Recurrence
@@ -48,6 +48,13 @@ class Repeated:
             raise CircuitsError(f"--seeds is {self.seeds}: it takes {LEAST} or more to say how sure an overlap is")
         check_sample(self.sample or "halves", self.seeds)
 
+    def check_count(self, count: int | None) -> None:
+        """Raise PromptError for fewer pairs than give every seed one of its own, half of them being held out."""
+        if self.sample == "parts" and count is not None and self.seeds is not None and (count + 1) // 2 < self.seeds:
+            raise PromptError(
+                f"--count is {count}: half of them make no {self.seeds} parts; give {2 * self.seeds - 1} or more, or fewer --seeds"
+            )
+
 
 def run(repeated: Repeated, search: Search, asked: Behaviour, setting: Setting) -> None:
     """Search time and again, judge, write the files, print the report."""
@@ -58,6 +65,7 @@ def run(repeated: Repeated, search: Search, asked: Behaviour, setting: Setting) 
     if search.roles:
         raise CircuitsError("--seeds repeats a search over edges between nodes: leave out --roles")
     asked.check(least=4)
+    repeated.check_count(asked.prompts.count)
     others: list[Any] = []
 
     def check(model: "circuits.Model") -> None:
