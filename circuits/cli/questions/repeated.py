@@ -51,9 +51,8 @@ class Repeated:
     def check_count(self, count: int | None) -> None:
         """Raise PromptError for fewer pairs than give every seed one of its own, half of them being held out."""
         if self.sample == "parts" and count is not None and self.seeds is not None and (count + 1) // 2 < self.seeds:
-            raise PromptError(
-                f"--count is {count}: half of them make no {self.seeds} parts; give {2 * self.seeds - 1} or more, or fewer --seeds"
-            )
+            least = 2 * self.seeds - 1
+            raise PromptError(f"--count is {count}: half of them make no {self.seeds} parts; give {least} or more")
 
 
 def run(repeated: Repeated, search: Search, asked: Behaviour, setting: Setting) -> None:
