@@ -1,12 +1,15 @@
 """Dictionaries that SAELens trained and saved, read here: encoding, exactness, attribution, a circuit and a graph of features.
 
-    python experiments/feature_dictionaries.py [--python ENV/bin/python] [--place resid2] [--task induction] [--out FOLDER]
+    python experiments/feature_dictionaries.py [--python ENV/bin/python] [--place resid2] [--tasks greater-than,induction]
+        [--out FOLDER]
 
-Activations of `mini` go to `saelens_training.py`, which runs in an environment of its own (made here unless
-`--python` names one), trains a dictionary of each architecture by the library's trainer, and keeps
-what the library computes. Then: the largest difference between its encoding and decoding and ours; between the logits of the
-model and of features + error; between attributions and finite differences (relative, float64); the circuit of a task with its
-verdict; and the exported attribution graph is validated against the schema.
+Activations of `mini`, over text that it wrote and over prompts of the tasks (of another seed than those judged), go to
+`saelens_training.py`, which runs in an environment of its own (made here unless `--python` names one), trains a dictionary of
+each architecture by the library's trainer, and keeps what the library computes. Then: the largest difference between its
+encoding and decoding and ours; between the logits of the model and of features + error; between attributions and finite
+differences (relative, float64); and the exported attribution graph is validated against the schema. Of each task: what share of
+the variance on its prompts, and of the change from clean to corrupt ones, the dictionary explains; whether attributions of
+single features are what patching each by a run of its own does; and the circuit with its verdict, errors in and out.
 """
 
 import argparse
@@ -63,10 +66,14 @@ def other_python(folder: Path) -> Path:
     return python
 
 
-def write_rows(model: Model, place: str, tokens: TokenBatch, file: Path) -> int:
-    """What stands at a place over a text, for the library to train on."""
+def write_rows(model: Model, place: str, tokens: TokenBatch, options: argparse.Namespace, file: Path) -> int:
+    """What stands at a place over a text, and over prompts of the tasks that are not judged, for the library to train on."""
     prefix = place.rstrip("0123456789")
-    rows = standing_at(model, place, tokens).float()
+    parts = [standing_at(model, place, tokens)]
+    for name in options.tasks.split(","):
+        pairs = task(name).pairs(model, options.prompts, 1)
+        parts += [standing_at(model, place, side) for side in (pairs.clean, pairs.corrupt)]
+    rows = torch.cat(parts).float()
     save_file({"rows": rows.contiguous()}, file, metadata={"hook": _HOOKS[prefix].format(place.removeprefix(prefix))})
     return len(rows)
 
@@ -112,17 +119,47 @@ def slope_error(model: Model, dictionary: Dictionary, pairs: PromptPairs, metric
     return worst
 
 
-def measured(model: Model, exact: Model, dictionary: Dictionary, options: argparse.Namespace, out: Path) -> dict[str, Any]:
-    """All that is shown of one dictionary."""
-    asked = task(options.task)
+def unexplained(model: Model, dictionary: Dictionary, pairs: PromptPairs) -> dict[str, float]:
+    """The shares of variance on a task's prompts, and of the change from clean to corrupt ones, that the dictionary leaves."""
+    (tap,) = taps_of(model, dictionary)
+    own, other = (tap.apart(model.run(tokens)) for tokens in (pairs.clean, pairs.corrupt))
+    mask = differing(pairs, causal=True)
+    y, error = own.y[mask], own.error[mask]
+    change, missed = (other.y - own.y)[mask], (other.error - own.error)[mask]
+    active = float((dictionary.encode(y) > 0).sum(dim=-1).double().mean())
+    of_variance = float(error.square().sum() / (y - y.mean(dim=0)).square().sum())
+    return {"active": active, "of_variance": of_variance, "of_change": float(missed.square().sum() / change.square().sum())}
+
+
+@torch.no_grad()
+def circuit_of(model: Model, dictionary: Dictionary, name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """A task's circuit with its verdict, and what explains it."""
+    asked = task(name)
     pairs = asked.pairs(model, options.count, 0)
     metric: Any = asked.metric(model, pairs)
     half = len(pairs) // 2
+    row: dict[str, Any] = {"left": unexplained(model, dictionary, pairs)}
+    row["agreement"] = attribute_features(model, dictionary, pairs[half:], metric, exact=50).agreement
+    circuit = find_feature_circuit(
+        model, dictionary, pairs[:half], metric, held_out=pairs[half:], random_sets=options.random, steps=5
+    )
+    circuit.save(options.out / f"{dictionary.name}.{name}.json")
+    ends = ("faithfulness", "errors_out", "errors_in", "errors_alone", "without")
+    row |= {end: [round(number, 3) for number in vars(getattr(circuit, end)).values()] for end in ends}
+    row |= {"features": len(circuit.features), "rests": list(circuit.rests), "p_value": circuit.p_value, "p_out": circuit.p_out}
+    return row | {"random": max(circuit.null), "random_out": max(circuit.null_out), "summary": circuit.summary}
+
+
+def measured(model: Model, exact: Model, dictionary: Dictionary, options: argparse.Namespace, out: Path) -> dict[str, Any]:
+    """All that is shown of one dictionary."""
+    names = options.tasks.split(",")
+    asked = task(names[0])
+    pairs = asked.pairs(model, options.count, 0)
+    metric: Any = asked.metric(model, pairs)
     began = time.perf_counter()
     row: dict[str, Any] = {"reproduced": reproduction(model, dictionary, pairs.clean)}
     row["slope_error"] = slope_error(exact, dictionary, pairs[:8], metric, 12)
-    circuit = find_feature_circuit(model, dictionary, pairs[:half], metric, held_out=pairs[half:], random_sets=19, steps=5)
-    row |= {"circuit": circuit.summary, "faithfulness": circuit.faithfulness.effect, "p_value": circuit.p_value}
+    row["circuits"] = {name: circuit_of(model, dictionary, name, options) for name in names}
     tokens = pairs.clean[:1]
     tokens = TokenBatch.unpadded(tokens.ids[:, tokens.mask[0]])
     graph = attribution_graph(model, dictionary, tokens)
@@ -137,11 +174,13 @@ def main() -> None:
     parser.add_argument("--python", type=Path, help="an environment that has the library")
     parser.add_argument("--model", default="mini")
     parser.add_argument("--place", default="resid2")
-    parser.add_argument("--task", default="induction")
-    parser.add_argument("--count", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=40_000)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--features", type=int, default=512)
+    parser.add_argument("--tasks", default="greater-than,gendered-pronoun,induction")
+    parser.add_argument("--prompts", type=int, default=512, help="of each task, clean and corrupt, that are trained on")
+    parser.add_argument("--count", type=int, default=64, help="prompts of each task, half to choose on and half to judge on")
+    parser.add_argument("--random", type=int, default=100, help="random sets of features at most")
+    parser.add_argument("--tokens", type=int, default=20_000)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--features", type=int, default=1024)
     parser.add_argument("--out", type=Path, default=Path("out/feature-dictionaries"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -150,7 +189,7 @@ def main() -> None:
     with ProgressBars() as progress:
         text = written_text(model, count=options.tokens // 64, length=64, seed=0, progress=progress)
     rows = options.out / "rows.safetensors"
-    count = write_rows(model, options.place, text, rows)
+    count = write_rows(model, options.place, text, options, rows)
     with tempfile.TemporaryDirectory() as folder:
         python = options.python or other_python(Path(folder) / "env")
         command = [python, Path(__file__).with_name("saelens_training.py"), rows, options.out / "saved"]
@@ -167,7 +206,8 @@ def main() -> None:
         if name in TRAINED:
             found[name] |= measured(model, exact, dictionary, options, options.out)
         print(name, json.dumps(found[name], indent=1), flush=True)
-    (options.out / "card.json").write_text(json.dumps({"place": options.place, "task": options.task, "found": found}, indent=1))
+    card = {"options": {key: str(value) for key, value in vars(options).items()}, "found": found}
+    (options.out / "card.json").write_text(json.dumps(card, indent=1))
 
 
 if __name__ == "__main__":

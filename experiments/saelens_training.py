@@ -1,6 +1,6 @@
 """Dictionaries trained and saved by SAELens itself, in an environment of its own; run by `feature_dictionaries.py`.
 
-    python saelens_training.py ROWS.safetensors FOLDER [--steps 600] [--features 512]
+    python saelens_training.py ROWS.safetensors FOLDER [--steps 400] [--features 1024]
 
 ROWS holds `rows` `[place d_model]` of what stands at the place that its header names as a hook. For each architecture a folder
 is written as the library writes it, and beside it what the library makes of the first rows. Nothing of `circuits` is imported.
@@ -35,11 +35,13 @@ def trained(name: str, rows: torch.Tensor, features: int, steps: int, hook: str)
     from sae_lens.config import SAETrainerConfig  # pyright: ignore[reportMissingImports]
 
     width = rows.shape[1]
+    # Thresholds move by a step's rate in their logarithm: in few steps they stay near where they start.
+    jumps = {"l0_coefficient": 10.0, "jumprelu_init_threshold": 1.0, "jumprelu_bandwidth": 1.0}
     kinds: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-        "standard": (StandardTrainingSAE, StandardTrainingSAEConfig, {"l1_coefficient": 0.5}),
-        "topk": (TopKTrainingSAE, TopKTrainingSAEConfig, {"k": 16}),
-        "jumprelu": (JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig, {"l0_coefficient": 0.5}),
-        "gated": (GatedTrainingSAE, GatedTrainingSAEConfig, {"l1_coefficient": 0.5}),
+        "standard": (StandardTrainingSAE, StandardTrainingSAEConfig, {"l1_coefficient": 3.0}),
+        "topk": (TopKTrainingSAE, TopKTrainingSAEConfig, {"k": 32}),
+        "jumprelu": (JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig, jumps),
+        "gated": (GatedTrainingSAE, GatedTrainingSAEConfig, {"l1_coefficient": 3.0}),
     }
     coder_class, config_class, more = kinds[name]
     coder = coder_class(config_class(d_in=width, d_sae=features, **more))
@@ -60,8 +62,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("rows", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--features", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--features", type=int, default=1024)
     parser.add_argument("--kinds", default="standard,topk,jumprelu,gated")
     options = parser.parse_args()
     torch.manual_seed(0)

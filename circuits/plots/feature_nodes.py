@@ -89,14 +89,17 @@ def feature_circuit_figure(found: FeatureCircuit, *, title: str | None = None) -
 def _over_sizes(axes: Axes, found: FeatureCircuit) -> None:
     """Faithfulness over the number of nodes."""
     sizes = np.array(found.sizes, dtype=float)
-    for effects, colour, said in ((found.curve, BLUE, "these nodes alone"), (found.curve_without, GREEN, "model without them")):
+    drawn = [(found.curve, BLUE, "these nodes alone"), (found.curve_without, GREEN, "model without them")]
+    if found.curve_out != found.curve:
+        drawn.insert(1, (found.curve_out, ORANGE, "with errors outside"))
+    for effects, colour, said in drawn:
         low, high = ([getattr(one, end) for one in effects] for end in ("low", "high"))
         axes.plot(sizes, [one.effect for one in effects], "o-", color=colour, markersize=3.5, linewidth=1.3, label=said)
         axes.fill_between(sizes, low, high, color=colour, alpha=0.15, linewidth=0)
     if len(found.random):
-        drawn = found.random.double().numpy()
-        axes.plot(sizes, drawn.mean(axis=0), color=NEUTRAL, linestyle="--", linewidth=1.2, label="random features")
-        axes.fill_between(sizes, drawn.min(axis=0), drawn.max(axis=0), color=NEUTRAL, alpha=0.15, linewidth=0)
+        chance = found.random.double().numpy()
+        axes.plot(sizes, chance.mean(axis=0), color=NEUTRAL, linestyle="--", linewidth=1.2, label="random features")
+        axes.fill_between(sizes, chance.min(axis=0), chance.max(axis=0), color=NEUTRAL, alpha=0.15, linewidth=0)
     axes.axvline(len(found), color=INK, linewidth=0.8, linestyle=":", label="the circuit")
     for level in (0, 1):
         axes.axhline(level, color=INK, linewidth=0.6)

@@ -1,6 +1,7 @@
 """Circuits of features: all nodes are the model, none is the other run, and what is between is what a slow run gives."""
 
 import dataclasses
+import random
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from circuits.concepts import Dictionary, FeatureCircuit, find_feature_circuit
 from circuits.concepts.feature_nodes.exact import measure_nodes
+from circuits.concepts.feature_nodes.judging import FeatureJudge, random_nodes
 from circuits.concepts.feature_nodes.running import FeatureOutside, FeatureRuns, FeatureSet
 from circuits.concepts.feature_nodes.taps import taps_of
 from circuits.concepts.feature_nodes.targets import FeatureTarget
@@ -57,6 +59,41 @@ def test_one_node_taken_out_is_that_node_patched(seed: int) -> None:
     for node, scores in zip(nodes, patched, strict=True):
         some = [node] if node[1] != "all" else [one for one in every(runs) if one[0] == row]
         torch.testing.assert_close(runs.without(FeatureSet.of(runs.taps, some)), scores, atol=1e-10, rtol=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_errors_in_and_out_are_the_runs_that_they_say(seed: int) -> None:
+    """By the runs themselves, over sets of which some hold errors."""
+    runs = runs_of(seed)
+    judge, nodes = FeatureJudge(runs), every(runs)
+    rests = [node for node in nodes if node[1] == "error"]
+    features = [node for node in nodes if node[0] == 1 and not isinstance(node[1], str)][:5]
+    some = [*features, rests[1]]
+    verdict = judge.verdict(some, nodes, 3, 0)
+
+    def share(chosen: list[tuple[int, int | str]]) -> float:
+        return float((runs.only(FeatureSet.of(runs.taps, chosen)) - runs.only(FeatureSet.of(runs.taps, []))).sum()) / gap
+
+    gap = float((runs.clean() - runs.only(FeatureSet.of(runs.taps, []))).sum())
+    assert verdict.faithfulness.effect == pytest.approx(share(some))
+    assert verdict.errors_out.effect == pytest.approx(share(features))
+    assert verdict.errors_in.effect == pytest.approx(share([*features, *rests]))
+    assert verdict.errors_alone.effect == pytest.approx(share(rests)) and len(rests) == 2
+    assert verdict.null != verdict.null_out, "random features beside the same error, and beside none"
+    plain = judge.verdict(features, nodes, 3, 0)
+    assert plain.errors_out == plain.faithfulness and plain.null == plain.null_out
+
+
+def test_random_sets_have_as_many_features_of_each_dictionary_and_the_same_errors() -> None:
+    nodes: list[tuple[int, int | str]] = [(row, one) for row in (0, 1) for one in (*range(9), "error", "skip")]
+    some: list[tuple[int, int | str]] = [(0, 1), (0, 2), (1, 5), (1, "error")]
+    drawn = [random_nodes(some, nodes, random.Random(seed)) for seed in range(40)]
+    for one in drawn:
+        assert sorted((row, isinstance(node, str)) for row, node in one) == [(0, False), (0, False), (1, False), (1, True)]
+        assert (1, "error") in one and len(set(one)) == len(one)
+    assert {node for one in drawn for node in one} == {node for node in nodes if node[1] not in ("error", "skip")} | {
+        (1, "error")
+    }
 
 
 def plain_end(seed: int = 3) -> tuple[Model, PromptPairs, Dictionary]:

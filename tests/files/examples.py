@@ -520,6 +520,8 @@ def feature_scores() -> FeatureScores:
 def feature_circuit() -> FeatureCircuit:
     effect, left = Effect(0.75, 0.5, 1.0), Effect(0.125, -0.25, 0.25)
     curve = {"sizes": (1, 2), "curve": (left, effect), "curve_without": (effect, left), "random": numbers(3, 2) / 9}
+    curve |= {"curve_out": (left, left), "errors_out": left, "null_out": (0.125,), "p_out": 0.5}
+    curve |= {"errors_in": effect, "errors_alone": left}
     about: dict[str, Any] = {"outside": "corrupt", "model": "mini<b>"}
     return FeatureCircuit(("m1.f3", "m1.error"), (-0.5, 0.25), 8, effect, left, (0.5, -0.25), 0.25, **curve, metadata=about)
 

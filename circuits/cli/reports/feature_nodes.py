@@ -96,11 +96,20 @@ def circuit_report(found: FeatureCircuit, top: int, files: Mapping[str, str], st
     nodes = [(name, f"{score:+.3f}") for name, score in zip(found.nodes, found.scores, strict=True)]
     more = f"... and {len(nodes) - top:,} more" if len(nodes) > top else ""
     sizes = [
-        (f"{size:,}", interval(one, found.prompts), f"{left.effect:+.3f}", _range(found, place))
+        (
+            f"{size:,}",
+            interval(one, found.prompts),
+            f"{found.curve_out[place].effect:+.3f}",
+            f"{left.effect:+.3f}",
+            _range(found, place),
+        )
         for place, (size, one, left) in enumerate(zip(found.sizes, found.curve, found.curve_without, strict=True))
     ]
     parts: list[Part] = [Table(("node", "attribution"), nodes[:top], below=more)]
-    parts += [Table(("nodes", "faithfulness [95 %]", "model without", "random"), sizes), filled(found.summary)]
+    parts += [
+        Table(("nodes", "faithfulness [95 %]", "errors outside", "model without", "random"), sizes),
+        filled(found.summary),
+    ]
     data = {**found.as_json(), "summary": found.summary, "table": records(found.to_dataframe())}
     return Report(heading=heading, parts=parts, data=data, files=files, next=steps)
 

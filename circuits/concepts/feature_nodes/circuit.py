@@ -35,13 +35,24 @@ class FeatureCircuit(Result, format="circuits-feature-circuit"):
     without: Effect
     """Of the model without these nodes: near 0 where the circuit is complete (Marks et al. 2024)."""
     null: tuple[float, ...]
-    """Faithfulness of as many features drawn from those that differ, beside the same errors."""
+    """Faithfulness of as many features of each dictionary, drawn from those of largest attribution, beside the same errors."""
     p_value: float | None
+    errors_out: Effect
+    """Of the same nodes with what dictionaries leave over outside."""
+    null_out: tuple[float, ...]
+    """Of random features so."""
+    p_out: float | None
+    errors_in: Effect
+    """Of the same nodes with every dictionary's error inside."""
+    errors_alone: Effect
+    """Of the errors by themselves, with no feature: what dictionaries fail to explain of the task."""
     sizes: tuple[int, ...] = dataclasses.field(metadata=stored(axis="size"))
     """Numbers of nodes, the largest attributions first, with their faithfulness on the same prompts."""
     curve: tuple[Effect, ...] = dataclasses.field(metadata=stored(axis="size"))
     curve_without: tuple[Effect, ...] = dataclasses.field(metadata=stored(axis="size"))
     """Of the model without them."""
+    curve_out: tuple[Effect, ...] = dataclasses.field(metadata=stored(axis="size"))
+    """Of these nodes with errors outside."""
     random: Float[Tensor, "draw size"]
     """Of as many features drawn at random, beside the same errors."""
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -79,6 +90,12 @@ class FeatureCircuit(Result, format="circuits-feature-circuit"):
         if self.null and self.p_value is not None:
             many = f"{counted(len(self.null), 'random set')} of as many features"
             words.append(f"{many}: at most {max(self.null):z.2f} (p = {self.p_value:.3g}).")
+        alone = f"errors alone keep {self.errors_alone.effect:z.2f}."
+        if any(name.endswith(".error") for name in self.nodes):
+            chance = f" (random ones at most {max(self.null_out):z.2f}, p = {self.p_out:.3g})" if self.null_out else ""
+            words.append(f"With errors outside the features keep {self.errors_out.effect:z.2f}{chance}; {alone}")
+        else:
+            words.append(f"No error is among them; {alone}")
         return " ".join(words)
 
     def to_dataframe(self) -> "pandas.DataFrame":
@@ -88,6 +105,7 @@ class FeatureCircuit(Result, format="circuits-feature-circuit"):
         rows = []
         for place, (size, one, left) in enumerate(zip(self.sizes, self.curve, self.curve_without, strict=True)):
             row = {"nodes": size, "faithfulness": one.effect, "low": one.low, "high": one.high, "without": left.effect}
+            row["errors_out"] = self.curve_out[place].effect
             drawn = self.random[:, place]
             row |= {"random_mean": float(drawn.mean()), "random_max": float(drawn.max())} if len(drawn) else {}
             rows.append(row)
