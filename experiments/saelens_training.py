@@ -36,7 +36,7 @@ def trained(name: str, rows: torch.Tensor, features: int, steps: int, hook: str)
 
     width = rows.shape[1]
     # Thresholds move by a step's rate in their logarithm: in few steps they stay near where they start.
-    jumps = {"l0_coefficient": 10.0, "jumprelu_init_threshold": 1.0, "jumprelu_bandwidth": 1.0}
+    jumps = {"l0_coefficient": 20.0, "jumprelu_init_threshold": 0.6, "jumprelu_bandwidth": 0.6}
     kinds: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         "standard": (StandardTrainingSAE, StandardTrainingSAEConfig, {"l1_coefficient": 3.0}),
         "topk": (TopKTrainingSAE, TopKTrainingSAEConfig, {"k": 32}),

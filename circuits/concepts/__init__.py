@@ -12,10 +12,11 @@ from circuits.concepts.feature_nodes.graph import AttributionGraph, GraphNode
 from circuits.concepts.feature_nodes.neuronpedia import read_graph_file, save_graph_file
 from circuits.concepts.feature_nodes.scores import FeatureScores
 from circuits.concepts.features.dictionary import Dictionary
-from circuits.concepts.features.readable import read_feature, read_features
+from circuits.concepts.features.readable import read_features
 from circuits.concepts.features.reading import read_dictionary
 from circuits.concepts.features.reports import DictionaryReport, FeatureReport
 from circuits.concepts.features.results import Superposition
+from circuits.concepts.features.single import read_feature
 from circuits.concepts.features.toy import toy_superposition
 from circuits.concepts.features.training import train_dictionary
 from circuits.concepts.forms import NeuronForm, NeuronForms, Units, compose, read_lexicon

@@ -1,53 +1,25 @@
-"""What is read of a dictionary's features: where they are active, what they write, and what the model loses without them."""
+"""What is read of all of a dictionary's features: where they are active, what they write, and what the model loses without."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from circuits.concepts.features.dictionary import Dictionary
-from circuits.concepts.features.places import FeaturePlace
-from circuits.concepts.features.reports import DictionaryReport, FeatureReport
-from circuits.concepts.features.standing import onward, standing, written_rows
-from circuits.errors import GraphError, PromptError
-from circuits.heads.text_loss import check_text, next_token_losses, predicted, text_batches
-from circuits.lenses.neurons.contexts import Context
+from circuits.concepts.features.reports import DictionaryReport
+from circuits.concepts.features.standing import written_rows
+from circuits.concepts.features.texts import FeaturesRead, end_words, features_read
+from circuits.heads.text_loss import check_text, predicted
 from circuits.lenses.neurons.highest import Highest
 from circuits.lenses.neurons.triggers import counted_places
-from circuits.lenses.readout import ends_of_tokens
 from circuits.models import Model, TokenBatch
-from circuits.models.forward import forward
 from circuits.models.memory import BUDGET
-from circuits.models.run import Run
-from circuits.models.weights import Weights
-from circuits.progress import Progress, silent
-from circuits.statistics import t_interval
+from circuits.progress import Progress
 
 _TINY = 1e-30
 _WORDS = 5
 """Tokens of a list that each feature raises."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Read:
-    """One batch of the text, as far as the dictionary, and how it goes on from what stands there."""
-
-    tokens: TokenBatch
-    run: Run
-    place: FeaturePlace
-    y: Float[Tensor, "prompt position width"]
-    """What the dictionary takes apart."""
-    z: Float[Tensor, "prompt position feature"]
-    made: Float[Tensor, "prompt position width"]
-    """What it makes of that."""
-    there: Bool[Tensor, "prompt position"]
-    """Places that count: no pads, no opening BOS."""
-
-    def losses(self, weights: Weights, y: Float[Tensor, "prompt position width"]) -> Float[Tensor, "prompt before"]:
-        """The loss of each next token with this in place of what stands there."""
-        return next_token_losses(weights, onward(weights, self.run, self.place, y), self.tokens)
 
 
 def read_features(
@@ -80,113 +52,9 @@ def read_features(
     own, _ = dictionary.fitting(model, at)
     tally = _FeatureTally.empty(len(own), model)
     mean = _mean_standing(model, tokens, own.site, budget)
-    for read in _batches(model, own, tokens, budget, progress):
+    for read in features_read(model, own, tokens, budget, progress):
         tally.add(model, own, read, mean)
     return tally.report(model, own, tokens)
-
-
-def read_feature(
-    model: Model,
-    dictionary: Dictionary,
-    feature: int,
-    tokens: TokenBatch,
-    *,
-    at: str | None = None,
-    top: int = 10,
-    k: int = 10,
-    before: int = 10,
-    after: int = 4,
-    budget: int = BUDGET,
-    progress: Progress | None = None,
-) -> FeatureReport:
-    """One feature, read like a neuron: its triggers in a text, the tokens that it raises and lowers, and what the model loses
-    when the feature's part z_f W_dec[f] is taken off what stands there, everywhere (all else stays, also what the dictionary
-    does not explain). Raises GraphError for a feature or place that there is not, PromptError for numbers below 1.
-
-    Args:
-        model: the model.
-        dictionary: of a place of the model.
-        feature: its number.
-        tokens: the text.
-        at: the place, such as `m2` or `resid3` (default: the dictionary's own).
-        top: triggers.
-        k: tokens each way.
-        before: tokens shown before a trigger.
-        after: tokens shown after it.
-        budget: bytes of runs that are held at once.
-        progress: hears how much of the text is read.
-    """
-    check_text(tokens)
-    own, _ = dictionary.fitting(model, at)
-    if not 0 <= feature < len(own):
-        raise GraphError(f"{own.name} has no feature {feature}: expected 0 to {len(own) - 1}")
-    if min(top, k) < 1:
-        raise PromptError(f"top={top}, k={k}: expected numbers of at least 1")
-    z, change, places, here = _without(model, own, feature, _batches(model, own, tokens, budget, progress))
-    by_prompt = [row[mask].mean() for row, mask in zip(change, here, strict=True) if bool(mask.any())]
-    costs = torch.stack(by_prompt) if by_prompt else change.new_zeros(0)
-    interval = t_interval(costs) if len(costs) > 1 else None
-    everywhere = tokens.mask & counted_places(model, tokens)
-    raises, lowers = (ends[0] for ends in _words(model, written_rows(model, own, [feature]), k))
-    order = z.flatten().argsort(descending=True, stable=True)[:top].tolist()
-    chosen = [divmod(place, z.shape[1]) for place in order if float(z.flatten()[place]) > 0]
-    return FeatureReport(
-        model=model.name,
-        weights_sha256=model.fingerprint,
-        dictionary=own.name,
-        site=own.site,
-        feature=feature,
-        triggers=tuple(_context(model, tokens, z, prompt, position, before, after) for prompt, position in chosen),
-        places=int(everywhere.sum()),
-        active=float((z > 0).sum()) / max(1, int(everywhere.sum())),
-        mean=float(z.sum() / (z > 0).sum().clamp(min=1)),
-        norm=float(own.W_dec[feature].norm()),
-        raises=raises,
-        lowers=lowers,
-        cost=float(costs.mean()) if len(costs) else 0.0,
-        cost_low=interval.low if interval else float("nan"),
-        cost_high=interval.high if interval else float("nan"),
-        whole=float(change[places].mean()) if bool(places.any()) else 0.0,
-        prompts=len(costs),
-    )
-
-
-Losses = tuple[
-    Float[Tensor, "prompt position"],
-    Float[Tensor, "prompt before"],
-    Bool[Tensor, "prompt before"],
-    Bool[Tensor, "prompt before"],
-]
-
-
-def _without(model: Model, own: Dictionary, feature: int, text: Iterable[_Read]) -> Losses:
-    """A feature's activations, by how much each next token's loss rises without its part, which of these count, and at which of
-    them the feature is active."""
-    values, losses, counted, active = [], [], [], []
-    for read in text:
-        z = read.z[..., feature]
-        without = read.losses(model.weights, read.y - z[..., None] * own.W_dec[feature])
-        change = without - read.losses(model.weights, read.y)
-        values.append((z * read.there).double().cpu())
-        losses.append(change.double().cpu())
-        counted.append((predicted(read.tokens) & read.there[:, :-1]).cpu())
-        active.append(((z > 0) & read.there)[:, :-1].cpu())
-    z, change, places, fires = (torch.cat(parts) for parts in (values, losses, counted, active))
-    return z, change, places, fires & places
-
-
-@torch.no_grad()
-def _batches(model: Model, own: Dictionary, tokens: TokenBatch, budget: int, progress: Progress | None) -> Iterator[_Read]:
-    batch, report, done = model.prepare(tokens), progress or silent, 0
-    place, reads = FeaturePlace.parse(own.site), FeaturePlace.parse(own.reads or own.site)
-    report("reading the text", 0, len(batch))
-    for some in text_batches(model.weights, batch, budget=budget // 2):
-        run = forward(model.weights, some, logits=False)
-        y, r = standing(run, place), standing(run, reads)
-        z = own.encode(r)
-        yield _Read(some, run, place, y, z, own.decode(z) + own.skipped(r), counted_places(model, some))
-        done += len(some)
-        report("reading the text", done, len(batch))
 
 
 def _mean_standing(model: Model, tokens: TokenBatch, place: str, budget: int) -> Float[Tensor, " width"]:
@@ -220,7 +88,7 @@ class _FeatureTally:
         highest = Highest(features, 1, dtype=torch.float64, device=torch.device("cpu"))
         return cls(0, 0.0, 0.0, torch.zeros(3, dtype=torch.float64), 0, zeros.clone(), zeros.clone(), zeros.clone(), highest)
 
-    def add(self, model: Model, own: Dictionary, read: _Read, mean: Float[Tensor, " d_model"]) -> None:
+    def add(self, model: Model, own: Dictionary, read: FeaturesRead, mean: Float[Tensor, " d_model"]) -> None:
         """Take in a batch."""
         given, there = read.made, read.there
         self.left += float((read.y - given)[there].double().square().sum())
@@ -243,7 +111,7 @@ class _FeatureTally:
         """What the sums say."""
         flat = tokens.ids.cpu()[counted_places(model, tokens).cpu()]
         words = model.to_token_strings(flat[self.highest.places[:, 0].clamp(min=0)])
-        raises = _words(model, written_rows(model, own), _WORDS)[0]
+        raises = end_words(model, written_rows(model, own), _WORDS)[0]
         whole, kept, removed = (self.losses / max(1, self.predicted)).tolist()
         return DictionaryReport(
             model=model.name,
@@ -269,40 +137,10 @@ class _FeatureTally:
         )
 
 
-def _gradient(model: Model, read: _Read) -> tuple[Float[Tensor, "prompt position d_model"], Float[Tensor, ""]]:
+def _gradient(model: Model, read: FeaturesRead) -> tuple[Float[Tensor, "prompt position d_model"], Float[Tensor, ""]]:
     """The summed loss, and its gradient by what stands there."""
     with torch.enable_grad():
         y = read.y.detach().requires_grad_()
         loss = read.losses(model.weights, y).sum()
         (gradient,) = torch.autograd.grad(loss, y)
     return gradient, loss.detach().double().cpu()
-
-
-def _words(
-    model: Model, rows: Float[Tensor, "feature d_model"], k: int
-) -> tuple[list[tuple[tuple[str, float], ...]], list[tuple[tuple[str, float], ...]]]:
-    """The tokens that each row raises and lowers most, in logits before the final norm's scale."""
-    found = []
-    for amounts, ids in ends_of_tokens(model, rows, k):
-        words = [model.to_token_strings(row) for row in ids]
-        found.append([tuple(zip(texts, row.tolist(), strict=True)) for texts, row in zip(words, amounts, strict=True)])
-    return found[0], found[1]
-
-
-def _context(
-    model: Model,
-    tokens: TokenBatch,
-    z: Float[Tensor, "prompt position"],
-    prompt: int,
-    position: int,
-    before: int,
-    after: int,
-) -> Context:
-    """A place with the tokens around it."""
-    mask = tokens.mask[prompt].cpu()
-    columns = [c for c in range(position - before, position + after + 1) if 0 <= c < len(mask) and mask[c]]
-    words = tuple(model.to_token_strings(tokens.ids[prompt, columns]))
-    follows = position + 1 < len(mask) and bool(mask[position + 1])
-    following = model.to_token_strings(tokens.ids[prompt, [position + 1]])[0] if follows else None
-    values = tuple(z[prompt, columns].tolist())
-    return Context(float(z[prompt, position]), prompt, position, words, columns.index(position), values, following)
