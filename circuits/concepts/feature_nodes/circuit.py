@@ -81,9 +81,10 @@ class FeatureCircuit(Result, format="circuits-feature-circuit"):
     @property
     def summary(self) -> str:
         """How much the circuit keeps, what is left without it, and what chance keeps."""
-        one, rests = self.faithfulness, f" and {', '.join(self.rests)}" if self.rests else ""
+        parts = ([counted(len(self.features), "feature")] if self.features else []) + list(self.rests)
+        one, keep = self.faithfulness, "keep" if len(self.features) + len(self.rests) > 1 else "keeps"
         words = [
-            f"{counted(len(self.features), 'feature')}{rests} keep {one.effect:z.2f} of what their places do (95 % interval "
+            f"{' and '.join(parts)} {keep} {one.effect:z.2f} of what their places do (95 % interval "
             f"{one.low:z.2f} to {one.high:z.2f}, {counted(self.prompts, 'prompt')}).",
             f"Without them the model keeps {self.without.effect:z.2f}.",
         ]
