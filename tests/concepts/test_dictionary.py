@@ -160,6 +160,38 @@ def test_saelens_folder_is_read(kind: str, tmp_path: Path) -> None:
     assert found.site == "m1"
 
 
+def test_saelens_s_gates_are_thresholds_of_their_own(tmp_path: Path) -> None:
+    """By its own words: the gate's path decides which features are active, the magnitude's by how much."""
+    W_enc, b_gate, W_dec, b_dec, y = parts()
+    r_mag, b_mag = torch.linspace(-0.5, 0.5, 8), torch.linspace(6.0, -6.0, 8)
+    tensors = {"W_enc": W_enc.T, "b_gate": b_gate, "b_mag": b_mag, "r_mag": r_mag, "W_dec": W_dec, "b_dec": b_dec}
+    config = {"architecture": "gated", "apply_b_dec_to_input": True, "metadata": {"hook_name": "blocks.1.hook_resid_pre"}}
+    found = read_dictionary(written(tmp_path / "sae", "sae_weights.safetensors", config, tensors))
+    shared = (y - b_dec) @ W_enc.T
+    magnitude, gate = shared * r_mag.exp() + b_mag, shared + b_gate
+    assert bool(((gate > 0) & (magnitude <= 0)).any() and ((gate <= 0) & (magnitude > 0)).any()), "each path decides somewhere"
+    torch.testing.assert_close(found.encode(y), magnitude.relu() * (gate > 0), atol=1e-5, rtol=1e-5)
+    assert (found.kind, found.site, found.reads) == ("jumprelu", "resid1", "")
+
+
+@pytest.mark.parametrize("kind", ["transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder"])
+def test_saelens_s_transcoders_are_read(kind: str, tmp_path: Path) -> None:
+    W_enc, b_enc, W_dec, b_out, r = parts()
+    W_skip = torch.randn(5, 5, generator=torch.Generator().manual_seed(4))
+    tensors = {"W_enc": W_enc.T, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_out}
+    tensors |= {"W_skip": W_skip} if "skip" in kind else {}
+    tensors |= {"threshold": torch.full((8,), 0.4)} if "jumprelu" in kind else {}
+    hooks = {"hook_name": "blocks.1.ln2.hook_normalized", "hook_name_out": "blocks.1.hook_mlp_out"}
+    config = {"architecture": kind, "d_in": 5, "d_out": 5, "d_sae": 8, "metadata": hooks}
+    found = read_dictionary(written(tmp_path / "transcoder", "sae_weights.safetensors", config, tensors))
+    z = r @ W_enc.T + b_enc  # no bias is taken off what it reads
+    z = z * (z > 0.4) if "jumprelu" in kind else z.relu()
+    torch.testing.assert_close(found.encode(r), z, atol=1e-5, rtol=1e-5)
+    made = z @ W_dec + b_out + (r @ W_skip.T if "skip" in kind else 0)
+    torch.testing.assert_close(found.given(r), made, atol=1e-5, rtol=1e-5)
+    assert found.site == "m1" and found.reads
+
+
 def test_what_is_no_dictionary_is_refused(model: Model, own: Dictionary, tokens: TokenBatch, tmp_path: Path) -> None:
     W_enc, b_enc, W_dec, b_dec, _ = parts()
     tensors = {"encoder.weight": W_enc, "encoder.bias": b_enc, "W_dec": W_dec, "b_dec": b_dec}
