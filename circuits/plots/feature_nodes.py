@@ -98,7 +98,8 @@ def _over_sizes(axes: Axes, found: FeatureCircuit) -> None:
         axes.fill_between(sizes, low, high, color=colour, alpha=0.15, linewidth=0)
     if len(found.random):
         chance = found.random.double().numpy()
-        axes.plot(sizes, chance.mean(axis=0), color=NEUTRAL, linestyle="--", linewidth=1.2, label="random features")
+        said = "random features, same errors"
+        axes.plot(sizes, chance.mean(axis=0), color=NEUTRAL, linestyle="--", linewidth=1.2, label=said)
         axes.fill_between(sizes, chance.min(axis=0), chance.max(axis=0), color=NEUTRAL, alpha=0.15, linewidth=0)
     axes.axvline(len(found), color=INK, linewidth=0.8, linestyle=":", label="the circuit")
     for level in (0, 1):
