@@ -30,7 +30,7 @@ PROMPT = "The capital of France is"
 
 
 @app.command()
-@with_setting("attention", memory=True)
+@with_setting("attention", memory=True, long=False)
 def attention(
     context: Context,
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What the model reads.", show_default=PROMPT)] = None,

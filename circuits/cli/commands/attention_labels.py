@@ -25,7 +25,7 @@ FILES = {
 
 
 @app.command("attention labels")
-@with_setting("attention", memory=True)
+@with_setting("attention", memory=True, long=False)
 def attention_labels(
     context: Context,
     file: Annotated[

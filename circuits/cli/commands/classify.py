@@ -18,7 +18,7 @@ _BELOW = ("train", "attribute", "shortcuts", "regularise", "feedback", "inside",
 
 
 @app.command()
-@with_setting("classify", memory=True)
+@with_setting("classify", memory=True, long=False)
 def classify(
     texts: Annotated[
         list[str] | None,

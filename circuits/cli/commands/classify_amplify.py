@@ -24,7 +24,7 @@ FILES = {
 
 
 @app.command("classify amplify")
-@with_setting("classify", memory=True)
+@with_setting("classify", memory=True, long=False)
 def classify_amplify(
     context: Context,
     classifier: ClassifierFile = None,

@@ -23,7 +23,7 @@ FILES = {
 
 
 @app.command("classify attribute")
-@with_setting("classify", memory=True)
+@with_setting("classify", memory=True, long=False)
 def classify_attribute(
     context: Context,
     texts: Annotated[

@@ -26,7 +26,7 @@ _JUDGED = 500
 
 
 @app.command("classify report")
-@with_setting("classify-report", memory=True)
+@with_setting("classify-report", memory=True, long=False)
 def classify_report(
     classifier: ClassifierFile = None,
     data: LabelledData = None,

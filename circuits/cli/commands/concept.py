@@ -27,7 +27,7 @@ FILES = {
 
 
 @app.command()
-@with_setting("concept", memory=True)
+@with_setting("concept", memory=True, long=False)
 def concept(
     context: Context,
     positive: Annotated[

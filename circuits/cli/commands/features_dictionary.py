@@ -27,7 +27,7 @@ FILES = {
 
 
 @app.command("features dictionary")
-@with_setting("features", memory=True)
+@with_setting("features", memory=True, long=False)
 def features_dictionary(
     context: Context,
     file: Annotated[

@@ -27,7 +27,7 @@ FILES = {
 
 
 @app.command("features graph")
-@with_setting("features", memory=True)
+@with_setting("features", memory=True, long=False)
 def features_graph(
     context: Context,
     files: DictionaryPaths = None,

@@ -22,7 +22,7 @@ HELD_OUT = 0.1
 
 
 @app.command("features train")
-@with_setting("features", memory=True)
+@with_setting("features", memory=True, long=False)
 def features_train(
     at: Annotated[
         str, typer.Argument(metavar="PLACE", help="What is taken apart: m2 (an MLP's output), resid3, mid3, attn3, a3.")

@@ -23,7 +23,7 @@ LIMIT = 300
 
 
 @app.command("heads specialise")
-@with_setting("heads", memory=True)
+@with_setting("heads", memory=True, long=False)
 def heads_specialise(
     context: Context,
     data: ProbeData = None,

@@ -36,7 +36,7 @@ FILES = {
 
 
 @app.command()
-@with_setting("lens", memory=True)
+@with_setting("lens", memory=True, long=False)
 def lens(
     context: Context,
     prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="What the model reads.", show_default=PROMPT)] = None,

@@ -35,7 +35,7 @@ FILES = {
 
 
 @app.command()
-@with_setting("logits", memory=True)
+@with_setting("logits", memory=True, long=False)
 def logits(
     context: Context,
     prompt: Annotated[

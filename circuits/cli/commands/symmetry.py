@@ -23,7 +23,7 @@ FILES = {
 
 
 @app.command()
-@with_setting("symmetry", memory=True)
+@with_setting("symmetry", memory=True, long=False)
 def symmetry(
     context: Context,
     swap: Annotated[

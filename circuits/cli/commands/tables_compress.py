@@ -22,7 +22,7 @@ FILES = {
 
 
 @app.command("tables compress")
-@with_setting("tables", memory=True)
+@with_setting("tables", memory=True, long=False)
 def tables_compress(
     context: Context,
     head: Annotated[

@@ -19,6 +19,7 @@ from circuits.models.model import Prompts
 from circuits.models.weights import Block, Weights
 from circuits.patching.engine.base import refuse_non_finite
 from circuits.progress import Progress, silent
+from circuits.runs.runner import shards
 from circuits.statistics import Effect, bootstrap
 
 if TYPE_CHECKING:
@@ -115,15 +116,21 @@ def remove_layers(
     report = progress or silent
     parts: tuple[RemovedPart, ...] = ("attention", "mlp", "both") if model.d_mlp else ("attention",)
     found: dict[str, list[Tensor]] = {name: [] for name in ("full", "measures", "later")}
-    done = 0
+    batches, done = list(text_batches(model.weights, batch, budget=budget)), 0
     with torch.no_grad():
         nothing = torch.zeros(model.n_layers, 2, model.d_model).to(model.weights.W_E)
         values = _means(model, batch, budget) if kind == "mean" else nothing
-        for rows in text_batches(model.weights, batch, budget=budget):
-            report("removing layers", done, len(batch))
-            for name, value in _removed(model, rows, parts, values, budget).items():
-                found[name].append(value)
-            done += len(rows)
+
+    @torch.no_grad()
+    def removed(part: int) -> dict[str, Tensor]:
+        """What some prompts lose."""
+        return _removed(model, batches[part], parts, values, budget)
+
+    report("removing layers", 0, len(batch))
+    for rows, one in zip(batches, shards("removing layers", len(batches), removed), strict=True):
+        for name, value in one.items():
+            found[name].append(value)
+        done += len(rows)
         report("removing layers", done, len(batch))
     measures = torch.cat(found["measures"], dim=-1)
     counts = predicted(batch).sum(dim=1).cpu()

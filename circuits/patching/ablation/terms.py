@@ -19,6 +19,7 @@ from circuits.models.model import Prompts
 from circuits.patching.ablation.expansion import Expansion, MLPs, expand, frozen_final
 from circuits.patching.engine.base import refuse_non_finite
 from circuits.progress import Progress, silent
+from circuits.runs.runner import shards
 from circuits.statistics import Effect, bootstrap
 
 if TYPE_CHECKING:
@@ -127,18 +128,27 @@ def order_of_terms(
     report = progress or silent
     orders = min(heads, model.n_layers)
     losses, full, rises = [], [], torch.zeros(orders, model.n_layers, model.n_heads, dtype=torch.float64)
-    done = 0
-    with torch.no_grad():
-        for part in text_batches(model.weights, batch, budget=budget):
-            report("reading terms", done, len(batch))
-            expansion, frozen = _expanded(model, part, mlps, orders)
-            whole = next_token_losses(model.weights, expansion.run.residuals[-1], part, budget=budget)
-            full.append(prompt_means(whole, part))
-            sums = [_loss(expansion, frozen, expansion.up_to(n), budget) for n in range(model.n_layers + 1)]
-            losses.append(torch.stack([prompt_means(one, part) for one in sums]))
-            for order in range(1, orders + 1):
-                rises[order - 1] += _rises(expansion, frozen, order, float(sums[order].double().sum()), budget)
-            done += len(part)
+    batches, done = list(text_batches(model.weights, batch, budget=budget)), 0
+
+    @torch.no_grad()
+    def read(number: int) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Of some prompts the loss, that of each sum of terms, and the rises."""
+        part = batches[number]
+        expansion, frozen = _expanded(model, part, mlps, orders)
+        whole = next_token_losses(model.weights, expansion.run.residuals[-1], part, budget=budget)
+        sums = [_loss(expansion, frozen, expansion.up_to(n), budget) for n in range(model.n_layers + 1)]
+        of_sums = torch.stack([prompt_means(one, part) for one in sums])
+        totals = [float(sums[order].double().sum()) for order in range(orders + 1)]
+        raised = [_rises(expansion, frozen, order, totals[order], budget) for order in range(1, orders + 1)]
+        return prompt_means(whole, part), of_sums, raised
+
+    report("reading terms", 0, len(batch))
+    for part, (whole, of_sums, raised) in zip(batches, shards("reading terms", len(batches), read), strict=True):
+        full.append(whole)
+        losses.append(of_sums)
+        for order, rise in enumerate(raised):
+            rises[order] += rise
+        done += len(part)
         report("reading terms", done, len(batch))
     counts = predicted(batch).sum(dim=1).cpu()
     held: HeldMLPs = mlps if model.d_mlp else "none"

@@ -11,6 +11,7 @@ from torch import Tensor
 from circuits.errors import PromptError
 from circuits.models import Model, TokenBatch
 from circuits.probes.reading import layer_by_layer, require_finite
+from circuits.runs.runner import shards
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,12 +63,18 @@ def fit_layers(model: Model, rows: Sequence[Sequence[int]], *, most: int = 4096)
         raise PromptError(f"{count:,} tokens of normal text for {model.d_model} directions: give more text")
     total = torch.zeros(model.n_layers + 1, model.d_model, dtype=torch.float64)
     products = torch.zeros(model.n_layers + 1, model.d_model, model.d_model, dtype=torch.float64)
-    for _, tokens in some_rows(rows, most):
-        counted = inside(tokens)
-        for layer, x in layer_by_layer(model, tokens.to(model.device), "residual"):
-            vectors = require_finite(x.cpu()[counted], f"resid{layer}").double()
-            total[layer] += vectors.sum(dim=0)
-            products[layer] += vectors.T @ vectors
+
+    def summed(part: int) -> tuple[Tensor, Tensor]:
+        """Over all tokens, in one piece: what one batch adds is as large as the sum."""
+        for _, tokens in some_rows(rows, most):
+            counted = inside(tokens)
+            for layer, x in layer_by_layer(model, tokens.to(model.device), "residual"):
+                vectors = require_finite(x.cpu()[counted], f"resid{layer}").double()
+                total[layer] += vectors.sum(dim=0)
+                products[layer] += vectors.T @ vectors
+        return total, products
+
+    ((total, products),) = shards("reading normal text", 1, summed)
     return [LayerGaussian.of(*sums, count) for sums in zip(total, products, strict=True)]
 
 
@@ -76,12 +83,20 @@ def text_surprisals(
 ) -> Float[Tensor, "row layer"]:
     """The surprisal of each text at each layer: the sum over its tokens but the first."""
     found = torch.zeros(len(rows), model.n_layers + 1, dtype=torch.float64)
-    for numbers, tokens in some_rows(rows, most):
-        counted = inside(tokens)
-        owner = torch.tensor(numbers)[counted.nonzero()[:, 0]]
+    batches = list(some_rows(rows, most))
+
+    def summed(part: int) -> Tensor:
+        """Those of some texts."""
+        _, tokens = batches[part]
+        counted, sums = inside(tokens), torch.zeros(len(tokens), model.n_layers + 1, dtype=torch.float64)
+        owner = counted.nonzero()[:, 0]
         for layer, x in layer_by_layer(model, tokens.to(model.device), "residual"):
             vectors = require_finite(x.cpu()[counted], f"resid{layer}")
-            found[:, layer].index_add_(0, owner, gaussians[layer].surprisal(vectors))
+            sums[:, layer].index_add_(0, owner, gaussians[layer].surprisal(vectors))
+        return sums
+
+    for (numbers, _), sums in zip(batches, shards("reading sentences", len(batches), summed), strict=True):
+        found[numbers] = sums
     return found
 
 
