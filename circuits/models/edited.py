@@ -1,6 +1,7 @@
 """Edits of weights on a model: put on, taken off, and known to be on."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from circuits.errors import ModelError, shown
@@ -26,11 +27,17 @@ def edits_on(model: Any) -> tuple[WeightEdit, ...]:
     return on.edits if on is not None and on.weights is model.weights else ()
 
 
+def names_on(edits: Sequence[WeightEdit]) -> list[str]:
+    """The names by which edits that are on a model are taken off: of those of one name, the later get a number."""
+    names = [edit.name for edit in edits]
+    return [f"{name} ({before + 1})" if (before := names[:place].count(name)) else name for place, name in enumerate(names)]
+
+
 def put_on(model: Any, edit: WeightEdit) -> Any:
     """A model with one more edit on. Raises ModelError for an edit that was made for another model, or is on already."""
     on = edits_on(model)
     base = model.edited.unedited if on else model
-    if any(edit.sha256 == one.sha256 or edit.name == one.name for one in on):
+    if any(edit.sha256 == one.sha256 or (edit.name, edit.prompts) == (one.name, one.prompts) for one in on):
         raise ModelError(f"the edit {shown(edit.name)} is on {base.name} already: take it off before it is put on again")
     if edit.weights_sha256 not in (base.fingerprint, model.fingerprint):
         made = f"was made for {shown(edit.model)} with weights {edit.weights_sha256[:12]}…"
@@ -45,13 +52,13 @@ def put_on(model: Any, edit: WeightEdit) -> Any:
 def taken_off(model: Any, names: tuple[str, ...]) -> Any:
     """A model without the edits of these names (none: without any)."""
     on = edits_on(model)
-    there = [edit.name for edit in on]
+    there = names_on(on)
     unknown = next((name for name in names if name not in there), None)
     if unknown is not None:
         raise ModelError(f"no edit {shown(unknown)} is on {model.name}; on it are {', '.join(map(shown, there)) or 'none'}")
     if not on:
         return model
     found = dataclasses.replace(model.edited.unedited, prepend_bos=model.prepend_bos)
-    for edit in on:
-        found = put_on(found, edit) if names and edit.name not in names else found
+    for name, edit in zip(there, on, strict=True):
+        found = put_on(found, edit) if names and name not in names else found
     return found

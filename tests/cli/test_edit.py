@@ -96,6 +96,8 @@ def test_several_facts_are_edited_together(command: Command, tmp_path: Path) -> 
         (("--together", "--keep", "inf"), "--keep inf: expected"),
         (("--together", "--reference", __file__), "--reference is about facts that are edited one at a time"),
         (("--statistics", __file__), "is no folder"),
+        ((*FRANCE, "--neighbour", "The Colosseum is in= Rome"), "has the new answer as its own"),
+        ((*FRANCE, "--neighbour", "The Colosseum is in= Rome now"), "begins its answer as"),
         (("--paraphrase", "x"), "give one"),
         ((*FRANCE, "--edits", "none.safetensors"), "none.safetensors: No such file or directory"),
         ((*FRANCE, "--text", "none.txt"), "none.txt: No such file or directory"),

@@ -67,6 +67,15 @@ def test_several_edits_come_off_in_any_order_and_stand_on_each_other() -> None:
     assert of(stacked.without_edits()) == of(model)
 
 
+def test_two_facts_of_one_subject_and_answer_are_told_apart_by_number() -> None:
+    model = mini()
+    first = an_edit(model)
+    second = dataclasses.replace(first, prompts=("The largest city of France is",), keys=first.keys + 1)
+    both = model.with_edits(first, second)
+    assert of(both.without_edits(first.name)) == of(model.with_edits(second))
+    assert of(both.without_edits(f"{first.name} (2)")) == of(model.with_edits(first))
+
+
 def test_a_file_puts_an_edit_on_as_the_model_loads(tmp_path: Path) -> None:
     model, file = mini(), tmp_path / "edit.safetensors"
     edit = an_edit(model)

@@ -195,3 +195,7 @@ def test_what_cannot_be_said_is_refused_in_one_line() -> None:
         repeat_search(model, pairs[[0, 0, 1, 1]], metric)
     with pytest.raises(GraphError, match=r"models of different shapes: one .1 layers of 2 heads.* and other .2 layers"):
         require_one_graph(SHAPES[0], {"one": SHAPES[0], "other": SHAPES[1]})
+    wrong = dataclasses.replace(planted_task("recall", 0, count=24)[0].model, name="other")
+    against = [(wrong, pairs, metric), (dataclasses.replace(model, name="other"), pairs, metric)]
+    with pytest.raises(GraphError, match=r"models of different shapes: .* and other "):
+        repeat_search(model, pairs, metric, seeds=3, against=against)

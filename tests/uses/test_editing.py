@@ -39,7 +39,7 @@ from circuits.uses.editing import (
 from circuits.uses.editing.endings import Endings
 from circuits.uses.editing.moments import RIDGE, KeyText
 from circuits.uses.editing.updates import reading_keys
-from circuits.uses.editing.writing import likeness, ngram_entropy, rarity
+from circuits.uses.editing.writing import likeness, names, ngram_entropy, rarity
 from tests.models.random_models import random_shape, random_weights, record_of
 
 FACT = EditedFact("p", "s", "o", "n")
@@ -287,6 +287,11 @@ def test_likeness_is_the_cosine_of_rare_words() -> None:
     assert likeness("dog", ["cat"], rare) == 0.0 and likeness("xyz", ["cat"], rare) == 0.0
     one, two = rare["the"], rare["cat"]
     assert likeness("the", ["The cat"], rare) == pytest.approx(one / math.hypot(one, two))
+
+
+def test_an_answer_is_named_by_whole_words() -> None:
+    assert names("They went to ROME, and on.", " Rome") and names("in New York now", " New York")
+    assert not names("a promenade", " Rome") and not names("York, New", " New York") and not names("anything", " ")
 
 
 def test_an_edit_has_what_it_needs(planted: Planted) -> None:

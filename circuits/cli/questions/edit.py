@@ -106,7 +106,7 @@ def one_rewrite(model: "circuits.Model", question: EditQuestion) -> "Rewrite":
     Raises PromptError for a subject that is not in the prompt, a new answer of several tokens, and one that is the old one."""
     import random
 
-    from circuits.tasks.answers import one_token
+    from circuits.tasks.answers import first_of, one_token
     from circuits.tasks.library.facts import mini_facts
     from circuits.tasks.rewrites import NEIGHBOURS, PARAPHRASES, Rewrite, relation_asked, relations_of
     from circuits.tasks.subjects import subject_columns, with_subject
@@ -128,5 +128,8 @@ def one_rewrite(model: "circuits.Model", question: EditQuestion) -> "Rewrite":
         how = {"paraphrases": PARAPHRASES, "neighbours": NEIGHBOURS, "draw": random.Random(question.seed)}
         paraphrases, neighbours = found[1].of(words, subject, old.strip(), to.strip(), **how)
     given = tuple(neighbour_of(one) for one in question.neighbours)
+    for other, answer in given:
+        if first_of(model, other, answer) == first_of(model, other, to):
+            raise PromptError(f"--neighbour {f'{other}={answer}'!r} begins its answer as {to!r}: it could not tell them apart")
     name = "" if found is None else found[0]
     return Rewrite(prompt, subject, old, to, name, question.paraphrases or paraphrases, given or neighbours)

@@ -48,7 +48,7 @@ class AttributionGraph(Result, format="circuits-attribution-graph"):
     """What nodes wrote into each other in one prompt, attention patterns and norms' scales held, after weak ones were left out.
 
     A link's weight is what its source adds to what its target is computed from: a feature's pre-activation, or a logit less
-    the mean of all logits."""
+    the mean of all logits, before the cap of a model that caps its logits."""
 
     model: str
     weights_sha256: str

@@ -68,8 +68,9 @@ def repeat_search(
         raise CircuitsError("a search is repeated over edges between nodes, not between roles of tokens: leave out roles")
     every = [SearchedModel.halved(*one, seed) for one in ((model, pairs, metric), *against)]
     graph = model.graph(neurons=searching.neurons)
-    require_one_graph(graph, {one.model.name: one.model.graph(neurons=searching.neurons) for one in every})
     names = names_of([one.model.name for one in every])
+    graphs = (one.model.graph(neurons=searching.neurons) for one in every)
+    require_one_graph(graph, dict(zip(names, graphs, strict=True)))
     drawn = [samples_of(one.pairs, sample, seeds, seed) for one in every]
     jobs = [
         (who, seed + place, part, rows)

@@ -18,7 +18,7 @@ from circuits.tasks.rewrites import Rewrite
 from circuits.uses.editing.lookups import ESSENCE
 from circuits.uses.editing.results import EditOutcome, Odds, Written
 from circuits.uses.editing.values import NewValue
-from circuits.uses.editing.writing import likeness, ngram_entropy, rarity
+from circuits.uses.editing.writing import likeness, names, ngram_entropy, rarity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +139,7 @@ def written(model: Model, rewrite: Rewrite, weights: Weights, writing: WritingTe
     prompts = [rewrite.prompt, ESSENCE.format(rewrite.subject)]
     texts = [[_continued(model, prompt, one, writing) for prompt in prompts] for one in (model.weights, weights)]
     fluency = tuple(sum(map(ngram_entropy, some)) / len(some) for some in texts)
-    about = [text for text in writing.reference if rewrite.new.strip().lower() in text.lower()]
+    about = [text for text in writing.reference if names(text, rewrite.new)]
     rare = rarity(writing.reference) if about else {}
     like = tuple(likeness(" ".join(some), about, rare) for some in texts) if about else None
     first, second = (some[0] for some in texts)

@@ -15,6 +15,12 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
+def names(text: str, answer: str) -> bool:
+    """Whether an answer stands in a text as whole words, large or small: `Rome` does not stand in `promenade`."""
+    own, asked = words_of(text.lower()), words_of(answer.lower())
+    return bool(asked) and any(own[start : start + len(asked)] == asked for start in range(len(own) - len(asked) + 1))
+
+
 def ngram_entropy(text: str) -> float:
     """How varied a text is: the mean of the entropies, in bits, of its pairs of words (times 2/3) and of its triples (times
     4/3). A text that says one thing over and over is near 0. 0 for fewer than three words."""
