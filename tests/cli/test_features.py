@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from circuits.cli.corpus import Corpus
+from circuits.cli.questions.features import DictionaryFiles
 from circuits.concepts import Dictionary, Superposition
 from circuits.concepts.features import training
 from tests.cli.conftest import Command
@@ -78,3 +80,22 @@ def test_an_mlp_that_there_is_none_of_is_refused_before_a_text_is_written(
     monkeypatch.setattr(Corpus, "tokens", lambda *_: pytest.fail("a text was written"))
     for options, words in ((("m9",), "mini has no m9"), (("--k", 9, "--features", 4), "no more k than features")):
         check_one_line(command("features", "train", *options, "--out", tmp_path / "out"), words)
+
+
+def test_a_feature_before_all_dictionaries_and_quantised_weights_are_refused_before_anything_is_written(
+    command: Command, tmp_path: Path
+) -> None:
+    file, out, wide = tmp_path / "d.safetensors", tmp_path / "out", torch.ones(2, 256)
+    Dictionary("d", "m1", "relu", 0, wide, torch.zeros(2), wide.clone(), torch.zeros(256), torch.zeros(2)).save(file)
+    check_one_line(command("features", "attribute", file, "--to", "m1.f1", "--out", out), "m1.f1 is of the first dictionary")
+    (tmp_path / "sae").mkdir()
+    tensors = {"W_enc": torch.ones(256, 2, dtype=torch.int8), "W_dec": wide, "b_enc": torch.zeros(2), "b_dec": torch.zeros(256)}
+    save_file(tensors, tmp_path / "sae" / "sae_weights.safetensors")
+    (tmp_path / "sae" / "cfg.json").write_text('{"d_in": 256, "hook_name": "blocks.1.hook_mlp_out"}')
+    line = command("features", "attribute", tmp_path / "sae", "--out", out)
+    check_one_line(line, "W_enc is stored as int8: quantised weights are not represented")
+    assert not out.exists()
+
+
+def test_where_a_dictionary_is_said_to_be_is_said_again(tmp_path: Path) -> None:
+    assert DictionaryFiles(files=[tmp_path], at="m1").again == ["--at", "m1"] and not DictionaryFiles(files=[tmp_path]).again

@@ -118,7 +118,7 @@ def run(given: DictionaryFiles, asked: Behaviour, setting: Setting, about: dict[
     steps = [setting.opening("features.json", "attribute")]
     if best is not None and len(given.files) == 1:
         number = best.partition(".f")[2]
-        again = setting.command("features", "dictionary", str(given.files[0]), "--feature", number)
+        again = setting.command("features", "dictionary", str(given.files[0]), "--feature", number, *given.again)
         steps.insert(0, (again, f"what {best} looks for and writes"))
     setting.answer(scores_report(found, top, work.written, steps))
 

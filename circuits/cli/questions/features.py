@@ -19,6 +19,11 @@ class DictionaryFiles:
     files: Sequence[Path]
     at: str | None = None
 
+    @property
+    def again(self) -> list[str]:
+        """The option that says of which place a dictionary is, as words of a command line."""
+        return [] if self.at is None else ["--at", self.at]
+
     def read(self) -> "list[Dictionary]":
         """The dictionaries; needs no model. Raises FileFormatError for one that cannot be read, PromptError for none."""
         if not self.files:
@@ -29,9 +34,14 @@ class DictionaryFiles:
         return found if self.at is None else [dataclasses.replace(found[0], site=self.at)]
 
     def check(self, model: "circuits.Model", dictionaries: "Sequence[Dictionary]", to: str | None = None) -> None:
-        """Raise GraphError for dictionaries that do not fit a model, and for what is none of their features."""
+        """Raise GraphError for dictionaries that do not fit a model, for what is none of their features; PromptError
+        for a feature before all of them."""
         from circuits.concepts.feature_nodes.taps import parsed_node, taps_of
 
         taps = taps_of(model, list(dictionaries))
         if to is not None:
-            parsed_node(taps, to)
+            place, _ = parsed_node(taps, to)
+            if all(tap.writes.rank >= taps[place].reads.rank for tap in taps):
+                raise PromptError(
+                    f"{to} is of the first dictionary named: it is attributed to those of earlier places, name one"
+                )

@@ -19,6 +19,8 @@ from circuits.models.weights import all_finite
 
 CONFIG, SPARSIFY, SAELENS = "cfg.json", "sae.safetensors", "sae_weights.safetensors"
 _LARGEST = 2**20
+_READ = ("W_enc", "W_dec", "encoder.weight", "encoder.bias", "b_enc", "b_dec")
+"""Tensors that are weights and biases."""
 _KINDS = {
     "standard": "relu",
     "topk": "topk",
@@ -71,11 +73,16 @@ def _tensors(file: Path) -> dict[str, Tensor]:
 
     try:
         check_header(file)
-        return load_file(file)
+        tensors = load_file(file)
     except OSError as error:
         raise unreadable(file, error, why="no file of tensors") from None
     except SafetensorError as error:
         raise FileFormatError(f"{file}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+    whole = [name for name in _READ if name in tensors and not tensors[name].is_floating_point()]
+    if whole:
+        stored = str(tensors[whole[0]].dtype).removeprefix("torch.")
+        raise FileFormatError(f"{file}: {whole[0]} is stored as {stored}: quantised weights are not represented")
+    return tensors
 
 
 def _of_sparsify(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Dictionary:
