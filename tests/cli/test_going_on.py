@@ -36,7 +36,7 @@ THROUGH = {
     "evaluate": "patching/subgraphs/subgraph",
     "explain": "lenses/explaining/explaining",
     "features attribute": "concepts/feature_nodes/attributing",
-    "features circuit": "concepts/feature_nodes/finding",
+    "features circuit": "concepts/feature_nodes/judging",
     "heads letters": "patching/engine/sweep",
     "lens train": "lenses/training",
     "neuron": "lenses/neurons/triggers",
