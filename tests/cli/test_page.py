@@ -5,6 +5,8 @@ from pathlib import Path
 
 from circuits.cli.report import Pairs, Report, Table
 from circuits.cli.reports.report import report_section
+from circuits.cli.reports.study import _next
+from circuits.cli.settings import Setting
 from circuits.graph import Circuit, Roles
 from circuits.models import load_model
 from circuits.tasks import look_at_prompts, task
@@ -99,3 +101,8 @@ def test_a_layout_without_roles_is_said_before_the_model_loads(command: Command,
     Circuit(graph, {"a1.h3@end->logits@end": -2.0}).save(tmp_path / "circuit.json")
     line = ("export", tmp_path / "circuit.json", "--to", "neuronpedia", "--prompt", "a", "--model", "none/such")
     check_one_line(command(*line), "circuit.json: Neuronpedia's layout has no roles of tokens")
+
+
+def test_the_page_of_a_study_with_edits_on_names_their_model() -> None:
+    setting = Setting(job="study", out=Path("a"), edits=(Path("e"),))
+    assert _next({}, setting)[0][0] == "circuits report a --model mini --edits e"

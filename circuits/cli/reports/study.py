@@ -135,7 +135,9 @@ def study_report(
 
 def _next(again: Mapping[str, str], setting: Setting) -> list[tuple[str, str]]:
     """The page of it all, and the circuits once more."""
-    page = dataclasses.replace(setting, bos=None).command("report", str(setting.folder))  # the circuits tell how prompts opened
+    named = ["--model", setting.model] if setting.edits and setting.model == Setting.model else []  # what edits are put on
+    without = dataclasses.replace(setting, bos=None)  # the circuits tell how prompts opened
+    page = without.command("report", str(setting.folder), *named)
     steps = [(page, "all of it as one page: circuits to walk through, what each node does, verdicts")]
     steps += [(line, f"the circuit of {task} again") for task, line in again.items()]
     return steps
