@@ -34,6 +34,8 @@ def load(
     several = None if devices is None else [name.strip() for name in devices.split(",")]
     if several is not None and device != "cpu":
         raise ModelError(f"--device {device} and --devices {devices}: leave one of them out")
+    if several is not None and len(several) < 2:
+        raise ModelError(f"--devices {devices}: layers are spread over two or more, such as cuda:0,cuda:1; one is --device")
     for name in several or [device]:
         _check_usable(name)
     where: dict[str, Any] = {"device": device} if several is None else {"devices": several}

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.errors import CircuitsError, ModelError, shown
+from circuits.errors import CircuitsError, FileFormatError, ModelError, shown
 from circuits.files.fields import stored
 from circuits.files.results import Result
 from circuits.files.words import counted
@@ -101,12 +101,21 @@ class WeightEdit(Result, format="circuits-weight-edit", tensors=True):
 def read_edits(edits: Sequence["WeightEdit | str | Path"]) -> tuple[WeightEdit, ...]:
     """Edits, those that are named by their files read. Raises FileFormatError for a file that holds none, ModelError for one
     that is given twice."""
-    found = tuple(one if isinstance(one, WeightEdit) else WeightEdit.load(one) for one in edits)
+    found = tuple(one if isinstance(one, WeightEdit) else WeightEdit.load(_file(Path(one))) for one in edits)
     names = [edit.sha256 for edit in found]
     twice = next((edit for place, edit in enumerate(found) if names[place] in names[:place]), None)
     if twice is not None:
         raise ModelError(f"the edit {shown(twice.name)} is given twice: leave one out")
     return found
+
+
+def _file(path: Path) -> Path:
+    """A file that may hold an edit. Raises FileFormatError for a folder, and for the scores of an edit."""
+    if path.is_dir():
+        raise FileFormatError(f"{path}: is a folder; an edit is a file, edit.safetensors of circuits edit")
+    if path.suffix == ".json" and path.is_file():
+        raise FileFormatError(f"{path}: holds no weights; an edit is {path.with_suffix('.safetensors').name} beside it")
+    return path
 
 
 def check_edit(edit: WeightEdit, weights: Weights, name: str) -> None:

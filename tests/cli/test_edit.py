@@ -98,6 +98,11 @@ def test_several_facts_are_edited_together(command: Command, tmp_path: Path) -> 
         (("--statistics", __file__), "is no folder"),
         ((*FRANCE, "--neighbour", "The Colosseum is in= Rome"), "has the new answer as its own"),
         ((*FRANCE, "--neighbour", "The Colosseum is in= Rome now"), "begins its answer as"),
+        (("--statistics", "/proc/x"), "--statistics /proc/x: cannot be written"),
+        (("--layers", "1,1,all"), "all is every layer, and stands by itself"),
+        (("--devices", "cpu"), "--devices cpu: layers are spread over two or more, such as cuda:0,cuda:1"),
+        ((*FRANCE, "--memory", "1"), "(--memory)"),
+        (("--edits", ""), "is a folder; an edit is a file"),
         (("--paraphrase", "x"), "give one"),
         ((*FRANCE, "--edits", "none.safetensors"), "none.safetensors: No such file or directory"),
         ((*FRANCE, "--text", "none.txt"), "none.txt: No such file or directory"),
@@ -109,6 +114,24 @@ def test_what_cannot_be_edited_is_refused_in_a_line(
     answer = command("edit", *words, *QUICK, "--out", tmp_path / "out")
     check_one_line(answer)
     assert said in answer.err and not (tmp_path / "out").exists()
+
+
+def test_a_file_of_another_kind_is_refused_with_what_is_expected(command: Command, tmp_path: Path) -> None:
+    scores, odd, unknown = (tmp_path / name for name in ("edit.json", "odd.json", "unknown.json"))
+    scores.write_text(json.dumps({"format": "circuits-edits", "name": None}))
+    odd.write_text("{}")
+    samples = [{"subject": "Quux", "object": "blorp"}]
+    unknown.write_text(json.dumps({"name": "x", "prompt_templates": ["The zzz of {} is"], "samples": samples}))
+    for words, said in (
+        (("--edits", scores), "edit.json: holds no weights; an edit is edit.safetensors beside it"),
+        (("--facts", scores), "edit.json: no file of facts; expected one of LRE relation, CounterFact"),
+        (("--facts", odd), "odd.json: no file of facts"),
+        (("--facts", unknown), "none of 1 facts can be edited; first, 'The zzz of Quux is': the model answers"),
+        (("--facts", unknown, "--together"), "none of 1 facts can be edited"),
+    ):
+        answer = command("edit", *words, *QUICK, "--out", tmp_path / "out")
+        check_one_line(answer)
+        assert said in answer.err
 
 
 def test_an_edit_for_another_model_or_given_twice_is_refused(command: Command, tmp_path: Path) -> None:

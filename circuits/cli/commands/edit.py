@@ -13,7 +13,7 @@ from circuits.cli.app import app
 from circuits.cli.errors import Context, refuse_with_open
 from circuits.cli.options import Open, PromptOption, Seed, SkipBad, prompt_of, repeated, there
 from circuits.cli.prompts import facts_of
-from circuits.cli.questions.edit import EditQuestion, one_rewrite, reference_of
+from circuits.cli.questions.edit import EditQuestion, one_rewrite, reference_of, require_folder
 from circuits.cli.saved import opened, written_again
 from circuits.cli.settings import Setting, Work, with_setting
 from circuits.cli.text import one_line
@@ -135,8 +135,7 @@ def edit(
         source = context.get_parameter_source(option)
         if together and value and source is not None and source.name == "COMMANDLINE":
             raise PromptError(f"--{option} is about facts that are edited one at a time: leave out --together, or it")
-    if statistics.exists() and not statistics.is_dir():
-        raise FileFormatError(f"--statistics {statistics}: is no folder")
+    require_folder(statistics)
     how: dict[str, Any] = {"prefixes": prefixes, "tokens": limit, "folder": statistics, "seed": seed}
     run(question, setting, how, text=text, write=write, reference=reference_of(reference), again=repeated(context, "layers"))
 
@@ -162,12 +161,13 @@ def run(
     )
     delta = question.together or question.prompt is not None
     expected = [name for name in FILES if delta or not name.endswith(".safetensors")]
-    with setting.parts(FILES, expected=expected) as work:
+    options = "--count, --memory" if question.together else "--memory"
+    with setting.parts(FILES, expected=expected, options=options) as work:
         model = setting.load(work.progress)
         layers = question.chosen(model)
-        options = editing.Editing(**how, budget=setting.budget)
+        how_much = editing.Editing(**how, budget=setting.budget)
         rows = None if words is None else editing.KeyText.of(text_rows(model, words, limit=how["tokens"]))
-        shared: dict[str, Any] = {"text": rows, "editing": options, "progress": work.progress}
+        shared: dict[str, Any] = {"text": rows, "editing": how_much, "progress": work.progress}
         if question.prompt is not None:
             rewrites, skipped = (one_rewrite(model, question),), ()
         else:

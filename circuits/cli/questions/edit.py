@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,9 @@ class EditQuestion:
             )
         if self.prompt is None and (self.paraphrases or self.neighbours):
             raise PromptError("--paraphrase and --neighbour are asked besides a PROMPT: give one")
+        named = names_of(self.layers or "")
+        if "all" in named and len(named) > 1:
+            raise PromptError(f"--layer {self.layers}: all is every layer, and stands by itself")
         if self.skip_bad and self.facts is None:
             raise PromptError("--skip-bad is about rows of a file: it needs --facts")
         if not 0 <= self.keep < math.inf or (self.keep and not self.together):
@@ -79,6 +83,17 @@ class EditQuestion:
         if not found:
             raise PromptError(f"--layer {self.layers!r} names no layer: expected numbers, or all")
         return sorted({*found})
+
+
+def require_folder(path: Path) -> None:
+    """Raise FileFormatError where statistics cannot be kept in a folder: it is a file, or nothing can be written there."""
+    if path.exists() and not path.is_dir():
+        raise FileFormatError(f"--statistics {path}: is no folder")
+    try:
+        there = next(one for one in (path, *path.absolute().parents) if one.exists())
+        tempfile.TemporaryDirectory(dir=there).cleanup()
+    except OSError as error:
+        raise FileFormatError(f"--statistics {path}: cannot be written: {error.strerror or error}") from None
 
 
 def neighbour_of(text: str) -> tuple[str, str]:

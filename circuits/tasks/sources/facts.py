@@ -170,6 +170,8 @@ def read_facts(path: str | Path, *, skip_bad: bool = False) -> tuple[Fact, ...]:
 def fitting_facts(path: str | Path, *, skip_bad: bool = False) -> Kept[Fact]:
     """The same, with how many rows were left out, by reason."""
     contents = read_contents(path)
+    if contents.document is not None and not {"prompt_templates", "samples"} & contents.top:
+        raise FileFormatError(f"{path}: no file of facts; expected one of {', '.join(FACTS)}")
     read = next(
         (read for fits, read in FACTS.values() if fits(contents)), known_facts if contents.document is None else relation_facts
     )
