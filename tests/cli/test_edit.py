@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from circuits.cli.questions.edit import EditQuestion, one_rewrite
+from circuits.cli.reports.edit import edit_report
 from circuits.cli.settings import Setting
 from circuits.models import WeightEdit
 from circuits.tasks import mini_facts
 from circuits.uses.editing import EditScores, EditsTogether
 from tests.cli.conftest import Command
 from tests.cli.test_errors import check_one_line
+from tests.files.examples import edits_together
 from tests.models.bundled import mini
 from tests.models.test_weight_edits import an_edit
 
@@ -74,6 +76,12 @@ def test_several_facts_are_edited_together(command: Command, tmp_path: Path) -> 
     assert WeightEdit.load(tmp_path / "edit.safetensors").method == "MEMIT"
     shown = command("edit", "--open", tmp_path / "edit.json")
     assert shown.status == 0 and "lost together" in shown.out
+
+
+def test_facts_that_are_left_out_of_several_together_are_told_with_the_reason() -> None:
+    report = edit_report(edits_together(), {})
+    assert "first of 1 left out: 'a <b>': too long" in report.parts
+    assert report.data["skipped"] == [{"prompt": "a <b>", "reason": "too long"}]
 
 
 @pytest.mark.parametrize(

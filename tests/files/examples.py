@@ -729,7 +729,7 @@ def edit_scores() -> EditScores:
 
 
 def edits_together() -> EditsTogether:
-    return EditsTogether("mini", SHA, (0, 1), 2.5, outcomes(1), outcomes(1), 3)
+    return EditsTogether("mini", SHA, (0, 1), 2.5, outcomes(1), outcomes(1), 3, (("a <b>", "too long"),))
 
 
 def weight_edit() -> WeightEdit:

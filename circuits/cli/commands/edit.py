@@ -173,17 +173,16 @@ def run(
         else:
             rewrites, skipped = _known(model, given, question, work)
         writing = editing.WritingTest(write, reference, how["seed"])
+        about: dict[str, Any] = {}
         several, change = layers is not None and len(layers) > 1, None
         if question.together:
-            if skipped:
-                prompt, reason = skipped[0]
-                setting.said.append(f"first of {len(skipped)} facts left out: {prompt!r}: {reason}")
-            found, change = editing.score_together(model, rewrites, keep=question.keep, layers=layers, **shared)
+            about = {"keep": question.keep, "layers": layers, "skipped": skipped}
+            found, change = editing.score_together(model, rewrites, **about, **shared)
         elif question.prompt is not None and not several:
             layer = None if layers is None else layers[0]
             found, change = editing.edit_one(model, rewrites[0], layer=layer, writing=writing, **shared)
         else:
-            about: dict[str, Any] = {"layers": layers, "writing": writing, "trace": several, "skipped": skipped}
+            about = {"layers": layers, "writing": writing, "trace": several, "skipped": skipped}
             found = editing.score_edits(model, rewrites, found=_lines(work), **about, **shared)
         if change is not None:
             change.save(work.staging / "edit.safetensors")

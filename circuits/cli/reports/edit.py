@@ -64,11 +64,17 @@ def edit_report(found: EditScores | EditsTogether, files: Mapping[str, str], ste
         parts += [_by_layer(found), *(filled(f"{localisation(found, kind).summary}.") for kind in found.kinds)]
     title = "" if len(found.layers) == 1 else f"layer {layer}, the best of them"
     parts += [_scores(found, layer, title), filled(_MEANT), filled(_PAPER), filled(_WARNING)]
-    if found.skipped:
-        prompt, reason = found.skipped[0]
-        parts.append(filled(f"first of {len(found.skipped)} left out: {prompt!r}: {reason}"))
+    parts += _skipped(found)
     heading = f"{model}: {facts} {'fact' if facts == 1 else 'facts'} edited one at a time in {where}"
     return Report(heading=heading, parts=parts, data=_data(found), files=files, next=steps)
+
+
+def _skipped(found: EditScores | EditsTogether) -> list[Part]:
+    """Why facts were left out, where some were."""
+    if not found.skipped:
+        return []
+    prompt, reason = found.skipped[0]
+    return [filled(f"first of {len(found.skipped)} left out: {prompt!r}: {reason}")]
 
 
 def _scores(found: EditScores, layer: int, title: str) -> Table:
@@ -159,8 +165,10 @@ def _together(found: EditsTogether, files: Mapping[str, str], steps: Sequence[tu
         f"{alone}; {found.keep:g} tokens of text weigh as much as a fact",
         Table(("score", "before", "alone", "together", "lost together"), rows),
         filled(_MEANT),
+        *_skipped(found),
     ]
     data = {"model": found.model, "layers": list(found.layers), "keep": found.keep, "scores": records(found.to_dataframe())}
+    data["skipped"] = [{"prompt": prompt, "reason": reason} for prompt, reason in found.skipped]
     return Report(heading=heading, parts=parts, data=data, files=files, next=steps)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from circuits.errors import CircuitsError
+from circuits.files.fields import stored
 from circuits.files.results import Result
 from circuits.files.words import counted
 from circuits.statistics import Effect, bootstrap
@@ -202,6 +203,8 @@ class EditsTogether(Result, format="circuits-edits-together"):
     together: tuple[EditOutcome, ...]
     """The same facts, edited in one change of all layers."""
     seed: int
+    skipped: tuple[tuple[str, str], ...] = dataclasses.field(default=(), metadata=stored(optional=True))
+    """Prompts that were not edited, each with the reason."""
 
     def __post_init__(self) -> None:
         if not self.alone or [one.prompt for one in self.alone] != [one.prompt for one in self.together]:

@@ -170,12 +170,13 @@ def score_together(
     keep: float = 0.0,
     text: KeyText | TokenBatch | None = None,
     editing: Editing | None = None,
+    skipped: Sequence[tuple[str, str]] = (),
     progress: Progress | None = None,
     found: Found | None = None,
 ) -> tuple[EditsTogether, WeightEdit]:
     """Edit facts one at a time and all together, and score both: how much the edits interfere; and the edit of all together.
 
-    Facts that cannot be edited are left out. Raises as `score_edits` and `edit_facts`.
+    Facts that cannot be edited are in `skipped` of the result, each with the reason. Raises as `score_edits` and `edit_facts`.
 
     Args:
         model: the model; it stays as it is.
@@ -184,6 +185,7 @@ def score_together(
         keep: tokens of text that weigh as much as one fact (`reading_keys`).
         text: as in `score_edits`.
         editing: as in `score_edits`.
+        skipped: as in `score_edits`.
         progress: hears what is being done.
         found: gets the outcome of each fact by itself.
     """
@@ -192,7 +194,7 @@ def score_together(
     check_edits(model, [(one.prompt, one.subject) for one in rewrites], layers, together=True)
     editing_text = editing.text(model, text, progress)
     how: dict[str, Any] = {"text": editing_text, "editing": editing, "progress": progress, "found": found}
-    alone = score_edits(model, rewrites, layers=layers[-1:], **how)
+    alone = score_edits(model, rewrites, layers=layers[-1:], skipped=skipped, **how)
     edited = [next(one for one in rewrites if one.prompt == there.prompt) for there in alone.outcomes]
     prefixes = sampled_prefixes(model, count=editing.prefixes, seed=editing.seed)
     lookups = [lookup for _, lookup in _lookups(model, edited, prefixes)[0]]
@@ -206,7 +208,7 @@ def score_together(
         odds = odds_of(model, asked, weights, budget=editing.budget)
         split = 1 + asked.paraphrases
         together.append(dataclasses.replace(one, edited=odds[0], paraphrases=odds[1:split], neighbours=odds[split:]))
-    scores = (tuple(layers), keep, alone.outcomes, tuple(together), editing.seed)
+    scores = (tuple(layers), keep, alone.outcomes, tuple(together), editing.seed, alone.skipped)
     return EditsTogether(model.name, model.fingerprint, *scores), edit
 
 
