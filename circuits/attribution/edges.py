@@ -277,7 +277,8 @@ def _add(
             count = min(count, last) - first
             for label, some, part in parts:
                 size = into.attention(label) if kind == "attention" else 1
-                found = torch.bmm(part[:, :count], pulled[:size, :, some].flatten(2).permute(1, 2, 0))
+                # Few readers and many writers: with the readers as rows the product takes less time.
+                found = torch.bmm(pulled[:size, :, some].flatten(2).transpose(0, 1), part[:, :count].transpose(1, 2))
                 scores.add(label, slice(first, first + count), into.start(label, layer, kind), found)
 
 

@@ -25,20 +25,21 @@ class Gathered:
         how: Any = {"dtype": torch.promote_types(dtype, torch.float32), "device": device}
         size = columns.graph.writer_count
         labels = range(columns.labels)
-        self._held = [] if once else [torch.zeros(prompts, size, columns.count(label), **how) for label in labels]
+        self._held = [] if once else [torch.zeros(prompts, columns.count(label), size, **how) for label in labels]
         self._sums = torch.zeros(sum(columns.sizes()) if once else 0, dtype=torch.float64, device=device)
         self._squares = torch.zeros_like(self._sums)
         self._parts = [columns.split(part) for part in (self._sums, self._squares)] if once else []
 
-    def add(self, label: int, writers: slice, start: int, found: Float[Tensor, "prompt writer column"]) -> None:
+    def add(self, label: int, writers: slice, start: int, found: Float[Tensor, "prompt column writer"]) -> None:
         """Take in the scores of some writers and columns of a label."""
-        columns = slice(start, start + found.shape[2])
+        columns = slice(start, start + found.shape[1])
         if self._held:
-            self._held[label][:, writers, columns] += found
+            self._held[label][:, columns, writers] += found
             return
-        sums, squares = (parts[label][writers, columns] for parts in self._parts)
-        sums += found.sum(dim=0, dtype=torch.float64)
-        squares += found.square().sum(dim=0, dtype=torch.float64)
+        sums, squares = (parts[label].T[columns, writers] for parts in self._parts)
+        found = found.double()
+        sums += found.sum(dim=0)
+        squares += found.square_().sum(dim=0)
 
     def sums(self) -> tuple[Tensor, Tensor]:
         """Sums of scores and of their squares over prompts, of all labels one after the other. Raises NonFiniteError where a

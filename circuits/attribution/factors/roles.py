@@ -104,9 +104,9 @@ def _by_group(order: RoleOrder, x: Tensor, size: int) -> Float[Tensor, "prompt g
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """How scores are gathered: for each label a matrix of writers and columns, a column a reader. Labels are positions, or
-    roles of writers; then keys and values have a column for each role of queries, from the last to the first that looks at
-    the label's."""
+    """How scores are gathered: for each label a matrix of writers and columns, a column a reader, one column after the other.
+    Labels are positions, or roles of writers; then keys and values have a column for each role of queries, from the last to the
+    first that looks at the label's."""
 
     graph: Graph
     """Without roles."""
@@ -138,23 +138,28 @@ class Columns:
 
     def split(self, flat: Float[Tensor, " entry"]) -> list[Float[Tensor, "writer column"]]:
         """The matrices of all labels, from their entries one after the other."""
-        return [part.view(self.graph.writer_count, -1) for part in flat.split(self.sizes())]
+        return [part.view(-1, self.graph.writer_count).T for part in flat.split(self.sizes())]
 
     def places(self, writers: Int[Tensor, " edge"], readers: Int[Tensor, " edge"]) -> Int[Tensor, " edge"]:
         """Where the scores of edges between roles stand among the entries of all labels, by places in the graph with roles."""
         assert self.roles is not None
+        count = len(self.roles)
+        return self._starts()[readers, writers % count] + writers.div(count, rounding_mode="floor")
+
+    def _starts(self) -> Int[Tensor, "reader label"]:
+        """Where the column of each reader at a role begins in the matrix of each label, among the entries of all."""
+        assert self.roles is not None
         count, heads, both = len(self.roles), self.graph.n_heads, 2 * self.graph.n_key_value_heads
+        inputs = heads + both + self.graph.mlp_writers
+        readers = torch.arange((self.graph.n_layers * inputs + 1) * count)[:, None]
         plain, query = readers.div(count, rounding_mode="floor"), readers % count
-        layer = plain.div(heads + both + self.graph.mlp_writers, rounding_mode="floor")
-        index = plain % (heads + both + self.graph.mlp_writers)
-        label, writer = writers % count, writers.div(count, rounding_mode="floor")
+        layer, index = plain.div(inputs, rounding_mode="floor"), plain % inputs
         attention, size = (
-            torch.tensor([one(label) for label in range(count)])[label]
+            torch.tensor([one(label) for label in range(count)])
             for one in (self.attention, lambda label: self.start(label, 1, "attention"))
         )
         column = torch.where(index < heads, index, index + (count - 1 - query) * both)
         column = torch.where(index >= heads + both, attention, column)
         column = torch.where(layer >= self.graph.n_layers, 0, column)
-        before = torch.tensor([0, *self.sizes()]).cumsum(0)[label]
-        counts = torch.tensor([self.count(one) for one in range(count)])[label]
-        return before + writer * counts + layer * size + column
+        before = torch.tensor([0, *self.sizes()[:-1]]).cumsum(0)
+        return before + (layer * size + column) * self.graph.writer_count
