@@ -1,8 +1,11 @@
-"""What edges between roles of tokens cost to score beside plain edges: both by turns in one run, the ratio of their times."""
+"""What edges between roles of tokens cost to score beside plain edges: both by turns in one run, the ratio of their times, and
+of the operations of their matrix products, which is what the ratio would be if all that is not a product cost nothing."""
 
 import argparse
 import statistics
 import time
+
+from torch.utils.flop_counter import FlopCounterMode
 
 import circuits
 from circuits.tasks.roles import required_roles
@@ -22,19 +25,27 @@ def main() -> None:
     pairs = required_roles(task.pairs(model, options.count, 0), causal=model.weights.causal)
     metric = task.metric(model, pairs)
     times: dict[bool, list[float]] = {False: [], True: []}
+    counted: dict[bool, dict[str, int]] = {}
     for turn in range(options.rounds + 1):
         for roles in (False, True):
             began = time.process_time()
-            scores = circuits.attribute_edges(model, pairs, metric, method=options.method, roles=roles)
-            if turn:  # the first round warms up
+            if turn:
+                circuits.attribute_edges(model, pairs, metric, method=options.method, roles=roles)
                 times[roles].append(time.process_time() - began)
-            if turn == 0:
+            else:  # the first round warms up and counts
+                with FlopCounterMode(display=False) as counter:
+                    scores = circuits.attribute_edges(model, pairs, metric, method=options.method, roles=roles)
+                counted[roles] = {str(name): count for name, count in counter.get_flop_counts()["Global"].items()}
                 print(f"{'with' if roles else 'without'} roles: {len(scores):,} edges")
     ratios = [there / plain for plain, there in zip(times[False], times[True], strict=True)]
     print(f"{options.method} on {options.count} pairs of {options.task}, roles {', '.join(pairs.roles.names)}")
     print(
         f"without roles {statistics.median(times[False]):.2f} s, with roles {statistics.median(times[True]):.2f} s of processor"
     )
+    whole = {roles: sum(counts.values()) for roles, counts in counted.items()}
+    for name in counted[True]:
+        print(f"  {name}: {counted[False].get(name, 0) / 1e9:.1f} and {counted[True][name] / 1e9:.1f} billion operations")
+    print(f"operations {whole[True] / whole[False]:.3f} times as many")
     print(f"ratio {statistics.median(ratios):.3f} (median of {len(ratios)}; {min(ratios):.3f} to {max(ratios):.3f})")
 
 

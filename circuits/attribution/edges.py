@@ -273,13 +273,16 @@ def _add(
                 parts.append((label, some, part.flatten(2)))
         # Queries of roles that look at none of these need not be pulled back.
         most = max((into.attention(label) for label, _, _ in parts), default=0)
-        for layer, kind, count, pulled in pulls.by_reader(columns, most):
-            count = min(count, last) - first
+        for pulled in pulls.by_layer(columns, most) if parts else ():
+            count, mlp = min(pulled.reads, last) - first, pulled.mlp is not None
             for label, some, part in parts:
-                size = into.attention(label) if kind == "attention" else 1
+                size = into.attention(label) if pulled.layer < into.graph.n_layers else 1
+                readers = pulled.by_reader[: size + mlp, :, some].flatten(2).transpose(0, 1)
                 # Few readers and many writers: with the readers as rows the product takes less time.
-                found = torch.bmm(pulled[:size, :, some].flatten(2).transpose(0, 1), part[:, :count].transpose(1, 2))
-                scores.add(label, slice(first, first + count), into.start(label, layer, kind), found)
+                found = torch.bmm(readers, part[:, :count].transpose(1, 2))
+                if pulled.mlp is not None:  # it reads less than the attention after it
+                    found[:, 0, max(pulled.mlp - first, 0) :] = 0
+                scores.add(label, slice(first, first + count), into.start(label, pulled.layer) - mlp, found)
 
 
 def _column_blocks(model: Model, pairs: PromptPairs, whole: Tensor, budget: int) -> Iterator[slice]:

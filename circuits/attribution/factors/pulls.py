@@ -11,6 +11,7 @@ whose second part is what moves the norm's scale. One product of D, whatever the
 readers read is known from the run.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -18,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.attribution.factors.roles import Part, RoleOrder, by_queries
+from circuits.attribution.factors.roles import RoleOrder, by_queries
 from circuits.attribution.gradients import Gradients, joining, slot_slope, slots_apart, unit_and_scale
 from circuits.graph.places import reads_from
 from circuits.models import Model
@@ -119,29 +120,31 @@ class Pulls:
             read = read.unflatten(-1, (count, -1)).permute(2, 0, 1, 3)
         return (slope.unflatten(0, (-1, count)) * read).sum(dim=-1).flatten(0, 1)
 
-    def by_reader(
-        self, columns: slice, most: int
-    ) -> Iterator[tuple[int, Part, int, Float[Tensor, "reader prompt position d_model"]]]:
-        """For each layer's attention and MLP, and for the logits, how many writers they read, and the mean gradient by what
-        each of their readers alone reads, at some columns; of attention the first `most` readers. The tensor is written over
-        for the next of them."""
-        graph, weights = self.model.graph(), self.model.weights
-        before, inputs = reads_from(graph), graph.head_readers + graph.mlp_writers
-        memory = torch.empty(0, dtype=self.model.dtype, device=self.model.device)
-        for layer, block in enumerate(weights.blocks):
-            reads = before[layer * inputs]
-            if reads > self.first:
-                slopes = self._slopes[layer]
-                shape = (min(most, sum(map(len, slopes))), *slopes[0][0, :, columns].shape[:2], self.model.d_model)
-                memory = memory if memory.numel() >= math.prod(shape) else memory.new_empty(math.prod(shape))
-                pulled = memory[: math.prod(shape)].view(shape)
-                self._pull(pulled, layer, columns)
-                yield layer, "attention", reads, pulled
-            if block.mlp is not None and before[layer * inputs + graph.head_readers] > self.first:
-                reads = before[layer * inputs + graph.head_readers]
-                yield layer, "mlp", reads, self._mlps[layer][None, :, columns]
+    def by_layer(self, columns: slice, most: int) -> Iterator["Pulled"]:
+        """For each layer's attention, and for the logits, the mean gradient by what each of their readers alone reads, at some
+        columns; of attention the first `most` readers. The MLP of the layer before stands with them, as what they read is but
+        little more than what it reads. The tensor is written over for the next of them."""
+        graph = self.model.graph()
+        before, inputs, own = reads_from(graph), graph.head_readers + graph.mlp_writers, graph.mlp_writers
         assert self._final is not None
-        yield graph.n_layers, "logits", before[-1], self._final[None, :, columns]
+        prompts, width = self._final[:, columns].shape[:2]
+        memory = self._final.new_empty(0)
+        for layer in range(graph.n_layers + 1):
+            reads, mlp = before[layer * inputs], own if layer else 0
+            if reads <= self.first:
+                continue
+            attention = layer < graph.n_layers
+            count = min(most, sum(map(len, self._slopes[layer]))) if attention else 1
+            shape = (mlp + count, prompts, width, self.model.d_model)
+            memory = memory if memory.numel() >= math.prod(shape) else memory.new_empty(math.prod(shape))
+            pulled = memory[: math.prod(shape)].view(shape)
+            if mlp:
+                pulled[0] = self._mlps[layer - 1][:, columns]
+            if attention:
+                self._pull(pulled[mlp:], layer, columns)
+            else:
+                pulled[mlp] = self._final[:, columns]
+            yield Pulled(layer, reads, before[(layer - 1) * inputs + graph.head_readers] if mlp else None, pulled)
 
     def _pull(self, pulled: Tensor, layer: int, columns: slice) -> None:
         """Write the gradients by what a layer's attention reads at some columns, part by part, each as far as it goes."""
@@ -163,6 +166,19 @@ class Pulls:
             along = [rows[place][:, :, columns] for rows in self._along[layer]]
             _less_scale(found, along, [unit[:, : slope.shape[2]] for unit in units], part)
             start += len(slope)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pulled:
+    """What pulls on the metric in a layer's attention (or, in the layer after the last, the logits), and before it the MLP of
+    the layer before."""
+
+    layer: int
+    reads: int
+    """How many writers the attention reads."""
+    mlp: int | None
+    """How many the MLP reads; None where there is none."""
+    by_reader: Float[Tensor, "reader prompt position d_model"]
 
 
 def _less_scale(found: Tensor, along: list[Tensor], units: list[Tensor], into: Tensor) -> None:

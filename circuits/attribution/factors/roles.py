@@ -10,7 +10,6 @@ and their sums over t are the gradients themselves, so that all else stays as it
 """
 
 import dataclasses
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,9 +20,6 @@ from circuits.graph import Graph, Roles
 from circuits.models import Model
 from circuits.models.layers import Slot
 from circuits.tasks import PromptPairs
-
-Part = Literal["attention", "mlp", "logits"]
-"""What reads together: queries, keys and values of a layer, its MLP, the logits."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,14 +119,13 @@ class Columns:
         """Columns of the attention of one layer."""
         return self.graph.n_heads + 2 * self.graph.n_key_value_heads * self.queries(label)
 
-    def start(self, label: int, layer: int, part: Part) -> int:
-        """Where the columns of a part of a layer begin; of the logits in the layer after the last."""
-        layer_size = self.attention(label) + self.graph.mlp_writers
-        return layer * layer_size + (self.attention(label) if part == "mlp" else 0)
+    def start(self, label: int, layer: int) -> int:
+        """Where the columns of a layer begin, attention and then the MLP; of the logits in the layer after the last."""
+        return layer * (self.attention(label) + self.graph.mlp_writers)
 
     def count(self, label: int) -> int:
         """All columns of a label."""
-        return self.start(label, self.graph.n_layers, "logits") + 1
+        return self.start(label, self.graph.n_layers) + 1
 
     def sizes(self) -> list[int]:
         """How many entries the matrix of each label has."""
@@ -155,8 +150,7 @@ class Columns:
         plain, query = readers.div(count, rounding_mode="floor"), readers % count
         layer, index = plain.div(inputs, rounding_mode="floor"), plain % inputs
         attention, size = (
-            torch.tensor([one(label) for label in range(count)])
-            for one in (self.attention, lambda label: self.start(label, 1, "attention"))
+            torch.tensor([one(label) for label in range(count)]) for one in (self.attention, lambda label: self.start(label, 1))
         )
         column = torch.where(index < heads, index, index + (count - 1 - query) * both)
         column = torch.where(index >= heads + both, attention, column)
