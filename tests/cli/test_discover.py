@@ -348,6 +348,20 @@ def test_what_a_repeated_search_cannot_be_is_one_line(command: Command, argument
     check_one_line(command("discover", *arguments), words)
 
 
+def test_a_search_between_roles_is_repeated(command: Command, tiny: Path, tmp_path: Path) -> None:
+    options = ("--model", tiny, "--count", 8, "--edges", 9, "--method", "eap", "--roles", "--out", tmp_path)
+    answer = command("discover", *options, "--seeds", 3)
+    assert answer.status == 0, answer.err
+    assert {path.name for path in tmp_path.iterdir()} >= {"stability.json", "overlaps.csv", "judged.csv", "stability.png"}
+    found = Recurrence.load(tmp_path / "stability.json")
+    assert found.graph.roles is not None and all("@" in name for name in found.names())
+    (tmp_path / "none").mkdir()
+    check_one_line(
+        command("discover", *options, "--out", tmp_path / "none", "--seeds", 3, "--edges", "9,000,000"), "--edges is"
+    )
+    assert not list((tmp_path / "none").iterdir())
+
+
 def test_models_of_another_shape_are_refused_before_a_search(command: Command, tiny: Path, tmp_path: Path) -> None:
     answer = command("discover", "--model", tiny, "--seeds", 3, "--against", "mini", "--out", tmp_path / "a")
     check_one_line(answer, "models of different shapes")

@@ -5,6 +5,7 @@ import functools
 import itertools
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 import circuits
 from circuits.errors import CircuitsError, GraphError, PromptError
-from circuits.graph import Circuit, Graph
+from circuits.graph import Circuit, Graph, Roles
 from circuits.models import Model
 from circuits.patching.subgraphs.members import Members
 from circuits.search import Recurrence, Searching, repeat_search
@@ -30,7 +31,7 @@ from circuits.search.stability.consensus import members_of
 from circuits.search.stability.samples import require_one_graph, samples_of
 from circuits.statistics import t_interval
 from circuits.tasks import PromptPairs
-from circuits.tasks.library.planted import carrying, planted_task
+from circuits.tasks.library.planted import carrying, carrying_roles, planted_roles, planted_task
 
 metric = circuits.metrics.logit_difference
 SMALL = Graph(n_layers=1, n_heads=2, n_key_value_heads=1, d_mlp=4)
@@ -39,14 +40,17 @@ SHAPES = [
     Graph(n_layers=2, n_heads=2, n_key_value_heads=2, d_mlp=0),
     Graph(n_layers=2, n_heads=2, n_key_value_heads=1, d_mlp=4, parallel=True),
     Graph(n_layers=2, n_heads=1, n_key_value_heads=1, d_mlp=3, neurons=True),
+    Graph(n_layers=2, n_heads=2, n_key_value_heads=1, d_mlp=4, roles=Roles.causal("a", "b", "end")),
 ]
 
 
 def key(graph: Graph, edge: Any, null: str) -> tuple:
-    """The block of an edge, by its names."""
+    """The block of an edge, by its names and, between roles of tokens, the roles at the other end."""
     layer = -1 if edge.writer.layer is None else edge.writer.layer
     into = (edge.target.node.layer, edge.target.node.kind)
-    return {"size": (), "layers": (layer, *into), "readers": (str(edge.target),), "writers": (str(edge.writer),)}[null]
+    ends = edge.writer.at, edge.target.node.at
+    names = {"readers": (str(edge.target), ends[0]), "writers": (str(edge.writer), ends[1])}
+    return {"size": (), "layers": (layer, *into, *ends), **names}[null]
 
 
 @pytest.mark.parametrize("graph", SHAPES, ids=str)
@@ -116,6 +120,19 @@ def test_pairs_that_share_units_do_not_count_as_many() -> None:
     assert 0.92 < hits / 400 < 0.98 and narrow / 400 < 0.85, (hits, narrow)
     with pytest.raises(CircuitsError, match="in every pair"):
         mean_over_pairs(torch.tensor([0.5]), [(0, 1)], 2)
+
+
+def test_a_search_between_roles_is_repeated(tmp_path: Path) -> None:
+    planted, pairs = planted_task("induction", 0, count=24)
+    pairs = planted_roles("induction", pairs)
+    truth = carrying_roles(planted, pairs)
+    searching = Searching(method="eap-ig", steps=3, edges=len(truth), roles=True)
+    found = repeat_search(planted.model, pairs, metric, searching=searching, seeds=3, sample="parts")
+    assert found.graph.roles == pairs.roles.roles and set(truth.edges) == set(found.circuit.edges)
+    assert 0 < found.expected("size") < min(found.expected("layers"), found.expected("readers")) < 1
+    assert all(one.faithfulness.effect > 0.8 for one in found.consensus if one.rule == "half")
+    found.save(tmp_path / "stability.json")
+    assert Recurrence.load(tmp_path / "stability.json").names() == found.names()
 
 
 @functools.cache

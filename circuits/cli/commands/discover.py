@@ -23,7 +23,6 @@ from circuits.cli.prompts import Behaviour, task_or_file
 from circuits.cli.questions import repeated as repeated_search
 from circuits.cli.questions.discover import COUNT, SPELLED, Search, level_named, level_with_roles, minimality_named
 from circuits.cli.settings import Setting, with_setting
-from circuits.errors import CircuitsError
 
 FILES = {
     "circuit.json": "the circuit; circuits.Circuit.load reads it",
@@ -187,8 +186,6 @@ def discover(
     search.check(metric)
     repeated = repeated_search.Repeated(seeds=seeds, sample=sample, against=tuple(against or ()))
     repeated.check()
-    if repeated.seeds is not None and search.roles:
-        raise CircuitsError("--seeds repeats searches without roles of tokens: leave out --roles")
     prompts = task_or_file(task, count=count, seed=seed, usual=COUNT, several=several, skip_bad=skip_bad)
     asked = Behaviour(prompts=prompts, metric=metric)
     if repeated.seeds is None:

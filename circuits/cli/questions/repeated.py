@@ -61,28 +61,28 @@ def run(repeated: Repeated, search: Search, asked: Behaviour, setting: Setting) 
     from circuits.search.stability.repeating import repeat_search
     from circuits.search.stability.samples import require_one_graph
 
-    if search.roles:
-        raise CircuitsError("--seeds repeats a search over edges between nodes: leave out --roles")
     asked.check(least=4)
     repeated.check_count(asked.prompts.count)
     others: list[Any] = []
 
     def check(model: "circuits.Model") -> None:
         """What does not fit the model, and models that are not of its shape, before prompts are made."""
-        search.sized(model)
+        if not search.roles:
+            search.sized(model)
         for name in repeated.against:
             others.append(dataclasses.replace(setting, model=name).load(work.progress))
             graphs = {model.name: model.graph(), f"{others[-1].name} of {name}": others[-1].graph()}
             require_one_graph(model.graph(), graphs)
 
     with setting.parts(FILES) as work:
-        model, pairs, metric, _ = asked.look(work, check=check, least=4)
+        model, pairs, metric, _ = asked.look(work, check=check, fits=search.sized_between if search.roles else None, least=4)
+        search = search.sized_between(model, pairs) if search.roles else search.sized(model)
         against = [(other, drawn.pairs, its) for other in others for drawn, its in [asked.drawn_for(other, work.progress)]]
         found = repeat_search(
             model,
             pairs,
             metric,
-            searching=search.sized(model).searching(),
+            searching=search.searching(),
             seeds=repeated.seeds or 0,
             sample=repeated.sample or "halves",  # type: ignore[arg-type]
             against=against,

@@ -17,24 +17,29 @@ from torch import Tensor
 from circuits.errors import CircuitsError
 from circuits.graph import Graph
 from circuits.graph.places import reads_from
+from circuits.patching.subgraphs.members import is_edge
 from circuits.statistics import Effect, t_interval
 
 Null = Literal["size", "layers", "readers", "writers"]
 NULLS: tuple[Null, ...] = get_args(Null)
 """What a random circuit has in common with the one in whose place it stands: its number of edges in all, between each two
-layers, into each reader, out of each writer."""
+layers, into each reader, out of each writer. Between roles of tokens the roles at the other end are kept too: how many edges
+there are from each role in one layer to each role in another, from each role into each reader, out of each writer into each
+role."""
 
 
 def layer_of_writers(graph: Graph) -> Int[Tensor, " writer"]:
-    """The layer of every node that writes, by its place; the input is 0, the first layer 1."""
+    """The layer of every node that writes, by its place in the graph without roles; the input is 0, the first layer 1."""
     step = graph.n_heads + graph.mlp_writers
-    return torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.arange(graph.writer_count - 1) // max(step, 1)])
+    count = graph.writer_count // graph.role_count - 1
+    return torch.cat([torch.zeros(1, dtype=torch.long), 1 + torch.arange(count) // max(step, 1)])
 
 
 def layer_of_readers(graph: Graph) -> Int[Tensor, " reader"]:
-    """Where every reader stands, by its place: a number for a layer's attention, the next for its MLP, the last the logits."""
+    """Where every reader stands, by its place in the graph without roles: a number for a layer's attention, the next for its
+    MLP, the last the logits."""
     step = graph.head_readers + graph.mlp_writers
-    places = torch.arange(graph.reader_count - 1)
+    places = torch.arange((graph.reader_count - 1) // graph.role_count)
     inside = 2 * (places // max(step, 1)) + (places % max(step, 1) >= graph.head_readers).long()
     return torch.cat([inside, torch.full((1,), 2 * graph.n_layers)])
 
@@ -43,15 +48,18 @@ def blocks_of(
     graph: Graph, writers: Int[Tensor, " edge"], readers: Int[Tensor, " edge"], null: Null
 ) -> tuple[Int[Tensor, " edge"], dict[int, int]]:
     """The block of each of these edges, and how many edges of the graph each of their blocks has."""
-    before = torch.tensor(reads_from(graph))
+    if null not in NULLS:
+        raise CircuitsError(f"unknown null {null!r}: there are {', '.join(NULLS)}")
     if null == "size":
         return torch.zeros_like(writers), {0: graph.edge_count}
+    if graph.roles is not None:
+        found, every = _role_blocks(graph, writers, readers, null), _sizes_between_roles(graph, null)
+        return found, {block: every[block] for block in found.unique().tolist()}
+    before = torch.tensor(reads_from(graph))
     if null == "readers":
         return readers, {block: int(before[block]) for block in readers.unique().tolist()}
     if null == "writers":
         return writers, {block: int((before > block).sum()) for block in writers.unique().tolist()}
-    if null != "layers":
-        raise CircuitsError(f"unknown null {null!r}: there are {', '.join(NULLS)}")
     first, second = layer_of_writers(graph), layer_of_readers(graph)
     width, sizes = int(second.max()) + 1, dict[int, int]()
     found = first[writers] * width + second[readers]
@@ -61,6 +69,28 @@ def blocks_of(
         # A reader reads the first so many writers: of those of the layer as many as come before that.
         sizes[block] = int((into[:, None] > own[None]).sum()) if len(own) < 4096 else _count(into, own)
     return found, sizes
+
+
+def _role_blocks(
+    graph: Graph, writers: Int[Tensor, " edge"], readers: Int[Tensor, " edge"], null: Null
+) -> Int[Tensor, " edge"]:
+    """The block of each edge between roles; the logits are at the last role."""
+    count = graph.role_count
+    source, target = writers % count, torch.where(readers == graph.reader_count - 1, count - 1, readers % count)
+    if null == "readers":
+        return readers * count + source
+    if null == "writers":
+        return writers * count + target
+    first, second = layer_of_writers(graph), layer_of_readers(graph)
+    layers = first[writers // count] * (int(second.max()) + 1) + second[readers // count]
+    return (layers * count + source) * count + target
+
+
+@functools.lru_cache(maxsize=8)
+def _sizes_between_roles(graph: Graph, null: Null) -> dict[int, int]:
+    """How many edges each block of a graph with roles has."""
+    blocks, sizes = _role_blocks(graph, *is_edge(graph).nonzero(as_tuple=True), null).unique(return_counts=True)
+    return dict(zip(blocks.tolist(), sizes.tolist(), strict=True))
 
 
 def _count(before: Int[Tensor, " reader"], writers: Int[Tensor, " writer"]) -> int:

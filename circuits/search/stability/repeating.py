@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from circuits.errors import CircuitsError
 from circuits.files.plain import thaw
 from circuits.graph import Circuit, Graph
 from circuits.graph.places import places
@@ -64,12 +63,10 @@ def repeat_search(
     """
     searching = Searching() if searching is None else searching
     check_sample(sample, seeds)
-    if searching.roles:
-        raise CircuitsError("a search is repeated over edges between nodes, not between roles of tokens: leave out roles")
-    every = [SearchedModel.halved(*one, seed) for one in ((model, pairs, metric), *against)]
-    graph = model.graph(neurons=searching.neurons)
+    every = [SearchedModel.halved(*one, seed, roles=searching.roles) for one in ((model, pairs, metric), *against)]
+    graph = every[0].graph(neurons=searching.neurons)
     names = names_of([one.model.name for one in every])
-    graphs = (one.model.graph(neurons=searching.neurons) for one in every)
+    graphs = (one.graph(neurons=searching.neurons) for one in every)
     require_one_graph(graph, dict(zip(names, graphs, strict=True)))
     drawn = [samples_of(one.pairs, sample, seeds, seed) for one in every]
     jobs = [

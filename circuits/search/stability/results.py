@@ -235,6 +235,10 @@ class Recurrence(Result, format="circuits-recurrence"):
         return [(often, int((times >= often).sum()), float(chance[often:].sum())) for often in range(1, len(rows) + 1)]
 
     @property
+    def _from(self) -> str:
+        return "" if self.graph.roles is None else " from each role"
+
+    @property
     def summary(self) -> str:
         """How far circuits of other prompts meet, beside chance, and what the circuit of edges that hold keeps."""
         said, found, model = [], self.overlap(), self.models[0]
@@ -244,7 +248,7 @@ class Recurrence(Result, format="circuits-recurrence"):
             said.append(
                 f"{self.task} in {model}: circuits of {size} edges by {self.method}, {BETWEEN[self.usual]}, share "
                 f"{found.effect:.0%} of all edges in either (95 % interval {found.low:.0%} to {found.high:.0%}); by chance "
-                f"{self.expected('size'):.1%}, with as many edges into each reader {self.expected():.1%}."
+                f"{self.expected('size'):.1%}, with as many edges into each reader{self._from} {self.expected():.1%}."
             )
         times, rows = self.times(), self.rows()
         said.append(

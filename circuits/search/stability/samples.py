@@ -10,6 +10,7 @@ from circuits.models import Model
 from circuits.search.stability.results import SAMPLES, Sample
 from circuits.tasks import PromptPairs
 from circuits.tasks.metric import AnyMetric, Metric, Relative
+from circuits.tasks.roles import required_roles
 from circuits.tasks.sharing import groups_of, halves
 
 LEAST = 3
@@ -65,10 +66,16 @@ class SearchedModel:
     judged_by: AnyMetric
 
     @classmethod
-    def halved(cls, model: Model, pairs: PromptPairs, metric: AnyMetric, seed: int) -> "SearchedModel":
-        """Half of the pairs, drawn at random, are held out."""
+    def halved(cls, model: Model, pairs: PromptPairs, metric: AnyMetric, seed: int, *, roles: bool = False) -> "SearchedModel":
+        """Half of the pairs, drawn at random, are held out; with `roles` all have roles of tokens, and samples the same."""
+        pairs = required_roles(pairs, causal=model.weights.causal) if roles else pairs
         rows, others = halves(pairs, seed)
         return cls(model, pairs[rows], _on(metric, rows), pairs[others], _on(metric, others))
+
+    def graph(self, *, neurons: bool = False) -> Graph:
+        """The graph that is searched: that of roles of tokens where the pairs have such."""
+        roles = self.pairs.roles
+        return self.model.graph(neurons=neurons, roles=None if roles is None else roles.roles)
 
     def on(self, rows: list[int]) -> tuple[PromptPairs, AnyMetric]:
         """Some of the pairs that are searched on, with the metric for these."""
