@@ -1,31 +1,28 @@
 """Edge attribution between single neurons, heads, input and logits: every edge is scored, the largest are kept."""
 
-import dataclasses
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import einops
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from circuits.attribution.batches import batches
 from circuits.attribution.blocks import Readers, Scorer, Writers
 from circuits.attribution.factors.writers import head_writing, neuron_writing
 from circuits.attribution.gradients import Gradients, gradients, neuron_slopes, slot_slopes, slots_apart, unit_and_scale
+from circuits.attribution.needs import Needs, counting_rows
 from circuits.attribution.points import Point
 from circuits.attribution.rules import RULES, Rule
 from circuits.attribution.scores import EdgeScores
 from circuits.attribution.topk import KEPT, Largest
-from circuits.errors import CircuitsError, MemoryBudgetError
+from circuits.errors import CircuitsError
 from circuits.models import Edit, Model, Run
 from circuits.models.folding import behind_norm, through_norm
 from circuits.models.forward import SLOTS
-from circuits.models.memory import BUDGET, beside_budget
-from circuits.models.weights import MLP, Block
+from circuits.models.memory import BUDGET
+from circuits.models.weights import MLP
 from circuits.patching.engine.base import plain_run
-from circuits.patching.engine.sites import differing
 from circuits.patching.nodes import about
 from circuits.progress import Progress, silent
 from circuits.runs import shards
@@ -65,7 +62,7 @@ def attribute_neuron_edges(
     count = rule.points_of(steps)
     graph = model.graph(neurons=True)
     wide = torch.float32 if model.dtype in (torch.bfloat16, torch.float16) else model.dtype
-    needs = _Needs.of(model, pairs, count, min(keep, graph.edge_count), wide)
+    needs = Needs.of(model, pairs, count, min(keep, graph.edge_count), wide)
     bands = needs.bands(budget)
     largest = Largest(keep, graph)
     report, what = progress or silent, "attributing edges between neurons"
@@ -104,72 +101,6 @@ def _checked(method: str, keep: int) -> Rule:
     return rule
 
 
-@dataclasses.dataclass(frozen=True)
-class _Needs:
-    """Bytes that scoring takes: `always`, for the edges that are kept and the changes of all writers; for the readers of a
-    `layer`; and for the clean, the corrupt and a gradient `run` of one prompt."""
-
-    said: str
-    prompts: int
-    n_layers: int
-    always: int
-    layer: int
-    run: int
-
-    @classmethod
-    def of(cls, model: Model, pairs: PromptPairs, steps: int, keep: int, dtype: torch.dtype) -> "_Needs":
-        """Those of a call."""
-        size, d_model = torch.finfo(dtype).bits // 8, model.d_model
-        rows = int(_rows(model, pairs).sum())
-        one = rows * steps * max((_read_numbers(block) for block in model.weights.blocks), default=0) * size
-        changes = rows * (model.n_layers * (model.n_heads * model.d_head + model.d_mlp) + (1 + steps) * d_model) * size
-        said = f"{keep:,} edges and the factors of {rows:,} tokens at {steps} steps"
-        numbers = model.n_layers * (24 * d_model + 8 * model.d_mlp + 2 * model.n_heads * pairs.clean.ids.shape[1])
-        run = pairs.clean.ids.shape[1] * numbers * torch.finfo(model.dtype).bits // 8
-        return cls(said, len(pairs), model.n_layers, changes + 64 * keep, max(one, 1), run)
-
-    def of_layers(self, count: int) -> int:
-        """Bytes where the readers of so many layers are held at once."""
-        return self.always + count * self.layer
-
-    def sizes(self, budget: int, layers: int) -> list[int]:
-        """How many prompts run at a time: what is gathered of them grows batch by batch, so the first batches are the largest.
-        At least one; the rest within the budget."""
-        each, sizes = self.of_layers(layers) // self.prompts, list[int]()
-        while (left := self.prompts - sum(sizes)) > 0:
-            room = budget - each * sum(sizes)
-            sizes.append(min(left, max(1, room // (each + self.run))))
-        return sizes
-
-    def bands(self, budget: int) -> list[range]:
-        """Groups of layers, as few as fit the budget. Raises MemoryBudgetError where not even one layer does."""
-        fitting = (budget - self.always) // self.layer
-        if fitting < 1:
-            raise MemoryBudgetError(
-                f"{self.said} need {beside_budget(self.of_layers(1), budget)}: give a larger budget, fewer prompts or steps, "
-                "or a smaller keep"
-            )
-        count = max(1, -(-self.n_layers // fitting))
-        edges = [round(index * self.n_layers / count) for index in range(count + 1)]
-        return [range(first, last) for first, last in itertools.pairwise(edges)]
-
-
-def _read_numbers(block: Block) -> int:
-    """Slopes and normed residuals of one layer's readers at one token."""
-    attention, mlp = block.attention, block.mlp
-    slots = sum(getattr(attention, f"W_{slot.upper()}").shape[1] for slot in SLOTS)
-    neurons = 0 if mlp is None else sum(W.shape[1] for _, W in _weights(mlp))
-    return slots * (attention.n_heads if attention.norm_over_heads else 1) + neurons + 2 * attention.W_Q.shape[0]
-
-
-def _rows(model: Model, pairs: PromptPairs) -> Bool[Tensor, "prompt position"]:
-    """Tokens that can differ between clean and corrupt and can move the metric."""
-    mask = differing(pairs, causal=model.weights.causal)
-    if not model.weights.causal:
-        return mask
-    return mask & (torch.arange(mask.shape[1], device=mask.device) <= pairs.answer_columns[:, None])
-
-
 def _gather(
     model: Model,
     pairs: PromptPairs,
@@ -199,7 +130,7 @@ def _gather(
         return (point.edits for point in points_of(plain_run(model, some.clean), plain_run(model, some.corrupt)))
 
     for batch in batches(model, pairs, metric, sizes, runs):
-        some, kept = batch.pairs, _rows(model, batch.pairs)
+        some, kept = batch.pairs, counting_rows(model, batch.pairs)
         own, other = plain_run(model, some.clean), plain_run(model, some.corrupt)
         for name, layer, value in _changes(own, other, layers.stop):
             put(name, layer, 0, value, kept)

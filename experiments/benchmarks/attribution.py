@@ -25,6 +25,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from circuits.attribution import EdgeScores, attribute_edges
+from circuits.attribution.needs import counting_rows
 from circuits.graph import Circuit
 from circuits.models import Model
 from circuits.patching.subgraphs.subgraph import run_circuits
@@ -87,7 +88,7 @@ def score_rows(model: Model, pairs: PromptPairs, wanted: set[str], *, more: bool
 def neuron_rows(model: Model, pairs: PromptPairs, rounds: int, *, more: bool) -> list[Row]:
     """Edges between neurons from gradients at hand, and the whole call for all edges of the graph of neurons."""
     stream = neuron_edges.Stream(model, pairs)
-    reference = neuron_edges.products(model, int(neuron_edges.neurons._rows(model, pairs).sum()))
+    reference = neuron_edges.products(model, int(counting_rows(model, pairs).sum()))
 
     def whole() -> None:
         attribute_edges(model, pairs, metrics.logit_difference, method="eap", neurons=True)

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from circuits.attribution import neurons
 from circuits.attribution.blocks import Scorer
+from circuits.attribution.needs import counting_rows
 from circuits.attribution.rules import RULES
 from circuits.attribution.topk import KEPT, Largest
 from circuits.models import Model
@@ -138,7 +139,7 @@ def measure(model: Model, pairs: PromptPairs, rounds: int) -> tuple[list[Row], i
         return lambda: neurons.attribute_neuron_edges(model, pairs, metrics.logit_difference, method=method)
 
     peak = peak_of(whole("eap-ig"))
-    rows, stream = int(neurons._rows(model, pairs).sum()), Stream(model, pairs)
+    rows, stream = int(counting_rows(model, pairs).sum()), Stream(model, pairs)
     reference, every = products(model, rows), operations(model, rows)
     jobs = [
         Job("neurons", stream.between_neurons, operations(model, rows, heads=False)),

@@ -8,6 +8,7 @@ import torch
 
 from circuits import metrics
 from circuits.attribution import EdgeScores, attribute_edges, blocks, neurons, topk
+from circuits.attribution.needs import Needs
 from circuits.attribution.neurons import attribute_neuron_edges
 from circuits.attribution.topk import Largest
 from circuits.errors import CircuitsError, MemoryBudgetError, NonFiniteError
@@ -66,7 +67,7 @@ def budgets(model: Model, pairs: PromptPairs) -> dict[int, int]:
     found, budget = {}, 2**24
     while True:
         try:
-            found[len(neurons._Needs.of(model, pairs, 2, 5, model.dtype).bands(budget))] = budget
+            found[len(Needs.of(model, pairs, 2, 5, model.dtype).bands(budget))] = budget
         except MemoryBudgetError as error:
             assert "MiB" in str(error) and "fewer" in str(error)
             return found
@@ -95,7 +96,7 @@ def test_a_budget_is_obeyed_by_the_call_on_all_edges_or_refused_with_the_least_t
 
 @pytest.mark.parametrize("budget", [10, 1000, 3000, 6000, 10**6])
 def test_prompts_run_at_the_same_time_in_what_is_not_gathered_yet(budget: int) -> None:
-    needs = neurons._Needs(said="", prompts=8, n_layers=2, always=800, layer=400, run=250)
+    needs = Needs(said="", prompts=8, n_layers=2, always=800, layer=400, run=250)
     sizes = needs.sizes(budget, 2)
     assert sum(sizes) == 8 and sizes == sorted(sizes, reverse=True)
     for place, size in enumerate(sizes):
