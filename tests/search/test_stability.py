@@ -28,7 +28,7 @@ from circuits.search.stability.chance import (
     shared_by_chance,
 )
 from circuits.search.stability.consensus import members_of
-from circuits.search.stability.samples import require_one_graph, samples_of
+from circuits.search.stability.samples import check_sample, require_one_graph, samples_of
 from circuits.statistics import t_interval
 from circuits.tasks import PromptPairs
 from circuits.tasks.library.planted import carrying, carrying_roles, planted_roles, planted_task
@@ -207,7 +207,7 @@ def test_what_cannot_be_said_is_refused_in_one_line() -> None:
     with pytest.raises(CircuitsError, match="1 seeds: it takes 3 or more"):
         repeat_search(model, pairs, metric, seeds=1)
     with pytest.raises(CircuitsError, match="unknown sample 'thirds': there are halves, parts, bootstrap, all"):
-        repeat_search(model, pairs, metric, sample="thirds")  # type: ignore[arg-type]
+        check_sample("thirds", 3)  # types of `repeat_search` are checked when it is called first, whoever does
     with pytest.raises(PromptError, match="2 prompts searched on, of which 1 share nothing, are too few to halve"):
         repeat_search(model, pairs[[0, 0, 1, 1]], metric)
     with pytest.raises(GraphError, match=r"models of different shapes: one .1 layers of 2 heads.* and other .2 layers"):
