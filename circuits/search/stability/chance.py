@@ -89,7 +89,8 @@ def _role_blocks(
 @functools.lru_cache(maxsize=8)
 def _sizes_between_roles(graph: Graph, null: Null) -> dict[int, int]:
     """How many edges each block of a graph with roles has."""
-    blocks, sizes = _role_blocks(graph, *is_edge(graph).nonzero(as_tuple=True), null).unique(return_counts=True)
+    writers, readers = is_edge(graph).nonzero(as_tuple=True)
+    blocks, sizes = _role_blocks(graph, writers, readers, null).unique(return_counts=True)
     return dict(zip(blocks.tolist(), sizes.tolist(), strict=True))
 
 
