@@ -98,11 +98,11 @@ class FeatureJudge:
         for place, one in enumerate(shards("running circuits of all sizes", len(sizes), run)):
             found.append(one)
             report("running circuits of all sizes", place + 1, len(sizes))
-        inside, outside = (tuple(self.effects(torch.stack(changes), seed)) for changes in zip(*found, strict=True))
+        curve, without, out = (tuple(self.effects(torch.stack(changes), seed)) for changes in zip(*found, strict=True))
         draw = random.Random(f"{seed} features by size")
         shares = [self.share(random_nodes(nodes[:size], nodes, draw)) for size in sizes for _ in range(draws)]
         drawn = torch.tensor(shares, dtype=torch.float64).reshape(len(sizes), -1).T.contiguous()
-        return OverSizes(tuple(sizes), inside, outside, drawn)
+        return OverSizes(tuple(sizes), curve, without, out, drawn)
 
     def _chance(
         self, effect: Effect, nodes: Sequence[Node], every: Sequence[Node], most: int, seed: int
