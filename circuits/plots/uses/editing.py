@@ -84,7 +84,7 @@ def _by_layer(axes: Axes, found: EditScores) -> None:
     axes.set_xlabel("edited layer", fontsize=8.5)
     axes.set_ylabel("share of prompts, after", fontsize=8.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(fontsize=7.5, frameon=False)
+    axes.legend(fontsize=7.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
     frame(axes)
 
 
@@ -98,7 +98,7 @@ def _beside_tracing(axes: Axes, found: EditScores) -> None:
     axes.set_xlabel("layer", fontsize=8.5)
     axes.set_ylabel("probability gained", fontsize=8.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(fontsize=7.5, frameon=False)
+    axes.legend(fontsize=7.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=1)  # curves are everywhere
     frame(axes)
 
 
